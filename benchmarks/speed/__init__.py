@@ -1,0 +1,1 @@
+"""Speed measurements: the ordinary way and ours, side by side in one run."""
