@@ -1,0 +1,64 @@
+"""What an engine is: it turns (protocol, backbone, data, seed) into a file of predictions in COCO results format."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from .. import InputError
+from ..datasets import Dataset
+from ..protocols import Protocol
+from ..weights import Backbone
+
+MODULES = {"detectron2": "detectron2_rcnn", "torchvision": "torchvision_rcnn", "replay": "replay"}
+Report = Callable[..., None]  # report(stage, done, total, **figures), called at every step
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on (a loss that is not finite, ...); the message says which and where."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the end."""
+
+    protocol: Protocol
+    backbone: Backbone
+    train: Dataset
+    test: Dataset
+    seed: int
+    out: Path
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`predictions`: JSON list in COCO results format; `deviations`: where the engine departed from the protocol."""
+
+    predictions: Path
+    deviations: tuple[str, ...] = ()
+    facts: dict = field(default_factory=dict)
+
+
+def resolve(name: str) -> str:
+    """`auto` is Detectron2 where it is installed with its engine, else torchvision. Raises InputError for an unknown name."""
+    if name == "auto":
+        return "detectron2" if _available("detectron2") else "torchvision"
+    if name not in MODULES:
+        raise InputError(f"unknown engine {name!r}; known: auto, {', '.join(MODULES)}")
+    if not _available(name):
+        raise InputError(f"engine {name} is not available here; `detco doctor` says why")
+    return name
+
+
+def get(name: str) -> ModuleType:
+    """The engine's module; it has `run(job: Job, report: Report) -> Outcome`."""
+    return importlib.import_module(f"{__name__}.{MODULES[resolve(name)]}")
+
+
+def _available(name: str) -> bool:
+    if importlib.util.find_spec(f"{__name__}.{MODULES[name]}") is None:
+        return False
+    return name != "detectron2" or importlib.util.find_spec("detectron2") is not None

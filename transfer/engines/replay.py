@@ -1,0 +1,33 @@
+"""The engine `replay`: the test set's own ground truth with noise, for testing everything around an engine in seconds."""
+
+import json
+import os
+
+import numpy as np
+
+from . import Job, Outcome, Report
+
+
+def run(job: Job, report: Report) -> Outcome:
+    """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn from the job's seed."""
+    draw = np.random.default_rng((job.seed, 7))
+    found = []
+    objects = [a for a in job.test.annotations if not a.get("iscrowd")]
+    for i, a in enumerate(objects):
+        report("predict", i + 1, len(objects))
+        if draw.random() > 0.9:
+            continue
+        x, y, w, h = a["bbox"]
+        dx, dy, dw, dh = draw.normal(0, 0.05, 4) * (w, h, w, h)
+        result = {"image_id": a["image_id"], "category_id": a["category_id"], "score": float(draw.uniform(0.05, 1))}
+        result["bbox"] = [float(x + dx), float(y + dy), float(max(1, w + dw)), float(max(1, h + dh))]
+        if "mask" in job.protocol.metrics:
+            result["segmentation"] = a["segmentation"]
+        if "keypoint" in job.protocol.metrics:
+            result["keypoints"] = a["keypoints"]
+        found.append(result)
+    path = job.out / "predictions.json"
+    temporary = path.with_name("predictions.json.part")
+    temporary.write_text(json.dumps(found))
+    os.replace(temporary, path)
+    return Outcome(path, ("replayed ground truth with noise: nothing was trained",))

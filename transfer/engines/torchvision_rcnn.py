@@ -1,0 +1,212 @@
+"""The engine `torchvision`: the same architectures from torchvision's parts, for where Detectron2 is not installed."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.nn.precise_bn import update_bn_stats
+from pycocotools import mask as rle
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from ..pictures import CACHE_BYTES, Pictures, Wanted, batches
+from ..protocols import Protocol, Schedule
+from . import Job, Outcome, Report, TrainingError
+from .torchvision_models import build
+
+# Where torchvision's parts differ from Detectron2's, whatever the protocol.
+DEVIATIONS = (
+    "torchvision parts: smooth L1 beta 1/9 for boxes in the R-CNNs (Detectron2: 0)",
+    "torchvision parts: RetinaNet's losses are averaged over pictures, each by its own positives (Detectron2: running mean)",
+    "torchvision parts: in C4 the mask head runs res5 once more, on the positive boxes (Detectron2: shares the pass)",
+)
+OF_ARCHITECTURE = {"faster-rcnn-c4": (0,), "retinanet": (1,), "mask-rcnn-c4": (0, 2)}
+CHECKPOINT_SECONDS = 60
+
+
+def run(job: Job, report: Report) -> Outcome:
+    """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError, InputError."""
+    precision = precision_for(job.device)
+    protocol = job.protocol
+    wanted = Wanted(
+        job.backbone.channel_order, "mask" in protocol.metrics, "keypoint" in protocol.metrics,
+        0 if protocol.architecture == "retinanet" else 1,
+    )  # fmt: skip
+    names = next((c["keypoints"] for c in job.train.categories if c.get("keypoints")), [])
+    torch.manual_seed(job.seed)
+    model = build(protocol, job.backbone, len(job.train.categories), len(names), precision).to(job.device)
+    train = Pictures(job.train, wanted, protocol.resize.train_max)
+    seconds = fit(model, train, job, report)
+    if protocol.schedule.precise_bn:
+        _precise_bn(model, train, job, report)
+    predictions = predict(model, Pictures(job.test, wanted, protocol.resize.test_max), job, report)
+    path = job.out / "predictions.json"
+    _write(path, lambda f: f.write(json.dumps(predictions).encode()))
+    (job.out / "checkpoint.pt").unlink(missing_ok=True)
+    facts = {"precision": str(precision or torch.float32).removeprefix("torch."), "train_seconds": round(seconds, 1)}
+    return Outcome(path, tuple(DEVIATIONS[i] for i in OF_ARCHITECTURE.get(protocol.architecture, (0,))), facts)
+
+
+def precision_for(device: str) -> torch.dtype | None:
+    """bf16 where the processor multiplies it natively; None means float32."""
+    if device == "cpu":
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        return torch.bfloat16 if native or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+
+
+def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> float:
+    """Train to the end of the schedule, from the job's checkpoint if there is one; returns the seconds spent training."""
+    schedule, checkpoint = job.protocol.schedule, job.out / "checkpoint.pt"
+    optimiser = make_optimiser(model, schedule)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: lr_factor(schedule, i))
+    start, seconds = _restore(checkpoint, model, optimiser, rate)
+    model.train()
+    loader = _loader(pictures, batches(pictures, job.protocol.resize, schedule.images, job.seed, start))
+    clock = saved = time.monotonic()
+    for iteration, batch in zip(range(start, schedule.iterations), loader):
+        torch.manual_seed(job.seed * 1_000_003 + iteration)  # the samplers of anchors and RoIs: the same after a restart
+        losses = model(*_to_model(batch, job.device))
+        loss = sum(losses.values())
+        if not torch.isfinite(loss):
+            bad = ", ".join(f"{k} = {float(v)}" for k, v in losses.items() if not torch.isfinite(v))
+            raise TrainingError(f"loss not finite at iteration {iteration}: {bad}; lower schedule.lr")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if schedule.clip:
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimiser.step()
+        rate.step()
+        report("train", iteration + 1, schedule.iterations, loss=float(loss), lr=rate.get_last_lr()[0])
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            saved = time.monotonic()
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "rate": rate.state_dict()}
+            state |= {"iteration": iteration + 1, "seconds": seconds + saved - clock}
+            _write(checkpoint, lambda f, state=state: torch.save(state, f))
+    return seconds + time.monotonic() - clock
+
+
+def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Norm layers are not decayed (Detectron2's WEIGHT_DECAY_NORM 0)."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)]
+    plain = {id(p) for m in norms for p in m.parameters()}
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) not in plain], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in model.parameters() if id(p) in plain], "weight_decay": 0.0},
+    ]
+    if schedule.optimiser == "adamw":
+        return torch.optim.AdamW(groups, schedule.lr)
+    return torch.optim.SGD(groups, schedule.lr, momentum=schedule.momentum)
+
+
+def lr_factor(schedule: Schedule, iteration: int) -> float:
+    """Factor on the learning rate at an iteration: linear warm-up (from 1/1000, as Detectron2), then steps or half a cosine."""
+    if iteration < schedule.warmup:
+        alpha = iteration / schedule.warmup
+        warm = 0.001 * (1 - alpha) + alpha
+    else:
+        warm = 1.0
+    if schedule.decay == "cosine":
+        return warm * 0.5 * (1 + math.cos(math.pi * iteration / schedule.iterations))
+    return warm * 0.1 ** sum(iteration >= step for step in schedule.steps)
+
+
+def _loader(pictures: Pictures, keys) -> DataLoader:
+    """Worker processes only for sets that do not fit into the cache; what fits is decoded once and kept."""
+    pixels = sum(image["width"] * image["height"] * 3 for image in pictures.dataset.images)
+    workers = 0 if pixels <= CACHE_BYTES else min(8, os.cpu_count() or 1)
+    return DataLoader(pictures, batch_sampler=keys, num_workers=workers, collate_fn=list)
+
+
+def _to_model(batch: list[tuple[torch.Tensor, dict]], device: str) -> tuple[list[torch.Tensor], list[dict]]:
+    pictures = [picture.to(device).float() for picture, _ in batch]
+    return pictures, [{k: v.to(device) for k, v in target.items()} for _, target in batch]
+
+
+class _OneArgument(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return self.model(*inputs)
+
+
+def _precise_bn(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> None:
+    schedule = job.protocol.schedule
+    keys = batches(pictures, job.protocol.resize, schedule.images, job.seed, schedule.iterations)
+
+    def data():
+        for i, batch in enumerate(_loader(pictures, keys)):
+            report("precise BN", i, schedule.precise_bn)
+            yield _to_model(batch, job.device)
+
+    torch.manual_seed(job.seed)
+    with torch.no_grad():
+        update_bn_stats(_OneArgument(model), data(), schedule.precise_bn)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> list[dict]:
+    """Detections of every test picture as COCO results, in the pixels of the original picture."""
+    model.eval()
+    numbers, step, found = list(range(len(pictures.dataset.images))), max(1, min(8, job.protocol.schedule.images)), []
+    short = job.protocol.resize.test
+    keys = [[(n, short, False) for n in numbers[i : i + step]] for i in range(0, len(numbers), step)]
+    loader = _loader(pictures, keys)
+    for batch_keys, batch in zip(keys, loader):
+        inputs = [picture.to(job.device).float() for picture, _ in batch]
+        for (number, _, _), picture, detections in zip(batch_keys, inputs, model(inputs)):
+            image = pictures.dataset.images[number]
+            found += to_coco(detections, image, picture.shape[-2:], pictures, job.protocol)
+        report("predict", batch_keys[-1][0] + 1, len(numbers))
+    return found
+
+
+def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pictures, protocol: Protocol) -> list[dict]:
+    """One picture's detections at the network's size `shape` (H, W) -> COCO results at the picture's own size."""
+    sy, sx = image["height"] / shape[0], image["width"] / shape[1]
+    boxes = detections["boxes"].cpu() * torch.tensor([sx, sy, sx, sy])
+    boxes[:, 0::2].clamp_(0, image["width"])
+    boxes[:, 1::2].clamp_(0, image["height"])
+    ids = [c["id"] for c in pictures.dataset.categories]
+    xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+    labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
+    results = [
+        {"image_id": image["id"], "category_id": ids[label - pictures.wanted.first_label], "bbox": box, "score": score}
+        for box, label, score in zip(xywh, labels, scores)
+    ]
+    if "mask" in protocol.metrics and results:
+        masks = paste_masks_in_image(detections["masks"].cpu(), boxes, (image["height"], image["width"]))[:, 0] >= 0.5
+        for result, mask in zip(results, masks.numpy()):
+            coded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+            result["segmentation"] = {"size": list(coded["size"]), "counts": coded["counts"].decode()}
+    if "keypoint" in protocol.metrics and results:
+        points = detections["keypoints"].cpu()
+        points[..., 0], points[..., 1] = points[..., 0] * sx - 0.5, points[..., 1] * sy - 0.5
+        for result, own, scores in zip(results, points, detections["keypoints_scores"].cpu()):
+            own[:, 2] = scores
+            result["keypoints"] = own.flatten().tolist()
+    return results
+
+
+def _restore(checkpoint: Path, model: nn.Module, optimiser, rate) -> tuple[int, float]:
+    if not checkpoint.exists():
+        return 0, 0.0
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    rate.load_state_dict(state["rate"])
+    return state["iteration"], state["seconds"]
+
+
+def _write(path: Path, write) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as f:
+        write(f)
+    os.replace(temporary, path)

@@ -1,0 +1,101 @@
+"""One transfer from start to metrics: data and weights are read and checked, the engine runs, the predictions are scored."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import InputError, datasets, engines, scoring, weights
+from .protocols import Protocol, departures, protocol_hash
+
+
+def finetune(
+    protocol: Protocol,
+    backbone: Path | str,
+    data: Mapping[str, str],
+    out: Path,
+    engine: str = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    report: engines.Report | None = None,
+) -> dict:
+    """Run one protocol and return everything a result record says about it.
+
+    backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed, `train` and `test` (splits).
+    Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts; predictions stay in `out`.
+    Raises InputError for anything wrong with what was given, TrainingError if training cannot go on.
+    """
+    report = report or (lambda *_, **__: None)
+    engine = engines.resolve(engine)
+    train, test = load_data(protocol, data)
+    if str(backbone) == "random":
+        trunk = weights.random_backbone(protocol.arch, seed)
+    else:
+        trunk = weights.read(Path(backbone))
+    out.mkdir(parents=True, exist_ok=True)
+    job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device))
+    outcome = engines.get(engine).run(job, report)
+    report("score", 0, 1)
+    metrics = scoring.score_file(test, outcome.predictions, protocol.scorer, protocol.metrics)
+    report("score", 1, 1)
+    return {
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "protocol_hash": protocol_hash(protocol),
+        "scorer": protocol.scorer,
+        "engine": engine,
+        "seed": seed,
+        "weights": {"method": trunk.method, "arch": trunk.arch, "sha256": trunk.sha256, **_origin(trunk)},
+        "data": {"layout": train.layout, "train": _facts(train), "test": _facts(test)},
+        "metrics": metrics,
+        "deviations": list(departures(protocol) + outcome.deviations),
+        "facts": outcome.facts,
+    }
+
+
+def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Training and test set, checked to hold what the protocol needs (masks, keypoints)."""
+    layout, root = data["layout"], Path(data["root"])
+    if not (data.get("train") and data.get("test")):
+        data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {k: v for k, v in data.items() if v}
+    train = datasets.load(layout, root, data["train"])
+    test = datasets.load(layout, root, data["test"], categories=train.categories)
+    if "keypoint" in protocol.metrics:
+        train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
+    if "mask" in protocol.metrics:
+        for dataset in (train, test):
+            bare = [a for a in dataset.annotations if not a.get("segmentation")]
+            if bare:
+                raise InputError(
+                    f"{dataset.root} ({dataset.split}): {len(bare)} of {len(dataset.annotations)} objects have no mask, which "
+                    f"{protocol.name} needs; use a Faster R-CNN or RetinaNet protocol"
+                )
+    return train, test
+
+
+def _only_keypoints(protocol: Protocol, dataset: datasets.Dataset) -> datasets.Dataset:
+    """Keypoint R-CNN knows one category: the one with keypoints."""
+    from dataclasses import replace
+
+    categories = tuple(c for c in dataset.categories if c.get("keypoints"))
+    if len(categories) != 1:
+        raise InputError(
+            f"{dataset.root} ({dataset.split}): {protocol.name} needs exactly one category with keypoints, found {len(categories)}"
+        )
+    kept = tuple(a for a in dataset.annotations if a["category_id"] == categories[0]["id"])
+    return replace(dataset, categories=categories, annotations=kept)
+
+
+def pick_device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _origin(trunk: weights.Backbone) -> dict:
+    meta = dict(trunk.metadata)
+    return {key: meta[key] for key in ("epochs", "images_seen", "recipe_hash", "source") if meta.get(key)}
+
+
+def _facts(dataset: datasets.Dataset) -> dict:
+    return {"split": dataset.split, "images": len(dataset.images), "fingerprint": dataset.fingerprint}

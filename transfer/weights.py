@@ -1,0 +1,156 @@
+"""The backbone file: a ResNet trunk under torchvision's names that carries its own preprocessing.
+
+Reading is strict: every tensor of the architecture in its shape and finite, nothing else, or an error that lists what is wrong.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from . import InputError
+
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
+REQUIRED = ("format", "format_version", "method", "arch", "channel_order", "mean", "std", "stride_in")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trunk and its preprocessing.
+
+    `tensors`: torchvision names -> float32; `mean`, `std`: three values in the order of `channel_order`, 0..255 scale;
+    `stride_in`: which convolution of a bottleneck has the stride, "3x3" (torchvision) or "1x1" (MSRA).
+    """
+
+    arch: str
+    tensors: dict[str, torch.Tensor]
+    method: str = "random"
+    sha256: str = ""
+    channel_order: str = "RGB"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    stride_in: str = "3x3"
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@cache
+def expected_shapes(arch: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a trunk's tensors, classifier and batch counters left out: 100 for ResNet-18, 265 for ResNet-50."""
+    import torchvision
+
+    if arch not in ARCHS:
+        raise InputError(f"unknown backbone architecture {arch!r}; known: {', '.join(ARCHS)}")
+    with torch.device("meta"):
+        state = getattr(torchvision.models, arch)().state_dict()
+    return {k: tuple(v.shape) for k, v in state.items() if not k.startswith("fc.") and "num_batches" not in k}
+
+
+def random_backbone(arch: str, seed: int) -> Backbone:
+    """A trunk with torchvision's initial weights drawn from `seed`: the starting point `random`."""
+    import torchvision
+
+    wanted = expected_shapes(arch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = getattr(torchvision.models, arch)().state_dict()
+    return Backbone(arch, {k: state[k] for k in wanted})
+
+
+def read(path: Path) -> Backbone:
+    """Read a backbone file. Raises InputError naming the file and every tensor that is missing, unknown, misshapen or not finite."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no backbone file at {path}")
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+    missing = [k for k in REQUIRED if k not in metadata]
+    if missing or metadata["format"] != "detco-backbone":
+        raise InputError(
+            f"{path} is not a backbone file of this project (metadata lack {', '.join(missing) or 'the format'})"
+        )
+    if metadata["format_version"] != "1":
+        raise InputError(f"{path} has format version {metadata['format_version']}, this program reads 1: update it")
+    _check_tensors(path, metadata["arch"], tensors)
+    mean, std = _triple(path, metadata, "mean"), _triple(path, metadata, "std")
+    if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in ("3x3", "1x1"):
+        raise InputError(f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1")
+    return Backbone(
+        metadata["arch"], tensors, metadata["method"], sha256_of(path), metadata["channel_order"], mean, std,
+        metadata["stride_in"], tuple(sorted(metadata.items())),
+    )  # fmt: skip
+
+
+def _check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> None:
+    wanted = expected_shapes(arch)
+    problems = [f"{k} is missing" for k in wanted if k not in tensors]
+    problems += [f"{k} does not belong to {arch}" for k in tensors if k not in wanted]
+    for k in wanted.keys() & tensors.keys():
+        if tuple(tensors[k].shape) != wanted[k]:
+            problems.append(f"{k} has shape {tuple(tensors[k].shape)}, not {wanted[k]}")
+        elif not torch.isfinite(tensors[k]).all():
+            problems.append(f"{k} is not finite")
+    if problems:
+        listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise InputError(f"{path} does not hold a whole {arch}: {listed}")
+
+
+def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(v) for v in json.loads(metadata[key]))
+    except (ValueError, TypeError):
+        values = ()
+    if len(values) != 3:
+        raise InputError(f"{path}: metadata {key} must be a JSON list of three numbers, not {metadata[key]!r}")
+    return values
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(f)
+
+
+def _digest(f) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := f.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def stage_of(name: str) -> str:
+    """`stem`, `res2` ... `res5` for a torchvision tensor name."""
+    return f"res{int(name[5]) + 1}" if name.startswith("layer") else "stem"
+
+
+def describe(backbone: Backbone) -> dict:
+    """What `detco weights show` prints: architecture, origin, preprocessing, counts and the norm of each stage's weights."""
+    square: dict[str, float] = {}
+    for name, tensor in backbone.tensors.items():
+        if "running_" not in name:
+            square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(tensor.double().square().sum())
+    meta = dict(backbone.metadata)
+    return {
+        "architecture": backbone.arch,
+        "method": backbone.method,
+        "epochs": meta.get("epochs", ""),
+        "images seen": meta.get("images_seen", ""),
+        "channel order": backbone.channel_order,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "stride in": backbone.stride_in,
+        "tensors": len(backbone.tensors),
+        "parameters": sum(t.numel() for k, t in backbone.tensors.items() if "running_" not in k),
+        "stage norms": {stage: round(value**0.5, 4) for stage, value in sorted(square.items())},
+        "source": meta.get("source", ""),
+        "sha256": backbone.sha256,
+        "recipe": meta.get("recipe", ""),
+        "assumed": meta.get("assumed", "[]"),
+    }
