@@ -1,0 +1,194 @@
+"""What the commands print: plans, states, tables, protocols, facts; each function returns the exit status."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from results import store
+
+from . import settings
+from .executor import Run, command, last_lines
+from .plan import Job
+from .view import clock
+
+LOG_LINES = 8  # shown of a failed job
+
+
+def plan(jobs: Sequence[Job]) -> int:
+    """The jobs, what each needs, what is done already."""
+    done = {job.id for job in jobs if (store.read_json(job.folder / "record.json") or {}).get("status") == "done"}
+    titles = {job.id: job.title for job in jobs}
+    rows = [("job", "after", "state", "folder")]
+    for job in jobs:
+        after = ", ".join(titles[need] for need in job.needs if need in titles)
+        rows.append((job.title, after, "done" if job.id in done else "to do", _near(job.folder)))
+    _columns(rows)
+    print(f"{len(jobs)} jobs, {len(done)} done")
+    return 0
+
+
+def failures(run: Run, again: str) -> int:
+    """What went wrong, each with the end of its log and the command to repeat it; 0, 1, or 2 if all of it was bad input."""
+    failed = run.named("failed")
+    for state in failed:
+        print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
+        if state.error_kind != "input":
+            print("".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)), end="", file=sys.stderr)
+        print(f"    log: {_near(state.job.folder / 'log.txt')}", file=sys.stderr)
+        print(f"    by itself: {command(state.job)}", file=sys.stderr)
+    blocked = run.named("blocked")
+    if blocked:
+        print(f"not run, as they need what failed: {', '.join(state.job.title for state in blocked)}", file=sys.stderr)
+    if failed:
+        print(f"detco: {len(failed)} of {len(run.states)} jobs failed; to try them again: {again}", file=sys.stderr)
+    return 0 if not failed else 2 if all(state.error_kind == "input" for state in failed) else 1
+
+
+def table(jobs: Sequence[Job], out: Path) -> int:
+    """Print the table of these jobs, write it as table.md and table.csv into `out`, say where everything is."""
+    from results import tables
+
+    ids = {job.id for job in jobs}
+    records, problems = store.read(out)
+    records = [record for record in records if record["id"] in ids]
+    there = {record["id"] for record in records}
+    planned = [job.spec for job in jobs if job.id not in there]
+    made = tables.ap_table(tables.frame(records + planned))
+    _print_table(made, "terminal")
+    for form, name in (("md", "table.md"), ("csv", "table.csv")):
+        (out / name).write_text(tables.render(made, form) + "\n", encoding="utf-8")
+    print(
+        f"\ntable: {_near(out / 'table.md')} and table.csv    records: {_near(out)}/**/record.json    again: detco table {_near(out)}"
+    )
+    return _problems(problems)
+
+
+def table_of(directory: Path, form: str, baselines: Sequence[str] | None, metrics: str | None) -> int:
+    """The table of all records below a folder."""
+    from results import tables
+
+    records, problems = store.read(directory)
+    runs = tables.frame(records + store.unfinished(directory))
+    for name in baselines or ():
+        settings.find({start: start for start in runs["starting_point"].unique()}, name, "starting point")
+    chosen = [name.strip() for name in metrics.split(",")] if metrics else None
+    made = tables.ap_table(runs, tuple(baselines or ("supervised", "random")), chosen)
+    _print_table(made, form)
+    return _problems(problems)
+
+
+def _print_table(made, form: str) -> None:
+    import shutil
+
+    from results import tables
+
+    tty = sys.stdout.isatty()
+    print(tables.render(made, form, shutil.get_terminal_size((120, 40)).columns if tty else 120, tty))
+
+
+def _problems(problems: Sequence[str]) -> int:
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 0
+
+
+def status(directory: Path, as_json: bool) -> int:
+    """Counts, then a line for each job that is at work, failed or interrupted."""
+    rows = store.status(directory)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    counts = Counter(row["state"] for row in rows)
+    print(
+        f"{len(rows)} jobs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+        if rows
+        else "no jobs here"
+    )
+    lines = []
+    for row in rows:
+        count = f" {row['done']}/{row['total']}" if row["total"] else ""
+        figures = "".join(f", {k} {v:.3g}" if isinstance(v, float) else f", {k} {v}" for k, v in row["figures"].items())
+        detail = row["error"] or f"{row['stage']}{count}{figures}"
+        if row["state"] not in ("done", "planned"):
+            lines.append((row["state"], row["title"], detail, clock(row["seconds"]) if row["seconds"] else ""))
+    _columns(lines)
+    return 0
+
+
+def protocols(name: str | None, as_json: bool) -> int:
+    """All protocols a line each, or every setting of one."""
+    from transfer.protocols import PROTOCOLS, protocol_hash
+
+    if name is not None:
+        row = settings.find(PROTOCOLS, name, "protocol")
+        return facts(asdict(row) | {"hash": protocol_hash(row)}, as_json)
+    if as_json:
+        print(json.dumps([asdict(row) | {"hash": protocol_hash(row)} for row in PROTOCOLS.values()], indent=1))
+        return 0
+    rows = [("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")]
+    for row in PROTOCOLS.values():
+        size = f"{row.schedule.iterations} x {row.schedule.images}"
+        rows.append(
+            (row.name, str(row.version), row.architecture, size, ", ".join(row.metrics), row.scorer, row.source)
+        )
+    _columns(rows)
+    return 0
+
+
+def facts(values: dict, as_json: bool) -> int:
+    """A dict as `key: value` lines, nested ones indented."""
+    if as_json:
+        print(json.dumps(values, indent=1))
+    else:
+        _indented(values, "")
+    return 0
+
+
+def data_check(layout: str, root: Path, splits: Sequence[str] | None, as_json: bool) -> int:
+    """Numbers, fingerprint and everything wrong with a data set; exit status 2 if anything is."""
+    from transfer import datasets
+
+    from . import view
+
+    with view.of_task(f"{layout} {root}") as report:
+        found = datasets.check(layout, root, splits, report=report)
+    if as_json:
+        print(json.dumps(asdict(found) | {"root": str(found.root)}, indent=1))
+    else:
+        print(found)
+    if found.problem_count:
+        noun = "problem" if found.problem_count == 1 else "problems"
+        print(f"detco: {found.problem_count} {noun} in {root}", file=sys.stderr)
+    return 2 if found.problem_count else 0
+
+
+def _indented(values: dict, indent: str) -> None:
+    width = max(map(len, values), default=0) + 1
+    for key, value in values.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _indented(value, indent + "  ")
+        else:
+            print(f"{indent}{key + ':':<{width}} {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    return str(value)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> None:
+    """Rows as columns two spaces apart."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _near(path: Path) -> str:
+    """A path relative to here where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)

@@ -1,0 +1,172 @@
+"""Shows work in progress: one live view on a terminal, plain lines every ten seconds where output goes to a file."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+from results import store
+
+from .executor import Run, State
+
+SHARE = {"train": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0)}  # of a transfer
+NO_PROGRESS = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
+LINE_EVERY = 10.0  # seconds
+
+
+@contextmanager
+def of_run(name: str):
+    """A view for `executor.run`, fitted to where standard output goes."""
+    if not sys.stdout.isatty():
+        yield Plain(name)
+        return
+    from rich.live import Live
+
+    with Live(auto_refresh=False, transient=True) as live:
+        yield Terminal(name, live)
+
+
+@contextmanager
+def of_task(title: str):
+    """A `report` for one piece of work in this process (drawing scenes, checking data)."""
+    if not sys.stdout.isatty():
+        yield lambda *_, **__: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda stage, done, total, **_: bar.update(
+            task, completed=done, total=total, description=f"{title}: {stage}"
+        )
+
+
+class Plain:
+    """A line when a job starts, ends or changes its stage, and every ten seconds for each one at work."""
+
+    def __init__(self, name: str, say: Callable[[str], None] | None = None):
+        self.name, self.said, self.spoke = name, {}, {}
+        self.say = say or (lambda line: print(line, flush=True))
+
+    def __call__(self, run: Run) -> None:
+        now = time.time()
+        for key, state in run.states.items():
+            progress = progress_of(state) if state.name == "running" and now - self.spoke.get(key, 0) > 1 else None
+            shown = (state.name, progress["stage"]) if progress else (state.name, self.said.get(key, ("", ""))[1])
+            due = progress and now - self.spoke.get(key, 0) > LINE_EVERY
+            if shown == self.said.get(key, ("waiting", "")) and not due:
+                continue
+            self.said[key], self.spoke[key] = shown, now
+            self.say(f"{counts(run)}  {state.job.title}: {describe(state, progress)}")
+
+
+class Terminal:
+    """A bar for everything with the time left, and a line for each job at work."""
+
+    def __init__(self, name: str, live):
+        self.name, self.live, self.drawn = name, live, 0.0
+
+    def __call__(self, run: Run) -> None:
+        if time.time() - self.drawn > 0.25:
+            self.drawn = time.time()
+            self.live.update(self.draw(run), refresh=True)
+
+    def draw(self, run: Run):
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        progress = {key: progress_of(state) for key, state in run.states.items() if state.name == "running"}
+        fraction, left = overall(run, progress)
+        head = Table.grid(padding=(0, 1))
+        more = [f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)]
+        text = f"{fraction:4.0%}  {', '.join([counts(run), *more])}  {clock(time.time() - run.began)} gone"
+        head.add_row(
+            f"[bold]{self.name}[/]",
+            ProgressBar(1.0, fraction, width=24),
+            text + (f", about {clock(left)} left" if left else ""),
+        )
+        body = Table.grid(padding=(0, 1))
+        for key, shown in progress.items():
+            done, total = shown["done"], shown["total"]
+            body.add_row(
+                f" {run.states[key].job.title}", shown["stage"], ProgressBar(total or 1, done, width=16),
+                f"{done}/{total}" if total else "", *_rates(shown),
+            )  # fmt: skip
+        return Group(head, body)
+
+
+COUNTED = {"running": "running", "elsewhere": "run by another `detco`", "failed": "failed", "blocked": "not run"}
+
+
+def counts(run: Run) -> str:
+    return f"{len(run.named('done'))}/{len(run.states)} done"
+
+
+def progress_of(state: State) -> dict:
+    """What a running job's worker last said."""
+    return NO_PROGRESS | (store.read_json(state.job.folder / "progress.json") or {})
+
+
+def describe(state: State, progress: dict | None) -> str:
+    """One line on where a job stands."""
+    if state.name in ("failed", "blocked"):
+        return f"{'failed: ' if state.name == 'failed' else ''}{state.error}"
+    if state.name == "done":
+        return f"done in {clock(state.seconds)}" if state.started else "done before"
+    if state.name == "elsewhere":
+        return "another runner has it"
+    if progress is None:
+        return "started" if state.name == "running" else state.name
+    count = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
+    rates = [text for text in _rates(progress) if text]
+    return f"{progress['stage']}{count}" + "".join(f", {text}" for text in rates)
+
+
+def _rates(progress: dict) -> tuple[str, str, str]:
+    """Speed, figures and time left of a stage as texts."""
+    speed, missing = progress.get("speed"), progress["total"] - progress["done"]
+    shown = [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in progress["figures"].items()
+    ]
+    rate = "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+    return rate, ", ".join(shown[:3]), f"{clock(missing / speed)} left" if speed and missing > 0 else ""
+
+
+def fraction_of(state: State, progress: dict | None) -> float:
+    """How much of a job is behind it."""
+    if state.name == "done":
+        return 1.0
+    if state.name != "running" or not progress or not progress["total"]:
+        return 0.0
+    low, high = SHARE.get(progress["stage"], (0.0, 1.0)) if state.job.kind == "transfer" else (0.0, 1.0)
+    return low + (high - low) * progress["done"] / progress["total"]
+
+
+def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float | None]:
+    """Fraction of the whole that is done, and the seconds left: each kind of job by its own measured seconds a unit of cost."""
+    now, cost, spent, behind = time.time(), {}, {}, 0.0
+    total = sum(state.job.cost for state in run.states.values()) or 1.0
+    missing: dict[str, float] = {}
+    for key, state in run.states.items():
+        part, kind = fraction_of(state, progress.get(key)), state.job.kind
+        behind += part * state.job.cost
+        if state.name not in ("failed", "blocked"):
+            missing[kind] = missing.get(kind, 0.0) + (1 - part) * state.job.cost
+        if state.started and part > 0.02:
+            seconds = state.seconds if state.name == "done" else now - state.started
+            cost[kind], spent[kind] = cost.get(kind, 0.0) + part * state.job.cost, spent.get(kind, 0.0) + seconds
+    if not cost:
+        return behind / total, None
+    usual = sum(spent.values()) / sum(cost.values())
+    seconds = sum(units * (spent[kind] / cost[kind] if kind in cost else usual) for kind, units in missing.items())
+    return behind / total, seconds / max(1, len(run.slots))
+
+
+def clock(seconds: float) -> str:
+    """75 -> `1:15`, 3700 -> `1:01:40`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

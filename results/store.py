@@ -1,0 +1,142 @@
+"""Records of finished work, one JSON file a job folder: written atomically, read with every doubt reported.
+
+A job folder holds `spec.json` (what was planned), `progress.json` (while it runs), `record.json` (how it ended), `log.txt`.
+"""
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+FORMAT = 1
+REQUIRED = {"id": str, "kind": str, "status": str, "spec": dict, "metrics": dict}
+OF_A_TRANSFER = {
+    "starting_point": str, "protocol": str, "protocol_version": int, "protocol_hash": str, "scorer": str, "engine": str,
+    "scaling": str, "seed": int, "data": dict, "deviations": list,
+}  # fmt: skip
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (no NaN) in one step: a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict | None:
+    """The object in a JSON file; None where the file is missing, truncated or something else."""
+    try:
+        value = json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def job_folders(directory: Path) -> Iterator[Path]:
+    """Every folder below `directory` (itself included) that holds a job, in order of path."""
+    for folder, subfolders, files in os.walk(directory):
+        subfolders.sort()
+        if "spec.json" in files or "record.json" in files:
+            yield Path(folder)
+
+
+def read(directory: Path) -> tuple[list[dict], list[str]]:
+    """All records below a folder, and one line (path: reason) for each that cannot be trusted and is left out."""
+    records, problems, seen = [], [], {}
+    for folder in job_folders(directory):
+        path = folder / "record.json"
+        if not path.exists():
+            continue
+        record = read_json(path)
+        problem = "not a whole JSON object (truncated?)" if record is None else problem_of(record)
+        if problem is None and record["id"] in seen:
+            problem = f"a second record of run {record['id'][:8]}, also in {seen[record['id']]}"
+        if problem:
+            problems.append(f"{path}: {problem}")
+        else:
+            seen[record["id"]] = folder
+            records.append(record)
+    return records, problems
+
+
+def problem_of(record: dict) -> str | None:
+    """What is wrong with a record, None if nothing: its format, a missing or mistyped field, a metric outside 0..100."""
+    form = record.get("format")
+    if not isinstance(form, int) or form > FORMAT:
+        return f"record format {form!r}, this program reads {FORMAT}: update it" if form else "has no format number"
+    if record.get("status") not in ("done", "failed"):
+        return f"status is {record.get('status')!r}, neither done nor failed"
+    wanted = REQUIRED | (OF_A_TRANSFER if record.get("kind") == "transfer" else {})
+    for key, kind in wanted.items():
+        if not isinstance(record.get(key), kind):
+            return f"{key} is {record.get(key)!r}, not a {kind.__name__}"
+    for name, value in record["metrics"].items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"metric {name} is {value!r}, not a finite number"
+        if not -1e-9 <= value <= 100 + 1e-9:
+            return f"metric {name} is {value!r}, outside 0..100"
+    return None
+
+
+def unfinished(directory: Path) -> list[dict]:
+    """The specs of jobs below a folder that were planned and have no record yet."""
+    folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
+    return [spec for spec in map(read_json, (folder / "spec.json" for folder in folders)) if spec]
+
+
+def take(folder: Path) -> int | None:
+    """Lock a job folder; None if another process has it. The lock lives as long as the descriptor, in every process that
+    inherited it, so a killed runner or worker never leaves one behind."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether some process works in a job folder at this moment."""
+    if not (folder / ".lock").exists():
+        return False
+    descriptor = take(folder)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+def status(directory: Path) -> list[dict]:
+    """One dict a job: folder, kind, title, state (planned, running, interrupted, failed, done), stage, done, total, figures,
+    error, seconds (since the start, or in all)."""
+    return [_status(folder) for folder in job_folders(directory)]
+
+
+def _status(folder: Path) -> dict:
+    spec, record = read_json(folder / "spec.json"), read_json(folder / "record.json")
+    progress = read_json(folder / "progress.json") or {}
+    spec = spec or (record or {}).get("spec") or {}
+    row = {
+        "folder": str(folder),
+        "id": spec.get("id", ""),
+        "kind": spec.get("kind", "?"),
+        "error": None,
+        "seconds": None,
+    }
+    row |= {"title": spec.get("title", folder.name), "stage": "", "done": 0, "total": 0, "figures": {}}
+    if is_taken(folder):
+        row |= {k: progress[k] for k in ("stage", "done", "total", "figures") if k in progress}
+        return row | {"state": "running", "seconds": time.time() - progress.get("started", time.time())}
+    if record is not None and record.get("status") in ("done", "failed"):
+        row |= {"error": record.get("error"), "seconds": record.get("wall_seconds")}
+        return row | {"state": record["status"]}
+    if (folder / "record.json").exists():
+        return row | {"state": "failed", "error": "its record cannot be read"}
+    return row | {"state": "interrupted" if progress else "planned", "stage": progress.get("stage", "")}
