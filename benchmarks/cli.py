@@ -1,39 +1,22 @@
-"""The `detco` command: reads arguments, calls the packages, turns bad input into one line and exit status 2."""
+"""The `detco` command: calls the packages, turns bad input into one line and exit status 2."""
 
-import argparse
-import json
-import re
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from . import InputError, settings
-from .worker import INPUT_ERRORS
-
-SLASH_N = argparse.RawDescriptionHelpFormatter
-
-
-class Parser(argparse.ArgumentParser):
-    """One line for a bad argument, with the nearest known one."""
-
-    def error(self, message: str) -> NoReturn:
-        wrong = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
-        if wrong:
-            known = [choice.strip("' ") for choice in wrong[2].split(",")]
-            message = f"unknown {message.split(':')[0].removeprefix('argument ')} {wrong[1]!r}"
-            message += settings.nearest(wrong[1], known) or f"; known: {', '.join(known)}"
-        print(f"detco: {message} (see `{self.prog} --help`)", file=sys.stderr)
-        raise SystemExit(2)
+from . import InputError, arguments, settings
+from .worker import INPUT_ERRORS, own_version
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit status."""
+    """Run a command and return the exit status: 0, 1 (work failed), 2 (bad input), 130 (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parser().parse_args(argv)
+    args = arguments.parser(own_version()).parse_args(argv)
     args.again = shlex.join(["detco", *argv])
+    args.json = getattr(args, "json", False)
     try:
-        return args.call(args) or 0
+        return CALLS[args.command](args)
     except INPUT_ERRORS as error:
         print(f"detco: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -41,143 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         print("detco: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `detco ... | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def parser() -> Parser:
-    """All commands and options."""
-    top = Parser(prog="detco", formatter_class=SLASH_N, description="Pretrain on pictures, fine-tune detectors, read the AP table.",
-                 epilog="example: detco run demo        (each command has --help with an example)")  # fmt: skip
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def command(parent, name, call, text, example, **more):
-        sub = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=SLASH_N,
-                                epilog=f"example: {example}", **more)  # fmt: skip
-        sub.set_defaults(call=call)
-        return sub
-
-    def group(name, text):
-        sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=SLASH_N
-        )
-        return sub.add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    c = command(
-        commands, "doctor", doctor, "say what is installed, what is missing and what that means", "detco doctor --json"
-    )
-    c.add_argument("--json", action="store_true", help="as JSON")
-
-    c = command(commands, "pretrain", pretrain, "make a backbone file from a folder of pictures; goes on by itself if interrupted",
-                "detco pretrain detco-small --images photos --out runs/detco --set epochs=20")  # fmt: skip
-    c.add_argument("recipe", metavar="RECIPE", help="e.g. detco-small, moco-v2-small, supervised-small, detco-200ep")
-    c.add_argument("--images", metavar="DIR", type=Path, required=True,
-                   help="folder tree of pictures (supervised: one folder a class)")  # fmt: skip
-    c.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="where backbone.safetensors, curves and log go"
-    )
-    c.add_argument("--seed", type=int, default=0, help="default 0")
-    _working(c)
-    _settable(c, "epochs=20")
-
-    weights = group("weights", "look at backbone files")
-    c = command(
-        weights,
-        "show",
-        weights_show,
-        "what a backbone file holds",
-        "detco weights show runs/detco/backbone.safetensors",
-    )
-    c.add_argument("file", metavar="FILE", type=Path)
-    c.add_argument("--json", action="store_true", help="as JSON")
-
-    c = command(commands, "protocols", protocols, "list the transfer protocols", "detco protocols show small-retinanet")
-    c.add_argument("--json", action="store_true", help="as JSON")
-    c.set_defaults(name=None)
-    shows = c.add_subparsers(dest="action", metavar="[show NAME]")
-    c = command(
-        shows, "show", protocols, "every setting of one protocol", "detco protocols show small-retinanet --json"
-    )
-    c.add_argument("name", metavar="NAME")
-    c.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
-
-    data = group("data", "draw or check a labelled data set")
-    c = command(data, "scenes", data_scenes, "draw labelled scenes in VOC, COCO and Cityscapes layout",
-                "detco data scenes scenes --images 1000 --seed 0")  # fmt: skip
-    c.add_argument("out", metavar="OUT", type=Path)
-    c.add_argument("--images", metavar="N", type=int, default=None, help="how many")
-    c.add_argument("--size", metavar="PIXELS", type=int, default=None, help="their shorter side")
-    c.add_argument("--seed", metavar="S", type=int, default=0, help="default 0")
-    c = command(
-        data,
-        "check",
-        data_check,
-        "sizes, fingerprint and everything wrong with a data set",
-        "detco data check voc VOC2007",
-    )
-    c.add_argument("layout", metavar="LAYOUT", choices=("voc", "coco", "cityscapes"), help="voc, coco or cityscapes")
-    c.add_argument("root", metavar="DIR", type=Path)
-    c.add_argument(
-        "--split", metavar="NAME", action="append", help="only this split (may be repeated); default: all found"
-    )
-    c.add_argument("--json", action="store_true", help="as JSON")
-
-    c = command(commands, "transfer", transfer, "fine-tune and test one detector from one backbone file",
-                "detco transfer small-retinanet --weights runs/detco/backbone.safetensors --data my-voc --out runs")  # fmt: skip
-    c.add_argument("protocol", metavar="PROTOCOL", help="`detco protocols` lists them")
-    c.add_argument("--weights", metavar="FILE", required=True, help="a backbone file, or `random`")
-    c.add_argument(
-        "--data", metavar="DIR", type=Path, required=True, help="a data set in VOC, COCO or Cityscapes layout"
-    )
-    c.add_argument("--layout", choices=("voc", "coco", "cityscapes"), help="default: by the folders found")
-    c.add_argument("--train", metavar="SPLIT", help="default: trainval (VOC), train")
-    c.add_argument("--test", metavar="SPLIT", help="default: test (VOC), val")
-    c.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="collects runs; `detco table DIR` compares them"
-    )
-    c.add_argument("--name", help="row of the table; default: the name of the weights")
-    c.add_argument("--engine", default="auto", help="auto, detectron2, torchvision or replay")
-    c.add_argument("--seed", type=int, default=0, help="default 0")
-    _working(c)
-    _settable(c, "schedule.iterations=300")
-
-    c = command(commands, "run", run, "run a whole comparison and print its table; goes on where it was interrupted",
-                "detco run demo\n         detco run own_pictures.yaml --seeds 3")  # fmt: skip
-    c.add_argument("suite", metavar="SUITE", help="demo, smoke, or a YAML file (see examples/own_pictures.yaml)")
-    c.add_argument("--out", metavar="DIR", type=Path, help="default: the suite's name")
-    c.add_argument("--engine", help="auto, detectron2, torchvision or replay; default: the suite's")
-    c.add_argument("--executor", choices=("local",), default="local", help="where the jobs run: local, this machine")
-    c.add_argument("--seeds", metavar="N", type=int, help="fine-tunings of each cell; default: the suite's")
-    c.add_argument(
-        "--jobs", metavar="N", type=int, help="jobs at once; default: one a GPU, or by the processor's cores"
-    )
-    c.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    _working(c)
-
-    c = command(commands, "status", status, "where every job below a folder stands", "detco status demo")
-    c.add_argument("dir", metavar="DIR", type=Path)
-    c.add_argument("--json", action="store_true", help="as JSON")
-
-    c = command(commands, "table", table, "the AP table of all results below a folder", "detco table demo --format md")
-    c.add_argument("dir", metavar="DIR", type=Path)
-    c.add_argument(
-        "--format", choices=("terminal", "md", "csv", "latex", "html"), default="terminal", help="default terminal"
-    )
-    c.add_argument("--baseline", metavar="NAME", action="append", help="starting point to show differences to (may be repeated; "
-                   "default: supervised and random)")  # fmt: skip
-    c.add_argument(
-        "--metrics", metavar="A,B", help="e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, masks, keypoints"
-    )
-    return top
-
-
-def _working(c: argparse.ArgumentParser) -> None:
-    c.add_argument("--device", default="auto", help="auto, cpu or cuda")
-
-
-def _settable(c: argparse.ArgumentParser, example: str) -> None:
-    c.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="changes",
-                   help=f"change a setting, e.g. --set {example} (may be repeated)")  # fmt: skip
 
 
 # --- commands: each imports what it needs ----------------------------------------------------------------------------
@@ -190,36 +38,40 @@ def doctor(args) -> int:
 
 
 def pretrain(args) -> int:
-    from pretrain import recipes
+    from pretrain.recipes import RECIPES
 
-    from . import plan
+    from . import jobs, plan
     from .suites import StartingPoint
 
-    start = StartingPoint(
-        args.recipe, recipe=args.recipe, settings=settings.parse_assignments(args.changes), seed=args.seed
-    )
-    recipe = settings.find(recipes.RECIPES, args.recipe, "recipe")
-    pictures = plan.folder_of_pictures(args.images, recipe.method == "supervised")
-    job = plan.pretrain_job(start, {}, pictures, args.out, args.device, args.out.absolute())
+    changes = settings.parse_assignments(args.changes)
+    start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
+    supervised = settings.find(RECIPES, args.recipe, "recipe").method == "supervised"
+    pictures, out = plan.folder_of_pictures(args.images, supervised), args.out.absolute()
+    job = jobs.pretrain_job(start, {}, pictures, out, jobs.Place(out, device=args.device))
     plan.refuse_other_run(job)
-    return _work([job], args, args.recipe) or print(f"backbone: {args.out / 'backbone.safetensors'}") or 0
+    failed = _work([job], args, args.recipe)
+    if not failed:
+        print(f"backbone: {args.out / 'backbone.safetensors'}")
+    return failed
 
 
 def transfer(args) -> int:
-    from . import plan, show
+    from transfer import engines
+    from transfer.protocols import PROTOCOLS
+
+    from . import jobs, plan, show
     from .suites import Data, StartingPoint, name_of
 
-    name = args.name or ("random" if args.weights == "random" else name_of(Path(args.weights)))
     random = args.weights == "random"
+    name = args.name or ("random" if random else name_of(Path(args.weights)))
     start = StartingPoint(name, random=True) if random else StartingPoint(name, weights=Path(args.weights))
-    data, source = plan.labelled(Data(args.data, args.layout, args.train, args.test), args.protocol)
     changes = settings.parse_assignments(args.changes)
-    weights, out = plan.weights_of(start, None), args.out.absolute()
-    job = plan.transfer_job(
-        name, weights, args.protocol, changes, data, source, args.engine, args.seed, out, args.device
-    )
-    failed = _work([job], args, job.title)
-    return failed or show.table([job], args.out)
+    row = settings.find(PROTOCOLS, args.protocol, "protocol")
+    protocol = settings.override(row, changes, f"settings of protocol {args.protocol}")
+    place = jobs.Place(args.out.absolute(), engines.resolve(args.engine), args.device)
+    data, source = plan.labelled(Data(args.data, args.layout, args.train, args.test), protocol)
+    job = jobs.transfer_job(name, plan.weights_of(start, None), protocol, data, source, args.seed, place)
+    return _work([job], args, job.title) or show.table([job], args.out, keep=False)
 
 
 def run(args) -> int:
@@ -279,15 +131,14 @@ def weights_show(args) -> int:
 def protocols(args) -> int:
     from . import show
 
-    return show.protocols(args.name, args.json)
+    return show.protocols(getattr(args, "name", None), args.json)
 
 
 def data_scenes(args) -> int:
     from . import scenes, view
 
-    chosen = {key: value for key in ("images", "size", "seed") if (value := getattr(args, key)) is not None}
     with view.of_task("scenes") as report:
-        scenes.draw(args.out, **chosen, report=report)
+        scenes.draw(args.out, images=args.images, size=args.size, seed=args.seed, report=report)
     print(f"scenes: {args.out}")
     return 0
 
@@ -297,6 +148,12 @@ def data_check(args) -> int:
 
     return show.data_check(args.layout, args.root, args.split, args.json)
 
+
+CALLS = {
+    "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
+    "protocols show": protocols, "data scenes": data_scenes, "data check": data_check, "transfer": transfer,
+    "run": run, "status": status, "table": table,
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

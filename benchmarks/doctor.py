@@ -13,7 +13,8 @@ from pathlib import Path
 from .executor import cores
 
 NEEDED = {"torch": (2, 6), "torchvision": (0, 21), "numpy": (1, 26), "pandas": (2, 2), "pycocotools": (2, 0, 8),
-          "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7), "tensorboard": (2, 16)}  # fmt: skip
+          "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7),
+          "tensorboard": (2, 16)}  # fmt: skip
 MEANS = {
     "torch": "nothing can be trained", "torchvision": "nothing can be trained", "numpy": "nothing works",
     "pandas": "no tables", "pycocotools": "COCO data cannot be read, nothing can be scored",
@@ -125,14 +126,14 @@ def _torch(facts: list, alarms: list) -> None:
         nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as error:
         alarms.append(
-            f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not fit together; reinstall both"
+            f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not fit; reinstall both"
         )
 
 
 def _detectron2(facts: list, alarms: list) -> None:
     if importlib.util.find_spec("detectron2") is None:
-        facts.append(_fact("detectron2", "not installed: the engine torchvision is used; rows beside published numbers need Detectron2 "
-                           "(conda env create -f environment.yml)"))  # fmt: skip
+        text = "not installed: the engine torchvision is used; rows beside published numbers need it"
+        facts.append(_fact("detectron2", f"{text} (conda env create -f environment.yml)"))
         return
     if importlib.util.find_spec("pkg_resources") is None:
         alarms.append("detectron2 needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")

@@ -1,4 +1,4 @@
-"""Runs jobs on this machine: one worker process a job, as many at once as there are slots, each folder locked while at work."""
+"""Runs jobs on this machine: a worker process for each job, as many at once as there are slots, folders locked."""
 
 import os
 import signal
@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from results import store
 
-from .plan import Job
+from .jobs import Job
 from .worker import record_of
 
 WORKER = (sys.executable, "-m", "benchmarks.worker")
@@ -23,7 +23,7 @@ GRACE = 5.0  # seconds a worker gets to end by itself after Ctrl-C
 
 @dataclass
 class State:
-    """Where a job stands: waiting, elsewhere (another runner has it), running, done, failed, blocked (what it needs failed)."""
+    """waiting, running, elsewhere (another runner has it), done, failed, blocked (by a failed one)."""
 
     job: Job
     name: str = "waiting"
@@ -52,8 +52,8 @@ def run(
 ) -> Run:
     """Run every job that is not done yet; `slots` are the environments of the workers that may run at once.
 
-    A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also SIGTERM) ends the workers
-    and is raised again. Ready jobs are started in the order of the longest chain of work that hangs on them.
+    A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also SIGTERM) ends the
+    workers and is raised again. Ready jobs are started in the order of the longest chain of work that hangs on them.
     """
     this = Run({job.id: State(job) for job in jobs}, slots)
     for state in this.states.values():
@@ -90,7 +90,7 @@ def command(job: Job) -> str:
 
 
 def _settle(state: State, began: float) -> None:
-    """Take over the outcome from a job's record if it is one of this very run; a failure of an earlier call is retried."""
+    """Take over the outcome from a job's record if it is of this very run; failures of earlier calls are retried."""
     path = state.job.folder / "record.json"
     record = store.read_json(path)
     if record is None or record.get("id") != state.job.id or store.problem_of(record):
@@ -126,7 +126,7 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
 
 
 def _start(state: State, this: Run, environment: dict[str, str], worker: Sequence[str]) -> bool:
-    """Start a job unless another runner has it or had it; the lock passes to the worker and lives as long as it does."""
+    """Start a job unless another runner has it or had it; the lock passes to the worker and lives as long."""
     folder = state.job.folder
     folder.mkdir(parents=True, exist_ok=True)
     lock = store.take(folder)
@@ -144,8 +144,8 @@ def _start(state: State, this: Run, environment: dict[str, str], worker: Sequenc
             log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {command(state.job)}\n".encode())
             log.flush()
             state.process = subprocess.Popen(
-                [*worker, str(folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock,),
-                start_new_session=True, cwd=ROOT,
+                [*worker, str(folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=(lock,), start_new_session=True, cwd=ROOT,
                 env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
     except OSError as error:  # no space, no rights: this job's failure, not the end of the others
@@ -204,10 +204,8 @@ def _stop(running: Sequence[State]) -> None:
 
 
 def _signal_group(process: subprocess.Popen, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 @contextmanager
@@ -228,7 +226,7 @@ def _terminate_as_interrupt():
 def local_slots(jobs: int, wanted: int | None = None, device: str = "auto") -> list[dict[str, str]]:
     """The workers' environments on this machine: one a GPU, or groups of cores; `wanted` sets their number.
 
-    On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; fewer jobs get more threads each.
+    On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; more where jobs are few.
     """
     gpus = [] if device == "cpu" else visible_gpus()
     if gpus:

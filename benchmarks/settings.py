@@ -1,4 +1,4 @@
-"""Settings from outside (YAML, `--set key=value`) turned into the frozen dataclasses, with errors a person can act on."""
+"""Settings from outside (YAML, `--set key=value`) turned into frozen dataclasses, with errors one can act on."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from . import InputError
 T = TypeVar("T")
 KINDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
-    "path": "a path", "dataclass": "a group of settings", "dict": "a group of settings", "mapping": "a group of settings",
+    "path": "a path", "dataclass": "a group of settings", "dict": "a group of settings",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from results import store
 
 from . import settings
 from .executor import Run, command, last_lines
-from .plan import Job
+from .jobs import Job
 from .view import clock
 
 LOG_LINES = 8  # shown of a failed job
@@ -31,7 +31,7 @@ def plan(jobs: Sequence[Job]) -> int:
 
 
 def failures(run: Run, again: str) -> int:
-    """What went wrong, each with the end of its log and the command to repeat it; 0, 1, or 2 if all of it was bad input."""
+    """What went wrong, with the end of each log and the command to repeat it; 0, 1, or 2 if all of it was bad input."""
     failed = run.named("failed")
     for state in failed:
         print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
@@ -47,8 +47,8 @@ def failures(run: Run, again: str) -> int:
     return 0 if not failed else 2 if all(state.error_kind == "input" for state in failed) else 1
 
 
-def table(jobs: Sequence[Job], out: Path) -> int:
-    """Print the table of these jobs, write it as table.md and table.csv into `out`, say where everything is."""
+def table(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
+    """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say where things are."""
     from results import tables
 
     ids = {job.id for job in jobs}
@@ -58,11 +58,11 @@ def table(jobs: Sequence[Job], out: Path) -> int:
     planned = [job.spec for job in jobs if job.id not in there]
     made = tables.ap_table(tables.frame(records + planned))
     _print_table(made, "terminal")
-    for form, name in (("md", "table.md"), ("csv", "table.csv")):
-        (out / name).write_text(tables.render(made, form) + "\n", encoding="utf-8")
-    print(
-        f"\ntable: {_near(out / 'table.md')} and table.csv    records: {_near(out)}/**/record.json    again: detco table {_near(out)}"
-    )
+    if keep:
+        for form, name in (("md", "table.md"), ("csv", "table.csv")):
+            (out / name).write_text(tables.render(made, form) + "\n", encoding="utf-8")
+        print(f"\ntable: {_near(out / 'table.md')}, {_near(out / 'table.csv')}")
+    print(f"records: {_near(out / 'transfer')}; all of them in one table: detco table {_near(out)}")
     return _problems(problems)
 
 

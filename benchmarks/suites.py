@@ -1,4 +1,4 @@
-"""What to compare: starting points x protocols x seeds on some pictures and data sets, as rows or as a YAML file of the user."""
+"""What to compare: starting points x protocols x seeds, as rows here or as a YAML file of the user."""
 
 import re
 from collections.abc import Mapping
@@ -43,9 +43,9 @@ class StartingPoint:
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w.+-]+", self.name):
-            raise ValueError(f"the name {self.name!r} may hold letters, digits and . + - _ only: it names folders")
+            raise InputError(f"the name {self.name!r} may hold letters, digits and . + - _ only: it names folders")
         if (self.recipe is not None) + (self.weights is not None) + self.random != 1:
-            raise ValueError(f"starting point {self.name!r} needs exactly one of recipe, weights, random: true")
+            raise InputError(f"starting point {self.name!r} needs exactly one of recipe, weights, random: true")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load(name_or_file: str) -> Suite:
         return SUITES[name_or_file]
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml") and not path.exists():
-        settings.find(SUITES, name_or_file, "suite (a suite file ends in .yaml)")
+        settings.find(SUITES, name_or_file, "suite")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -138,7 +138,7 @@ def _starting_point(item: Any) -> Any:
 
 
 def name_of(weights: Path) -> str:
-    """What to call a backbone file where nobody says: its own name, or its folder's where the file is just `backbone`."""
+    """What to call a backbone file where nobody says: its own name; its folder's where the file is just `backbone`."""
     return weights.absolute().parent.name if weights.stem == "backbone" else weights.stem
 
 

@@ -146,7 +146,7 @@ def fraction_of(state: State, progress: dict | None) -> float:
 
 
 def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float | None]:
-    """Fraction of the whole that is done, and the seconds left: each kind of job by its own measured seconds a unit of cost."""
+    """Fraction of the whole that is done, and seconds left: each kind of job by its measured seconds a unit of cost."""
     now, cost, spent, behind = time.time(), {}, {}, 0.0
     total = sum(state.job.cost for state in run.states.values()) or 1.0
     missing: dict[str, float] = {}

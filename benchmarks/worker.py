@@ -1,4 +1,4 @@
-"""One job in one process: `python -m benchmarks.worker SPEC.json` does what the spec says and leaves a record beside it."""
+"""One job in one process: `python -m benchmarks.worker SPEC.json` does what it says and leaves a record beside it."""
 
 import importlib.metadata
 import logging
@@ -68,7 +68,7 @@ KINDS = {"scenes": run_scenes, "pretrain": run_pretrain, "transfer": run_transfe
 
 
 class Progress:
-    """Writes `progress.json` at most twice a second. `fraction` is of the whole job: its long stage is nine tenths of it."""
+    """A job's `report`: writes `progress.json`, at most twice a second but at every change of stage."""
 
     def __init__(self, folder: Path):
         self.path, self.written, self.stage, self.passed = folder / "progress.json", 0.0, "", 0
@@ -113,7 +113,7 @@ def run_job(spec: dict, folder: Path, report: Report) -> dict:
 
 
 def record_of(spec: dict, outcome: dict, error: str | None = None, error_kind: str | None = None) -> dict:
-    """The record of a finished job. Metrics that are undefined on its data (no small object, ...) are named and left out."""
+    """The record of a finished job. Metrics undefined on its data (no small object, ...) are named and left out."""
     metrics = outcome.get("metrics", {})
     identity = (
         "starting_point",
@@ -126,7 +126,8 @@ def record_of(spec: dict, outcome: dict, error: str | None = None, error_kind: s
         "seed",
     )
     return {
-        "format": store.FORMAT, "id": spec["id"], "kind": spec["kind"], "status": "failed" if error else "done", "spec": spec,
+        "format": store.FORMAT, "id": spec["id"], "kind": spec["kind"], "status": "failed" if error else "done",
+        "spec": spec,
         **{key: spec[key] for key in identity if key in spec},
         **{key: outcome[key] for key in ("engine", "scaling") if key in outcome},
         "weights": outcome.get("weights"), "data": spec.get("data", {}) | outcome.get("data", {}),
@@ -187,6 +188,11 @@ def code_version() -> str:
             return commit + ("-changed" if changes.strip() else "")
         except (OSError, subprocess.CalledProcessError):
             pass
+    return own_version()
+
+
+def own_version() -> str:
+    """Version of this package, where it is installed."""
     try:
         return importlib.metadata.version("detco")
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """Records of finished work, one JSON file a job folder: written atomically, read with every doubt reported.
 
-A job folder holds `spec.json` (what was planned), `progress.json` (while it runs), `record.json` (how it ended), `log.txt`.
+A job folder holds `spec.json` (the plan), `progress.json` (while it runs), `record.json` (how it ended), `log.txt`.
 """
 
 import fcntl
@@ -67,7 +67,7 @@ def read(directory: Path) -> tuple[list[dict], list[str]]:
 
 
 def problem_of(record: dict) -> str | None:
-    """What is wrong with a record, None if nothing: its format, a missing or mistyped field, a metric outside 0..100."""
+    """What is wrong with a record: its format, a missing or mistyped field, a metric outside 0..100. None: nothing."""
     form = record.get("format")
     if not isinstance(form, int) or form > FORMAT:
         return f"record format {form!r}, this program reads {FORMAT}: update it" if form else "has no format number"
@@ -92,8 +92,10 @@ def unfinished(directory: Path) -> list[dict]:
 
 
 def take(folder: Path) -> int | None:
-    """Lock a job folder; None if another process has it. The lock lives as long as the descriptor, in every process that
-    inherited it, so a killed runner or worker never leaves one behind."""
+    """Lock a job folder; None if another process has it.
+
+    The lock is the descriptor's, in every process that inherited it: a killed runner or worker never leaves one behind.
+    """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,8 +116,10 @@ def is_taken(folder: Path) -> bool:
 
 
 def status(directory: Path) -> list[dict]:
-    """One dict a job: folder, kind, title, state (planned, running, interrupted, failed, done), stage, done, total, figures,
-    error, seconds (since the start, or in all)."""
+    """One dict a job: folder, id, kind, title, state, stage, done, total, figures, error, seconds (so far, or in all).
+
+    state: planned, running, interrupted, failed or done.
+    """
     return [_status(folder) for folder in job_folders(directory)]
 
 

@@ -1,4 +1,4 @@
-"""Records -> a tidy DataFrame -> the AP table: starting points against protocols, mean and spread over seeds, differences."""
+"""Records -> a tidy DataFrame -> the AP table: starting points against protocols, mean and spread over seeds."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
@@ -31,8 +31,8 @@ COLUMNS = [
 def frame(records: Iterable[dict]) -> pd.DataFrame:
     """One row a run and metric (percent). Runs without metrics have one row with metric "" and value NaN.
 
-    `records` may also hold the specs of jobs that are only planned: their status is `planned`. `weights` and `data` are what
-    identifies the content: the sha256 of the weights file and the fingerprints of both splits, once they are known.
+    `records` may also hold the specs of jobs that are only planned: their status is `planned`. `weights` and `data`
+    identify the content: sha256 of the weights file, fingerprints of both splits, once they are known.
     """
     runs = [record for record in records if record.get("kind") == "transfer"]
     known = _contents_by_plan(runs)
@@ -72,7 +72,7 @@ def _data(run: dict, known: dict[str, str]) -> str:
 
 
 def _contents_by_plan(runs: Sequence[dict]) -> dict[str, str]:
-    """What a planned run calls its weights and data (`the file that job ... makes`) -> their content, from finished runs."""
+    """What a plan calls weights and data (by the job that makes them) -> their content, known from finished runs."""
     known: dict[str, str] = {}
     for run in runs:
         if run.get("status") == "done":
@@ -88,9 +88,9 @@ def ap_table(
 ) -> pd.DataFrame:
     """The table: rows starting points; columns (group, metric, statistic), numbers in percent.
 
-    A group is a protocol with all that must not be mixed: version, settings, data, scorer, engine, scaling. Statistics: `mean`,
-    `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, `minus NAME` (difference of means) and `n NAME` (the
-    smaller n of the two) for each baseline there is. `attrs` carries the headers, footnotes and where they belong.
+    A group is a protocol with all that must not be mixed: version, settings, data, scorer, engine, scaling.
+    Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, and for each baseline there is
+    `minus NAME` (difference of means) and `n NAME` (the smaller n of the two). `attrs` carries the footnotes.
     Raises InputError if there is nothing to show, or a metric nobody measured.
     """
     if runs.empty:
@@ -166,7 +166,8 @@ def _labels(runs: pd.DataFrame) -> pd.Series:
 def _label(group: pd.Series) -> str:
     scaled = "" if group["scaling"] == "1" else f", scaled {group['scaling']}"
     definition = DEFINITIONS.get(group["scorer"], group["scorer"])
-    return f"{group['protocol']} v{group['protocol_version']}: {group['data_name']}, {group['engine']}, {definition}{scaled}"
+    protocol = f"{group['protocol']} v{group['protocol_version']}"
+    return f"{protocol}: {group['data_name']}, {group['engine']}, {definition}{scaled}"
 
 
 def _notes(runs: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> dict:

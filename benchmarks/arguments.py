@@ -1,0 +1,176 @@
+"""The `detco` command's arguments as rows: each command with its text, an example and its options."""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import settings
+
+LAYOUTS = ("voc", "coco", "cityscapes")
+Option = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """`name` may be two words; `options` are rows for `add_argument`."""
+
+    name: str
+    text: str
+    example: str
+    options: tuple[Option, ...]
+
+
+def option(name: str, text: str, **more) -> Option:
+    return name, {"help": text, **more}
+
+
+def folder(name: str, text: str, **more) -> Option:
+    return option(name, text, type=Path, metavar="DIR", **more)
+
+
+JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
+SEED = option("--seed", "default 0", type=int, default=0)
+DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
+ENGINES = "auto, detectron2, torchvision or replay"
+
+
+def changes(example: str) -> Option:
+    text = f"change a setting, e.g. --set {example} (may be repeated)"
+    return option("--set", text, metavar="KEY=VALUE", action="append", default=[], dest="changes")
+
+
+COMMANDS = (
+    Command(
+        "doctor", "say what is installed, what is missing and what that means", "detco doctor --json", (JSON,)
+    ),
+    Command(
+        "pretrain", "make a backbone file from a folder of pictures; goes on by itself if interrupted",
+        "detco pretrain detco-small --images photos --out runs/detco --set epochs=20",
+        (
+            option("recipe", "e.g. detco-small, moco-v2-small, supervised-small, detco-200ep", metavar="RECIPE"),
+            folder("--images", "folder tree of pictures (supervised: one folder a class)", required=True),
+            folder("--out", "where backbone.safetensors, curves and log go", required=True),
+            SEED, DEVICE, changes("epochs=20"),
+        ),
+    ),
+    Command(
+        "weights show", "what a backbone file holds", "detco weights show runs/detco/backbone.safetensors",
+        (option("file", "a backbone file", metavar="FILE", type=Path), JSON),
+    ),
+    Command("protocols", "list the transfer protocols", "detco protocols show small-retinanet", (JSON,)),
+    Command(
+        "protocols show", "every setting of one protocol", "detco protocols show small-retinanet --json",
+        (option("name", "a protocol", metavar="NAME"), JSON),
+    ),
+    Command(
+        "data scenes", "draw labelled scenes in VOC, COCO and Cityscapes layout",
+        "detco data scenes scenes --images 1000 --seed 0",
+        (
+            option("out", "the new folder", metavar="OUT", type=Path),
+            option("--images", "labelled pictures; default 1000", metavar="N", type=int, default=1000),
+            option("--size", "their shorter side; default 128", metavar="PIXELS", type=int, default=128),
+            SEED,
+        ),
+    ),
+    Command(
+        "data check", "sizes, fingerprint and everything wrong with a data set", "detco data check voc VOC2007",
+        (
+            option("layout", "voc, coco or cityscapes", metavar="LAYOUT", choices=LAYOUTS),
+            folder("root", "the data set"),
+            option("--split", "only this one (may be repeated); default: all", metavar="NAME", action="append"),
+            JSON,
+        ),
+    ),
+    Command(
+        "transfer", "fine-tune and test one detector from one backbone file",
+        "detco transfer small-retinanet --weights runs/detco/backbone.safetensors --data my-voc --out runs",
+        (
+            option("protocol", "`detco protocols` lists them", metavar="PROTOCOL"),
+            option("--weights", "a backbone file, or `random`", metavar="FILE", required=True),
+            folder("--data", "a data set in VOC, COCO or Cityscapes layout", required=True),
+            folder("--out", "collects runs; `detco table DIR` compares them", required=True),
+            option("--layout", "voc, coco or cityscapes; default: by its folders", choices=LAYOUTS, metavar="NAME"),
+            option("--train", "default: the usual one, e.g. trainval in VOC", metavar="SPLIT"),
+            option("--test", "default: the usual one, e.g. test in VOC", metavar="SPLIT"),
+            option("--name", "row of the table; default: the name of the weights"),
+            option("--engine", ENGINES, default="auto"),
+            SEED, DEVICE, changes("schedule.iterations=300"),
+        ),
+    ),
+    Command(
+        "run", "run a whole comparison and print its table; goes on where it was interrupted",
+        "detco run demo\n         detco run own_pictures.yaml --seeds 3",
+        (
+            option("suite", "demo, smoke, or a YAML file (see examples/own_pictures.yaml)", metavar="SUITE"),
+            folder("--out", "default: the suite's name"),
+            option("--engine", f"{ENGINES}; default: the suite's"),
+            option("--executor", "local: this machine", choices=("local",), default="local", metavar="NAME"),
+            option("--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int),
+            option("--jobs", "jobs at once; default: one a GPU, or by the processor's cores", metavar="N", type=int),
+            option("--dry-run", "print the plan and stop", action="store_true"),
+            DEVICE,
+        ),
+    ),
+    Command(
+        "status", "where every job below a folder stands", "detco status demo",
+        (folder("dir", "a folder of runs"), JSON),
+    ),
+    Command(
+        "table", "the AP table of all results below a folder", "detco table demo --format md",
+        (
+            folder("dir", "a folder of runs"),
+            option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
+                   choices=("terminal", "md", "csv", "latex", "html")),
+            option("--baseline", "show differences to this row (may be repeated); default: supervised and random",
+                   metavar="NAME", action="append"),
+            option("--metrics", "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
+                   metavar="A,B"),
+        ),
+    ),
+)  # fmt: skip
+GROUPS = {"weights": "look at backbone files", "data": "draw or check a labelled data set"}
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a bad argument, with the nearest known one."""
+
+    def __init__(self, **more):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"argument (\S+): invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        if wrong:
+            known = [choice.strip("' ") for choice in wrong[3].split(",")]
+            message = f"unknown {wrong[1].lower()} {wrong[2]!r}"
+            message += settings.nearest(wrong[2], known) or f"; known: {', '.join(known)}"
+        print(f"detco: {message} (see `{self.prog} --help`)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parser(version: str) -> Parser:
+    """All commands. The parsed arguments' `command` is the command's name, one word or two."""
+    about = "Pretrain on pictures, fine-tune detectors from the backbone, read the AP table."
+    top = Parser(prog="detco", description=about, epilog="example: detco run demo    (each command has its own --help)")
+    top.add_argument("--version", action="version", version=f"detco {version}")
+    inside = {"": top.add_subparsers(metavar="COMMAND", required=True)}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group not in inside:
+            text = GROUPS[group]
+            made = inside[""].add_parser(group, help=text, description=_sentence(text))
+            inside[group] = made.add_subparsers(metavar="ACTION", required=True)
+        about = _sentence(command.text)
+        sub = inside[group].add_parser(name, help=command.text, description=about, epilog=f"example: {command.example}")
+        for key, more in command.options:
+            sub.add_argument(key, **more)
+        sub.set_defaults(command=command.name)
+        if command.name == "protocols":
+            inside["protocols"] = sub.add_subparsers(metavar="ACTION")
+    return top
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

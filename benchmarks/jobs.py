@@ -1,0 +1,116 @@
+"""A job's identity, folder and spec: all that a worker needs, and nothing that changes by chance."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import InputError
+from .settings import canonical_hash, find, override
+from .suites import Data, Scenes, StartingPoint
+
+# Rough seconds on one core with bf16, to start long work first and to guess the time left until it is measured.
+SECONDS_AN_IMAGE = {"faster-rcnn-c4": 0.12, "mask-rcnn-c4": 0.14, "retinanet": 0.06}  # a training picture of 128 px
+SECONDS_AN_IMAGE_OTHERS = 0.09
+SCENES_A_SECOND, VIEWS_A_SECOND = 400, 60
+
+
+@dataclass(frozen=True)
+class Job:
+    """`id`: the hash of what determines the result; `needs`: ids of what must be done before; `cost`: rough seconds."""
+
+    id: str
+    kind: str
+    title: str
+    folder: Path
+    spec: dict
+    needs: tuple[str, ...] = ()
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures, data or weights as a job sees them: where, what identifies the content, which jobs make it."""
+
+    path: Path
+    identity: str
+    needs: tuple[str, ...] = ()
+    images: int = 0
+
+
+RANDOM = Source(Path("random"), "random")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go and what runs them."""
+
+    out: Path  # absolute
+    engine: str = "auto"
+    device: str = "auto"
+
+
+def scenes_job(scenes: Scenes, place: Place) -> Job:
+    """Draws the data set into OUT/scenes-ID."""
+    identity = canonical_hash({"kind": "scenes", "settings": scenes})
+    folder = place.out / f"scenes-{identity[:8]}"
+    cost = 4 * scenes.images / SCENES_A_SECOND
+    return _job(identity, "scenes", f"draw {scenes.images} scenes", folder, {"settings": asdict(scenes)}, (), cost)
+
+
+def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folder: Path | None, place: Place) -> Job:
+    """Makes a backbone file with a recipe in `folder`; None: OUT/pretrain/NAME-ID."""
+    from pretrain.recipes import RECIPES, recipe_hash
+
+    where = f"settings of recipe {start.recipe}"
+    recipe = override(find(RECIPES, start.recipe, "recipe"), {**changes, **start.settings}, where)
+    if 0 < pictures.images < recipe.batch:
+        fix = f"give more, or set the recipe's batch to {pictures.images} or less"
+        raise InputError(
+            f"{pictures.path}: {pictures.images} pictures are fewer than one batch of {recipe.batch}; {fix}"
+        )
+    determines = {"recipe": recipe_hash(recipe), "images": pictures.identity, "seed": start.seed}
+    identity = canonical_hash({"kind": "pretrain", **determines})
+    spec = {
+        "starting_point": start.name, "recipe": asdict(recipe), "images": str(pictures.path),
+        "images_identity": pictures.identity, "seed": start.seed, "device": place.device,
+    }  # fmt: skip
+    folder = folder or place.out / "pretrain" / f"{start.name}-{identity[:8]}"
+    cost = recipe.epochs * pictures.images * (recipe.view_size / 64) ** 2 / VIEWS_A_SECOND
+    return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs, cost)
+
+
+def transfer_job(
+    name: str, weights: Source, protocol, data: Data, source: Source, seed: int, place: Place, order=(0, 0)
+) -> Job:
+    """Fine-tunes and tests one detector in OUT/transfer/PROTOCOL/NAME-seedN-ID.
+
+    protocol: the row with its changes; data: layout and splits of `source`; order: place in the table (row, group).
+    """
+    from transfer.protocols import protocol_hash
+
+    splits = {"layout": data.layout, "train": data.train, "test": data.test}
+    determines = {"weights": weights.identity, "data": source.identity, **splits}
+    determines |= {"protocol": protocol, "engine": place.engine, "seed": seed}
+    identity = canonical_hash({"kind": "transfer", **determines})
+    spec = {
+        "starting_point": name, "weights": str(weights.path), "weights_identity": weights.identity,
+        "protocol": protocol.name, "protocol_version": protocol.version, "protocol_hash": protocol_hash(protocol),
+        "protocol_row": asdict(protocol), "scorer": protocol.scorer, "engine": place.engine, "scaling": "1",
+        "data": splits | {"root": str(source.path), "identity": source.identity},
+        "seed": seed, "device": place.device, "order": list(order),
+    }  # fmt: skip
+    folder = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
+    title = f"{protocol.name} from {name}, seed {seed}"
+    cost = 1.0 if place.engine == "replay" else _training_seconds(protocol)
+    return _job(identity, "transfer", title, folder, spec, weights.needs + source.needs, cost)
+
+
+def _training_seconds(protocol) -> float:
+    images = protocol.schedule.iterations * protocol.schedule.images
+    scale = (protocol.resize.train[-1] / 128) ** 2
+    return images * scale * SECONDS_AN_IMAGE.get(protocol.architecture, SECONDS_AN_IMAGE_OTHERS)
+
+
+def _job(identity: str, kind: str, title: str, folder: Path, spec: dict, needs: tuple[str, ...], cost: float) -> Job:
+    header = {"format": 1, "id": identity, "kind": kind, "title": title, "needs": list(needs)}
+    return Job(identity, kind, title, folder, header | spec, needs, max(cost, 0.1))
