@@ -5,6 +5,7 @@ Which pictures an iteration sees and how they are drawn is a function of (seed, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -153,20 +154,23 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def batches(pictures: Pictures, resize: Resize, images: int, seed: int, start: int) -> Iterator[list[tuple[int, int, bool]]]:
     """Keys of endless training batches from iteration `start` on: shuffled passes over the trainable pictures, each flipped
-    with p = 0.5 and at one of the protocol's sizes. Raises InputError if there is nothing to train on."""
+    with p = 0.5 and at one of the protocol's sizes; a batch holds either wide or tall pictures, as Detectron2 groups them.
+    Raises InputError if there is nothing to train on."""
     numbers = pictures.trainable()
     if not numbers:
         what = "visible keypoints" if pictures.wanted.keypoints else "annotations"
         raise InputError(f"{pictures.dataset.root}: no picture of split {pictures.dataset.split} has {what}")
-    position = start * images
-    order, current = [], -1
-    while True:
-        batch = []
-        for place in range(position, position + images):
-            if place // len(numbers) != current:
-                current = place // len(numbers)
-                order = np.random.default_rng((seed, 0, current)).permutation(numbers).tolist()
-            draw = np.random.default_rng((seed, 1, place))
-            batch.append((order[place % len(numbers)], int(draw.choice(resize.train)), bool(draw.random() < 0.5)))
-        yield batch
-        position += images
+    tall = [image["height"] > image["width"] for image in pictures.dataset.images]
+    waiting: dict[bool, list] = {False: [], True: []}
+    made = 0
+    for epoch in count():
+        draw = np.random.default_rng((seed, epoch))
+        order, shorts = draw.permutation(numbers).tolist(), draw.choice(resize.train, len(numbers)).tolist()
+        for key in zip(order, shorts, (draw.random(len(numbers)) < 0.5).tolist()):
+            group = waiting[tall[key[0]]]
+            group.append(key)
+            if len(group) == images:
+                if made >= start:
+                    yield list(group)
+                made += 1
+                group.clear()

@@ -100,8 +100,8 @@ def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         {"params": [p for p in model.parameters() if id(p) in plain], "weight_decay": 0.0},
     ]
     if schedule.optimiser == "adamw":
-        return torch.optim.AdamW(groups, schedule.lr)
-    return torch.optim.SGD(groups, schedule.lr, momentum=schedule.momentum)
+        return torch.optim.AdamW(groups, schedule.lr, fused=True)
+    return torch.optim.SGD(groups, schedule.lr, momentum=schedule.momentum, fused=True)
 
 
 def lr_factor(schedule: Schedule, iteration: int) -> float:

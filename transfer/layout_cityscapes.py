@@ -1,0 +1,97 @@
+"""The Cityscapes layout: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_instanceIds.png."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from . import InputError
+from .layouts import Reading, missing_split, need_folder, picture_size, short
+
+CATEGORIES = {
+    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+PAIRS = (("train", "val"), ("train", "test"))
+NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
+PICTURE, INSTANCES = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+
+
+def splits(root: Path) -> list[str]:
+    """The names of the splits in the folder."""
+    return sorted(path.name for path in (root / "leftImg8bit").glob("*") if path.is_dir())
+
+
+def read(root: Path, split: str, keypoints: bool = False) -> Reading:
+    """Reads one split: the 8 classes with instances under Cityscapes' own label ids, masks as compressed RLE.
+
+    Pixels of a class below 1000 are groups that nobody told apart: iscrowd = 1. Boxes enclose the visible pixels.
+    Raises InputError for a folder or a split that is not there, or an empty split.
+    """
+    for folder in ("leftImg8bit", "gtFine"):
+        need_folder(root / folder, NEEDS)
+    if not (root / "leftImg8bit" / split).is_dir():
+        raise missing_split(root / "leftImg8bit", split, splits(root))
+    pictures = sorted((root / "leftImg8bit" / split).glob(f"*/*{PICTURE}"))
+    if not pictures:
+        raise InputError(f"{root / 'leftImg8bit' / split}: the split is empty: no CITY/*{PICTURE} in it")
+    reading = Reading(categories=[{"id": key, "name": name} for key, name in CATEGORIES.items()])
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(lambda picture: _read_one(root, split, picture), pictures)
+        for number, (picture, result) in enumerate(zip(pictures, results, strict=True), 1):
+            if isinstance(result, str):
+                reading.problems.append(result)
+                continue
+            (height, width), objects = result
+            name = picture.name[: -len(PICTURE)]
+            reading.images.append(
+                {"id": number, "file_name": str(picture), "name": name, "width": width, "height": height}
+            )
+            for record in objects:
+                reading.annotations.append({"id": len(reading.annotations) + 1, "image_id": number, **record})
+    return reading
+
+
+def _read_one(root: Path, split: str, picture: Path) -> tuple[tuple[int, int], list[dict]] | str:
+    """((height, width), objects) of one picture, or what is wrong with it."""
+    labels = root / "gtFine" / split / picture.parent.name / picture.name.replace(PICTURE, INSTANCES)
+    if not labels.is_file():
+        return f"{labels}: no such file, but {picture} needs it"
+    try:
+        width, height = picture_size(picture)
+        with Image.open(labels) as image:
+            ids = np.asarray(image)
+    except InputError as error:
+        return str(error)
+    except Exception as error:  # Pillow raises many kinds on broken files
+        return f"{labels}: not a picture that can be read ({short(error)})"
+    if ids.ndim != 2 or ids.dtype.kind not in "iu":
+        return f"{labels}: must hold one whole number a pixel (16 bit grayscale)"
+    if ids.shape != (height, width):
+        return f"{labels}: is {ids.shape[1]} x {ids.shape[0]}, but {picture} is {width} x {height}"
+    return ids.shape, instances(ids)
+
+
+def instances(ids: np.ndarray) -> list[dict]:
+    """The objects in an instance-id picture [H, W] (label id * 1000 + number, or the label id alone for a group)."""
+    height, width = ids.shape
+    flat = ids.T.ravel()  # RLE counts down the columns
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [flat.size]])
+    values = flat[starts]
+    objects = []
+    for value in np.unique(values).tolist():
+        label = value // 1000 if value >= 1000 else value
+        if label not in CATEGORIES:
+            continue
+        first, last = starts[values == value], ends[values == value]
+        gaps = first - np.concatenate([[0], last[:-1]])
+        counts = [*np.stack([gaps, last - first], 1).ravel().tolist(), flat.size - int(last[-1])]
+        rle = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        objects.append(
+            {"category_id": label, "bbox": mask_util.toBbox(rle).tolist(), "area": float((last - first).sum()),
+             "iscrowd": int(value < 1000),
+             "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")}}
+        )  # fmt: skip
+    return objects
