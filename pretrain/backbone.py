@@ -1,0 +1,111 @@
+"""The network: torchvision's ResNet giving res2..res5, batch normalisation in groups, and the projection heads."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from pretrain.recipes import LEVELS
+
+ARCHITECTURES = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation within ``groups`` consecutive, equal parts of the batch, as on that many devices.
+
+    The running statistics follow the first group alone: with one group to a process, the first process' statistics are
+    the ones saved, so one process of G groups gives what G processes of one group give.
+    """
+
+    def __init__(self, channels: int, groups: int = 1):
+        super().__init__(channels)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.groups == 1:
+            return super().forward(x)
+        if len(x) % self.groups:
+            raise ValueError(f"a batch of {len(x)} does not divide into {self.groups} groups")
+        first, *others = x.chunk(self.groups)
+        running = self.running_mean, self.running_var
+        parts = [F.batch_norm(first, *running, self.weight, self.bias, True, self.momentum, self.eps)]
+        parts += [F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps) for part in others]
+        return torch.cat(parts)
+
+
+class Trunk(ResNet):
+    """torchvision's ResNet without classifier: (n, 3, h, w) -> (res2, res3, res4, res5) at strides 4, 8, 16, 32.
+
+    The stride of a bottleneck is in its 3 x 3 convolution. The state dict has torchvision's names.
+    """
+
+    def __init__(self, arch: str, groups: int = 1):
+        block, layers = ARCHITECTURES[arch]
+        super().__init__(block, list(layers), norm_layer=partial(GroupedBatchNorm2d, groups=groups))
+        del self.fc, self.avgpool
+        widths = zip(LEVELS, (64, 128, 256, 512), strict=True)
+        self.channels = {level: width * block.expansion for level, width in widths}
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return tuple(features)
+
+
+class Head(nn.Sequential):
+    """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim`` values; no normalisation.
+
+    kind ``mlp``: Linear - ReLU - Linear with hidden width ``channels``; ``linear``: one Linear.
+    """
+
+    def __init__(self, channels: int, dim: int, parts: int = 1, kind: str = "mlp"):
+        layers = [nn.Linear(parts * channels, dim)]
+        if kind == "mlp":
+            layers = [nn.Linear(parts * channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, dim)]
+        super().__init__(*layers)
+        self.parts = parts
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(n * parts, channels, h, w) -> (n, dim)"""
+        pooled = feature_map.mean((2, 3))
+        return super().forward(pooled.view(len(pooled) // self.parts, -1))
+
+
+class Encoder(nn.Module):
+    """Trunk and one head for each level and each kind of view.
+
+    forward takes ``images`` (n, 3, h, w) and, where the encoder has local heads, ``patches`` (n, 9, 3, h, w); it
+    returns a dict kind -> L2-normalised float32 features (levels, n, dim), kind being "global" and "local".
+    """
+
+    def __init__(self, arch: str, levels: tuple[str, ...], dim: int, head: str = "mlp", local: bool = False,
+                 groups: int = 1):
+        super().__init__()
+        self.trunk = Trunk(arch, groups)
+        self.levels = [LEVELS.index(level) for level in levels]
+        channels = [self.trunk.channels[level] for level in levels]
+        self.global_heads = nn.ModuleList(Head(c, dim, 1, head) for c in channels)
+        self.local_heads = nn.ModuleList(Head(c, dim, 9, head) for c in channels) if local else None
+
+    def forward(self, images: Tensor, patches: Tensor | None = None) -> dict[str, Tensor]:
+        features = {"global": self._features(images, self.global_heads)}
+        if self.local_heads is not None:
+            features["local"] = self._features(patches.flatten(0, 1), self.local_heads)
+        return features
+
+    def _features(self, x: Tensor, heads: nn.ModuleList) -> Tensor:
+        maps = self.trunk(x)
+        out = torch.stack([head(maps[level]) for head, level in zip(heads, self.levels, strict=True)])
+        return F.normalize(out.float(), dim=-1)

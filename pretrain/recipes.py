@@ -1,0 +1,175 @@
+"""Pretraining recipes: one flat row per method, size and schedule, with the source of its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from pretrain import InputError
+
+LEVELS = ("res2", "res3", "res4", "res5")
+TERMS = ("global-global", "local-local", "global-local")
+METHODS = ("detco", "moco-v1", "moco-v2", "supervised")
+
+# Settings that change how a run goes but not what it gives; they stay out of the hash.
+RUNNING = ("workers", "cache_gb", "checkpoint_minutes", "keep")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One pretraining run, all but its pictures and seed.
+
+    Sizes are pixels, probabilities 0..1, ``lr`` is for ``lr_batch`` pictures and scales linearly with ``batch``.
+    ``groups`` counts the groups of batch normalisation over all processes. ``assumed`` names the settings that the
+    papers do not give. Raises InputError if settings contradict each other.
+    """
+
+    name: str
+    method: str
+    source: str
+    assumed: tuple[str, ...] = ()
+    # network and loss
+    arch: str = "resnet50"
+    levels: tuple[str, ...] = ("res5",)
+    level_weights: tuple[float, ...] = (1.0,)
+    terms: tuple[str, ...] = ("global-global",)
+    head: str = "mlp"  # mlp: Linear-ReLU-Linear, hidden width C_i; linear: one Linear
+    dim: int = 128
+    queue: int = 65536
+    temperature: float = 0.2
+    key_momentum: float = 0.999
+    groups: int = 8
+    # optimisation: SGD
+    epochs: int = 200
+    batch: int = 256
+    lr: float = 0.03
+    lr_batch: int = 256
+    sgd_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"  # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
+    milestones: tuple[int, ...] = ()
+    warmup_epochs: float = 0.0
+    precision: str = "auto"  # auto, float32, bf16, fp16
+    # views
+    load_size: int = 0  # pictures are reduced to this short side once when read; 0: never
+    view_size: int = 224
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    jitter_p: float = 0.8
+    gray_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    flip_p: float = 0.5
+    jigsaw_scale: tuple[float, float] = (0.6, 1.0)
+    jigsaw_size: int = 255
+    patch_size: int = 64
+    patch_blur_p: float = 0.0
+    patch_flip_p: float = 0.0
+    randaugment: tuple[int, int] = (0, 10)  # operations, magnitude (of 30)
+    # running
+    workers: int = 0  # processes that read and cut pictures, for each training process
+    cache_gb: float = 2.0  # decoded pictures kept in memory if they all fit
+    checkpoint_minutes: float = 10.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        problem = _contradiction(self)
+        if problem:
+            raise InputError(f"recipe {self.name!r}: {problem}")
+
+    @property
+    def local(self) -> bool:
+        """Whether any loss looks at jigsaw patches."""
+        return self.method == "detco" and any(term.startswith(("local", "global-local")) for term in self.terms)
+
+
+def _contradiction(r: Recipe) -> str | None:
+    choices = (("method", r.method, METHODS), ("head", r.head, ("mlp", "linear")),
+               ("schedule", r.schedule, ("cosine", "step")),
+               ("precision", r.precision, ("auto", "float32", "bf16", "fp16")),
+               ("arch", r.arch, ("resnet18", "resnet34", "resnet50", "resnet101")))
+    for name, value, allowed in choices:
+        if value not in allowed:
+            return f"{name} is {value!r}; it can be {', '.join(allowed)}"
+    for name, values, allowed in (("levels", r.levels, LEVELS), ("terms", r.terms, TERMS)):
+        if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
+            return f"{name} must be some of {', '.join(allowed)}, each once; it is {', '.join(values) or 'empty'}"
+    if len(r.level_weights) != len(r.levels):
+        return f"{len(r.level_weights)} level_weights for {len(r.levels)} levels"
+    if r.method.startswith("moco") and (r.levels, r.terms) != (("res5",), ("global-global",)):
+        return "MoCo has the level res5 and the term global-global only; more is method detco"
+    for name in ("batch", "epochs", "groups", "dim", "queue", "view_size", "patch_size", "lr_batch", "keep"):
+        if getattr(r, name) < 1:
+            return f"{name} must be at least 1, it is {getattr(r, name)}"
+    if r.batch % r.groups:
+        return f"batch {r.batch} does not divide into groups of {r.groups}"
+    if r.patch_size > r.jigsaw_size // 3:
+        return f"patch_size {r.patch_size} is larger than a cell of the 3 x 3 grid over jigsaw_size {r.jigsaw_size}"
+    return None
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """sha256 (hex) of everything that determines the result; name, source and running settings are left out."""
+    settings = {k: v for k, v in asdict(recipe).items() if k not in ("name", "source", "assumed", *RUNNING)}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+_MOCO_V2 = Recipe(
+    name="moco-v2-200ep", method="moco-v2", source="MoCo v2, arXiv 2003.04297; facebookresearch/moco")
+
+_MOCO_V1 = replace(
+    _MOCO_V2, name="moco-v1-200ep", method="moco-v1", source="MoCo, arXiv 1911.05722; facebookresearch/moco",
+    head="linear", temperature=0.07, schedule="step", milestones=(120, 160),
+    jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, blur_p=0.0)
+
+_DETCO_ASSUMED = ("lr", "head", "patch_blur_p", "patch_flip_p", "crop_ratio")
+
+_DETCO = replace(
+    _MOCO_V2, name="detco-200ep", method="detco", source="DetCo, arXiv 2102.04803", assumed=_DETCO_ASSUMED,
+    levels=LEVELS, level_weights=(0.1, 0.4, 0.7, 1.0), terms=TERMS)
+
+_DETCO_AA = replace(
+    _DETCO, name="detco-aa-200ep", source="DetCo + RandAugment, arXiv 2102.04803",
+    assumed=(*_DETCO_ASSUMED, "randaugment"), randaugment=(2, 10))
+
+_SUPERVISED = replace(
+    _MOCO_V2, name="supervised-90ep", method="supervised",
+    source="ImageNet classification, 90 epochs; pytorch/examples imagenet", groups=8,
+    epochs=90, lr=0.1, schedule="step", milestones=(30, 60, 80), crop_scale=(0.08, 1.0),
+    jitter_p=0.0, gray_p=0.0, blur_p=0.0)
+
+# Small pictures and networks, for a few minutes on a CPU: every setting that differs from the paper is our own.
+_SMALL = dict(
+    arch="resnet18", queue=1024, key_momentum=0.99, groups=2, epochs=3, batch=64, lr=0.12, warmup_epochs=0.2,
+    load_size=160, view_size=64, jigsaw_size=72, patch_size=20, blur_sigma=(0.1, 1.0))
+
+_SMALL_ASSUMED = tuple(_SMALL)
+
+ABLATIONS = (
+    replace(_DETCO, name="detco-no-hierarchy", levels=("res5",), level_weights=(1.0,)),
+    replace(_DETCO, name="detco-no-local-local", terms=("global-global", "global-local")),
+    replace(_DETCO, name="detco-no-global-local", terms=("global-global", "local-local")),
+    replace(_DETCO, name="detco-global-only", levels=("res5",), level_weights=(1.0,), terms=("global-global",)),
+    replace(_DETCO, name="detco-equal-weights", level_weights=(1.0, 1.0, 1.0, 1.0)),
+)
+
+_ROWS = (
+    _MOCO_V1,
+    _MOCO_V2,
+    replace(_MOCO_V2, name="moco-v2-800ep", epochs=800),
+    replace(_DETCO, name="detco-100ep", epochs=100),
+    _DETCO,
+    replace(_DETCO, name="detco-800ep", epochs=800),
+    replace(_DETCO_AA, name="detco-aa-100ep", epochs=100),
+    _DETCO_AA,
+    _SUPERVISED,
+    *ABLATIONS,
+    replace(_DETCO, name="detco-small", assumed=(*_DETCO_ASSUMED, *_SMALL_ASSUMED), **_SMALL),
+    replace(_MOCO_V2, name="moco-v2-small", assumed=_SMALL_ASSUMED, **_SMALL),
+    replace(_SUPERVISED, name="supervised-small", assumed=_SMALL_ASSUMED,
+            **{**_SMALL, "epochs": 8, "lr": 0.1, "schedule": "cosine", "milestones": (), "crop_scale": (0.3, 1.0)}),
+)
+
+RECIPES: dict[str, Recipe] = {row.name: row for row in _ROWS}
