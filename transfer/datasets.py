@@ -162,11 +162,13 @@ class Report:
         return "\n".join(lines)
 
 
-def check(layout: str, root: Path | str, splits=None, limit: int = 50, report=None) -> Report:
+def check(
+    layout: str, root: Path | str, splits=None, limit: int = 50, report=None, keypoints: bool = False
+) -> Report:
     """Reads the named splits (one name, several, or all there are), decodes every picture, lists all that is wrong.
 
     The first split's categories count for the others. `limit`: how many problems are listed; all are counted.
-    report: see the contract for long work, called once a picture with stage "check SPLIT".
+    `report(stage, done, total)` is called once a picture. `keypoints`: as in `load`.
     Raises InputError for an unknown layout and a folder that is not there.
     """
     room, root = _room(layout), _root(root)
@@ -176,7 +178,7 @@ def check(layout: str, root: Path | str, splits=None, limit: int = 50, report=No
         problems.append(f"{root}: no splits; {room.NEEDS}")
     for name in names:
         try:
-            dataset, wrong = _read(layout, root, name, categories)
+            dataset, wrong = _read(layout, root, name, categories, keypoints)
         except InputError as error:
             problems.append(str(error))
             continue

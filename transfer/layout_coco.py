@@ -7,7 +7,7 @@ from pathlib import Path
 from pycocotools import mask as mask_util
 
 from . import InputError
-from .layouts import Listing, Reading, box_fault, missing_split, need_folder, numbers, short
+from .layouts import Listing, Reading, box_fault, missing_split, need_folder, numbers, rle_fits, short
 
 PREFIXES = ("instances_", "person_keypoints_")
 PAIRS = (("train2017", "val2017"), ("train2014", "val2014"), ("train", "val"), ("train", "valid"), ("train", "test"))
@@ -202,7 +202,10 @@ def _segmentation(mask, height: int, width: int):
         raise ValueError(f"segmentation must be polygons, or RLE of size [{height}, {width}]")
     counts = mask.get("counts")
     if isinstance(counts, str):
-        return {"size": [height, width], "counts": counts}
+        rle = {"size": [height, width], "counts": counts}
+        if not rle_fits(rle) or not mask_util.area(rle):
+            raise ValueError("segmentation is RLE that is malformed or empty")
+        return rle
     whole = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
     if not whole or sum(counts) != height * width:
         raise ValueError(f"the RLE counts must be whole numbers that sum to {height} x {width}")

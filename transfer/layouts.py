@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from . import InputError
 
@@ -64,6 +65,13 @@ def box_fault(box: list[float], width: int, height: int) -> str:
     if x < -OUTSIDE or y < -OUTSIDE or x + w > width + OUTSIDE or y + h > height + OUTSIDE:
         return f"reaches outside the picture ({width} x {height})"
     return ""
+
+
+def rle_fits(rle: dict) -> bool:
+    """Whether the counts of compressed RLE stay within its size; pycocotools itself does not look."""
+    height, width = rle["size"]
+    x, y, w, h = mask_util.toBbox(rle)
+    return x + w <= width and y + h <= height
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:

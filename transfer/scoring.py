@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from . import InputError, voc_ap
 from .datasets import Dataset
-from .layouts import numbers, short
+from .layouts import numbers, rle_fits, short
 
 SCORERS = {"coco": ("box", "mask", "keypoint"), "voc2007": ("box",), "voc2012": ("box",)}
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
@@ -94,6 +94,8 @@ def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]
         mask, size = entry.get("segmentation"), [image["height"], image["width"]]
         if not isinstance(mask, dict) or mask.get("size") != size or not isinstance(mask.get("counts"), str | bytes):
             return f"segmentation must be compressed RLE of size {size}"
+        if not rle_fits(mask):
+            return f"segmentation is malformed RLE: more than {size[0]} x {size[1]} pixels"
     count = 3 * len(category.get("keypoints") or ())
     if "keypoint" in metrics and count and not numbers(entry.get("keypoints"), count):
         return f"keypoints must be {count} finite numbers x, y, v, ..."
