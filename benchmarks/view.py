@@ -10,8 +10,8 @@ from results import store
 from .executor import Run, State
 
 SHARE = {"train": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0)}  # of a transfer
-NO_PROGRESS = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
-LINE_EVERY = 10.0  # seconds
+STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
+LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def of_task(title: str):
 
 
 class Plain:
-    """A line when a job starts, ends or changes its stage, and every ten seconds for each one at work."""
+    """A line when a job starts and ends, every ten seconds for each at work, and for a new stage if that lasts."""
 
     def __init__(self, name: str, say: Callable[[str], None] | None = None):
         self.name, self.said, self.spoke = name, {}, {}
@@ -52,13 +52,17 @@ class Plain:
     def __call__(self, run: Run) -> None:
         now = time.time()
         for key, state in run.states.items():
-            progress = progress_of(state) if state.name == "running" and now - self.spoke.get(key, 0) > 1 else None
-            shown = (state.name, progress["stage"]) if progress else (state.name, self.said.get(key, ("", ""))[1])
-            due = progress and now - self.spoke.get(key, 0) > LINE_EVERY
-            if shown == self.said.get(key, ("waiting", "")) and not due:
+            silent = now - self.spoke.get(key, 0.0)
+            name, stage = self.said.get(key, ("waiting", ""))
+            if state.name == name and (state.name != "running" or silent < LINE_SOON):
                 continue
-            self.said[key], self.spoke[key] = shown, now
-            self.say(f"{counts(run)}  {state.job.title}: {describe(state, progress)}")
+            progress = progress_of(state) if name == state.name == "running" else None
+            if progress and progress["stage"] == stage and silent < LINE_EVERY:
+                continue
+            self.said[key], self.spoke[key] = (state.name, progress["stage"] if progress else ""), now
+            left = overall(run, {})[1]
+            head = counts(run) + (f", about {clock(left)} left" if left else "")
+            self.say(f"[{head}] {state.job.title}: {describe(state, progress)}")
 
 
 class Terminal:
@@ -106,7 +110,7 @@ def counts(run: Run) -> str:
 
 def progress_of(state: State) -> dict:
     """What a running job's worker last said."""
-    return NO_PROGRESS | (store.read_json(state.job.folder / "progress.json") or {})
+    return STARTING | (store.read_json(state.job.folder / "progress.json") or {})
 
 
 def describe(state: State, progress: dict | None) -> str:
@@ -146,7 +150,7 @@ def fraction_of(state: State, progress: dict | None) -> float:
 
 
 def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float | None]:
-    """Fraction of the whole that is done, and seconds left: each kind of job by its measured seconds a unit of cost."""
+    """Fraction of the whole that is done, and seconds left: each kind of job by its measured pace, else by its cost."""
     now, cost, spent, behind = time.time(), {}, {}, 0.0
     total = sum(state.job.cost for state in run.states.values()) or 1.0
     missing: dict[str, float] = {}
@@ -160,8 +164,7 @@ def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float | None]:
             cost[kind], spent[kind] = cost.get(kind, 0.0) + part * state.job.cost, spent.get(kind, 0.0) + seconds
     if not cost:
         return behind / total, None
-    usual = sum(spent.values()) / sum(cost.values())
-    seconds = sum(units * (spent[kind] / cost[kind] if kind in cost else usual) for kind, units in missing.items())
+    seconds = sum(units * (spent[kind] / cost[kind] if kind in cost else 1.0) for kind, units in missing.items())
     return behind / total, seconds / max(1, len(run.slots))
 
 

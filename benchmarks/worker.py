@@ -73,7 +73,7 @@ class Progress:
     def __init__(self, folder: Path):
         self.path, self.written, self.stage, self.passed = folder / "progress.json", 0.0, "", 0
         self.state = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
-        self("start", 0, 0)
+        self("starting", 0, 0)
 
     def __call__(self, stage: str, done: int, total: int, **figures: float | str) -> None:
         now = time.time()

@@ -20,12 +20,11 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the table; `first` opens a section (the values, then the differences to each baseline)."""
+class Section:
+    """Lines of the table under a title: first the values (no title), then the differences to each baseline."""
 
-    label: str
-    cells: list[Cell]
-    first: bool = False
+    title: str
+    rows: list[tuple[str, list[Cell]]]
 
 
 def render(table, form: str = "terminal", width: int = WIDTH, colour: bool = False) -> str:
@@ -33,10 +32,10 @@ def render(table, form: str = "terminal", width: int = WIDTH, colour: bool = Fal
     if form == "csv":
         return _csv(table)
     columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
-    rows = _rows(table, columns)
+    sections = _sections(table, columns)
     if form == "terminal":
-        return _terminal(table, columns, rows, width, colour)
-    return {"md": _markdown, "latex": _latex, "html": _html}[form](table, columns, rows)
+        return _terminal(table, columns, sections, width, colour)
+    return {"md": _markdown, "latex": _latex, "html": _html}[form](table, columns, sections)
 
 
 def metric_name(metric: str) -> str:
@@ -46,27 +45,36 @@ def metric_name(metric: str) -> str:
     return f"{task} {name.upper().replace('APS', 'APs').replace('APM', 'APm').replace('APL', 'APl')} {category}".strip()
 
 
-def _rows(table, columns: Sequence[tuple[str, str]]) -> list[Row]:
-    marks = table.attrs["cell_marks"]
-    best = {column: round(table[(*column, "mean")].max(), 1) for column in columns} if len(table) > 1 else {}
-    rows = []
-    for number, name in enumerate(table.index):
-        cells, marked = [], set()
-        for column in columns:
-            mean, std, n, failed = (table.loc[name, (*column, key)] for key in ("mean", "std", "n", "failed"))
-            mark = marks.get((name, column[0]), "") if column[0] not in marked else ""
-            marked.add(column[0])
-            cells.append(Cell(_value(mean, std, n, failed), bool(n) and round(mean, 1) == best.get(column), mark))
-        rows.append(Row(name, cells, number == 0))
+def _sections(table, columns: Sequence[tuple[str, str]]) -> list[Section]:
+    """The cells as text. Columns are taken out of the DataFrame once: looking up single values is slow."""
+    numbers = {key: table[key].tolist() for key in table.columns}
+    shown = {column: [_rounded(value) for value in numbers[(*column, "mean")]] for column in columns}
+    best = {}
+    for column, means in shown.items():
+        there = {mean for mean in means if mean is not None}
+        best[column] = max(there) if len(there) > 1 else None
+    first = {numbers[0] for _, numbers in _spans(columns)}  # a group's footnotes stand at its first metric
+    values = []
+    for row, name in enumerate(table.index):
+        cells = []
+        for number, column in enumerate(columns):
+            text = _value(*(numbers[(*column, key)][row] for key in ("mean", "std", "n", "failed")))
+            mark = table.attrs["cell_marks"].get((name, column[0]), "") if number in first else ""
+            top = shown[column][row] is not None and shown[column][row] == best[column]
+            cells.append(Cell(text, top, mark))
+        values.append((name, cells))
+    sections = [Section("", values)]
     for baseline in table.attrs["baselines"]:
-        others = [name for name in table.index if name != baseline]
-        for number, name in enumerate(others):
-            numbers = [
-                [table.loc[name, (*column, f"{what} {baseline}")] for what in ("minus", "n")] for column in columns
-            ]
-            label = f"{name} − {baseline}"
-            rows.append(Row(label, [Cell(_difference(*pair)) for pair in numbers], number == 0))
-    return rows
+        lines = []
+        for row, name in enumerate(table.index):
+            pairs = ([numbers[(*column, f"{what} {baseline}")][row] for what in ("minus", "n")] for column in columns)
+            lines += [(name, [Cell(_difference(*pair)) for pair in pairs])] if name != baseline else []
+        sections += [Section(f"difference to {baseline}", lines)] if lines else []
+    return sections
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 1)
 
 
 def _value(mean: float, std: float, n: int, failed: int) -> str:
@@ -78,7 +86,7 @@ def _value(mean: float, std: float, n: int, failed: int) -> str:
 def _difference(value: float, n: int) -> str:
     if math.isnan(value):
         return "–"
-    text = f"{value:+.1f}".replace("-", "−")
+    text = f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
     return f"{text} (1)" if n == 1 else text
 
 
@@ -104,10 +112,11 @@ def _shown(cell: Cell) -> str:
     return cell.text + (f" [{cell.mark}]" if cell.mark else "")
 
 
-def _terminal(table, columns, rows: Sequence[Row], width: int, colour: bool) -> str:
-    head = max(len(row.label) for row in rows) + 2
+def _terminal(table, columns, sections: Sequence[Section], width: int, colour: bool) -> str:
+    rows = [row for section in sections for row in section.rows]
+    head = max(len(name) for name, _ in rows) + 2
     widths = [
-        max(len(metric_name(metric)), *(len(_shown(row.cells[number])) for row in rows)) + 2
+        max(len(metric_name(metric)), *(len(_shown(cells[number])) for _, cells in rows)) + 2
         for number, (_, metric) in enumerate(columns)
     ]
     blocks, used = [], width + 1
@@ -124,54 +133,51 @@ def _terminal(table, columns, rows: Sequence[Row], width: int, colour: bool) -> 
     lines = []
     for block in blocks:
         rule = dim("─" * (head + sum(size for *_, size in block)))
-        lines += [
-            (" " * head + "".join(titles[line].ljust(size) for titles, _, size in block)).rstrip() for line in (0, 1)
-        ]
-        names = (
-            "".join(metric_name(columns[n][1]).ljust(widths[n]) for n in numbers).ljust(size)
-            for _, numbers, size in block
-        )
+        lines += [(" " * head + "".join(titles[line].ljust(size) for titles, _, size in block)).rstrip() for line in (0, 1)]
+        names = ("".join(metric_name(columns[n][1]).ljust(widths[n]) for n in numbers).ljust(size) for _, numbers, size in block)
         lines.append((" " * head + "".join(names)).rstrip())
-        for row in rows:
-            lines += [rule] * row.first
-            texts = []
-            for _, numbers, size in block:
-                cells = [(_shown(row.cells[n]), row.cells[n].best, widths[n]) for n in numbers]
-                text = "".join((bold(shown) if best else shown) + " " * (w - len(shown)) for shown, best, w in cells)
-                texts.append(text + " " * (size - sum(widths[n] for n in numbers)))
-            lines.append((row.label.ljust(head) + "".join(texts)).rstrip())
+        for section in sections:
+            lines += [rule, *([dim(section.title)] if section.title else [])]
+            for name, cells in section.rows:
+                texts = []
+                for _, numbers, size in block:
+                    shown = [_shown(cells[n]).ljust(widths[n]) for n in numbers]
+                    bolds = [bold(text) if cells[n].best else text for text, n in zip(shown, numbers, strict=True)]
+                    texts.append("".join(bolds) + " " * (size - sum(map(len, shown))))
+                lines.append((name.ljust(head) + "".join(texts)).rstrip())
         lines.append("")
     return "\n".join(lines + _notes(table))
 
 
-def _markdown(table, columns, rows: Sequence[Row]) -> str:
+def _markdown(table, columns, sections: Sequence[Section]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     heads = ["<br>".join((*_header(table, group), metric_name(metric))) for group, metric in columns]
     lines = [line(["", *heads]), line(["---", *["---:"] * len(columns)])]
-    lines += [line([row.label, *(f"**{_shown(c)}**" if c.best else _shown(c) for c in row.cells)]) for row in rows]
+    for section in sections:
+        lines += [line([f"*{section.title}*", *[""] * len(columns)])] if section.title else []
+        for name, cells in section.rows:
+            lines.append(line([name, *(f"**{_shown(c)}**" if c.best else _shown(c) for c in cells)]))
     return "\n".join([*lines, "", *(f"{note}  " for note in _notes(table))])
 
 
-def _latex(table, columns, rows: Sequence[Row]) -> str:
+def _latex(table, columns, sections: Sequence[Section]) -> str:
     def shown(cell: Cell) -> str:
         text = _tex(cell.text)
-        return (rf"\textbf{{{text}}}" if cell.best else text) + (
-            rf"\textsuperscript{{{cell.mark}}}" if cell.mark else ""
-        )
+        return (rf"\textbf{{{text}}}" if cell.best else text) + (rf"\textsuperscript{{{cell.mark}}}" if cell.mark else "")
 
     spans = _spans(columns)
     lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
     for part in (0, 1):
-        titles = (
-            rf"\multicolumn{{{len(numbers)}}}{{c}}{{{_tex(_header(table, group)[part])}}}" for group, numbers in spans
-        )
+        titles = (rf"\multicolumn{{{len(numbers)}}}{{c}}{{{_tex(_header(table, group)[part])}}}" for group, numbers in spans)
         lines.append(" & ".join(["", *titles]) + r" \\")
     lines.append(" ".join(rf"\cmidrule(lr){{{numbers[0] + 2}-{numbers[-1] + 2}}}" for _, numbers in spans))
     lines.append(" & ".join(["", *(_tex(metric_name(metric)) for _, metric in columns)]) + r" \\")
-    for row in rows:
-        lines += [r"\midrule"] * row.first + [" & ".join([_tex(row.label), *map(shown, row.cells)]) + r" \\"]
+    for section in sections:
+        title = rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{_tex(section.title)}}}}} \\"
+        lines += [r"\midrule", *([title] if section.title else [])]
+        lines += [" & ".join([_tex(name), *map(shown, cells)]) + r" \\" for name, cells in section.rows]
     notes = [rf"\par\footnotesize {_tex(note)}" for note in _notes(table)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes])
 
@@ -189,7 +195,7 @@ def _tex(text: str) -> str:
     return text.replace("<", "$<$").replace(">", "$>$")
 
 
-def _html(table, columns, rows: Sequence[Row]) -> str:
+def _html(table, columns, sections: Sequence[Section]) -> str:
     escape: Callable[[str], str] = html.escape
 
     def shown(cell: Cell) -> str:
@@ -202,10 +208,12 @@ def _html(table, columns, rows: Sequence[Row]) -> str:
     )
     names = "".join(f'<th scope="col">{escape(metric_name(metric))}</th>' for _, metric in columns)
     lines = ["<table>", f"<thead><tr><td></td>{groups}</tr>", f"<tr><td></td>{names}</tr></thead>"]
-    for number, row in enumerate(rows):
-        lines += (["</tbody>"] if row.first and number else []) + (["<tbody>"] if row.first else [])
-        lines.append(f'<tr><th scope="row">{escape(row.label)}</th>{"".join(map(shown, row.cells))}</tr>')
-    return "\n".join([*lines, "</tbody>", "</table>", *(f"<p>{escape(note)}</p>" for note in _notes(table))])
+    for section in sections:
+        title = f'<tr><th colspan="{len(columns) + 1}" scope="rowgroup">{escape(section.title)}</th></tr>'
+        lines += ["<tbody>", *([title] if section.title else [])]
+        lines += [f'<tr><th scope="row">{escape(n)}</th>{"".join(map(shown, cells))}</tr>' for n, cells in section.rows]
+        lines.append("</tbody>")
+    return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in _notes(table))])
 
 
 def _csv(table) -> str:

@@ -1,0 +1,242 @@
+"""The AP table: means and spreads against NumPy, nothing mixed that must not be, gaps and doubts visible, every format."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from results import InputError, tables
+
+VALUES = {  # (starting point, protocol) -> box AP of each seed
+    ("detco-small", "c4"): [31.25, 33.5, 30.0],
+    ("detco-small", "retinanet"): [21.04],
+    ("supervised", "c4"): [29.0, 30.5],
+    ("supervised", "retinanet"): [20.5, 22.25, 21.0],
+    ("random", "c4"): [10.0, 12.0, 11.5],
+}
+ORDER = {"detco-small": 0, "supervised": 1, "random": 2, "moco": 3, "c4": 0, "retinanet": 1}
+
+
+def run(start, protocol, seed, value, **changes):
+    """A record as a worker writes it."""
+    sha = "" if start == "random" else (start.encode().hex() * 4)[:64]
+    made = {
+        "format": 1, "id": f"{start}/{protocol}/{seed}", "kind": "transfer", "status": "done", "starting_point": start,
+        "protocol": protocol, "protocol_version": 1, "protocol_hash": f"hash-{protocol}", "engine": "torchvision",
+        "scorer": "voc2007" if protocol == "c4" else "coco", "scaling": "1", "seed": seed, "weights": {"sha256": sha},
+        "data": {"layout": "voc", "train": {"fingerprint": "f1"}, "test": {"fingerprint": "f2"}},
+        "metrics": {"box_ap": value, "box_ap50": value + 20, "box_ap/dog": value}, "deviations": [],
+        "spec": {
+            "weights": "random" if start == "random" else "file", "weights_identity": f"made by {start}",
+            "data": {"root": "/data/pets", "identity": "plan of pets"}, "order": [ORDER[start], ORDER[protocol]],
+        },
+    }  # fmt: skip
+    made["id"] += str(sorted(changes.items()))
+    return made | changes
+
+
+def failed(start, protocol, seed):
+    return run(start, protocol, seed, 0.0, status="failed", metrics={}, weights=None, data={}, error="no memory")
+
+
+def planned(start, protocol, seed):
+    """The spec of a job that has no record yet: it knows its weights and data by the jobs that make them."""
+    record = run(start, protocol, seed, 0.0)
+    spec = record["spec"]
+    kept = ("kind", "starting_point", "protocol", "protocol_version", "protocol_hash", "engine", "scorer", "scaling")
+    return {"id": record["id"] + "p", "seed": seed, **{key: record[key] for key in kept}, **spec}
+
+
+@pytest.fixture
+def records():
+    return [run(*cell, seed, value) for cell, values in VALUES.items() for seed, value in enumerate(values)]
+
+
+def table_of(records, **more):
+    return tables.ap_table(tables.frame(records), **more)
+
+
+def group(table, protocol):
+    found = [name for name in table.columns.unique("group") if name.startswith(protocol)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def cells(text, row):
+    """The cells of a terminal table's line, by two spaces or more."""
+    line = next(line for line in text.splitlines() if line.startswith(row))
+    return re.split(r"\s{2,}", line.strip())[1:]
+
+
+def test_frame_is_tidy(records):
+    frame = tables.frame(records)
+    assert len(frame) == 3 * len(records)
+    picked = frame[(frame["id"] == records[1]["id"]) & (frame["metric"] == "box_ap50")]
+    assert picked[["starting_point", "protocol", "seed", "engine"]].values.tolist() == [["detco-small", "c4", 1, "torchvision"]]
+    assert picked["value"].tolist() == [53.5]
+    assert set(frame["weights"]) == {"random", *(r["weights"]["sha256"] for r in records if r["weights"]["sha256"])}
+
+
+def test_mean_std_n_and_differences_against_numpy(records):
+    table = table_of(records)
+    for (start, protocol), values in VALUES.items():
+        for metric, shift in (("box_ap", 0), ("box_ap50", 20)):
+            column = table.loc[start, group(table, protocol)][metric]
+            assert column["mean"] == pytest.approx(np.mean(values) + shift, abs=1e-12)
+            assert column["n"] == len(values)
+            if len(values) > 1:
+                assert column["std"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+            else:
+                assert np.isnan(column["std"])
+            for other in ("supervised", "random"):
+                theirs = VALUES.get((other, protocol))
+                if theirs is None:
+                    assert np.isnan(column[f"minus {other}"])
+                else:
+                    assert column[f"minus {other}"] == pytest.approx(np.mean(values) - np.mean(theirs), abs=1e-12)
+                    assert column[f"n {other}"] == min(len(values), len(theirs))
+
+
+def test_rows_random_supervised_then_suite_and_columns_in_suite_order(records):
+    table = table_of(records[::-1])
+    assert list(table.index) == ["random", "supervised", "detco-small"]
+    assert list(table.columns.unique("group")) == [
+        "c4 v1: pets, torchvision, VOC07 AP", "retinanet v1: pets, torchvision, COCO AP",
+    ]  # fmt: skip
+    assert list(table.columns.unique("metric")) == ["box_ap", "box_ap50"]
+
+
+def test_terminal_text(records):
+    text = tables.render(table_of(records))
+    assert cells(text, "detco-small") == ["31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)", "21.0 (1)", "41.0 (1)"]
+    assert cells(text, "random") == ["11.2 ± 1.0 (3)", "31.2 ± 1.0 (3)", "–", "–"]
+    assert "single run" in text and max(map(len, text.splitlines())) <= 120
+    _, *sections = text.split("difference to ")
+    assert [section.splitlines()[0].strip() for section in sections] == ["supervised", "random"]
+    assert cells(sections[0], "detco-small") == ["+1.8", "+1.8", "−0.2 (1)", "−0.2 (1)"]
+    assert cells(sections[1], "supervised") == ["+18.6", "+18.6", "–", "–"]
+    bold = tables.render(table_of(records), colour=True)
+    assert re.findall(r"\x1b\[1m(.*?)\s*\x1b\[0m", bold) == ["21.2 ± 0.9 (3)", "41.2 ± 0.9 (3)", "31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)"]
+
+
+def test_a_narrow_terminal_gets_blocks(records):
+    text = tables.render(table_of(records), width=60)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("±")) <= 60
+    assert text.count("detco-small  31.6 ± 1.8 (3)") == 1 and text.count("detco-small  21.0 (1)") == 1
+
+
+@pytest.mark.parametrize(
+    "key, other",
+    [("engine", "detectron2"), ("protocol_version", 2), ("protocol_hash", "other"), ("scaling", "1/2"), ("scorer", "coco"),
+     ("data", {"layout": "voc", "train": {"fingerprint": "f1"}, "test": {"fingerprint": "f9"}})],
+)  # fmt: skip
+def test_nothing_is_averaged_across(records, key, other):
+    table = table_of([*records, run("detco-small", "c4", 7, 90.0, **{key: other})])
+    c4 = [name for name in table.columns.unique("group") if name.startswith("c4")]
+    means = [table.loc["detco-small", (name, "box_ap", "mean")] for name in c4]
+    assert len(set(c4)) == 2 and sorted(means) == pytest.approx([np.mean(VALUES["detco-small", "c4"]), 90.0])
+    assert tables.render(table).count("90.0 (1)") == 1
+
+
+def test_two_weights_of_one_name_are_two_rows(records):
+    table = table_of([*records, run("detco-small", "c4", 7, 90.0, weights={"sha256": "abcdef" + 58 * "0"})])
+    named = [name for name in table.index if name.startswith("detco-small")]
+    assert len(named) == 2 and "detco-small (abcdef)" in named
+    assert table.loc["detco-small (abcdef)", (group(table, "c4"), "box_ap", "n")] == 1
+
+
+def test_failed_and_missing_cells_are_visible(records):
+    more = [failed("random", "retinanet", 0), failed("supervised", "c4", 2), planned("moco", "c4", 0)]
+    table = table_of([*records, *more])
+    text = tables.render(table)
+    assert cells(text, "random")[2:] == ["failed", "failed"]
+    assert cells(text, "moco") == ["–", "–", "–", "–"]
+    letter = re.search(r"\[(.)\] without 1 run that failed", text)[1]
+    assert cells(text, "supervised")[0] == f"29.8 ± 1.1 (2) [{letter}]"
+    assert table.loc["random", (group(table, "retinanet"), "box_ap", "failed")] == 1
+    assert table.loc["moco", (group(table, "c4"), "box_ap", "planned")] == 1
+
+
+def test_planned_and_failed_runs_join_the_group_of_the_finished_ones(records):
+    table = table_of([*records, planned("detco-small", "c4", 5), failed("detco-small", "c4", 6)])
+    column = table.loc["detco-small", group(table, "c4")]["box_ap"]
+    assert (column["n"], column["planned"], column["failed"]) == (3, 1, 1) and len(table) == 3
+
+
+def test_deviations_become_footnotes_at_group_or_cell(records):
+    for record in records:
+        if record["protocol"] == "c4":
+            record["deviations"] = ["smaller batch"] + (["other norm"] if record["starting_point"] == "random" else [])
+    text = tables.render(table_of(records))
+    assert "c4 v1 [a]" in text and "[a] smaller batch" in text and "[b] other norm" in text
+    assert cells(text, "random")[0] == "11.2 ± 1.0 (3) [b]" and "[" not in cells(text, "supervised")[0]
+
+
+def test_baseline_and_metrics_can_be_chosen(records):
+    table = table_of(records, baselines=("detco-small",), metrics=("box_ap/dog",))
+    assert list(table.columns.unique("metric")) == ["box_ap/dog"]
+    text = tables.render(table)
+    assert "box AP dog" in text and text.count("difference to") == 1 and "difference to detco-small" in text
+    with pytest.raises(InputError, match="no result has the metric 'mask_ap'; there are box_ap"):
+        table_of(records, metrics=("mask_ap",))
+
+
+def test_nothing_yet():
+    with pytest.raises(InputError, match="no fine-tuning results yet"):
+        table_of([{"kind": "pretrain", "status": "done"}])
+    assert "–" in tables.render(table_of([planned("random", "c4", 0)]))
+
+
+def test_csv_has_full_precision(records):
+    rows = list(csv.DictReader(io.StringIO(tables.render(table_of(records), "csv"))))
+    found = {(r["starting point"], r["group"].split(" ")[0], r["metric"]): r for r in rows}
+    for (start, protocol), values in VALUES.items():
+        row = found[start, protocol, "box_ap"]
+        assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-12) and int(row["n"]) == len(values)
+
+
+def test_markdown_is_a_table(records):
+    lines = [line for line in tables.render(table_of(records), "md").splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {6}
+    assert set(lines[1]) <= set("|-: ")
+    assert "| detco-small | **31.6 ± 1.8 (3)** | **51.6 ± 1.8 (3)** | 21.0 (1) | 41.0 (1) |" in lines
+
+
+def test_latex_rows_and_escapes(records):
+    for record in records:
+        record["deviations"] = ["50 % of_it & more"]
+    text = tables.render(table_of(records), "latex")
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {4}
+    assert r"\textbf{31.6 $\pm$ 1.8 (3)}" in body and r"50 \% of\_it \& more" in text
+    assert text.count(r"\multicolumn{2}{c}") == 4 and text.isascii()
+
+
+def test_html_is_balanced_and_escaped(records):
+    class Cells(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open, self.rows = [], []
+
+        def handle_starttag(self, tag, attributes):
+            if tag != "br":
+                self.open.append(tag)
+            if tag == "tr":
+                self.rows.append([])
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+        def handle_data(self, data):
+            if self.open and self.open[-1] in ("td", "th", "b"):
+                self.rows[-1].append(data)
+
+    records[0]["deviations"] = ["<script>"]
+    text = tables.render(table_of(records), "html")
+    parser = Cells()
+    parser.feed(text)
+    assert parser.open == [] and "<script>" not in text
+    assert ["random", "11.2 ± 1.0 (3)", "31.2 ± 1.0 (3)", "–", "–"] in parser.rows
