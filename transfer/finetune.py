@@ -1,6 +1,7 @@
 """One transfer from start to metrics: data and weights are read and checked, the engine runs, the predictions are scored."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from . import InputError, datasets, engines, scoring, weights
@@ -26,10 +27,8 @@ def finetune(
     report = report or (lambda *_, **__: None)
     engine = engines.resolve(engine)
     train, test = load_data(protocol, data)
-    if str(backbone) == "random":
-        trunk = weights.random_backbone(protocol.arch, seed)
-    else:
-        trunk = weights.read(Path(backbone))
+    random = str(backbone) == "random"
+    trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
     job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device))
     outcome = engines.get(engine).run(job, report)
@@ -56,9 +55,10 @@ def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dat
     layout, root = data["layout"], Path(data["root"])
     if not (data.get("train") and data.get("test")):
         data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {k: v for k, v in data.items() if v}
-    train = datasets.load(layout, root, data["train"])
-    test = datasets.load(layout, root, data["test"], categories=train.categories)
-    if "keypoint" in protocol.metrics:
+    keypoints = "keypoint" in protocol.metrics
+    train = datasets.load(layout, root, data["train"], keypoints=keypoints)
+    test = datasets.load(layout, root, data["test"], categories=train.categories, keypoints=keypoints)
+    if keypoints:
         train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
     if "mask" in protocol.metrics:
         for dataset in (train, test):
@@ -73,8 +73,6 @@ def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dat
 
 def _only_keypoints(protocol: Protocol, dataset: datasets.Dataset) -> datasets.Dataset:
     """Keypoint R-CNN knows one category: the one with keypoints."""
-    from dataclasses import replace
-
     categories = tuple(c for c in dataset.categories if c.get("keypoints"))
     if len(categories) != 1:
         raise InputError(

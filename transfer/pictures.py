@@ -102,7 +102,7 @@ class Pictures(torch.utils.data.Dataset):
             masks = [resize_mask(decode_mask(a["segmentation"], image), height, width) for a in mine]
             target["masks"] = torch.from_numpy(np.array(masks, np.uint8).reshape(-1, height, width))
         if self.wanted.keypoints:
-            points = np.array([a["keypoints"] for a in mine], np.float32).reshape(len(mine), -1, 3)
+            points = np.array([a["keypoints"] for a in mine], np.float32).reshape(len(mine), len(self.names), 3)
             points[..., 0], points[..., 1] = (points[..., 0] + 0.5) * sx, (points[..., 1] + 0.5) * sy
             target["keypoints"] = torch.from_numpy(points)
         return target

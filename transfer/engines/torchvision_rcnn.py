@@ -74,7 +74,7 @@ def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> float
         losses = model(*_to_model(batch, job.device))
         loss = sum(losses.values())
         if not torch.isfinite(loss):
-            bad = ", ".join(f"{k} = {float(v)}" for k, v in losses.items() if not torch.isfinite(v))
+            bad = ", ".join(f"{k} = {float(v.detach())}" for k, v in losses.items() if not torch.isfinite(v))
             raise TrainingError(f"loss not finite at iteration {iteration}: {bad}; lower schedule.lr")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -82,7 +82,7 @@ def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> float
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimiser.step()
         rate.step()
-        report("train", iteration + 1, schedule.iterations, loss=float(loss), lr=rate.get_last_lr()[0])
+        report("train", iteration + 1, schedule.iterations, loss=float(loss.detach()), lr=rate.get_last_lr()[0])
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "rate": rate.state_dict()}
@@ -171,7 +171,8 @@ def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> l
 def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pictures, protocol: Protocol) -> list[dict]:
     """One picture's detections at the network's size `shape` (H, W) -> COCO results at the picture's own size."""
     sy, sx = image["height"] / shape[0], image["width"] / shape[1]
-    boxes = detections["boxes"].cpu() * torch.tensor([sx, sy, sx, sy])
+    # 64 bit, so that VOC's rounding to 0.1 pixel sees x + w give back the right edge exactly
+    boxes = detections["boxes"].cpu().double() * torch.tensor([sx, sy, sx, sy], dtype=torch.float64)
     boxes[:, 0::2].clamp_(0, image["width"])
     boxes[:, 1::2].clamp_(0, image["height"])
     ids = [c["id"] for c in pictures.dataset.categories]
@@ -182,7 +183,7 @@ def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pic
         for box, label, score in zip(xywh, labels, scores)
     ]
     if "mask" in protocol.metrics and results:
-        masks = paste_masks_in_image(detections["masks"].cpu(), boxes, (image["height"], image["width"]))[:, 0] >= 0.5
+        masks = paste_masks_in_image(detections["masks"].cpu(), boxes.float(), (image["height"], image["width"]))[:, 0] >= 0.5
         for result, mask in zip(results, masks.numpy()):
             coded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
             result["segmentation"] = {"size": list(coded["size"]), "counts": coded["counts"].decode()}

@@ -1,0 +1,44 @@
+"""Shared by all tests: a small drawn data set, where the real pictures lie, and the plain line about Detectron2."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+HAVE_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
+
+
+def pytest_collection_modifyitems(items):
+    if not HAVE_DETECTRON2:
+        for item in items:
+            if item.get_closest_marker("detectron2"):
+                item.add_marker(pytest.mark.skip(reason="Detectron2 is not installed"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not HAVE_DETECTRON2:
+        terminalreporter.write_line("Detectron2 is not installed: the tests marked `detectron2` were skipped.")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads():
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Path:
+    """40 labelled scenes at 64 px (30 to train on, 10 to test on) in all layouts. Read only."""
+    from benchmarks.scenes import draw
+
+    return draw(tmp_path_factory.mktemp("scenes") / "drawn", images=40, seed=3, size=64, unlabelled=16, classification=16)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real pictures (`photos`, `raccoon`) for those who have them."""
+    folder = Path(os.environ.get("DETCO_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip("the real pictures are not on this machine")
+    return folder
