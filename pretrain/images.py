@@ -82,15 +82,14 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 def decode(path: Path, short_side: int = 0) -> np.ndarray:
-    """The picture as uint8 RGB, (height, width, 3); a short side longer than ``short_side`` (if not 0) is reduced to it.
+    """The picture as uint8 RGB, (height, width, 3); a short side above ``short_side`` (if not 0) is reduced to it.
 
     Gray, palette, CMYK and 16-bit pictures are converted (16 bits are scaled, not clipped), alpha is laid over white,
     of an animation the first frame is taken, the EXIF orientation is ignored (as torchvision does).
     Raises BadPicture.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # about harmless metadata
+        with Image.open(path) as picture:
             if short_side:
                 picture.draft("RGB", _reduced(picture.size, short_side))
             picture.load()
@@ -135,7 +134,8 @@ def check(pictures: Pictures, read: Callable[[int], object], threads: int,
             return str(error)
 
     bad = {}
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # about harmless metadata
         for index, reason in enumerate(pool.map(attempt, range(len(pictures)))):
             if reason is not None:
                 bad[index] = reason

@@ -40,7 +40,8 @@ class Recipe:
     temperature: float = 0.2
     key_momentum: float = 0.999
     groups: int = 8
-    # optimisation: SGD
+    # optimisation
+    optimizer: str = "sgd"  # sgd, adamw
     epochs: int = 200
     batch: int = 256
     lr: float = 0.03
@@ -87,7 +88,7 @@ class Recipe:
 
 def _contradiction(r: Recipe) -> str | None:
     choices = (("method", r.method, METHODS), ("head", r.head, ("mlp", "linear")),
-               ("schedule", r.schedule, ("cosine", "step")),
+               ("optimizer", r.optimizer, ("sgd", "adamw")), ("schedule", r.schedule, ("cosine", "step")),
                ("precision", r.precision, ("auto", "float32", "bf16", "fp16")),
                ("arch", r.arch, ("resnet18", "resnet34", "resnet50", "resnet101")))
     for name, value, allowed in choices:

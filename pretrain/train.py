@@ -132,7 +132,7 @@ class Run:
             raise InputError(f"{self.pictures.root}: {len(self.data.pictures)} pictures are fewer than a batch "
                              f"({self.recipe.batch}); give more pictures or --set batch={len(self.data.pictures)}")
         if self.recipe.method == "supervised" and (len(self.data.pictures.classes) < 2 or -1 in self.data.labels):
-            raise InputError(f"{self.pictures.root}: supervised pretraining needs a subfolder of pictures for each class")
+            raise InputError(f"{self.pictures.root}: supervised pretraining needs a folder of pictures for each class")
 
     def _build(self) -> None:
         r, process = self.recipe, self.process
@@ -144,7 +144,7 @@ class Run:
             self.model = _model(r, groups, len(self.data.pictures.classes))
         self.model.to(process.device, memory_format=torch.channels_last)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(trained, r.lr, r.sgd_momentum, weight_decay=r.weight_decay)
+        self.optimizer = _optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
 
@@ -236,6 +236,12 @@ def _model(recipe: Recipe, groups: int, classes: int) -> nn.Module:
     if recipe.method == "supervised":
         return Supervised(recipe, groups, classes)
     return (DetCo if recipe.method == "detco" else MoCo)(recipe, groups)
+
+
+def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(parameters, recipe.lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay)
 
 
 def precision(recipe: Recipe, device: torch.device) -> str:

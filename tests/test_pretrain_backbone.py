@@ -1,0 +1,110 @@
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from pretrain.backbone import Encoder, GroupedBatchNorm2d, Head, Trunk
+from pretrain.recipes import LEVELS
+
+
+def reference_maps(arch, state, x, train):
+    """res2..res5 by torchvision's own network."""
+    net = getattr(torchvision.models, arch)(weights=None)
+    net.load_state_dict(state, strict=False)
+    net.train(train)
+    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    maps = []
+    for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+        x = layer(x)
+        maps.append(x)
+    return maps
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("train", [False, True])
+def test_trunk_is_torchvisions_network(arch, train):
+    torch.manual_seed(0)
+    trunk = Trunk(arch).train(train)
+    x = torch.randn(2, 3, 65, 97)
+    state = {k: v.clone() for k, v in trunk.state_dict().items()}
+    for ours, theirs in zip(trunk(x), reference_maps(arch, state, x, train), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_trunk_has_torchvisions_names_without_classifier(arch):
+    with torch.device("meta"):
+        trunk, net = Trunk(arch), getattr(torchvision.models, arch)(weights=None)
+    ours = {name: tuple(v.shape) for name, v in trunk.state_dict().items()}
+    theirs = {name: tuple(v.shape) for name, v in net.state_dict().items() if not name.startswith("fc.")}
+    assert ours == theirs
+    tensors = [name for name in ours if "num_batches_tracked" not in name]
+    assert len(tensors) == {"resnet18": 100, "resnet34": 180, "resnet50": 265, "resnet101": 520}[arch]
+    assert list(trunk.channels) == list(LEVELS) and trunk.channels["res5"] == net.fc.in_features
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_grouped_batch_norm_normalises_each_group_alone(channels_last):
+    torch.manual_seed(0)
+    norm = GroupedBatchNorm2d(5, groups=3)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    weight, bias = norm.weight.detach().clone().requires_grad_(), norm.bias.detach().clone().requires_grad_()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = (torch.randn(12, 5, 4, 6) * 3 + 1).contiguous(memory_format=layout).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    mean, var = torch.zeros(5), torch.ones(5)
+    expected = []
+    for g in range(3):
+        stats = (mean, var) if g == 0 else (None, None)
+        expected.append(F.batch_norm(y[4 * g : 4 * g + 4], *stats, weight, bias, training=True))
+    expected = torch.cat(expected)
+    out = norm(x)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, var)
+
+    upstream = torch.randn_like(out)
+    out.backward(upstream), expected.backward(upstream)
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(norm.weight.grad, weight.grad)
+    torch.testing.assert_close(norm.bias.grad, bias.grad)
+
+
+def test_grouped_batch_norm_in_evaluation_uses_the_running_statistics():
+    torch.manual_seed(0)
+    norm = GroupedBatchNorm2d(3, groups=2)
+    norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
+    norm.eval()
+    x = torch.randn(5, 3, 2, 2)  # need not divide into groups here
+    torch.testing.assert_close(norm(x), F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+
+
+def test_grouped_batch_norm_refuses_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError, match="batch of 7 does not divide into 2 groups"):
+        GroupedBatchNorm2d(3, groups=2)(torch.randn(7, 3, 2, 2))
+
+
+def test_local_head_takes_the_nine_pooled_patches_side_by_side():
+    torch.manual_seed(0)
+    head = Head(4, 8, parts=9)
+    maps = torch.randn(2, 9, 4, 3, 3)
+    pooled = maps.mean((3, 4)).reshape(2, 36)
+    hidden = (pooled @ head[0].weight.T + head[0].bias).clamp_min(0)
+    assert hidden.shape == (2, 4)
+    torch.testing.assert_close(head(maps.flatten(0, 1)), hidden @ head[2].weight.T + head[2].bias)
+
+
+def test_linear_head_is_one_layer():
+    head = Head(4, 8, kind="linear")
+    maps = torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(head(maps), maps.mean((2, 3)) @ head[0].weight.T + head[0].bias)
+
+
+def test_encoder_gives_unit_features_of_the_chosen_levels():
+    torch.manual_seed(0)
+    encoder = Encoder("resnet18", ("res3", "res5"), 16, local=True)
+    out = encoder(torch.randn(2, 3, 64, 64), torch.randn(2, 9, 3, 32, 32))
+    assert {kind: tuple(f.shape) for kind, f in out.items()} == {"global": (2, 2, 16), "local": (2, 2, 16)}
+    torch.testing.assert_close(out["local"].norm(dim=-1), torch.ones(2, 2))
+    assert [head[0].in_features for head in encoder.global_heads] == [128, 512]
+    assert [head[0].in_features for head in encoder.local_heads] == [9 * 128, 9 * 512]

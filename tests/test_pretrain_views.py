@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as T
+from PIL import Image
+from torchvision.transforms import ColorJitter, RandomResizedCrop
+
+from pretrain import views
+from pretrain.recipes import RECIPES, replace
+
+DETCO = RECIPES["detco-200ep"]
+
+
+@pytest.fixture
+def batch():
+    """Random pictures with the awkward colours (gray, pure, black, white) among their pixels, (6, 3, 20, 24) in 0..1."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(6, 3, 20, 24, generator=g)
+    corners = torch.tensor([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0.5, 0.5, 0.5], [1, 0, 1.0]])
+    x[:, :, 0, :8] = corners.T
+    return x
+
+
+FACTORS = torch.tensor([0.6, 0.8, 1.0, 1.2, 1.39, 0.0])
+
+
+@pytest.mark.parametrize("ours, theirs, factors", [
+    (views.adjust_brightness, T.adjust_brightness, FACTORS),
+    (views.adjust_contrast, T.adjust_contrast, FACTORS),
+    (views.adjust_saturation, T.adjust_saturation, FACTORS),
+    (views.adjust_hue, T.adjust_hue, torch.tensor([-0.5, -0.1, 0.0, 0.05, 0.1, 0.5]))])
+def test_colour_operations_are_torchvisions(batch, ours, theirs, factors):
+    expected = torch.stack([theirs(x, f) for x, f in zip(batch, factors.tolist(), strict=True)])
+    torch.testing.assert_close(ours(batch.clone(), factors), expected, rtol=1e-4, atol=2e-6)
+
+
+def test_gray_is_torchvisions(batch):
+    torch.testing.assert_close(views.gray(batch), T.rgb_to_grayscale(batch))
+
+
+def test_blur_is_torchvisions_with_each_its_own_sigma(batch):
+    sigma = torch.tensor([0.1, 0.4, 0.8, 1.0, 1.5, 2.0])
+    expected = torch.stack([T.gaussian_blur(x, 13, s) for x, s in zip(batch, sigma.tolist(), strict=True)])
+    torch.testing.assert_close(views.gaussian_blur(batch, sigma, 6), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_the_whole_chain_against_torchvision_one_picture_at_a_time(local):
+    recipe = replace(DETCO, patch_blur_p=0.3, patch_flip_p=0.5)
+    g = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (40, 3, 20, 24), generator=g, dtype=torch.uint8)
+    draws = torch.rand(40, views.Photometric.DRAWS, generator=g)
+    out = views.Photometric(recipe, local)(images, draws)
+    expected = []
+    for image, d in zip(images, draws.tolist(), strict=True):
+        x = image.float() / 255
+        if d[0] < 0.8:
+            amounts = [1 + (2 * d[2 + i] - 1) * 0.4 for i in range(3)] + [(2 * d[5] - 1) * 0.1]
+            adjust = (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation, T.adjust_hue)
+            for i in views.ORDERS[int(d[1] * 24)]:
+                x = adjust[i](x, amounts[i])
+        if d[6] < 0.2:
+            x = T.rgb_to_grayscale(x, 3)
+        blur_p = 0.3 if local else 0.5
+        if d[7] < blur_p:
+            x = T.gaussian_blur(x, 13, 0.1 + 1.9 * d[7] / blur_p)
+        if d[8] < 0.5:
+            x = T.hflip(x)
+        expected.append(T.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    torch.testing.assert_close(out, torch.stack(expected), rtol=1e-4, atol=5e-5)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_jitter_ranges_are_those_of_torchvisions_color_jitter():
+    jitter = ColorJitter(*DETCO.jitter)
+    assert jitter.brightness == jitter.contrast == jitter.saturation == (0.6, 1.4) and jitter.hue == (-0.1, 0.1)
+    seen = []
+    original = views._on
+    draws = torch.rand(2000, views.Photometric.DRAWS, generator=torch.Generator().manual_seed(0))
+    try:
+        views._on = lambda mask, operation, parameter: seen.append((mask, operation, parameter))
+        list(views.Photometric(DETCO, False).steps(draws))
+    finally:
+        views._on = original
+    for op, (low, high) in zip(views.JITTER, (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue), strict=True):
+        mine = [(mask, parameter) for mask, operation, parameter in seen if operation is op]
+        values = torch.cat([parameter[mask] for mask, parameter in mine])
+        assert len(values) / 2000 == pytest.approx(0.8, abs=0.03)  # each picture once, whatever the order
+        assert low <= values.min() < low + 0.01 and high - 0.01 < values.max() <= high
+        for mask, _ in mine:  # at each of the four places equally often
+            assert mask.float().mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [(375, 500), (20, 300), (300, 20), (1, 1)])
+def test_crop_boxes_are_drawn_as_random_resized_crop_draws_them(size):
+    """The same distribution: means of the four numbers over many draws, and inside the picture always."""
+    rng = np.random.default_rng(0)
+    ours = np.array([views.crop_box(rng, *size, (0.2, 1.0), (3 / 4, 4 / 3)) for _ in range(3000)])
+    torch.manual_seed(0)
+    picture = torch.empty(3, *size)
+    theirs = np.array([RandomResizedCrop.get_params(picture, (0.2, 1.0), (3 / 4, 4 / 3)) for _ in range(3000)])
+    top, left, h, w = ours.T
+    assert (h >= 1).all() and (w >= 1).all() and (top >= 0).all() and (left >= 0).all()
+    assert (top + h <= size[0]).all() and (left + w <= size[1]).all()
+    error = np.hypot(ours.std(0), theirs.std(0)) / np.sqrt(3000)
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) < 4 * error + 0.02).all()
+    np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.07, atol=0.05)
+
+
+def test_resized_crop_is_pillows_resize_of_the_region():
+    rng = np.random.default_rng(0)
+    smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((320, 240), Image.BICUBIC))
+    picture = torch.from_numpy(smooth.copy()).permute(2, 0, 1)
+    ours = views.resized_crop(picture, (30, 41, 180, 223), 64).permute(1, 2, 0).numpy()
+    region = Image.fromarray(smooth).crop((41, 30, 41 + 223, 30 + 180))
+    theirs = np.asarray(region.resize((64, 64), Image.BILINEAR))
+    difference = np.abs(ours.astype(int) - theirs.astype(int))
+    assert difference.max() <= 1 and ours.std() > 10
+
+
+def test_jigsaw_patches_come_one_from_each_cell_in_random_order():
+    row = torch.arange(255, dtype=torch.uint8)
+    region = torch.stack([row[:, None].expand(255, 255), row[None].expand(255, 255), torch.zeros(255, 255, dtype=torch.uint8)])
+    rng = np.random.default_rng(0)
+    firsts, offsets = [], []
+    for _ in range(300):
+        patches = views.jigsaw(region, 64, rng)
+        assert patches.shape == (9, 3, 64, 64)
+        corner = patches[:, :2, 0, 0].long()  # y, x of each patch's corner
+        cells = corner[:, 0] // 85 * 3 + corner[:, 1] // 85
+        assert sorted(cells.tolist()) == list(range(9))
+        assert (corner % 85 <= 85 - 64).all()
+        for patch, (y, x) in zip(patches, corner.tolist(), strict=True):
+            assert torch.equal(patch, region[:, y : y + 64, x : x + 64])
+        firsts.append(cells[0].item())
+        offsets += (corner % 85).flatten().tolist()
+    assert len(set(firsts)) == 9 and max(np.bincount(firsts)) < 60
+    assert set(offsets) == set(range(22))
+
+
+def test_views_of_a_recipe():
+    rng = np.random.default_rng(0)
+    picture = torch.randint(0, 256, (3, 100, 140), dtype=torch.uint8)
+    shapes = {name: tuple(v.shape) for name, v in views.cut(picture, DETCO, rng).items()}
+    assert shapes == {"global_query": (3, 224, 224), "global_key": (3, 224, 224),
+                      "local_query": (9, 3, 64, 64), "local_key": (9, 3, 64, 64)}
+    assert list(views.cut(picture, RECIPES["moco-v2-200ep"], rng)) == ["global_query", "global_key"]
+    assert list(views.cut(picture, RECIPES["supervised-90ep"], rng)) == ["image"]
+    assert list(views.cut(picture, RECIPES["detco-global-only"], rng)) == ["global_query", "global_key"]
+
+
+def test_normalisation_constants_are_imagenets():
+    assert np.allclose(np.array(views.MEAN) / 255, [0.485, 0.456, 0.406])
+    assert np.allclose(np.array(views.STD) / 255, [0.229, 0.224, 0.225])
