@@ -1,5 +1,6 @@
 """A job's identity, folder and spec: all that a worker needs, and nothing that changes by chance."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,4 +114,5 @@ def _training_seconds(protocol) -> float:
 
 def _job(identity: str, kind: str, title: str, folder: Path, spec: dict, needs: tuple[str, ...], cost: float) -> Job:
     header = {"format": 1, "id": identity, "kind": kind, "title": title, "needs": list(needs)}
-    return Job(identity, kind, title, folder, header | spec, needs, max(cost, 0.1))
+    plain = json.loads(json.dumps(header | spec))  # as it will be read back: lists, not tuples
+    return Job(identity, kind, title, folder, plain, needs, max(cost, 0.1))

@@ -54,7 +54,7 @@ class Plain:
         for key, state in run.states.items():
             silent = now - self.spoke.get(key, 0.0)
             name, stage = self.said.get(key, ("waiting", ""))
-            if state.name == name and (state.name != "running" or silent < LINE_SOON):
+            if state.name == name and (state.name != "running" or silent < LINE_SOON) or _done_before(state):
                 continue
             progress = progress_of(state) if name == state.name == "running" else None
             if progress and progress["stage"] == stage and silent < LINE_EVERY:
@@ -108,6 +108,10 @@ def counts(run: Run) -> str:
     return f"{len(run.named('done'))}/{len(run.states)} done"
 
 
+def _done_before(state: State) -> bool:
+    return state.name == "done" and state.started is None
+
+
 def progress_of(state: State) -> dict:
     """What a running job's worker last said."""
     return STARTING | (store.read_json(state.job.folder / "progress.json") or {})
@@ -118,7 +122,7 @@ def describe(state: State, progress: dict | None) -> str:
     if state.name in ("failed", "blocked"):
         return f"{'failed: ' if state.name == 'failed' else ''}{state.error}"
     if state.name == "done":
-        return f"done in {clock(state.seconds)}" if state.started else "done before"
+        return f"done in {clock(state.seconds)}"
     if state.name == "elsewhere":
         return "another runner has it"
     if progress is None:

@@ -1,0 +1,273 @@
+"""Suites: what a YAML file means, what is refused before any work, and what a job's identity depends on."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import InputError, plan, scenes, suites
+from benchmarks.suites import Data, Scenes, StartingPoint, Suite, Task
+from pretrain import InputError as PicturesError
+from transfer import InputError as TransferError
+
+REFUSED = (InputError, PicturesError, TransferError)
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_pictures.yaml"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A small drawn data set in all layouts."""
+    return scenes.draw(tmp_path_factory.mktemp("drawn"), images=8, size=64, unlabelled=66, classification=66)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """66 pictures: more than the recipes' batch of 64."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(66):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+def suite_of(drawn, photos, **changes):
+    starts = (StartingPoint("random", random=True), StartingPoint("detco-small", recipe="detco-small"))
+    made = Suite("mine", starts, (Task("small-retinanet"),), Data(drawn / "voc"), photos, engine="torchvision")
+    return replace(made, **changes)
+
+
+def ids(suite, out=Path("out")):
+    return {job.title: job.id for job in plan.plan(suite, out)}
+
+
+# --- the YAML file -------------------------------------------------------------------------------------------------
+
+
+def test_short_and_long_forms_and_relative_paths(tmp_path):
+    text = """
+pictures: pics
+data: {layout: voc, root: ../labelled, train: trainval, test: test}
+start:
+  - random
+  - moco-v2-small
+  - weights/mine.safetensors
+  - runs/best/backbone.safetensors
+  - {name: long, recipe: detco-small, settings: {epochs: 9}, seed: 3}
+protocols:
+  - small-faster-rcnn-c4
+  - {protocol: small-retinanet, settings: {schedule.iterations: 300}}
+seeds: 3
+pretrain: {lr: 1e-2}
+"""
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    suite = suites.load(str(file))
+    assert suite == Suite(
+        "own",
+        (
+            StartingPoint("random", random=True),
+            StartingPoint("moco-v2-small", recipe="moco-v2-small"),
+            StartingPoint("mine", weights=tmp_path / "weights/mine.safetensors"),
+            StartingPoint("best", weights=tmp_path / "runs/best/backbone.safetensors"),
+            StartingPoint("long", recipe="detco-small", settings={"epochs": 9}, seed=3),
+        ),
+        (Task("small-faster-rcnn-c4"), Task("small-retinanet", settings={"schedule.iterations": 300})),
+        Data(tmp_path / "../labelled", "voc", "trainval", "test"),
+        tmp_path / "pics",
+        seeds=3,
+        pretrain={"lr": 0.01},
+    )
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("pictres: x\nstart: [random]", ["unknown key 'pictres'", "did you mean 'pictures'"]),
+        ("start: [random]\ndata: {rot: x}", ["unknown key 'data.rot'", "'root'"]),
+        ("start: [random]\ndata: {layout: voc}", ["data.root is missing"]),
+        ("start: [random]\ndata: {root: x, layout: vok}", ["data.layout must be", "'vok'"]),
+        ("start: [random]\nseeds: three", ["seeds must be a whole number", "'three'"]),
+        ("start: [{name: a, recipe: x, random: true}]", ["'a' needs exactly one of recipe, weights, random"]),
+        ("start: [{name: a/b, random: true}]", ["'a/b'", "names folders"]),
+        ("start: 3", ["start must be a list, got 3"]),
+        ("pictures: x", ["start is missing"]),
+        ("just words", ["`key: value` lines"]),
+        ("start: [random\nseeds: 1", ["line 2", "not valid YAML"]),
+    ],
+)
+def test_wrong_files_are_refused_with_the_path(tmp_path, text, parts):
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        suites.load(str(file))
+    assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_unknown_suite_and_missing_file():
+    with pytest.raises(InputError, match="unknown suite 'dmeo'; did you mean 'demo'"):
+        suites.load("dmeo")
+    with pytest.raises(InputError, match=r"cannot read the suite file nowhere.yaml: No such file"):
+        suites.load("nowhere.yaml")
+
+
+def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
+    lines = EXAMPLE.read_text().splitlines()
+    marked = [line for line in lines if "# EDIT" in line]
+    assert len(marked) == 2
+    text = EXAMPLE.read_text().replace("/path/to/my/pictures", str(photos))
+    file = tmp_path / "own.yaml"
+    file.write_text(text.replace("/path/to/my/labelled/pictures", str(drawn / "voc")))
+    jobs = plan.plan(suites.load(str(file)), tmp_path / "out")
+    assert [job.kind for job in jobs] == ["pretrain"] * 2 + ["transfer"] * 27
+    protocols = list(dict.fromkeys(job.spec["protocol"] for job in jobs[2:]))
+    assert protocols == ["small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet"]
+    assert jobs[2].spec["data"] | {"identity": ""} == {
+        "layout": "voc", "train": "trainval", "test": "test", "root": str(drawn / "voc"), "identity": "",
+    }  # fmt: skip
+
+
+# --- what is found, what is refused ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layout, train, test", [("voc", "trainval", "test"), ("coco", "train", "val"), ("cityscapes", "train", "val")]
+)
+def test_layout_and_splits_are_found(drawn, layout, train, test):
+    assert suites.find_splits(Data(drawn / layout)) == Data(drawn / layout, layout, train, test)
+
+
+def test_masks_bring_mask_rcnn(drawn, photos):
+    chosen = plan.plan(suite_of(drawn, photos, protocols=(), data=Data(drawn / "coco")), Path("out"))
+    names = {job.spec["protocol"] for job in chosen if job.kind == "transfer"}
+    assert names == {"small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet"}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"pictures": Path("/nowhere")}, "/nowhere"),
+        ({"pictures": None}, "name a folder of pictures under 'pictures'"),
+        ({"data": Data(Path("/nowhere"))}, "no data set folder at /nowhere"),
+        ({"data": None}, "name one under 'data'"),
+        ({"protocols": (Task("small-retina"),)}, "did you mean 'small-retinanet'"),
+        ({"protocols": (Task("small-mask-rcnn-fpn"),)}, "mask"),
+        ({"protocols": (Task("small-retinanet", settings={"schedule.iters": 1}),)}, "unknown setting 'schedule.iters'"),
+        ({"start": (StartingPoint("a", recipe="detco-smal"),)}, "did you mean 'detco-small'"),
+        ({"start": (StartingPoint("a", weights=Path("/nowhere.safetensors")),)}, "/nowhere.safetensors"),
+        ({"start": ()}, "at least one seed and one starting point"),
+        ({"seeds": 0}, "at least one seed"),
+        ({"start": (StartingPoint("a", random=True), StartingPoint("a", random=True))}, "'a' is given twice"),
+        ({"start": (StartingPoint("a", random=True), StartingPoint("b", random=True))}, "is the same run as"),
+        ({"pretrain": {"batch": 128}}, "66 pictures are fewer than one batch of 128"),
+        ({"pretrain": {"epohcs": 1}}, "did you mean 'epochs'"),
+        ({"engine": "torchvisoin"}, "unknown engine 'torchvisoin'"),
+    ],
+)
+def test_bad_suites_are_refused_before_any_work(drawn, photos, changes, words, tmp_path):
+    with pytest.raises(REFUSED) as caught:
+        plan.plan(suite_of(drawn, photos, **changes), tmp_path / "out")
+    assert words in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_bad_annotations_are_said_before_any_work(drawn, photos, tmp_path):
+    broken = tmp_path / "voc"
+    shutil.copytree(drawn / "voc", broken)
+    victim = sorted((broken / "Annotations").glob("*.xml"))[0]
+    victim.write_text("<annotation>")
+    with pytest.raises(REFUSED, match=victim.name):
+        plan.plan(suite_of(drawn, photos, data=Data(broken)), tmp_path / "out")
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {title for title in before if before[title] != after[title]}
+
+
+def test_identity_changes_with_what_determines_the_result_only(drawn, photos):
+    tasks = (Task("small-retinanet"), Task("small-faster-rcnn-c4"))
+    suite = suite_of(drawn, photos, protocols=tasks)
+    before = ids(suite)
+    assert len(set(before.values())) == len(before) == 5
+    assert changed(before, ids(suite, Path("elsewhere"))) == set()
+    assert changed(before, ids(replace(suite, name="other", data=Data(drawn / "voc", "voc", "trainval", "test")))) == set()
+    of_detco = {title for title in before if "detco" in title}
+    assert len(of_detco) == 3 and changed(before, ids(replace(suite, pretrain={"epochs": 7}))) == of_detco
+    assert changed(before, ids(replace(suite, pretrain={"workers": 3}))) == set()
+    of_retina = {title for title in before if "retinanet" in title}
+    one = replace(suite, protocols=(Task("small-retinanet", settings={"schedule.lr": 0.5}), tasks[1]))
+    assert changed(before, ids(one)) == of_retina
+    cells = {title for title in before if not title.startswith("pretrain")}
+    assert changed(before, ids(replace(suite, engine="replay"))) == cells
+
+
+def test_identity_follows_the_content_of_pictures_and_data(drawn, photos, tmp_path):
+    suite = suite_of(drawn, photos)
+    before = ids(suite)
+    moved = tmp_path / "moved"
+    shutil.copytree(drawn / "voc", moved)
+    assert changed(before, ids(replace(suite, data=Data(moved)))) == set()
+    victim = next(path for path in sorted((moved / "Annotations").glob("*.xml")) if "<xmin>" in path.read_text())
+    text = victim.read_text()
+    start = text.index("<xmax>") + 6
+    end = text.index("</xmax>")
+    victim.write_text(text[:start] + str(int(text[start:end]) - 1) + text[end:])
+    assert changed(before, ids(replace(suite, data=Data(moved)))) == {t for t in before if t.startswith("small")}
+    (photos / "0.png").unlink()
+    assert changed(before, ids(suite)) == {t for t in before if "detco" in t}
+
+
+def test_demo_is_a_chain_of_scenes_pretrainings_transfers():
+    jobs = plan.plan(suites.SUITES["demo"], Path("out"), engine="torchvision")
+    by_id = {job.id: job for job in jobs}
+    assert [job.kind for job in jobs] == ["scenes"] + ["pretrain"] * 3 + ["transfer"] * 12
+    drawn, *pretrainings = jobs[:4]
+    assert all(job.needs == (drawn.id,) for job in pretrainings)
+    for job in jobs[4:]:
+        kinds = sorted(by_id[need].kind for need in job.needs)
+        assert kinds == (["scenes"] if job.spec["weights"] == "random" else ["pretrain", "scenes"])
+        assert job.spec["data"]["root"].startswith(str(drawn.folder))
+    assert pretrainings[0].spec["images"] == str(drawn.folder / "classification")
+    assert {p.spec["images"] for p in pretrainings[1:]} == {str(drawn.folder / "unlabelled")}
+    other = plan.plan(replace(suites.SUITES["demo"], scenes=Scenes(seed=5)), Path("out"), engine="torchvision")
+    assert not by_id.keys() & {job.id for job in other}
+
+
+def test_a_backbone_file_counts_by_its_content(drawn, photos, tmp_path):
+    from safetensors.torch import save_file
+
+    from transfer import weights
+
+    trunk = weights.random_backbone("resnet18", 0)
+    metadata = {
+        "format": "detco-backbone", "format_version": "1", "method": "made up", "arch": "resnet18", "channel_order": "RGB",
+        "mean": json.dumps(trunk.mean), "std": json.dumps(trunk.std), "stride_in": "3x3",
+    }  # fmt: skip
+    save_file(trunk.tensors, tmp_path / "a.safetensors", metadata)
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    start = (StartingPoint("x", weights=tmp_path / "a.safetensors"),)
+    (first,) = plan.plan(suite_of(drawn, photos, start=start), Path("out"))
+    (second,) = plan.plan(suite_of(drawn, photos, start=(replace(start[0], weights=tmp_path / "b.safetensors"),)), Path("out"))
+    assert first.id == second.id and first.spec["weights"] != second.spec["weights"]
+    assert first.spec["weights_identity"] == weights.sha256_of(tmp_path / "a.safetensors")
+
+
+def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
+    from benchmarks.executor import State, write_spec
+    from benchmarks.jobs import Place, pretrain_job
+
+    def one(seed):
+        start = StartingPoint("detco-small", recipe="detco-small", seed=seed)
+        return pretrain_job(start, {}, plan.folder_of_pictures(photos), tmp_path / "x", Place(tmp_path))
+
+    plan.refuse_other_run(one(0))
+    write_spec(State(one(0)))
+    plan.refuse_other_run(one(0))
+    with pytest.raises(InputError, match=r"holds another run .*other seed"):
+        plan.refuse_other_run(one(1))
