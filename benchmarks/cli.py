@@ -1,5 +1,6 @@
 """The `detco` command: calls the packages, turns bad input into one line and exit status 2."""
 
+import json
 import os
 import shlex
 import sys
@@ -83,7 +84,7 @@ def run(args) -> int:
     if args.dry_run:
         return show.plan(jobs)
     failed = _work(jobs, args, suite.name)
-    return failed if failed in (2, 130) else show.table(jobs, out) or failed
+    return failed if failed == 130 else show.table(jobs, out) or failed
 
 
 def _work(jobs, args, name: str) -> int:
@@ -99,7 +100,7 @@ def _work(jobs, args, name: str) -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; nothing finished is lost. To go on: {args.again}", file=sys.stderr)
         return 130
-    return show.failures(outcome, args.again)
+    return show.outcome(outcome, args.again)
 
 
 def status(args) -> int:
@@ -125,7 +126,16 @@ def weights_show(args) -> int:
 
     from . import show
 
-    return show.facts(weights.describe(weights.read(args.file)), args.json)
+    facts = weights.describe(weights.read(args.file))
+    return show.facts({key: _decoded(value) for key, value in facts.items()}, args.json)
+
+
+def _decoded(value: object) -> object:
+    """Metadata that are JSON (the recipe) as what they say."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    except ValueError:
+        return value
 
 
 def protocols(args) -> int:

@@ -35,9 +35,7 @@ def main(as_json: bool) -> int:
         for kind in ("warnings", "problems"):
             for text in found[kind]:
                 print(f"{kind[:-1]:<8} {text}")
-        print(
-            "all that is needed is here" if not found["problems"] else "something that is needed is missing, see above"
-        )
+        print("all that is needed is here" if not found["problems"] else "something that is needed is missing, see above")
     return 1 if found["problems"] else 0
 
 
@@ -107,27 +105,18 @@ def _torch(facts: list, alarms: list) -> None:
                     f"{torch.cuda.get_device_name(number)}, {memory:.0f} GiB, CUDA {torch.version.cuda}",
                 )
             )
-        facts.append(
-            _fact("bf16", "on the GPU" if torch.cuda.is_bf16_supported() else "not on this GPU: float32 is used")
-        )
+        facts.append(_fact("bf16", "on the GPU" if torch.cuda.is_bf16_supported() else "not on this GPU: float32 is used"))
     else:
         why = "this torch is built without CUDA" if not torch.version.cuda else "no GPU that this torch can use"
-        facts.append(
-            _fact("GPU", f"none ({why}): work runs on the processor, fit for the small recipes and protocols only")
-        )
-        fast = any(
-            getattr(torch.cpu, name, lambda: False)()
-            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
+        facts.append(_fact("GPU", f"none ({why}): work runs on the processor, fit for the small recipes and protocols only"))
+        fast = any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
         facts.append(_fact("bf16", "fast on this processor" if fast else "not fast on this processor: float32 is used"))
     try:
         from torchvision.ops import nms
 
         nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as error:
-        alarms.append(
-            f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not fit; reinstall both"
-        )
+        alarms.append(f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not fit; reinstall both")
 
 
 def _detectron2(facts: list, alarms: list) -> None:

@@ -33,6 +33,7 @@ class State:
     slot: int = -1
     started: float | None = None  # by this call
     seconds: float = 0.0  # that a done job took
+    warnings: Sequence[str] = ()
 
 
 @dataclass
@@ -47,9 +48,7 @@ class Run:
         return [state for state in self.states.values() if state.name in names]
 
 
-def run(
-    jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Run], None], worker: Sequence[str] = WORKER
-) -> Run:
+def run(jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Run], None], worker: Sequence[str] = WORKER) -> Run:
     """Run every job that is not done yet; `slots` are the environments of the workers that may run at once.
 
     A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also SIGTERM) ends the
@@ -97,6 +96,7 @@ def _settle(state: State, began: float) -> None:
         return
     if record["status"] == "done":
         state.name, state.seconds = "done", record.get("wall_seconds") or 0.0
+        state.warnings = record.get("warnings", [])
     elif path.stat().st_mtime >= began:
         state.name, state.error, state.error_kind = "failed", record.get("error"), record.get("error_kind")
 
@@ -166,9 +166,7 @@ def _reap(state: State, began: float) -> None:
     state.name, state.process = "waiting", None
     _settle(state, began)
     if state.name == "waiting":
-        reason = (
-            f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status} and left no record"
-        )
+        reason = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status} and left no record"
         state.name, state.error = "failed", f"its process {reason}"
         record = record_of(state.job.spec, {}, state.error, "work") | {"wall_seconds": time.time() - state.started}
         try:
@@ -231,9 +229,7 @@ def local_slots(jobs: int, wanted: int | None = None, device: str = "auto") -> l
     gpus = [] if device == "cpu" else visible_gpus()
     if gpus:
         count = min(wanted or len(gpus), jobs) or 1
-        return [
-            {"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count)) for n in range(count)
-        ]
+        return [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count)) for n in range(count)]
     threads = 1 if cores() <= 4 else 2 if cores() <= 16 else 4
     count = max(1, min(wanted or cores() // threads, jobs))
     return [_threads(max(1, cores() // count)) for _ in range(count)]

@@ -66,9 +66,7 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
     recipe = override(find(RECIPES, start.recipe, "recipe"), {**changes, **start.settings}, where)
     if 0 < pictures.images < recipe.batch:
         fix = f"give more, or set the recipe's batch to {pictures.images} or less"
-        raise InputError(
-            f"{pictures.path}: {pictures.images} pictures are fewer than one batch of {recipe.batch}; {fix}"
-        )
+        raise InputError(f"{pictures.path}: {pictures.images} pictures are fewer than one batch of {recipe.batch}; {fix}")
     determines = {"recipe": recipe_hash(recipe), "images": pictures.identity, "seed": start.seed}
     identity = canonical_hash({"kind": "pretrain", **determines})
     spec = {
@@ -80,9 +78,7 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
     return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs, cost)
 
 
-def transfer_job(
-    name: str, weights: Source, protocol, data: Data, source: Source, seed: int, place: Place, order=(0, 0)
-) -> Job:
+def transfer_job(name: str, weights: Source, protocol, data: Data, source: Source, seed: int, place: Place, order=(0, 0)) -> Job:
     """Fine-tunes and tests one detector in OUT/transfer/PROTOCOL/NAME-seedN-ID.
 
     protocol: the row with its changes; data: layout and splits of `source`; order: place in the table (row, group).

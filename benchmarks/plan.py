@@ -24,9 +24,7 @@ class Column:
     source: Source
 
 
-def plan(
-    suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto"
-) -> list[Job]:
+def plan(suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto") -> list[Job]:
     """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work."""
     from transfer import engines
 
@@ -88,7 +86,8 @@ def labelled(data: Data, protocol) -> tuple[Data, Source]:
 def refuse_other_run(job: Job) -> None:
     """InputError where a job's folder holds another run: its files would be taken for this one's."""
     there = store.read_json(job.folder / "spec.json")
-    if there and there.get("id") != job.id:
+    done = (store.read_json(job.folder / "record.json") or {}).get("status") == "done"
+    if there and there.get("id") != job.id and (done or list(job.folder.glob("checkpoint*"))):
         keys = {"recipe": "recipe settings", "images": "pictures", "images_identity": "pictures", "seed": "seed"}
         changed = dict.fromkeys(text for key, text in keys.items() if there.get(key) != job.spec.get(key))
         raise InputError(

@@ -50,9 +50,7 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
             branch = branch.get(parent) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or last not in branch:
             raise InputError(f"{where}: unknown setting {key!r}{nearest(key, known)}")
-        branch[last] = (
-            {**branch[last], **value} if isinstance(branch[last], dict) and isinstance(value, dict) else value
-        )
+        branch[last] = {**branch[last], **value} if isinstance(branch[last], dict) and isinstance(value, dict) else value
     return build(type(row), tree, where)
 
 
@@ -79,9 +77,7 @@ def load_yaml(text: str, where: str) -> Any:
                 raise InputError(f"{where}: line {node.start_mark.line + 1}: {twice} is given twice")
             return super().construct_mapping(node, deep)
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:

@@ -14,7 +14,7 @@ from .executor import Run, command, last_lines
 from .jobs import Job
 from .view import clock
 
-LOG_LINES = 8  # shown of a failed job
+LOG_LINES, WARNINGS = 8, 10  # shown of a job
 
 
 def plan(jobs: Sequence[Job]) -> int:
@@ -30,9 +30,13 @@ def plan(jobs: Sequence[Job]) -> int:
     return 0
 
 
-def failures(run: Run, again: str) -> int:
-    """What went wrong, with the end of each log and the command to repeat it; 0, 1, or 2 if all of it was bad input."""
+def outcome(run: Run, again: str) -> int:
+    """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2 if all was bad input."""
+    _warnings(run)
     failed = run.named("failed")
+    if len(run.states) == 1 and failed and failed[0].error_kind == "input":
+        print(f"detco: {failed[0].error}", file=sys.stderr)
+        return 2
     for state in failed:
         print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
         if state.error_kind != "input":
@@ -45,6 +49,15 @@ def failures(run: Run, again: str) -> int:
     if failed:
         print(f"detco: {len(failed)} of {len(run.states)} jobs failed; to try them again: {again}", file=sys.stderr)
     return 0 if not failed else 2 if all(state.error_kind == "input" for state in failed) else 1
+
+
+def _warnings(run: Run) -> None:
+    for state in run.named("done"):
+        if state.started and state.warnings:
+            more = len(state.warnings) - WARNINGS
+            rest = [f"{more} more warnings in {_near(state.job.folder / 'log.txt')}"] if more > 0 else []
+            for text in [*state.warnings[:WARNINGS], *rest]:
+                print(f"{state.job.title}: {text}", file=sys.stderr)
 
 
 def table(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
@@ -102,11 +115,8 @@ def status(directory: Path, as_json: bool) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     counts = Counter(row["state"] for row in rows)
-    print(
-        f"{len(rows)} jobs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
-        if rows
-        else "no jobs here"
-    )
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print(f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}{': ' if rows else ''}{states}")
     lines = []
     for row in rows:
         count = f" {row['done']}/{row['total']}" if row["total"] else ""
@@ -131,9 +141,7 @@ def protocols(name: str | None, as_json: bool) -> int:
     rows = [("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")]
     for row in PROTOCOLS.values():
         size = f"{row.schedule.iterations} x {row.schedule.images}"
-        rows.append(
-            (row.name, str(row.version), row.architecture, size, ", ".join(row.metrics), row.scorer, row.source)
-        )
+        rows.append((row.name, str(row.version), row.architecture, size, ", ".join(row.metrics), row.scorer, row.source))
     _columns(rows)
     return 0
 

@@ -37,9 +37,7 @@ def of_task(title: str):
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda stage, done, total, **_: bar.update(
-            task, completed=done, total=total, description=f"{title}: {stage}"
-        )
+        yield lambda stage, done, total, **_: bar.update(task, completed=done, total=total, description=f"{title}: {stage}")
 
 
 class Plain:
@@ -54,10 +52,10 @@ class Plain:
         for key, state in run.states.items():
             silent = now - self.spoke.get(key, 0.0)
             name, stage = self.said.get(key, ("waiting", ""))
-            if state.name == name and (state.name != "running" or silent < LINE_SOON) or _done_before(state):
+            if (state.name == name and (state.name != "running" or silent < LINE_SOON)) or _done_before(state):
                 continue
             progress = progress_of(state) if name == state.name == "running" else None
-            if progress and progress["stage"] == stage and silent < LINE_EVERY:
+            if progress and progress["stage"] in (stage, "starting") and silent < LINE_EVERY:
                 continue
             self.said[key], self.spoke[key] = (state.name, progress["stage"] if progress else ""), now
             left = overall(run, {})[1]
@@ -92,6 +90,8 @@ class Terminal:
             text + (f", about {clock(left)} left" if left else ""),
         )
         body = Table.grid(padding=(0, 1))
+        for width in (min(48, max(len(state.job.title) for state in run.states.values()) + 1), 10, 16, 9):
+            body.add_column(min_width=width)
         for key, shown in progress.items():
             done, total = shown["done"], shown["total"]
             body.add_row(
@@ -136,8 +136,7 @@ def _rates(progress: dict) -> tuple[str, str, str]:
     """Speed, figures and time left of a stage as texts."""
     speed, missing = progress.get("speed"), progress["total"] - progress["done"]
     shown = [
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in progress["figures"].items()
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress["figures"].items()
     ]
     rate = "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
     return rate, ", ".join(shown[:3]), f"{clock(missing / speed)} left" if speed and missing > 0 else ""

@@ -100,16 +100,30 @@ def _plain(figures: dict) -> dict:
     return plain
 
 
+class Warnings(logging.Handler):
+    """Keeps what the packages warn of (pictures left out, ...) for the record."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
 def run_job(spec: dict, folder: Path, report: Report) -> dict:
     """Do one job and return its record; whatever the job raises becomes a failed record with a one-line error."""
     began, started = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    warnings = Warnings()
+    logging.getLogger("detco").addHandler(warnings)
     try:
         outcome, error, kind = KINDS[spec["kind"]](spec, folder, report), None, None
     except Exception as problem:
         traceback.print_exc()
         outcome, error, kind = {}, _one_line(problem), "input" if isinstance(problem, INPUT_ERRORS) else "work"
     record = record_of(spec, outcome, error, kind)
-    return record | {"started": started, "wall_seconds": round(time.time() - began, 3)}
+    seconds = round(time.time() - began, 3)
+    return record | {"warnings": warnings.texts, "started": started, "wall_seconds": seconds}
 
 
 def record_of(spec: dict, outcome: dict, error: str | None = None, error_kind: str | None = None) -> dict:
@@ -179,12 +193,8 @@ def code_version() -> str:
     if (root / ".git").exists():
         try:
             git = ["git", "-C", str(root)]
-            commit = subprocess.run(
-                [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            changes = subprocess.run(
-                [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-            ).stdout
+            commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+            changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
             return commit + ("-changed" if changes.strip() else "")
         except (OSError, subprocess.CalledProcessError):
             pass
@@ -215,6 +225,8 @@ def main(argv: list[str] | None = None) -> int:
     path = Path((argv or sys.argv[1:])[0]).absolute()
     if parent := os.environ.get("DETCO_RUNNER"):
         die_with(int(parent))
+    elif store.take(path.parent) is None:  # a runner hands its lock down
+        raise SystemExit(f"another process is at work in {path.parent}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     spec = store.read_json(path)
     if spec is None:

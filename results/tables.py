@@ -55,11 +55,7 @@ def _weights(run: dict, known: dict[str, str]) -> str:
     if spec.get("weights") == "random":
         return "random"
     planned = spec.get("weights_identity", "")
-    return (
-        (run.get("weights") or {}).get("sha256", "")
-        if "metrics" in run and run.get("weights")
-        else known.get(planned, planned)
-    )
+    return (run.get("weights") or {}).get("sha256", "") if "metrics" in run and run.get("weights") else known.get(planned, planned)
 
 
 def _data(run: dict, known: dict[str, str]) -> str:
@@ -105,11 +101,7 @@ def ap_table(
     for group in groups:
         here = set(measured.loc[measured["group"] == group, "metric"])
         for metric in [name for name in wanted if name in here] or wanted[:1]:
-            cells = (
-                stats[stats.index.isin([group], "group") & stats.index.isin([metric], "metric")]
-                .droplevel([1, 2])
-                .reindex(rows)
-            )
+            cells = stats[stats.index.isin([group], "group") & stats.index.isin([metric], "metric")].droplevel([1, 2]).reindex(rows)
             columns[group, metric, "mean"], columns[group, metric, "std"] = cells["mean"], cells["std"]
             columns[group, metric, "n"] = cells["count"].fillna(0).astype(int)
             for state in ("failed", "planned"):
@@ -117,9 +109,7 @@ def ap_table(
                 columns[group, metric, state] = counts.reindex(rows).fillna(0).astype(int)
             for name in (name for name in baselines if name in rows):
                 columns[group, metric, f"minus {name}"] = cells["mean"] - cells["mean"][name]
-                columns[group, metric, f"n {name}"] = (
-                    cells["count"].clip(upper=cells["count"][name]).fillna(0).astype(int)
-                )
+                columns[group, metric, f"n {name}"] = cells["count"].clip(upper=cells["count"][name]).fillna(0).astype(int)
     table = pd.DataFrame(columns, index=pd.Index(rows, name="starting point"))
     table.columns.names = ["group", "metric", "statistic"]
     table.attrs = _notes(runs, rows, groups) | {"baselines": [name for name in baselines if name in rows]}

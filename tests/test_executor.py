@@ -14,7 +14,7 @@ from benchmarks.jobs import Job
 from results import store
 
 WORKER = """
-import os, sys, time
+import logging, os, sys, time
 from benchmarks import InputError, worker
 
 def fake(spec, folder, report):
@@ -24,6 +24,7 @@ def fake(spec, folder, report):
         time.sleep(0.05)
         report("train", step + 1, spec["steps"], loss=1.0 / (step + 1))
     print("about to end")
+    logging.getLogger("detco.pretrain").warning("left out: %s", "a.jpg")
     if spec["fate"] == "fail":
         raise RuntimeError("loss\\nnot finite")
     if spec["fate"] == "input":
@@ -117,6 +118,7 @@ def test_everything_runs_once_after_what_it_needs(tmp_path):
     records, _ = store.read(tmp_path)
     metric = {record["id"]: record["metrics"] for record in records}
     assert metric == {j.id: {"box_ap": float(int(j.id[:4], 36) % 100)} for j in jobs}
+    assert all(r["warnings"] == ["left out: a.jpg"] for r in records)
     assert all(r["undefined"] == ["box_aps"] and r["deviations"] == ["fake"] and r["spec"]["title"] for r in records)
     began = {path.parent.name: float(path.read_text().split()[1]) for path in tmp_path.glob("*/ran.txt")}
     ended = {path.parent.name: path.stat().st_mtime for path in tmp_path.glob("*/record.json")}
@@ -151,7 +153,7 @@ def test_failures_stop_only_what_needs_them_and_are_retried(tmp_path):
     assert problems == [] and {r["id"]: r["status"] for r in records if r["id"] != "good"} == dict.fromkeys(
         ("fail", "input", "killed"), "failed"
     )
-    assert "about to end" in executor.last_lines(states["killed"].job, 1)[0]
+    assert "left out: a.jpg" in executor.last_lines(states["killed"].job, 1)[0]
     assert any("RuntimeError: loss" in line for line in executor.last_lines(states["fail"].job, 3))
 
     mended = [job(tmp_path, j.id, j.needs) for j in jobs]

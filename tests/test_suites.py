@@ -268,6 +268,8 @@ def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
 
     plan.refuse_other_run(one(0))
     write_spec(State(one(0)))
+    plan.refuse_other_run(one(1))  # nothing is there to lose
+    (tmp_path / "x" / "checkpoint-1.pt").touch()
     plan.refuse_other_run(one(0))
     with pytest.raises(InputError, match=r"holds another run .*other seed"):
         plan.refuse_other_run(one(1))
