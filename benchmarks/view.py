@@ -9,8 +9,12 @@ from results import store
 
 from .executor import Run, State
 
-SHARE = {"train": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0)}  # of a transfer
+SHARE = {  # of a job that lies before and up to the end of a stage; a stage not named is the whole job
+    "pictures": (0.0, 0.05), "pretrain": (0.05, 1.0),
+    "train": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
+}  # fmt: skip
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
+WIDE = 110  # columns of a terminal from which on speed and figures are shown
 LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
 
 
@@ -78,27 +82,30 @@ class Terminal:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         progress = {key: progress_of(state) for key, state in run.states.items() if state.name == "running"}
         fraction, left = overall(run, progress)
-        head = Table.grid(padding=(0, 1))
         more = [f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)]
         text = f"{fraction:4.0%}  {', '.join([counts(run), *more])}  {clock(time.time() - run.began)} gone"
-        head.add_row(
-            f"[bold]{self.name}[/]",
-            ProgressBar(1.0, fraction, width=24),
-            text + (f", about {clock(left)} left" if left else ""),
-        )
-        body = Table.grid(padding=(0, 1))
-        for width in (min(48, max(len(state.job.title) for state in run.states.values()) + 1), 10, 16, 9):
-            body.add_column(min_width=width)
+        head, body = (Table.grid(padding=(0, 2, 0, 0)) for _ in range(2))
+        bar = ProgressBar(1.0, fraction, width=16)
+        head.add_row(Text(self.name, "bold"), bar, _line(text + (f", about {clock(left)} left" if left else "")))
+        wide = self.live.console.width >= WIDE
         for key, shown in progress.items():
             done, total = shown["done"], shown["total"]
-            body.add_row(
-                f" {run.states[key].job.title}", shown["stage"], ProgressBar(total or 1, done, width=16),
-                f"{done}/{total}" if total else "", *_rates(shown),
-            )  # fmt: skip
+            rate, figures, rest = _rates(shown)
+            texts = [f"{done}/{total}" if total else "", rest, *([rate, figures] if wide else [])]
+            bar = ProgressBar(total or 1, done, width=12)
+            body.add_row(_line(f" {run.states[key].job.title}"), _line(shown["stage"]), bar, *map(_line, texts))
         return Group(head, body)
+
+
+def _line(text: str):
+    """A text that is cut where the terminal ends, never broken."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 COUNTED = {"running": "running", "elsewhere": "run by another `detco`", "failed": "failed", "blocked": "not run"}
@@ -148,7 +155,7 @@ def fraction_of(state: State, progress: dict | None) -> float:
         return 1.0
     if state.name != "running" or not progress or not progress["total"]:
         return 0.0
-    low, high = SHARE.get(progress["stage"], (0.0, 1.0)) if state.job.kind == "transfer" else (0.0, 1.0)
+    low, high = SHARE.get(progress["stage"], (0.0, 1.0))
     return low + (high - low) * progress["done"] / progress["total"]
 
 

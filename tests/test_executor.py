@@ -272,7 +272,7 @@ def test_time_left_by_measured_pace(monkeypatch):
     this = executor.Run({j.id: executor.State(j) for j in jobs}, [{}, {}], began=900.0)
     this.states["a"].name, this.states["a"].started, this.states["a"].seconds = "done", 900.0, 40.0
     this.states["b"].name, this.states["b"].started = "running", 980.0
-    fraction, left = view.overall(this, {"b": {"stage": "train", "done": 1, "total": 2}})
+    fraction, left = view.overall(this, {"b": {"stage": "work", "done": 1, "total": 2}})
     # 15 of 40 units are done, in 60 s of work: 4 s a unit, 25 units left, two slots
     assert fraction == pytest.approx(15 / 40) and left == pytest.approx(25 * 4 / 2)
     assert [view.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
