@@ -182,6 +182,7 @@ def test_kill_9_of_the_runner_and_again(tmp_path):
         kills += 1
         for name in results_of(rough):
             finished.setdefault(name, runs_of(rough)[name])
+    wait_until(lambda: not any(row["state"] == "running" for row in store.status(rough)), 10)
     workers = {int(line.split()[0]) for path in rough.glob("*/ran.txt") for line in path.read_text().splitlines()}
     wait_until(lambda: not any(alive(pid) for pid in workers), 10)
     assert {row["state"] for row in store.status(rough)} <= {"done", "interrupted", "planned"}
