@@ -146,7 +146,11 @@ _SMALL = dict(
     arch="resnet18", queue=1024, key_momentum=0.99, groups=2, epochs=3, batch=64, lr=0.12, warmup_epochs=0.2,
     load_size=160, view_size=64, jigsaw_size=72, patch_size=20, blur_sigma=(0.1, 1.0))
 
-_SMALL_ASSUMED = tuple(_SMALL)
+
+def _small(full: Recipe, name: str, **own) -> Recipe:
+    settings = {**_SMALL, **own}
+    return replace(full, name=name, assumed=tuple(dict.fromkeys((*full.assumed, *settings))), **settings)
+
 
 ABLATIONS = (
     replace(_DETCO, name="detco-no-hierarchy", levels=("res5",), level_weights=(1.0,)),
@@ -167,10 +171,9 @@ _ROWS = (
     _DETCO_AA,
     _SUPERVISED,
     *ABLATIONS,
-    replace(_DETCO, name="detco-small", assumed=(*_DETCO_ASSUMED, *_SMALL_ASSUMED), **_SMALL),
-    replace(_MOCO_V2, name="moco-v2-small", assumed=_SMALL_ASSUMED, **_SMALL),
-    replace(_SUPERVISED, name="supervised-small", assumed=_SMALL_ASSUMED,
-            **{**_SMALL, "epochs": 8, "lr": 0.1, "schedule": "cosine", "milestones": (), "crop_scale": (0.3, 1.0)}),
+    _small(_DETCO, "detco-small"),
+    _small(_MOCO_V2, "moco-v2-small"),
+    _small(_SUPERVISED, "supervised-small", epochs=8, lr=0.1, schedule="cosine", milestones=(), crop_scale=(0.3, 1.0)),
 )
 
 RECIPES: dict[str, Recipe] = {row.name: row for row in _ROWS}

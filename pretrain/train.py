@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -187,12 +188,14 @@ class Run:
     def _distributed(self) -> nn.Module:
         if self.process.world == 1:
             return self.model
-        # Each process keeps its own running statistics; those of the first are saved.
         ids = [self.process.device.index] if self.process.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its successor is missing before torch 2.15
+            # Each process keeps its own running statistics; those of the first are saved.
+            return nn.parallel.DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
 
     def _step(self, model: nn.Module, batch: dict, iteration: int, lr: float) -> dict[str, float]:
-        """One iteration; returns its figures. The keys enter the queues when the loss is done with."""
+        """One iteration; returns its figures, the means over all processes. The keys enter the queues at the end."""
         device = self.process.device
         ready = views.finish(batch, self.recipe, device)
         order = generator(SHUFFLE, self.seed, iteration).permutation(self.recipe.batch)
@@ -200,8 +203,11 @@ class Run:
         with torch.autocast(device.type, DTYPES[self.precision]) if low else nullcontext():
             output = model(ready, torch.from_numpy(order).to(device))
         names = ["loss", *output["figures"]]
-        values = torch.stack([output["loss"].detach(), *output["figures"].values()]).tolist()
-        figures = dict(zip(names, values, strict=True))
+        values = torch.stack([output["loss"].detach(), *output["figures"].values()])
+        if self.process.world > 1:
+            dist.all_reduce(values)
+            values /= self.process.world
+        figures = dict(zip(names, values.tolist(), strict=True))
         wrong = [name for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
             raise TrainingError(f"{', '.join(wrong)} not finite at iteration {iteration} (lr {lr:.4g}); "

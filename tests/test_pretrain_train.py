@@ -1,0 +1,247 @@
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pretrain import InputError, checkpoints
+from pretrain.images import find
+from pretrain.loader import Batches, Views
+from pretrain.recipes import RECIPES, recipe_hash
+from pretrain.train import TrainingError, learning_rate, precision, pretrain
+
+TINY = dict(epochs=2, batch=8, groups=2, view_size=32, jigsaw_size=48, patch_size=16, dim=16, queue=20,
+            precision="float32", warmup_epochs=0.0)
+DETCO = replace(RECIPES["detco-small"], **TINY)
+MOCO = replace(RECIPES["moco-v2-small"], **TINY)
+
+CHILD = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from pretrain.recipes import RECIPES
+from pretrain.train import pretrain
+
+def report(stage, done, total, **figures):
+    print(json.dumps(dict(stage=stage, done=done, **figures)), flush=True)
+
+settings = json.loads(sys.argv[4])
+settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+pretrain(replace(RECIPES[sys.argv[1]], **settings), Path(sys.argv[2]), Path(sys.argv[3]), device="cpu", report=report)
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """26 pictures in two folders: 3 batches of 8 an epoch, two pictures left over."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(26):
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+        small.resize((80, 60), Image.BICUBIC).save(folder / "ab"[i % 2] / f"{i:02}.png")
+    return folder
+
+
+def child(recipe, pictures, out, launcher=(), **settings):
+    command = [*(launcher or (sys.executable,)), "-c", CHILD] if not launcher else [*launcher, out.parent / "child.py"]
+    if launcher:
+        (out.parent / "child.py").write_text(CHILD)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([*map(str, command), recipe, str(pictures), str(out), json.dumps({**TINY, **settings})],
+                            stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def losses(process):
+    """The loss of each iteration that the process reported; it must have ended well."""
+    lines = [json.loads(line) for line in process.stdout if line.startswith("{")]
+    assert process.wait() == 0
+    return [line["loss"] for line in lines if line["stage"] == "pretrain"]
+
+
+def test_killed_at_any_moment_it_goes_on_to_bit_identical_weights(pictures, tmp_path):
+    losses(child("detco-small", pictures, tmp_path / "whole", checkpoint_minutes=0.0))
+    out, kills = tmp_path / "killed", 0
+    for stop in itertools.count(1):
+        process = child("detco-small", pictures, out, checkpoint_minutes=0.0)
+        seen = 0
+        for line in process.stdout:
+            seen += json.loads(line)["stage"] == "pretrain"
+            if seen == stop % 3 + 1:  # die a little after the first, second or third step of this attempt
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+        process.stdout.close()
+        if process.wait() == 0:
+            break
+        assert stop < 12
+    assert kills >= 2
+    one, other = (load_file(folder / "backbone.safetensors") for folder in (tmp_path / "whole", out))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not list(out.glob("checkpoint*"))
+
+
+def test_checkpoint_of_a_resumed_run_is_the_uninterrupted_ones(pictures, tmp_path):
+    """Not only the backbone: heads, queues, pointers, momentum encoder and optimiser as well."""
+    states = []
+    for name, stops in (("once", (5,)), ("twice", (2, 5))):
+        for stop in stops:
+            def report(stage, done, total, stop=stop, **figures):
+                if stage == "pretrain" and done == stop + 1:
+                    raise KeyboardInterrupt  # after the checkpoint of iteration `stop`
+
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(replace(DETCO, checkpoint_minutes=0.0), pictures, tmp_path / name, device="cpu", report=report)
+        states.append(checkpoints.load(tmp_path / name))
+    assert states[0]["iteration"] == states[1]["iteration"] == 5
+    one, other = (state["model"] for state in states)
+    assert "queues.local.pointer" in one and one["queues.local.pointer"] == 0  # 5 x 8 keys in a queue of 20
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    for a, b in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
+        assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
+
+
+def test_one_process_of_two_groups_is_two_processes_of_one_group(pictures, tmp_path):
+    # Groups of 2 x 2 pixels at least and a low lr: else rounding alone grows tenfold in each of the first steps.
+    settings = dict(epochs=6, batch=16, view_size=64, jigsaw_size=96, patch_size=32, lr=0.01)
+    one = losses(child("detco-small", pictures, tmp_path / "one", **settings))
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    two = losses(child("detco-small", pictures, tmp_path / "two", launcher, **settings))
+    assert len(one) == len(two) == 6
+    np.testing.assert_allclose(two[:5], one[:5], rtol=0, atol=1e-4)
+    a, b = (load_file(tmp_path / name / "backbone.safetensors") for name in ("one", "two"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", [MOCO, replace(RECIPES["supervised-small"], **TINY)])
+def test_backbone_file(pictures, tmp_path, recipe):
+    path = pretrain(recipe, pictures, tmp_path, device="cpu")
+    assert path == tmp_path / "backbone.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    net = torchvision.models.resnet18(weights=None)
+    report = net.load_state_dict(tensors, strict=False)
+    assert not report.unexpected_keys and len(tensors) == 100
+    assert all(k.startswith("fc.") or k.endswith("num_batches_tracked") for k in report.missing_keys)
+    assert all(t.dtype == torch.float32 and torch.isfinite(t).all() for t in tensors.values())
+    assert metadata["format"] == "detco-backbone" and metadata["format_version"] == "1"
+    assert metadata["method"] == recipe.method and metadata["arch"] == "resnet18"
+    assert metadata["epochs"] == "2" and metadata["images_seen"] == "48"
+    assert metadata["channel_order"] == "RGB" and metadata["stride_in"] == "3x3" and metadata["source_sha256"] == ""
+    assert json.loads(metadata["mean"]) == [123.675, 116.28, 103.53]
+    assert json.loads(metadata["std"]) == [58.395, 57.12, 57.375]
+    assert metadata["recipe_hash"] == recipe_hash(recipe) and json.loads(metadata["recipe"])["batch"] == 8
+    assert json.loads(metadata["assumed"]) == list(recipe.assumed)
+    assert any((tmp_path / "tb").iterdir())
+
+
+def test_finished_run_returns_at_once_and_refuses_to_become_another(pictures, tmp_path):
+    recipe = replace(MOCO, epochs=1)
+    path = pretrain(recipe, pictures, tmp_path, device="cpu")
+    before = path.stat().st_mtime_ns
+    assert pretrain(recipe, pictures, tmp_path, device="cpu", report=lambda *a, **k: pytest.fail("worked")) == path
+    assert path.stat().st_mtime_ns == before
+    for other, seed, what in ((recipe, 1, "seed"), (replace(recipe, lr=0.5), 0, "recipe")):
+        with pytest.raises(InputError, match=f"another {what}; use another --out"):
+            pretrain(other, pictures, tmp_path, seed=seed, device="cpu")
+    pretrain(replace(recipe, workers=3, keep=7), pictures, tmp_path, device="cpu")  # these do not matter
+    (pictures / "a" / "new.png").write_bytes((pictures / "a" / "00.png").read_bytes())
+    try:
+        with pytest.raises(InputError, match="another pictures"):
+            pretrain(recipe, pictures, tmp_path, device="cpu")
+    finally:
+        (pictures / "a" / "new.png").unlink()
+
+
+def test_stops_at_the_first_loss_that_is_not_finite(pictures, tmp_path):
+    with pytest.raises(TrainingError, match=r"loss, loss/global-global/res5, .*not finite at iteration \d"):
+        pretrain(replace(MOCO, lr=1e30), pictures, tmp_path, device="cpu")
+    assert not (tmp_path / "backbone.safetensors").exists()
+
+
+def test_bad_input_is_refused(pictures, tmp_path):
+    with pytest.raises(InputError, match=r"26 pictures are fewer than a batch \(32\)"):
+        pretrain(replace(MOCO, batch=32), pictures, tmp_path / "o", device="cpu")
+    with pytest.raises(InputError, match="a folder of pictures for each class"):
+        pretrain(replace(RECIPES["supervised-small"], **TINY), pictures / "a", tmp_path / "p", device="cpu")
+    with pytest.raises(InputError, match="must not be negative"):
+        pretrain(MOCO, pictures, tmp_path / "q", seed=-1, device="cpu")
+    with pytest.raises(InputError, match="no such folder"):
+        pretrain(MOCO, pictures / "nowhere", tmp_path / "r", device="cpu")
+
+
+@pytest.mark.parametrize("start", [0, 2, 3, 8])
+def test_an_epoch_is_a_permutation_over_all_processes(start):
+    recipe = replace(MOCO, epochs=3)
+    parts = [list(Batches(26, recipe, 5, start, rank, world=2)) for rank in range(2)]
+    whole = list(Batches(26, recipe, 5))
+    assert len(whole) == 9 and len(parts[0]) == len(parts[1]) == 9 - start
+    for (epoch, both), (e0, first), (e1, second) in zip(whole[start:], *parts, strict=True):
+        assert epoch == e0 == e1 and both == first + second
+    for epoch in range(3):
+        seen = [index for e, indices in whole if e == epoch for index in indices]
+        assert len(seen) == len(set(seen)) == 24 and set(seen) <= set(range(26))
+    assert whole[0][1] != whole[3][1]
+
+
+def test_views_depend_on_seed_epoch_and_picture_alone(pictures):
+    one, other = (Views(find(pictures), DETCO, seed=3) for _ in range(2))
+    a, b = one[(1, [4, 9])], other[(1, [9, 4])]
+    for name in a:
+        flip = a[name].unflatten(0, (2, -1)).flip(0).flatten(0, 1)
+        assert torch.equal(flip, b[name])
+    assert not torch.equal(a["local_query"], a["local_key"])
+    assert not torch.equal(a["global_query"], one[(2, [4, 9])]["global_query"])
+    assert not torch.equal(a["global_query"], Views(find(pictures), DETCO, seed=4)[(1, [4, 9])]["global_query"])
+
+
+def test_labels_are_the_folders_in_order(pictures):
+    data = Views(find(pictures), replace(RECIPES["supervised-small"], **TINY), seed=0)
+    assert data[(0, [0, 12, 13, 25])]["label"].tolist() == [0, 0, 1, 1]
+
+
+def test_learning_rates_of_the_papers():
+    moco = RECIPES["moco-v2-200ep"]
+    assert [learning_rate(moco, e) for e in (0, 50, 100)] == pytest.approx(
+        [0.03, 0.015 * (1 + math.cos(math.pi / 4)), 0.015])
+    assert learning_rate(replace(moco, batch=512), 0) == pytest.approx(0.06)
+    v1 = RECIPES["moco-v1-200ep"]
+    assert [learning_rate(v1, e) for e in (0, 119.9, 120, 160)] == pytest.approx([0.03, 0.03, 0.003, 0.0003])
+    supervised = RECIPES["supervised-90ep"]
+    assert [learning_rate(supervised, e) for e in (29, 30, 60, 80)] == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+    warm = replace(moco, warmup_epochs=10.0)
+    assert learning_rate(warm, 5) == pytest.approx(0.015, rel=1e-3)
+    assert learning_rate(warm, 10) == pytest.approx(0.03) and learning_rate(warm, 200) == pytest.approx(0)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    for i in (3, 6, 9):
+        checkpoints.save(tmp_path, i, {"iteration": i}, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000000006.pt", "checkpoint-000000009.pt"]
+    path = tmp_path / "checkpoint-000000009.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    assert checkpoints.load(tmp_path)["iteration"] == 6
+    assert "cannot be read" in caplog.text
+
+
+def test_precision_of_a_device():
+    assert precision(replace(MOCO, precision="fp16"), torch.device("cpu")) == "fp16"
+    assert precision(MOCO, torch.device("cpu")) == "float32"
+    assert precision(replace(MOCO, precision="auto"), torch.device("cpu")) in ("float32", "bf16")
