@@ -4,7 +4,14 @@ from dataclasses import replace
 
 from transfer.protocols import PROTOCOLS, departures, protocol_hash
 
-FROZEN = {}
+FROZEN = {
+    "small-faster-rcnn-c4": (1, "9e794d910311818c"),
+    "small-faster-rcnn-fpn": (1, "a4438519b4365bd5"),
+    "small-mask-rcnn-c4": (1, "5cf5205951558169"),
+    "small-mask-rcnn-fpn": (1, "12bbecdc3cb64530"),
+    "small-retinanet": (1, "f6322e8d110648f6"),
+    "small-keypoint-rcnn": (1, "5cbfdc5dd5eccdf7"),
+}
 
 
 def test_rows_are_frozen():

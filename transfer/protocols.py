@@ -87,11 +87,11 @@ SMALL_SCHEDULE = Schedule(
     precise_bn=0,
 )  # fmt: skip
 SMALL_DETECTOR = Detector(
-    anchors=((8,), (16,), (32,), (64,), (128,)), aspect_ratios=(1.0,),
+    anchors=((16,), (32,), (64,), (128,), (256,)), aspect_ratios=(1.0,),
     rpn_pre_nms=(300, 300), rpn_post_nms=(100, 50), rpn_batch=64, roi_batch=32, sampling_ratio=2,
     fpn_channels=128, fc_width=256, mask_convs=2, keypoint_convs=(128,) * 4, detections=50,
 )  # fmt: skip
-SMALL_C4_DETECTOR = replace(SMALL_DETECTOR, anchors=((12, 32, 64),), rpn_post_nms=(100, 30), roi_batch=16)
+SMALL_C4_DETECTOR = replace(SMALL_DETECTOR, anchors=((16, 32, 64),), rpn_post_nms=(100, 30), roi_batch=16)
 SMALL_FPN = Protocol(
     "small-faster-rcnn-fpn", 1, "this project: small settings for two CPU cores", "faster-rcnn-fpn",
     SMALL_SCHEDULE, Resize((128,), 256, 128, 256), SMALL_DETECTOR, arch="resnet18",
@@ -110,7 +110,7 @@ ROWS = (
     replace(
         SMALL_FPN, name="small-retinanet", architecture="retinanet",
         detector=replace(
-            SMALL_DETECTOR, anchors=((12, 16), (24, 32), (48, 64), (96, 112), (128, 160)),
+            SMALL_DETECTOR, anchors=((16, 24), (32, 48), (64, 96), (128, 160), (192, 256)),
             retina_convs=2, retina_norm="GN", retina_prior=0.05,
         ),
     ),

@@ -62,7 +62,7 @@ def random_backbone(arch: str, seed: int) -> Backbone:
 
 
 def read(path: Path) -> Backbone:
-    """Read a backbone file. Raises InputError naming the file and every tensor that is missing, unknown, misshapen or not finite."""
+    """Read a backbone file. Raises InputError naming the file and each tensor that is missing, unknown, misshapen or not finite."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no backbone file at {path}")
