@@ -37,6 +37,7 @@ class Recipe:
     head: str = "mlp"  # mlp: Linear-ReLU-Linear, hidden width C_i; linear: one Linear
     dim: int = 128
     queue: int = 65536
+    fill_queue: bool = False  # the first iterations do not train, they replace the random keys that the queues start with
     temperature: float = 0.2
     key_momentum: float = 0.999
     groups: int = 8

@@ -147,6 +147,7 @@ class Run:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
+        self.filling = math.ceil(r.queue / r.batch) if r.fill_queue else 0
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
 
     def _restore(self, state: dict) -> int:
@@ -200,7 +201,9 @@ class Run:
         ready = views.finish(batch, self.recipe, device)
         order = generator(SHUFFLE, self.seed, iteration).permutation(self.recipe.batch)
         low = self.precision != "float32"
-        with torch.autocast(device.type, DTYPES[self.precision]) if low else nullcontext():
+        trains = iteration >= self.filling
+        mixed = torch.autocast(device.type, DTYPES[self.precision]) if low else nullcontext()
+        with mixed, torch.set_grad_enabled(trains):
             output = model(ready, torch.from_numpy(order).to(device))
         names = ["loss", *output["figures"]]
         values = torch.stack([output["loss"].detach(), *output["figures"].values()])
@@ -212,14 +215,18 @@ class Run:
         if wrong:
             raise TrainingError(f"{', '.join(wrong)} not finite at iteration {iteration} (lr {lr:.4g}); "
                                 "a smaller lr, a longer warmup_epochs or precision=float32 may help")
+        if trains:
+            self._update(output["loss"], lr)
+        self.model.enqueue(output["keys"])
+        return figures
+
+    def _update(self, loss: torch.Tensor, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(output["loss"]).backward()
+        self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.model.enqueue(output["keys"])
-        return figures
 
     def _export(self) -> None:
         """Write the backbone file: torchvision names, float32, its own preprocessing."""
