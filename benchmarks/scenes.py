@@ -17,7 +17,7 @@ from benchmarks.scenes_pictures import Scene, portrait, scene
 from benchmarks.scenes_shapes import CATEGORIES
 
 _LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
-_FORMAT = 1  # to be raised when the same parameters draw something else
+_FORMAT = 2  # to be raised when the same parameters draw something else
 _PARTS = ("voc", "coco", "cityscapes", "unlabelled", "classification")
 
 

@@ -37,7 +37,7 @@ class Shape:
     name: str
     sketch: Callable[[Generator], Outline]
     textures: tuple[Texture, ...]
-    turn: float = math.pi  # rotated by up to this angle, radians, either way
+    turn: float = 0.3  # rotated by up to this angle, radians, either way
     cityscapes: tuple[str, int] = ("static", 4)  # name and id of the label that stands for it in Cityscapes layout
 
 
@@ -162,47 +162,72 @@ def spline(pixels: int, knots: int) -> np.ndarray:
 
 
 def plain(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
-    return np.full(u.shape, -0.9, np.float32)
+    return np.zeros(u.shape, np.float32)
+
+
+def bright(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
+    return np.ones(u.shape, np.float32)
+
+
+def dark(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
+    return -np.ones(u.shape, np.float32)
 
 
 def marble(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
     h, w = u.shape
-    return 1.3 * (spline(h, 7) @ rng.standard_normal((7, 7), np.float32) @ spline(w, 7).T) - 0.4
+    return 1.3 * (spline(h, 7) @ rng.standard_normal((7, 7), np.float32) @ spline(w, 7).T)
 
 
 def stripes(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
-    return np.clip(3 * np.sin((7 + 4 * rng.random()) * u + 6 * rng.random()), -1, 1)
+    return (3 * np.sin(between(rng, 7, 11) * u + 6 * rng.random())).clip(-1, 1)
+
+
+def layers(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
+    return stripes(v, u, rng)
 
 
 def dots(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
-    f = 7.5 + 3 * rng.random()
-    return np.clip(4 * (np.cos(f * u) + np.cos(f * v)) - 2.2, -1, 1)
+    f = between(rng, 10, 13)
+    return (4 * (np.cos(f * u) + np.cos(f * v)) - 2.2).clip(-1, 1)
 
 
 def checks(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
-    f = 5.5 + 3 * rng.random()
-    return np.clip(5 * np.sin(f * u) * np.sin(f * v), -1, 1)
+    f = between(rng, 5.5, 8.5)
+    return (5 * np.sin(f * u) * np.sin(f * v)).clip(-1, 1)
 
 
-TEXTURES = (plain, marble, stripes, dots, checks)
+def clothes(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
+    """Head and shirt bright, trousers dark."""
+    return (15 * (0.1 - v)).clip(-1, 1)
+
+
+def waves(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
+    return (3 * np.sin(between(rng, 7, 9) * u + 2.5 * np.sin(between(rng, 6, 8) * v))).clip(-1, 1)
+
+
+def sectors(u: np.ndarray, v: np.ndarray, rng: Generator) -> np.ndarray:
+    """Like a lifebuoy or a parasol."""
+    return (4 * np.sin(4 * np.arctan2(v, u))).clip(-1, 1)
+
+
 CATEGORIES = (  # sorted by name: COCO ids 1..8 in this order
     Shape("checkered_square", square, (checks,), cityscapes=("car", 26)),
-    Shape("crescent", crescent, (plain, marble), cityscapes=("motorcycle", 32)),
-    Shape("cross", cross, (plain, marble), cityscapes=("truck", 27)),
-    Shape("dotted_disc", disc, (dots,), cityscapes=("bus", 28)),
-    Shape("figure", figure, (plain, marble), turn=0.5, cityscapes=("person", 24)),
-    Shape("ring", ring, (plain, marble), cityscapes=("bicycle", 33)),
-    Shape("star", star, (plain, marble), cityscapes=("rider", 25)),
+    Shape("crescent", crescent, (layers,), cityscapes=("motorcycle", 32)),
+    Shape("cross", cross, (dark,), cityscapes=("truck", 27)),
+    Shape("dotted_triangle", triangle, (dots,), cityscapes=("bus", 28)),
+    Shape("figure", figure, (clothes,), cityscapes=("person", 24)),
+    Shape("lifebuoy", ring, (sectors,), cityscapes=("bicycle", 33)),
+    Shape("star", star, (bright,), cityscapes=("rider", 25)),
     Shape("striped_disc", disc, (stripes,), cityscapes=("train", 31)),
 )
 FIGURE = next(i for i, shape in enumerate(CATEGORIES) if shape.name == "figure")
-DISTRACTORS = (  # none of these is a category: neither the shape nor the texture alone gives one away
-    Shape("disc", disc, (plain, marble, checks)),
-    Shape("square", square, (plain, marble, stripes, dots)),
-    Shape("triangle", triangle, TEXTURES),
-    Shape("half_disc", half_disc, TEXTURES),
-    Shape("corner", corner, TEXTURES),
-    Shape("blob", blob, (plain, marble, stripes)),
-    Shape("bar", bar, (plain, marble, stripes)),
+DISTRACTORS = (  # none of these is a category, though they share shapes and textures with some
+    Shape("disc", disc, (plain, marble, bright)),
+    Shape("square", square, (plain, marble, dark), turn=math.pi),
+    Shape("half_disc", half_disc, (plain, marble, stripes), turn=math.pi),
+    Shape("corner", corner, (plain, marble, bright), turn=math.pi),
+    Shape("blob", blob, (plain, marble, dark), turn=math.pi),
+    Shape("bar", bar, (plain, marble, checks), turn=math.pi),
 )
 OCCLUDER = DISTRACTORS[-1]
+GROUNDS = (plain, marble, marble, stripes, waves)  # textures of the background

@@ -5,12 +5,12 @@ from dataclasses import replace
 from transfer.protocols import PROTOCOLS, departures, protocol_hash
 
 FROZEN = {
-    "small-faster-rcnn-c4": (1, "9e794d910311818c"),
-    "small-faster-rcnn-fpn": (1, "a4438519b4365bd5"),
-    "small-mask-rcnn-c4": (1, "5cf5205951558169"),
-    "small-mask-rcnn-fpn": (1, "12bbecdc3cb64530"),
-    "small-retinanet": (1, "f6322e8d110648f6"),
-    "small-keypoint-rcnn": (1, "5cbfdc5dd5eccdf7"),
+    "small-faster-rcnn-c4": (1, "aaf389c7e7f2efca"),
+    "small-faster-rcnn-fpn": (1, "976db7892b6d6c02"),
+    "small-mask-rcnn-c4": (1, "016dbd2fc4c295d0"),
+    "small-mask-rcnn-fpn": (1, "db7f29f718f29711"),
+    "small-retinanet": (1, "b01f6a8d02d66f51"),
+    "small-keypoint-rcnn": (1, "759c8b8f28ae03ea"),
 }
 
 

@@ -51,6 +51,7 @@ class Detector:
     rpn_post_nms: tuple[int, int] = (1000, 1000)
     rpn_batch: int = 256
     roi_batch: int = 512
+    roi_positive: float = 0.25  # largest share of positives among them
     roi_size: int = 7  # RoIAlign resolution for boxes
     sampling_ratio: int = 0  # RoIAlign samples a bin; 0: as many as fit
     fpn_channels: int = 256
@@ -83,22 +84,25 @@ class Protocol:
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO layout -----------------
 
 SMALL_SCHEDULE = Schedule(
-    iterations=150, images=4, lr=1e-3, optimiser="adamw", decay="cosine", weight_decay=0.05, warmup=15, clip=10.0,
+    iterations=250, images=4, lr=1e-3, optimiser="adamw", decay="cosine", weight_decay=0.05, warmup=25, clip=10.0,
     precise_bn=0,
 )  # fmt: skip
 SMALL_DETECTOR = Detector(
-    anchors=((16,), (32,), (64,), (128,), (256,)), aspect_ratios=(1.0,),
-    rpn_pre_nms=(300, 300), rpn_post_nms=(100, 50), rpn_batch=64, roi_batch=32, sampling_ratio=2,
-    fpn_channels=128, fc_width=256, mask_convs=2, keypoint_convs=(128,) * 4, detections=50,
+    anchors=((12,), (24,), (48,), (96,), (192,)), aspect_ratios=(1.0,),
+    rpn_pre_nms=(300, 300), rpn_post_nms=(100, 50), rpn_batch=64, roi_batch=32, roi_positive=0.5, sampling_ratio=2,
+    fpn_channels=64, fc_width=256, mask_convs=2, keypoint_convs=(64,) * 4, detections=50,
 )  # fmt: skip
-SMALL_C4_DETECTOR = replace(SMALL_DETECTOR, anchors=((16, 32, 64),), rpn_post_nms=(100, 30), roi_batch=16)
+SMALL_C4_DETECTOR = replace(
+    SMALL_DETECTOR, anchors=((16, 32, 64),), rpn_post_nms=(100, 30), roi_batch=16, roi_size=6
+)
 SMALL_FPN = Protocol(
     "small-faster-rcnn-fpn", 1, "this project: small settings for two CPU cores", "faster-rcnn-fpn",
-    SMALL_SCHEDULE, Resize((128,), 256, 128, 256), SMALL_DETECTOR, arch="resnet18",
+    SMALL_SCHEDULE, Resize((96,), 192, 96, 192), SMALL_DETECTOR, arch="resnet18",
 )  # fmt: skip
-SMALL_C4 = replace(
-    SMALL_FPN, name="small-faster-rcnn-c4", architecture="faster-rcnn-c4", detector=SMALL_C4_DETECTOR, scorer="voc2007"
-)
+SMALL_C4 = replace(  # larger pictures: its RPN sees one level of stride 16 only
+    SMALL_FPN, name="small-faster-rcnn-c4", architecture="faster-rcnn-c4", detector=SMALL_C4_DETECTOR, scorer="voc2007",
+    resize=Resize((128,), 256, 128, 256),
+)  # fmt: skip
 
 ROWS = (
     SMALL_C4,
@@ -110,7 +114,7 @@ ROWS = (
     replace(
         SMALL_FPN, name="small-retinanet", architecture="retinanet",
         detector=replace(
-            SMALL_DETECTOR, anchors=((16, 24), (32, 48), (64, 96), (128, 160), (192, 256)),
+            SMALL_DETECTOR, anchors=((12, 16), (24, 32), (48, 64), (96, 128), (192, 256)),
             retina_convs=2, retina_norm="GN", retina_prior=0.05,
         ),
     ),

@@ -264,7 +264,7 @@ def _rcnn(d, backbone, body, body_width, strides, box, box_width, classes, heads
     )  # fmt: skip
     roi_heads = RoIHeads(
         *box, faster_rcnn.FastRCNNPredictor(box_width, classes + 1),
-        fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=d.roi_batch, positive_fraction=0.25,
+        fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=d.roi_batch, positive_fraction=d.roi_positive,
         bbox_reg_weights=None, score_thresh=0.05, nms_thresh=0.5, detections_per_img=d.detections, **heads,
     )  # fmt: skip
     return GeneralizedRCNN(Cast(body, precision), rpn, roi_heads, Preprocess(backbone))
