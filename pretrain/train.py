@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from pretrain import InputError, checkpoints, images, views
@@ -241,8 +241,19 @@ class Run:
             "recipe": json.dumps(asdict(r)), "assumed": json.dumps(r.assumed), "precision": self.precision,
             **self.identity}
         temporary = self.file.with_name(self.file.name + ".tmp")
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(_safetensors(tensors, metadata))
         os.replace(temporary, self.file)
+
+
+def _safetensors(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """The file's bytes with its metadata in sorted order: the library's order is random, and so would the sha256 be."""
+    data = save(tensors, metadata)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _model(recipe: Recipe, groups: int, classes: int) -> nn.Module:

@@ -158,6 +158,11 @@ def test_backbone_file(pictures, tmp_path, recipe):
     assert any((tmp_path / "tb").iterdir())
 
 
+def test_the_same_run_writes_the_same_bytes(pictures, tmp_path):
+    one, other = (pretrain(replace(MOCO, epochs=1), pictures, tmp_path / name, device="cpu") for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_finished_run_returns_at_once_and_refuses_to_become_another(pictures, tmp_path):
     recipe = replace(MOCO, epochs=1)
     path = pretrain(recipe, pictures, tmp_path, device="cpu")
