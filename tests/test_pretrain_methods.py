@@ -13,7 +13,7 @@ from pretrain.moco import MoCo
 from pretrain.recipes import RECIPES
 from pretrain.supervised import Supervised
 
-TINY = dict(arch="resnet18", batch=4, dim=8, queue=10, groups=2, view_size=48, jigsaw_size=48, patch_size=16,
+TINY = dict(arch="resnet18", batch=4, dim=8, queue=10, groups=2, view_size=48, jigsaw_size=60, patch_size=20,
             key_momentum=0.9)
 DETCO = replace(RECIPES["detco-200ep"], **TINY)
 MOCO = replace(RECIPES["moco-v2-200ep"], **TINY)
@@ -29,7 +29,7 @@ def views(recipe, seed=0, n=4):
     g = torch.Generator().manual_seed(seed)
     batch = {name: torch.randn(n, 3, 48, 48, generator=g) for name in ("global_query", "global_key")}
     if recipe.local:
-        batch |= {name: torch.randn(n, 9, 3, 16, 16, generator=g) for name in ("local_query", "local_key")}
+        batch |= {name: torch.randn(n, 9, 3, 20, 20, generator=g) for name in ("local_query", "local_key")}
     return batch
 
 

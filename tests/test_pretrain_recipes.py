@@ -84,6 +84,7 @@ def test_hash_covers_what_determines_the_result_only():
     (dict(batch=100), "batch 100 does not divide into groups of 8"),
     (dict(queue=0), "queue must be at least 1"),
     (dict(patch_size=86), "larger than a cell"),
+    (dict(patch_size=16), "patch_size 16 must be more than 16"),
     (dict(method="moco-v2"), "MoCo has the level res5"),
 ])
 def test_contradictions_are_named(change, message):

@@ -22,8 +22,8 @@ from pretrain.loader import Batches, Views
 from pretrain.recipes import RECIPES, recipe_hash
 from pretrain.train import TrainingError, _model, learning_rate, precision, pretrain
 
-TINY = dict(epochs=2, batch=8, groups=2, view_size=32, jigsaw_size=48, patch_size=16, dim=16, queue=20,
-            precision="float32", warmup_epochs=0.0)
+TINY = dict(epochs=2, batch=8, groups=2, view_size=32, jigsaw_size=60, patch_size=20, dim=16, queue=20,
+            precision="float32", warmup_epochs=0.0, optimizer="sgd", fill_queue=False, lr=0.12)
 DETCO = replace(RECIPES["detco-small"], **TINY)
 MOCO = replace(RECIPES["moco-v2-small"], **TINY)
 
