@@ -5,12 +5,12 @@ from dataclasses import replace
 from transfer.protocols import PROTOCOLS, departures, protocol_hash
 
 FROZEN = {
-    "small-faster-rcnn-c4": (1, "aaf389c7e7f2efca"),
-    "small-faster-rcnn-fpn": (1, "976db7892b6d6c02"),
-    "small-mask-rcnn-c4": (1, "016dbd2fc4c295d0"),
-    "small-mask-rcnn-fpn": (1, "db7f29f718f29711"),
-    "small-retinanet": (1, "b01f6a8d02d66f51"),
-    "small-keypoint-rcnn": (1, "759c8b8f28ae03ea"),
+    "small-faster-rcnn-c4": (1, "40c394748ad70e5e"),
+    "small-faster-rcnn-fpn": (1, "382a9d3e3f8f18c6"),
+    "small-mask-rcnn-c4": (1, "a8edec2e2b9933a6"),
+    "small-mask-rcnn-fpn": (1, "f488186d8882e2fa"),
+    "small-retinanet": (1, "33ab65d25b8e373f"),
+    "small-keypoint-rcnn": (1, "dd940c6665d2e7f6"),
 }
 
 

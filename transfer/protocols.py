@@ -88,7 +88,7 @@ SMALL_SCHEDULE = Schedule(
     precise_bn=0,
 )  # fmt: skip
 SMALL_DETECTOR = Detector(
-    anchors=((12,), (24,), (48,), (96,), (192,)), aspect_ratios=(1.0,),
+    anchors=((16,), (32,), (64,), (128,), (256,)), aspect_ratios=(1.0,),
     rpn_pre_nms=(300, 300), rpn_post_nms=(100, 50), rpn_batch=64, roi_batch=32, roi_positive=0.5, sampling_ratio=2,
     fpn_channels=64, fc_width=256, mask_convs=2, keypoint_convs=(64,) * 4, detections=50,
 )  # fmt: skip
@@ -101,7 +101,7 @@ SMALL_FPN = Protocol(
 )  # fmt: skip
 SMALL_C4 = replace(  # larger pictures: its RPN sees one level of stride 16 only
     SMALL_FPN, name="small-faster-rcnn-c4", architecture="faster-rcnn-c4", detector=SMALL_C4_DETECTOR, scorer="voc2007",
-    resize=Resize((128,), 256, 128, 256),
+    resize=Resize((128,), 256, 128, 256), schedule=replace(SMALL_SCHEDULE, iterations=300),
 )  # fmt: skip
 
 ROWS = (
@@ -112,9 +112,9 @@ ROWS = (
     ),
     replace(SMALL_FPN, name="small-mask-rcnn-fpn", architecture="mask-rcnn-fpn", metrics=("box", "mask")),
     replace(
-        SMALL_FPN, name="small-retinanet", architecture="retinanet",
-        detector=replace(
-            SMALL_DETECTOR, anchors=((12, 16), (24, 32), (48, 64), (96, 128), (192, 256)),
+        SMALL_FPN, name="small-retinanet", architecture="retinanet", schedule=replace(SMALL_SCHEDULE, iterations=350),
+        detector=replace(  # its anchors start at three times the finest stride: smaller ones leave few positives
+            SMALL_DETECTOR, anchors=((24, 32), (48, 64), (96, 128), (192, 256), (384, 512)),
             retina_convs=2, retina_norm="GN", retina_prior=0.05,
         ),
     ),
