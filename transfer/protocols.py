@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 Architecture = Literal[
-    "faster-rcnn-c4", "faster-rcnn-fpn", "mask-rcnn-c4", "mask-rcnn-fpn", "retinanet", "keypoint-rcnn-fpn"
+    "faster-rcnn-c4", "faster-rcnn-fpn", "mask-rcnn-c4", "mask-rcnn-fpn", "retinanet", "keypoint-rcnn-fpn", "fcn-16s"
 ]
 
 
@@ -29,23 +29,29 @@ class Schedule:
     warmup: int = 1000  # iterations, linear
     clip: float = 0.0  # largest gradient norm; 0: no clipping
     precise_bn: int = 200  # iterations over which the BN statistics are re-estimated before testing; 0: off
+    devices: int = 1  # over which the published runs spread the images of an iteration
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Shorter side in pixels (training: one drawn from `train` for each picture), longer side at most `*_max`."""
+    """Shorter side in pixels (training: one drawn from `train` for each picture), longer side at most `*_max`.
+
+    With `scale` pictures are trained on at a factor drawn from that range instead, cropped to `crop` x `crop` pixels.
+    """
 
     train: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     train_max: int = 1333
     test: int = 800
     test_max: int = 1333
+    scale: tuple[float, ...] = ()
+    crop: int = 0
 
 
 @dataclass(frozen=True)
 class Detector:
     """What the detector adds to the backbone. The defaults are Detectron2's for FPN; (train, test) where two are given."""
 
-    anchors: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # sizes in pixels for each level
+    anchors: tuple[tuple[int | float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # sizes in pixels for each level
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     rpn_pre_nms: tuple[int, int] = (2000, 1000)
     rpn_post_nms: tuple[int, int] = (1000, 1000)
@@ -57,17 +63,31 @@ class Detector:
     fpn_channels: int = 256
     fc_width: int = 1024
     mask_size: int = 14  # RoIAlign resolution for masks and keypoints; masks have twice as much
-    mask_convs: int = 4
+    mask_convs: int = 4  # C4's mask head has none, and pools once for boxes and masks
     keypoint_convs: tuple[int, ...] = (512,) * 8
     retina_convs: int = 4
     retina_norm: Literal["", "GN"] = ""
     retina_prior: float = 0.01
     detections: int = 100  # kept for each picture
+    box_beta: float = 0.0  # smooth L1 of the box head; 0: plain L1
+    norm: Literal["SyncBN", "naiveSyncBN"] = "SyncBN"  # over several processes; one process has plain BN
+    fcn_channels: int = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
+    fcn_dilation: int = 6
+
+
+@dataclass(frozen=True)
+class Published:
+    """The data set of the published numbers: "FOLDER/SPLIT" below the folder that DETECTRON2_DATASETS names."""
+
+    layout: Literal["voc", "coco", "cityscapes"]
+    train: tuple[str, ...]  # several: joined
+    test: str
+    classes: int
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One transfer protocol. `scorer` is the definition of AP: COCO's, or VOC's of that year (PROTOCOLS: never one name)."""
+    """One transfer protocol. `scorer` is the definition of AP (COCO's, VOC's of that year, Cityscapes'): never one name."""
 
     name: str
     version: int
@@ -76,9 +96,10 @@ class Protocol:
     schedule: Schedule
     resize: Resize = Resize()
     detector: Detector = Detector()
-    metrics: tuple[Literal["box", "mask", "keypoint"], ...] = ("box",)
-    scorer: Literal["coco", "voc2007", "voc2012"] = "coco"
+    metrics: tuple[Literal["box", "mask", "keypoint", "semantic"], ...] = ("box",)
+    scorer: Literal["coco", "voc2007", "voc2012", "cityscapes"] = "coco"
     arch: str = "resnet50"  # of the backbone, where the weights are random
+    data: Published | None = None  # any other data set of that kind can be given
 
 
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO layout -----------------
@@ -104,7 +125,7 @@ SMALL_C4 = replace(  # larger pictures: its RPN sees one level of stride 16 only
     resize=Resize((128,), 256, 128, 256), schedule=replace(SMALL_SCHEDULE, iterations=300),
 )  # fmt: skip
 
-ROWS = (
+SMALL_ROWS = (
     SMALL_C4,
     SMALL_FPN,
     replace(
@@ -120,6 +141,76 @@ ROWS = (
     ),
     replace(SMALL_FPN, name="small-keypoint-rcnn", architecture="keypoint-rcnn-fpn", metrics=("keypoint", "box")),
 )  # fmt: skip
+
+
+# --- the papers' rows: the detection configs of MoCo and DetCo, 8 GPUs ----------------------------------------------
+
+DETCO, MOCO = "DetCo, arXiv 2102.04803 and its configs", "MoCo, arXiv 1911.05722 and its configs"
+COCO = Published("coco", ("coco/train2017",), "coco/val2017", 80)
+VOC = Published("voc", ("VOC2007/trainval", "VOC2012/trainval"), "VOC2007/test", 20)
+CITYSCAPES = Published("cityscapes", ("cityscapes/train",), "cityscapes/val", 8)
+SCHEDULES = {  # iterations of 16 images; COCO's 90k and 180k are Detectron2's 1x and 2x
+    "12k": Schedule(12_000, 16, 0.02, steps=(9_000, 11_000), devices=8),
+    "90k": Schedule(90_000, 16, 0.02, steps=(60_000, 80_000), devices=8),
+    "180k": Schedule(180_000, 16, 0.02, steps=(120_000, 160_000), devices=8),
+}
+C4_DETECTOR = Detector(
+    anchors=((32, 64, 128, 256, 512),), rpn_pre_nms=(12_000, 6_000), rpn_post_nms=(2_000, 1_000), roi_size=14
+)
+RETINA_DETECTOR = Detector(  # three scales an octave
+    anchors=tuple(tuple(size * 2 ** (k / 3) for k in range(3)) for size in (32, 64, 128, 256, 512)),
+)
+
+
+def _coco(name: str, architecture: Architecture, detector: Detector, metrics=("box", "mask"), lr: float = 0.02) -> list[Protocol]:
+    """One detector on COCO for each of the three schedules."""
+    return [
+        Protocol(
+            f"coco-{name}-{length}", 1, DETCO, architecture, replace(schedule, lr=lr),
+            detector=detector, metrics=metrics, data=COCO,
+        )
+        for length, schedule in SCHEDULES.items()
+    ]  # fmt: skip
+
+
+def _share(row: Protocol, percent: int) -> Protocol:
+    """A row on that share of COCO's training pictures (`detco data subset` writes it). The papers do not state its schedule."""
+    return replace(
+        row, name=row.name.replace("coco-", f"coco-{percent}pct-").removesuffix("-12k"),
+        source=f"{DETCO} (schedule assumed: 12k)", data=replace(COCO, train=(f"coco/train2017_{percent}pct",)),
+    )  # fmt: skip
+
+
+COCO_C4 = _coco("mask-rcnn-c4", "mask-rcnn-c4", C4_DETECTOR)
+COCO_FPN = _coco("mask-rcnn-fpn", "mask-rcnn-fpn", Detector())
+COCO_RETINA = _coco("retinanet", "retinanet", RETINA_DETECTOR, ("box",), lr=0.01)
+PAPER_ROWS = (
+    *COCO_C4,
+    *COCO_FPN,
+    *COCO_RETINA,
+    replace(
+        COCO_FPN[2], name="coco-keypoint-rcnn-180k", architecture="keypoint-rcnn-fpn", metrics=("keypoint", "box"),
+        detector=Detector(rpn_post_nms=(1_500, 1_000), box_beta=0.5), data=replace(COCO, classes=1),
+    ),
+    Protocol(
+        "voc-faster-rcnn-c4-24k", 1, MOCO, "faster-rcnn-c4",
+        Schedule(24_000, 16, 0.02, steps=(18_000, 22_000), warmup=100, devices=8),
+        Resize(train=tuple(range(480, 801, 32))), C4_DETECTOR, scorer="voc2007", data=VOC,
+    ),
+    Protocol(
+        "cityscapes-instance", 1, MOCO, "mask-rcnn-fpn", Schedule(24_000, 8, 0.01, steps=(18_000,), devices=8),
+        Resize(tuple(range(800, 1025, 32)), 2048, 1024, 2048), metrics=("mask",), scorer="cityscapes", data=CITYSCAPES,
+    ),
+    Protocol(  # 200 epochs of 2,975 pictures, rate dropped at 70 % and 90 %
+        "cityscapes-semantic", 1, f"{MOCO} (appendix)", "fcn-16s",
+        Schedule(37_188, 16, 0.01, steps=(26_031, 33_469), warmup=0, devices=8),
+        Resize(test=1024, test_max=2048, scale=(0.5, 2.0), crop=769), metrics=("semantic",), scorer="cityscapes",
+        data=replace(CITYSCAPES, classes=19),
+    ),
+    *(_share(rows[0], percent) for rows in (COCO_FPN, COCO_RETINA) for percent in (1, 2, 5, 10)),
+)  # fmt: skip
+
+ROWS = (*SMALL_ROWS, *PAPER_ROWS)
 PROTOCOLS = {row.name: row for row in ROWS}
 
 
