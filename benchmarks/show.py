@@ -73,7 +73,7 @@ def table(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
     _print_table(made, "terminal")
     if keep:
         for form, name in (("md", "table.md"), ("csv", "table.csv")):
-            (out / name).write_text(tables.render(made, form) + "\n", encoding="utf-8")
+            (out / name).write_text(_text(made, form) + "\n", encoding="utf-8")
         print(f"\ntable: {_near(out / 'table.md')}, {_near(out / 'table.csv')}")
     print(f"records: {_near(out / 'transfer')}; all of them in one table: detco table {_near(out)}")
     return _problems(problems)
@@ -94,12 +94,18 @@ def table_of(directory: Path, form: str, baselines: Sequence[str] | None, metric
 
 
 def _print_table(made, form: str) -> None:
+    print(_text(made, form))
+
+
+def _text(made, form: str) -> str:
+    """A table of results in a format; on a terminal as wide as that is, and coloured."""
     import shutil
 
-    from results import tables
+    from results import grids, render
 
-    tty = sys.stdout.isatty()
-    print(tables.render(made, form, shutil.get_terminal_size((120, 40)).columns if tty else 120, tty))
+    tty = sys.stdout.isatty() and form == "terminal"
+    width = shutil.get_terminal_size((120, 40)).columns if tty else 120
+    return grids.to_csv(made) if form == "csv" else render.render(grids.grid(made), form, width, tty)
 
 
 def _problems(problems: Sequence[str]) -> int:

@@ -1,223 +1,231 @@
-"""The AP table as text: for a terminal (in blocks that fit), Markdown, CSV, LaTeX (booktabs), HTML."""
+"""Tables as text: for a terminal (in blocks that fit), Markdown, LaTeX (booktabs), HTML.
+
+Every table of this project is a `Grid` of `Cell`s first; what is in the cells is decided elsewhere.
+"""
 
 import html
-import math
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH = 120  # of a terminal, where nobody says
-EXPLAINED = "± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"
+CODES = {"best": "1", "up": "36", "down": "33", "noise": "2", "dim": "2"}  # bold, cyan, yellow, dim: safe for the colour-blind
+MATHS = {
+    "±": r"$\pm$", "−": "$-$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "√": r"$\surd$", "²": "$^2$", "·": r"$\cdot$",
+    "×": r"$\times$", "<": "$<$", ">": "$>$", "|": "$|$", "~": r"$\sim$", "^": r"\textasciicircum{}", "…": r"\dots{}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as text; the best of its column is `best`; `mark`: letters of footnotes."""
+    """One cell as text. `tone`: best, up, down, noise, or "" for plain; `mark`: letters of footnotes."""
 
     text: str
-    best: bool = False
+    tone: str = ""
     mark: str = ""
 
 
 @dataclass(frozen=True)
-class Section:
-    """Lines of the table under a title: first the values (no title), then the differences to each baseline."""
+class Group:
+    """Neighbouring columns under a title of two lines; `align` is "r" for numbers, "l" for words."""
 
     title: str
-    rows: list[tuple[str, list[Cell]]]
+    below: str
+    columns: tuple[str, ...]
+    align: str = "r"
 
 
-def render(table, form: str = "terminal", width: int = WIDTH, colour: bool = False) -> str:
-    """The table of `tables.ap_table` in a format: terminal, md, csv, latex, html. `colour`: bold by terminal codes."""
-    if form == "csv":
-        return _csv(table)
-    columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
-    sections = _sections(table, columns)
+@dataclass(frozen=True)
+class Section:
+    """Rows (name, one cell a column) under a title of their own."""
+
+    title: str
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: groups of columns, sections of rows, notes below. `corner` heads the names of the rows."""
+
+    groups: Sequence[Group]
+    sections: Sequence[Section]
+    notes: Sequence[str] = ()
+    title: str = ""
+    corner: str = ""
+
+
+def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool = False) -> str:
+    """The grid in a format: terminal, md, latex, html. `colour`: with a terminal's codes."""
     if form == "terminal":
-        return _terminal(table, columns, sections, width, colour)
-    return {"md": _markdown, "latex": _latex, "html": _html}[form](table, columns, sections)
+        return _terminal(grid, width, colour)
+    return {"md": _markdown, "latex": _latex, "html": _html}[form](grid)
 
 
-def metric_name(metric: str) -> str:
-    """`box_ap50` -> `box AP50`, `box_ap/dog` -> `box AP dog`."""
-    task, _, rest = metric.partition("_")
-    name, _, category = rest.partition("/")
-    return f"{task} {name.upper().replace('APS', 'APs').replace('APM', 'APm').replace('APL', 'APl')} {category}".strip()
+# --- terminal --------------------------------------------------------------------------------------------------------
 
 
-def _sections(table, columns: Sequence[tuple[str, str]]) -> list[Section]:
-    """The cells as text. Columns are taken out of the DataFrame once: looking up single values is slow."""
-    numbers = {key: table[key].tolist() for key in table.columns}
-    shown = {column: [_rounded(value) for value in numbers[(*column, "mean")]] for column in columns}
-    best = {}
-    for column, means in shown.items():
-        there = {mean for mean in means if mean is not None}
-        best[column] = max(there) if len(there) > 1 else None
-    first = {numbers[0] for _, numbers in _spans(columns)}  # a group's footnotes stand at its first metric
-    values = []
-    for row, name in enumerate(table.index):
-        cells = []
-        for number, column in enumerate(columns):
-            text = _value(*(numbers[(*column, key)][row] for key in ("mean", "std", "n", "failed")))
-            mark = table.attrs["cell_marks"].get((name, column[0]), "") if number in first else ""
-            top = shown[column][row] is not None and shown[column][row] == best[column]
-            cells.append(Cell(text, top, mark))
-        values.append((name, cells))
-    sections = [Section("", values)]
-    for baseline in table.attrs["baselines"]:
-        lines = []
-        for row, name in enumerate(table.index):
-            pairs = ([numbers[(*column, f"{what} {baseline}")][row] for what in ("minus", "n")] for column in columns)
-            lines += [(name, [Cell(_difference(*pair)) for pair in pairs])] if name != baseline else []
-        sections += [Section(f"difference to {baseline}", lines)] if lines else []
-    return sections
+@dataclass(frozen=True)
+class _Column:
+    """How wide a column's texts and its footnote marks are."""
+
+    name: str
+    align: str
+    text: int
+    mark: int
+
+    @property
+    def width(self) -> int:
+        return self.text + self.mark
+
+    def pad(self, text: str, mark: str = "") -> str:
+        return (text.rjust(self.text) if self.align == "r" else text.ljust(self.text)) + mark.ljust(self.mark)
 
 
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 1)
-
-
-def _value(mean: float, std: float, n: int, failed: int) -> str:
-    if not n:
-        return "failed" if failed else "–"
-    return f"{mean:.1f} (1)" if n == 1 else f"{mean:.1f} ± {std:.1f} ({n})"
-
-
-def _difference(value: float, n: int) -> str:
-    if math.isnan(value):
-        return "–"
-    text = f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
-    return f"{text} (1)" if n == 1 else text
-
-
-def _notes(table) -> list[str]:
-    return [EXPLAINED, *(f"[{letter}] {text}" for letter, text in table.attrs["notes"].items())]
-
-
-def _header(table, group: str) -> tuple[str, str]:
-    """Two lines over a group's columns."""
-    protocol, _, rest = group.partition(": ")
-    mark = table.attrs["group_marks"].get(group)
-    return protocol + (f" [{mark}]" if mark else ""), rest
-
-
-def _spans(columns: Sequence[tuple[str, str]]) -> list[tuple[str, list[int]]]:
-    spans: dict[str, list[int]] = {}
-    for number, (group, _) in enumerate(columns):
-        spans.setdefault(group, []).append(number)
-    return list(spans.items())
-
-
-def _shown(cell: Cell) -> str:
-    return cell.text + (f" [{cell.mark}]" if cell.mark else "")
-
-
-def _terminal(table, columns, sections: Sequence[Section], width: int, colour: bool) -> str:
-    rows = [row for section in sections for row in section.rows]
-    head = max(len(name) for name, _ in rows) + 2
-    widths = [
-        max(len(metric_name(metric)), *(len(_shown(cells[number])) for _, cells in rows)) + 2
-        for number, (_, metric) in enumerate(columns)
-    ]
-    blocks, used = [], width + 1
-    for group, numbers in _spans(columns):
-        titles = _header(table, group)
-        size = max(sum(widths[n] for n in numbers), len(titles[0]) + 2, len(titles[1]) + 2)
-        if used + size > width:
-            blocks.append([])
-            used = head
-        blocks[-1].append((titles, numbers, size))
-        used += size
-    bold = (lambda text: f"\x1b[1m{text}\x1b[0m") if colour else (lambda text: text)
-    dim = (lambda text: f"\x1b[2m{text}\x1b[0m") if colour else (lambda text: text)
-    lines = []
-    for block in blocks:
-        rule = dim("─" * (head + sum(size for *_, size in block)))
-        lines += [(" " * head + "".join(titles[line].ljust(size) for titles, _, size in block)).rstrip() for line in (0, 1)]
-        names = ("".join(metric_name(columns[n][1]).ljust(widths[n]) for n in numbers).ljust(size) for _, numbers, size in block)
-        lines.append((" " * head + "".join(names)).rstrip())
-        for section in sections:
-            lines += [rule, *([dim(section.title)] if section.title else [])]
-            for name, cells in section.rows:
-                texts = []
-                for _, numbers, size in block:
-                    shown = [_shown(cells[n]).ljust(widths[n]) for n in numbers]
-                    bolds = [bold(text) if cells[n].best else text for text, n in zip(shown, numbers, strict=True)]
-                    texts.append("".join(bolds) + " " * (size - sum(map(len, shown))))
-                lines.append((name.ljust(head) + "".join(texts)).rstrip())
+def _terminal(grid: Grid, width: int, colour: bool) -> str:
+    rows = [row for section in grid.sections for row in section.rows]
+    head = max(len(grid.corner), *(len(name) for name, _ in rows)) + 2
+    columns = []
+    for n, (name, align) in enumerate((name, group.align) for group in grid.groups for name in group.columns):
+        texts, marks = ([len(cells[n].text) for _, cells in rows], [len(_mark(cells[n])) for _, cells in rows])
+        columns.append(_Column(name, align, max(len(name), *texts), max(0, *marks)))
+    lines = [_paint(grid.title, "best", colour), ""] if grid.title else []
+    for block in _blocks(grid.groups, columns, width - head):
+        lines += [*_heading(grid, block, columns, head, colour)]
+        rule = _paint("─" * (head + sum(size for *_, size in block) - 2), "dim", colour)
+        for section in grid.sections:
+            lines += [rule, *([_paint(section.title, "dim", colour)] if section.title else [])]
+            lines += [_line(name, cells, block, columns, head, colour) for name, cells in section.rows]
         lines.append("")
-    return "\n".join(lines + _notes(table))
+    notes = [line for note in grid.notes for line in textwrap.wrap(note, width)]
+    return "\n".join(lines + notes).rstrip("\n")
 
 
-def _markdown(table, columns, sections: Sequence[Section]) -> str:
+def _blocks(groups: Sequence[Group], columns: Sequence[_Column], room: int) -> list[list[tuple[Group, range, int]]]:
+    """Groups with their columns' numbers and width, split where a terminal's width is used up."""
+    blocks, used, first = [], room + 1, 0
+    for group in groups:
+        numbers = range(first, first + len(group.columns))
+        size = max(sum(columns[n].width + 2 for n in numbers), len(group.title) + 2, len(group.below) + 2)
+        if used + size > room + 2:
+            blocks.append([])
+            used = 0
+        blocks[-1].append((group, numbers, size))
+        used, first = used + size, numbers.stop
+    return blocks
+
+
+def _heading(grid: Grid, block, columns: Sequence[_Column], head: int, colour: bool) -> list[str]:
+    titles = ["".join(getattr(group, key).ljust(size) for group, _, size in block) for key in ("title", "below")]
+    names = "".join("  ".join(columns[n].pad(columns[n].name) for n in numbers).ljust(size) for _, numbers, size in block)
+    lines = [" " * head + title for title in titles if title.strip()]
+    return [_paint(line.rstrip(), "dim", colour) for line in [*lines, grid.corner.ljust(head) + names]]
+
+
+def _line(name: str, cells: Sequence[Cell], block, columns: Sequence[_Column], head: int, colour: bool) -> str:
+    texts = []
+    for _, numbers, size in block:
+        padded = [(columns[n].pad(cells[n].text, _mark(cells[n])), cells[n].tone) for n in numbers]
+        line = "  ".join(_paint(text, tone, colour) for text, tone in padded)
+        texts.append(line + " " * (size - sum(len(text) + 2 for text, _ in padded) + 2))
+    return (name.ljust(head) + "".join(texts)).rstrip()
+
+
+def _paint(text: str, tone: str, colour: bool) -> str:
+    return f"\x1b[{CODES[tone]}m{text}\x1b[0m" if colour and tone and text.strip() else text
+
+
+def _mark(cell: Cell) -> str:
+    return f" [{cell.mark}]" if cell.mark else ""
+
+
+# --- Markdown, LaTeX, HTML -------------------------------------------------------------------------------------------
+
+
+def _markdown(grid: Grid) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    heads = ["<br>".join((*_header(table, group), metric_name(metric))) for group, metric in columns]
-    lines = [line(["", *heads]), line(["---", *["---:"] * len(columns)])]
-    for section in sections:
-        lines += [line([f"*{section.title}*", *[""] * len(columns)])] if section.title else []
-        for name, cells in section.rows:
-            lines.append(line([name, *(f"**{_shown(c)}**" if c.best else _shown(c) for c in cells)]))
-    return "\n".join([*lines, "", *(f"{note}  " for note in _notes(table))])
+    def shown(cell: Cell) -> str:
+        text = cell.text + _mark(cell)
+        return f"**{text}**" if cell.tone == "best" else text
+
+    heads = ["<br>".join(filter(None, (g.title, g.below, name))) for g in grid.groups for name in g.columns]
+    aligns = ["---:" if g.align == "r" else "---" for g in grid.groups for _ in g.columns]
+    lines = [f"**{grid.title}**", ""] if grid.title else []
+    lines += [line([grid.corner, *heads]), line(["---", *aligns])]
+    for section in grid.sections:
+        lines += [line([f"*{section.title}*", *[""] * len(heads)])] if section.title else []
+        lines += [line([name, *map(shown, cells)]) for name, cells in section.rows]
+    return "\n".join([*lines, "", *(f"{_plain_markdown(note)}  " for note in grid.notes)])
 
 
-def _latex(table, columns, sections: Sequence[Section]) -> str:
+def _plain_markdown(text: str) -> str:
+    """Signs that Markdown would read as strike-through, emphasis or HTML."""
+    return re.sub(r"[~*<]", lambda found: "\\" + found[0], text)
+
+
+def _latex(grid: Grid) -> str:
     def shown(cell: Cell) -> str:
         text = _tex(cell.text)
-        return (rf"\textbf{{{text}}}" if cell.best else text) + (rf"\textsuperscript{{{cell.mark}}}" if cell.mark else "")
+        return (rf"\textbf{{{text}}}" if cell.tone == "best" else text) + (rf"\textsuperscript{{{cell.mark}}}" if cell.mark else "")
 
-    spans = _spans(columns)
-    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
-    for part in (0, 1):
-        titles = (rf"\multicolumn{{{len(numbers)}}}{{c}}{{{_tex(_header(table, group)[part])}}}" for group, numbers in spans)
-        lines.append(" & ".join(["", *titles]) + r" \\")
-    lines.append(" ".join(rf"\cmidrule(lr){{{numbers[0] + 2}-{numbers[-1] + 2}}}" for _, numbers in spans))
-    lines.append(" & ".join(["", *(_tex(metric_name(metric)) for _, metric in columns)]) + r" \\")
-    for section in sections:
-        title = rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{_tex(section.title)}}}}} \\"
+    names = [name for group in grid.groups for name in group.columns]
+    aligns = "".join(group.align * len(group.columns) for group in grid.groups)
+    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{aligns}}}", r"\toprule"]
+    for key in ("title", "below"):
+        titles = [(len(group.columns), getattr(group, key)) for group in grid.groups]
+        if any(title for _, title in titles):
+            lines.append(" & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(title)}}}" for n, title in titles)]) + r" \\")
+    lines.append(_rules(grid.groups))
+    lines.append(" & ".join(map(_tex, [grid.corner, *names])) + r" \\")
+    for section in grid.sections:
+        title = rf"\multicolumn{{{len(names) + 1}}}{{l}}{{\emph{{{_tex(section.title)}}}}} \\"
         lines += [r"\midrule", *([title] if section.title else [])]
         lines += [" & ".join([_tex(name), *map(shown, cells)]) + r" \\" for name, cells in section.rows]
-    notes = [rf"\par\footnotesize {_tex(note)}" for note in _notes(table)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes])
+    notes = [rf"\par\footnotesize {_tex(note)}" for note in ([grid.title] if grid.title else []) + list(grid.notes)]
+    return "\n".join([*filter(None, lines), r"\bottomrule", r"\end{tabular}", *notes])
+
+
+def _rules(groups: Sequence[Group]) -> str:
+    """A thin line under each group that has a title."""
+    rules, first = [], 2
+    for group in groups:
+        last = first + len(group.columns) - 1
+        rules += [rf"\cmidrule(lr){{{first}-{last}}}"] if group.title else []
+        first = last + 1
+    return " ".join(rules)
 
 
 def _tex(text: str) -> str:
-    text = re.sub(r"[&%$#_{}]", lambda found: "\\" + found[0], text.replace("\\", r"\textbackslash "))
-    for sign, code in (
-        ("±", r"$\pm$"),
-        ("−", "$-$"),
-        ("–", "--"),
-        ("~", r"\textasciitilde "),
-        ("^", r"\textasciicircum "),
-    ):
-        text = text.replace(sign, code)
-    return text.replace("<", "$<$").replace(">", "$>$")
+    text = re.sub(r"[&%$#_{}]", lambda found: "\\" + found[0], text.replace("\\", "\0"))
+    text = "".join(MATHS.get(sign, sign) for sign in text)
+    return text.replace("\0", r"\textbackslash{}")
 
 
-def _html(table, columns, sections: Sequence[Section]) -> str:
-    escape: Callable[[str], str] = html.escape
+def _html(grid: Grid) -> str:
+    escape = html.escape
 
-    def shown(cell: Cell) -> str:
-        text = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
-        return f"<td>{text}{f'<sup>{cell.mark}</sup>' if cell.mark else ''}</td>"
+    def shown(cell: Cell, align: str) -> str:
+        kind = " ".join(filter(None, (cell.tone, "words" if align == "l" else "")))
+        mark = f"<sup>{cell.mark}</sup>" if cell.mark else ""
+        opening = f'<td class="{kind}">' if kind else "<td>"
+        return f"{opening}{escape(cell.text)}{mark}</td>"
 
-    groups = "".join(
-        f'<th colspan="{len(numbers)}" scope="colgroup">{"<br>".join(map(escape, _header(table, group)))}</th>'
-        for group, numbers in _spans(columns)
+    aligns = [group.align for group in grid.groups for _ in group.columns]
+    titles = "".join(
+        f'<th colspan="{len(g.columns)}" scope="colgroup">{"<br>".join(map(escape, filter(None, (g.title, g.below))))}</th>'
+        for g in grid.groups
     )
-    names = "".join(f'<th scope="col">{escape(metric_name(metric))}</th>' for _, metric in columns)
-    lines = ["<table>", f"<thead><tr><td></td>{groups}</tr>", f"<tr><td></td>{names}</tr></thead>"]
-    for section in sections:
-        title = f'<tr><th colspan="{len(columns) + 1}" scope="rowgroup">{escape(section.title)}</th></tr>'
+    top = f"<tr><td></td>{titles}</tr>\n" if any(group.title for group in grid.groups) else ""
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for group in grid.groups for name in group.columns)
+    caption = f"<caption>{escape(grid.title)}</caption>" if grid.title else ""
+    lines = [f"<table>{caption}", f'<thead>{top}<tr><th scope="col">{escape(grid.corner)}</th>{names}</tr></thead>']
+    for section in grid.sections:
+        title = f'<tr><th colspan="{len(aligns) + 1}" scope="rowgroup">{escape(section.title)}</th></tr>'
         lines += ["<tbody>", *([title] if section.title else [])]
-        lines += [f'<tr><th scope="row">{escape(n)}</th>{"".join(map(shown, cells))}</tr>' for n, cells in section.rows]
+        for name, cells in section.rows:
+            tds = "".join(shown(cell, align) for cell, align in zip(cells, aligns, strict=True))
+            lines.append(f'<tr><th scope="row">{escape(name)}</th>{tds}</tr>')
         lines.append("</tbody>")
-    return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in _notes(table))])
-
-
-def _csv(table) -> str:
-    """Long form with full precision: one line a starting point, group and metric."""
-    long = table.stack(["group", "metric"], future_stack=True).reset_index()
-    long = long[[column for column in long.columns if not str(column).startswith("n ")]]
-    return long.rename_axis(columns=None).to_csv(index=False).rstrip("\n")
+    return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in grid.notes)])

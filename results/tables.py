@@ -1,30 +1,21 @@
 """Records -> a tidy DataFrame -> the AP table: starting points against protocols, mean and spread over seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 
-from . import InputError
-from .render import render
+from . import InputError, stats
 
-__all__ = ["DEFINITIONS", "METRICS", "ap_table", "frame", "render"]
-
-METRICS = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "keypoint_ap")  # shown unless others are asked for
-DEFINITIONS = {"coco": "COCO AP", "voc2007": "VOC07 AP", "voc2012": "VOC12 AP"}
-GROUP = [
-    "protocol",
-    "protocol_version",
-    "protocol_hash",
-    "data",
-    "scorer",
-    "engine",
-    "scaling",
-]  # never averaged across
+METRICS = (  # shown unless others are asked for
+    "box_ap", "box_ap50", "box_ap75", "mask_ap", "keypoint_ap", "densepose_ap", "miou", "top1", "top5", "svm_map",
+)  # fmt: skip
+DEFINITIONS = {"coco": "COCO AP", "voc2007": "VOC07 AP", "voc2012": "VOC12 AP", "cityscapes": "Cityscapes AP"}
+GROUP = ["protocol", "protocol_version", "protocol_hash", "data", "scorer", "engine", "scaling"]  # never averaged across
 ROW = ["starting_point", "weights"]
 COLUMNS = [
-    "id", "status", *ROW, *GROUP, "seed", "metric", "value", "deviations", "data_name", "row_order", "group_order",
+    "id", "status", *ROW, *GROUP, "seed", "deviations", "data_name", "row_order", "group_order", "metric", "value",
 ]  # fmt: skip
 
 
@@ -36,18 +27,23 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     """
     runs = [record for record in records if record.get("kind") == "transfer"]
     known = _contents_by_plan(runs)
-    rows = []
-    for run in runs:
-        spec = run.get("spec", run)
-        head = [run.get("id"), run.get("status", "planned"), run.get("starting_point"), _weights(run, known)]
-        head += [run.get("protocol"), run.get("protocol_version"), run.get("protocol_hash"), _data(run, known)]
-        head += [run.get("scorer"), run.get("engine"), str(run.get("scaling", "1")), run.get("seed")]
-        order = spec.get("order", (0, 0))
-        data = spec.get("data", {})
-        tail = [tuple(run.get("deviations", ())), PurePath(data.get("root") or data.get("layout") or "").name, *order]
-        for metric, value in (run.get("metrics") or {"": np.nan}).items():
-            rows.append([*head, metric, value, *tail])
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"value": float})
+    metrics = [run.get("metrics") or {"": np.nan} for run in runs]
+    long = pd.DataFrame([_facts(run, known) for run in runs], columns=COLUMNS[:-2])
+    long = long.loc[np.repeat(np.arange(len(runs)), [len(values) for values in metrics])].reset_index(drop=True)
+    long["metric"] = pd.Series([name for values in metrics for name in values], dtype=str)
+    return long.assign(value=np.array([value for values in metrics for value in values.values()], float))
+
+
+def _facts(run: dict, known: Mapping[str, str]) -> list:
+    """All of a run but its metrics, in the order of COLUMNS."""
+    spec = run.get("spec", run)
+    data = spec.get("data", {})
+    return [
+        run.get("id"), run.get("status", "planned"), run.get("starting_point"), _weights(run, known), run.get("protocol"),
+        run.get("protocol_version"), run.get("protocol_hash"), _data(run, known), run.get("scorer"), run.get("engine"),
+        str(run.get("scaling", "1")), run.get("seed"), tuple(run.get("deviations", ())),
+        PurePath(data.get("root") or data.get("layout") or "").name, *spec.get("order", (0, 0)),
+    ]  # fmt: skip
 
 
 def _weights(run: dict, known: dict[str, str]) -> str:
@@ -80,44 +76,82 @@ def _contents_by_plan(runs: Sequence[dict]) -> dict[str, str]:
 
 
 def ap_table(
-    runs: pd.DataFrame, baselines: Sequence[str] = ("supervised", "random"), metrics: Sequence[str] | None = None
+    runs: pd.DataFrame,
+    baselines: Sequence[str] = ("supervised", "random"),
+    metrics: Sequence[str] | None = None,
+    pairing: str = "welch",
 ) -> pd.DataFrame:
     """The table: rows starting points; columns (group, metric, statistic), numbers in percent.
 
     A group is a protocol with all that must not be mixed: version, settings, data, scorer, engine, scaling.
     Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, and for each baseline there is
-    `minus NAME` (difference of means) and `n NAME` (the smaller n of the two). `attrs` carries the footnotes.
-    Raises InputError if there is nothing to show, or a metric nobody measured.
+    `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval, NaN with a single run) and `n NAME` (the
+    smaller n of the two). pairing: "welch" (Welch's t) or "paired" (by seed; over the seeds both have).
+    `attrs` carries the footnotes. Raises InputError if there is nothing to show, or a metric nobody measured.
     """
-    if runs.empty:
-        raise InputError("no fine-tuning results yet: nothing to put into a table")
-    runs = runs.assign(row=_row_labels(runs), group=_labels(runs))
+    runs, each = labelled(runs)
     wanted = _wanted(runs, metrics)
-    rows, groups = _row_order(runs), list(runs.sort_values("group_order", kind="stable")["group"].unique())
-    measured = runs[(runs["status"] == "done") & runs["metric"].isin(wanted)]
-    stats = measured.groupby(["row", "group", "metric"])["value"].agg(["mean", "std", "count"])
-    per_run = runs.drop_duplicates("id").groupby(["row", "group"])["status"].value_counts().unstack(fill_value=0)
-    columns: dict[tuple[str, str, str], pd.Series] = {}
-    for group in groups:
-        here = set(measured.loc[measured["group"] == group, "metric"])
-        for metric in [name for name in wanted if name in here] or wanted[:1]:
-            cells = stats[stats.index.isin([group], "group") & stats.index.isin([metric], "metric")].droplevel([1, 2]).reindex(rows)
-            columns[group, metric, "mean"], columns[group, metric, "std"] = cells["mean"], cells["std"]
-            columns[group, metric, "n"] = cells["count"].fillna(0).astype(int)
-            for state in ("failed", "planned"):
-                counts = per_run.xs(group, level="group").get(state, pd.Series(dtype=int))
-                columns[group, metric, state] = counts.reindex(rows).fillna(0).astype(int)
-            for name in (name for name in baselines if name in rows):
-                columns[group, metric, f"minus {name}"] = cells["mean"] - cells["mean"][name]
-                columns[group, metric, f"n {name}"] = cells["count"].clip(upper=cells["count"][name]).fillna(0).astype(int)
-    table = pd.DataFrame(columns, index=pd.Index(rows, name="starting point"))
-    table.columns.names = ["group", "metric", "statistic"]
-    table.attrs = _notes(runs, rows, groups) | {"baselines": [name for name in baselines if name in rows]}
+    rows, groups = _row_order(each), list(each.sort_values("group_order", kind="stable")["group"].unique())
+    measured = runs[(runs["status"] == "done") & runs["metric"].isin(wanted) & ~runs["repeat"]]
+    there = {group: set(found) for group, found in measured.groupby("group", observed=True)["metric"]}
+    cells = [(group, m) for group in groups for m in ([n for n in wanted if n in there.get(group, ())] or wanted[:1])]
+    columns = pd.MultiIndex.from_tuples(cells, names=["group", "metric"])
+    numbers = measured.groupby(["row", "group", "metric"])["value"].agg(["mean", "std", "count"])
+
+    def spread_out(values: pd.Series) -> pd.DataFrame:
+        return values.unstack(["group", "metric"]).reindex(index=rows, columns=columns)
+
+    parts = {key: spread_out(numbers[key]) for key in ("mean", "std")}
+    parts["n"] = spread_out(numbers["count"]).fillna(0).astype(int)
+    for state in ("failed", "planned"):
+        counts = each[each["status"] == state].groupby(["row", "group"]).size().unstack("group")
+        parts[state] = counts.reindex(index=rows, columns=columns.get_level_values("group")).fillna(0).astype(int)
+        parts[state].columns = columns
+    names = each.set_index("row")["starting_point"].to_dict()
+    chosen = [row for wish in baselines for row in rows if wish in (row, names[row])]
+    for name in chosen:
+        parts |= _differences(parts, name, measured if pairing == "paired" else None)
+    table = pd.concat(parts, axis=1, names=["statistic"]).reorder_levels(["group", "metric", "statistic"], axis=1)
+    table = table[[(*cell, key) for cell in cells for key in parts]].rename_axis("starting point")
+    table.attrs = _notes(each, rows, groups) | {"baselines": chosen, "pairing": pairing}
     return table
 
 
+def labelled(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`frame` with the columns `row`, `group` (texts) and `repeat` (a finished run of a seed that counts already), and
+    one row for each run of it. Raises InputError if there is none."""
+    if runs.empty:
+        raise InputError("no fine-tuning results yet: nothing to put into a table")
+    each = runs.drop_duplicates("id")
+    each = each.assign(row=_row_labels(each), group=_labels(each))
+    done = each["status"] == "done"
+    each["repeat"] = done & each[done].duplicated(["row", "group", "seed"]).reindex(each.index, fill_value=False)
+    facts = each.set_index("id")[["row", "group", "repeat"]]
+    return runs.join(facts, on="id"), each
+
+
+def _differences(parts: Mapping[str, pd.DataFrame], name: str, measured: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
+    """The statistics that compare with one baseline. `measured`: the single values, to pair them by seed."""
+    mean, std, n = (parts[key] for key in ("mean", "std", "n"))
+    if measured is None:
+        difference, half = stats.welch(mean, std, n, mean.loc[name], std.loc[name], n.loc[name])
+        fewer = n.clip(upper=n.loc[name], axis=1).to_numpy()
+    else:
+        difference, half, fewer = (np.full(mean.shape, np.nan) for _ in range(3))
+        by_seed = measured.groupby(["row", "group", "metric"])[["seed", "value"]]
+        values = {cell: dict(zip(found["seed"], found["value"], strict=True)) for cell, found in by_seed}
+        for j, column in enumerate(mean.columns):
+            theirs = values.get((name, *column), {})
+            for i, row in enumerate(mean.index):
+                found = stats.paired(values.get((row, *column), {}), theirs)
+                difference[i, j], half[i, j], fewer[i, j] = found
+    made = {f"minus {name}": difference, f"ci {name}": half, f"n {name}": fewer}
+    frames = {key: pd.DataFrame(values, index=mean.index, columns=mean.columns) for key, values in made.items()}
+    return frames | {f"n {name}": frames[f"n {name}"].astype(int)}
+
+
 def _wanted(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
-    there = set(runs["metric"]) - {""}
+    there = set(runs["metric"].unique()) - {""}
     if metrics is None:
         return [name for name in METRICS if name in there] or ["box_ap"]
     lost = next((name for name in metrics if name not in there), None)
@@ -126,23 +160,23 @@ def _wanted(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
     return list(metrics)
 
 
-def _row_labels(runs: pd.DataFrame) -> pd.Series:
+def _row_labels(each: pd.DataFrame) -> pd.Series:
     """The starting point's name; with the first digits of its weights where two files go by one name."""
-    files = runs.groupby("starting_point")["weights"].nunique()
-    twins = runs["starting_point"].map(files) > 1
-    return runs["starting_point"].where(~twins, runs["starting_point"] + " (" + runs["weights"].str[:6] + ")")
+    files = each.groupby("starting_point")["weights"].nunique()
+    twins = each["starting_point"].map(files) > 1
+    return each["starting_point"].where(~twins, each["starting_point"] + " (" + each["weights"].str[:6] + ")")
 
 
-def _row_order(runs: pd.DataFrame) -> list[str]:
+def _row_order(each: pd.DataFrame) -> list[str]:
     """random, supervised, then the order of the suite."""
     first = {"random": -2, "supervised": -1}
-    order = runs.assign(first=runs["starting_point"].map(first).fillna(0))
+    order = each.assign(first=each["starting_point"].map(first).fillna(0))
     return list(order.sort_values(["first", "row_order"], kind="stable")["row"].unique())
 
 
-def _labels(runs: pd.DataFrame) -> pd.Series:
+def _labels(each: pd.DataFrame) -> pd.Series:
     """A text for each group: protocol and version; data, engine, definition of AP; hashes where that is not enough."""
-    groups = runs.drop_duplicates(GROUP)[[*GROUP, "data_name"]]
+    groups = each.drop_duplicates(GROUP)[[*GROUP, "data_name"]]
     texts = groups.apply(_label, axis=1)
     for column in ("protocol_hash", "data"):
         twins = texts.duplicated(keep=False)
@@ -150,7 +184,7 @@ def _labels(runs: pd.DataFrame) -> pd.Series:
         texts = texts.where(~twins | same, texts + f", {column.split('_')[-1]} " + groups[column].str[:6])
     keys = [tuple(values) for values in groups[GROUP].to_numpy().tolist()]
     label = dict(zip(keys, texts, strict=True))
-    return pd.Series([label[tuple(values)] for values in runs[GROUP].to_numpy().tolist()], index=runs.index)
+    return pd.Series([label[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index)
 
 
 def _label(group: pd.Series) -> str:
@@ -160,34 +194,30 @@ def _label(group: pd.Series) -> str:
     return f"{protocol}: {group['data_name']}, {group['engine']}, {definition}{scaled}"
 
 
-def _notes(runs: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> dict:
-    """Footnotes: deviations, at the group if all its runs share them, else at the cell; runs that failed."""
-    each = runs.drop_duplicates("id")
-    done = each[each["status"] == "done"]
+def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> dict:
+    """Footnotes: deviations, at the group if all its runs share them, else at the cell; runs that failed or repeat a seed."""
+    done = each[(each["status"] == "done") & ~each["repeat"]]
     letters: dict[str, str] = {}
-    group_marks: dict[str, str] = {}
-    cell_marks: dict[tuple[str, str], str] = {}
 
     def mark(texts: Iterable[str]) -> str:
         return ",".join(letters.setdefault(text, _letter(len(letters))) for text in texts)
 
-    by_cell = {key: set(values.explode().dropna()) for key, values in done.groupby(["row", "group"])["deviations"]}
-    common = {}
+    by_cell = {key: [set(texts) for texts in values] for key, values in done.groupby(["row", "group"])["deviations"]}
+    common, group_marks = {}, {}
     for group in groups:
-        sets = list(map(set, done.loc[done["group"] == group, "deviations"]))
+        sets = [texts for (_, there), cell in by_cell.items() if there == group for texts in cell]
         common[group] = set.intersection(*sets) if sets else set()
         group_marks[group] = mark(sorted(common[group]))
     failed = each[each["status"] == "failed"].groupby(["row", "group"]).size()
-    for cell in ((row, group) for row in rows for group in groups):
-        texts = sorted(by_cell.get(cell, set()) - common[cell[1]])
-        if failed.get(cell, 0) and cell in by_cell:
-            texts.append(f"without {failed[cell]} run{'s' if failed[cell] > 1 else ''} that failed")
+    repeated = each[each["repeat"]].groupby(["row", "group"]).size()
+    cell_marks: dict[tuple[str, str], str] = {}
+    for cell in ((row, group) for group in groups for row in rows if (row, group) in by_cell):
+        texts = sorted(set.union(*by_cell[cell]) - common[cell[1]])
+        for count, what in ((failed.get(cell, 0), "that failed"), (repeated.get(cell, 0), "of a seed that counts already")):
+            texts += [f"without {count} run{'s' if count > 1 else ''} {what}"] if count else []
         cell_marks[cell] = mark(texts)
-    return {
-        "group_marks": group_marks,
-        "cell_marks": cell_marks,
-        "notes": {letter: text for text, letter in letters.items()},
-    }
+    notes = {letter: text for text, letter in letters.items()}
+    return {"group_marks": group_marks, "cell_marks": cell_marks, "notes": notes}
 
 
 def _letter(number: int) -> str:

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from results import InputError, tables
+from results import InputError, grids, tables
+from results.render import render
 
 VALUES = {  # (starting point, protocol) -> box AP of each seed
     ("detco-small", "c4"): [31.25, 33.5, 30.0],
@@ -59,6 +61,10 @@ def table_of(records, **more):
     return tables.ap_table(tables.frame(records), **more)
 
 
+def text_of(table, form="terminal", **more):
+    return render(grids.grid(table), form, **more)
+
+
 def group(table, protocol):
     found = [name for name in table.columns.unique("group") if name.startswith(protocol)]
     assert len(found) == 1, found
@@ -100,6 +106,49 @@ def test_mean_std_n_and_differences_against_numpy(records):
                     assert column[f"n {other}"] == min(len(values), len(theirs))
 
 
+@pytest.mark.parametrize("pairing", ["welch", "paired"])
+def test_intervals_against_scipy(pairing):
+    """Random values, unequal numbers of seeds; seeds of one row missing in the other."""
+    draw = np.random.default_rng(5)
+    seeds = {"random": [0, 1, 2, 3, 7], "supervised": [0, 1, 2, 3, 4, 5], "detco-small": [1, 2, 3, 9], "moco": [4]}
+    values = {start: {seed: draw.normal(30, 2) for seed in of_start} for start, of_start in seeds.items()}
+    records = [run(start, "c4", seed, value) for start, found in values.items() for seed, value in found.items()]
+    table = table_of(records, pairing=pairing)
+    base = values["supervised"]
+    for start in ("random", "detco-small", "moco"):
+        row = table.loc[start, (group(table, "c4"), "box_ap")]
+        common = sorted(values[start].keys() & base.keys())
+        if start == "moco":
+            assert np.isnan(row["ci supervised"]) and row["n supervised"] == 1
+            continue
+        if pairing == "welch":
+            expected = np.mean(list(values[start].values())) - np.mean(list(base.values()))
+            test = scipy.stats.ttest_ind(list(values[start].values()), list(base.values()), equal_var=False)
+        else:
+            expected = np.mean([values[start][seed] - base[seed] for seed in common])
+            test = scipy.stats.ttest_rel([values[start][seed] for seed in common], [base[seed] for seed in common])
+            assert row["n supervised"] == len(common)
+        assert row["minus supervised"] == pytest.approx(expected, abs=1e-12)
+        low, high = test.confidence_interval(0.95)
+        assert row["ci supervised"] == pytest.approx((high - low) / 2, abs=1e-9)
+        assert (row["minus supervised"] - row["ci supervised"]) == pytest.approx(low, abs=1e-9)
+        assert (abs(row["minus supervised"]) > row["ci supervised"]) == (test.pvalue < 0.05)
+
+
+def test_runs_without_any_spread_have_an_interval_of_zero():
+    records = [run(start, "c4", seed, value) for start, value in (("random", 20.0), ("supervised", 21.0)) for seed in (0, 1)]
+    row = table_of(records, baselines=("random",)).loc["supervised"].droplevel(0)["box_ap"]
+    assert (row["minus random"], row["ci random"]) == (1.0, 0.0)
+
+
+def test_a_seed_counts_once(records):
+    """The same cell and seed run twice is not a second trial: n and the spread stay, and the footnote says so."""
+    table = table_of([*records, run("detco-small", "c4", 1, 99.0, wall_seconds=7)])
+    column = table.loc["detco-small", group(table, "c4")]["box_ap"]
+    assert column["n"] == 3 and column["mean"] == pytest.approx(np.mean(VALUES["detco-small", "c4"]))
+    assert "without 1 run of a seed that counts already" in text_of(table)
+
+
 def test_rows_random_supervised_then_suite_and_columns_in_suite_order(records):
     table = table_of(records[::-1])
     assert list(table.index) == ["random", "supervised", "detco-small"]
@@ -110,22 +159,23 @@ def test_rows_random_supervised_then_suite_and_columns_in_suite_order(records):
 
 
 def test_terminal_text(records):
-    text = tables.render(table_of(records))
+    text = text_of(table_of(records))
     assert cells(text, "detco-small") == ["31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)", "21.0 (1)", "41.0 (1)"]
     assert cells(text, "random") == ["11.2 ± 1.0 (3)", "31.2 ± 1.0 (3)", "–", "–"]
     assert "single run" in text and max(map(len, text.splitlines())) <= 120
     _, *sections = text.split("difference to ")
     assert [section.splitlines()[0].strip() for section in sections] == ["supervised", "random"]
-    assert cells(sections[0], "detco-small") == ["+1.8", "+1.8", "−0.2 (1)", "−0.2 (1)"]
-    assert cells(sections[1], "supervised") == ["+18.6", "+18.6", "–", "–"]
-    bold = tables.render(table_of(records), colour=True)
-    assert re.findall(r"\x1b\[1m(.*?)\s*\x1b\[0m", bold) == ["21.2 ± 0.9 (3)", "41.2 ± 0.9 (3)", "31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)"]
+    assert cells(sections[0], "detco-small") == ["+1.8 ± 4.0 ~", "+1.8 ± 4.0 ~", "−0.2 (1)", "−0.2 (1)"]
+    assert cells(sections[1], "supervised") == ["+18.6 ± 3.7", "+18.6 ± 3.7", "–", "–"]
+    assert "95 % confidence interval (Welch's t)" in text and "only 2 seeds" in text
+    bold = text_of(table_of(records), colour=True)
+    assert re.findall(r"\x1b\[1m(.*?)\x1b\[0m", bold) == ["21.2 ± 0.9 (3)", "41.2 ± 0.9 (3)", "31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)"]
 
 
 def test_a_narrow_terminal_gets_blocks(records):
-    text = tables.render(table_of(records), width=60)
-    assert max(len(line) for line in text.splitlines() if not line.startswith("±")) <= 60
-    assert text.count("detco-small  31.6 ± 1.8 (3)") == 1 and text.count("detco-small  21.0 (1)") == 1
+    text = text_of(table_of(records), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("detco-small  31.6 ± 1.8 (3)") == 1 and len(re.findall(r"^detco-small +21.0 \(1\)", text, re.M)) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,7 +188,7 @@ def test_nothing_is_averaged_across(records, key, other):
     c4 = [name for name in table.columns.unique("group") if name.startswith("c4")]
     means = [table.loc["detco-small", (name, "box_ap", "mean")] for name in c4]
     assert len(set(c4)) == 2 and sorted(means) == pytest.approx([np.mean(VALUES["detco-small", "c4"]), 90.0])
-    assert tables.render(table).count("90.0 (1)") == 1
+    assert text_of(table).count("90.0 (1)") == 1
 
 
 def test_two_weights_of_one_name_are_two_rows(records):
@@ -151,7 +201,7 @@ def test_two_weights_of_one_name_are_two_rows(records):
 def test_failed_and_missing_cells_are_visible(records):
     more = [failed("random", "retinanet", 0), failed("supervised", "c4", 2), planned("moco", "c4", 0)]
     table = table_of([*records, *more])
-    text = tables.render(table)
+    text = text_of(table)
     assert cells(text, "random")[2:] == ["failed", "failed"]
     assert cells(text, "moco") == ["–", "–", "–", "–"]
     letter = re.search(r"\[(.)\] without 1 run that failed", text)[1]
@@ -170,7 +220,7 @@ def test_deviations_become_footnotes_at_group_or_cell(records):
     for record in records:
         if record["protocol"] == "c4":
             record["deviations"] = ["smaller batch"] + (["other norm"] if record["starting_point"] == "random" else [])
-    text = tables.render(table_of(records))
+    text = text_of(table_of(records))
     assert "c4 v1 [a]" in text and "[a] smaller batch" in text and "[b] other norm" in text
     assert cells(text, "random")[0] == "11.2 ± 1.0 (3) [b]" and "[" not in cells(text, "supervised")[0]
 
@@ -178,7 +228,7 @@ def test_deviations_become_footnotes_at_group_or_cell(records):
 def test_baseline_and_metrics_can_be_chosen(records):
     table = table_of(records, baselines=("detco-small",), metrics=("box_ap/dog",))
     assert list(table.columns.unique("metric")) == ["box_ap/dog"]
-    text = tables.render(table)
+    text = text_of(table)
     assert "box AP dog" in text and text.count("difference to") == 1 and "difference to detco-small" in text
     with pytest.raises(InputError, match="no result has the metric 'mask_ap'; there are box_ap"):
         table_of(records, metrics=("mask_ap",))
@@ -187,11 +237,11 @@ def test_baseline_and_metrics_can_be_chosen(records):
 def test_nothing_yet():
     with pytest.raises(InputError, match="no fine-tuning results yet"):
         table_of([{"kind": "pretrain", "status": "done"}])
-    assert "–" in tables.render(table_of([planned("random", "c4", 0)]))
+    assert "–" in text_of(table_of([planned("random", "c4", 0)]))
 
 
 def test_csv_has_full_precision(records):
-    rows = list(csv.DictReader(io.StringIO(tables.render(table_of(records), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(grids.to_csv(table_of(records)))))
     found = {(r["starting point"], r["group"].split(" ")[0], r["metric"]): r for r in rows}
     for (start, protocol), values in VALUES.items():
         row = found[start, protocol, "box_ap"]
@@ -199,7 +249,7 @@ def test_csv_has_full_precision(records):
 
 
 def test_markdown_is_a_table(records):
-    lines = [line for line in tables.render(table_of(records), "md").splitlines() if line.startswith("|")]
+    lines = [line for line in text_of(table_of(records), "md").splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {6}
     assert set(lines[1]) <= set("|-: ")
     assert "| detco-small | **31.6 ± 1.8 (3)** | **51.6 ± 1.8 (3)** | 21.0 (1) | 41.0 (1) |" in lines
@@ -208,7 +258,7 @@ def test_markdown_is_a_table(records):
 def test_latex_rows_and_escapes(records):
     for record in records:
         record["deviations"] = ["50 % of_it & more"]
-    text = tables.render(table_of(records), "latex")
+    text = text_of(table_of(records), "latex")
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
     assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {4}
     assert r"\textbf{31.6 $\pm$ 1.8 (3)}" in body and r"50 \% of\_it \& more" in text
@@ -235,7 +285,7 @@ def test_html_is_balanced_and_escaped(records):
                 self.rows[-1].append(data)
 
     records[0]["deviations"] = ["<script>"]
-    text = tables.render(table_of(records), "html")
+    text = text_of(table_of(records), "html")
     parser = Cells()
     parser.feed(text)
     assert parser.open == [] and "<script>" not in text

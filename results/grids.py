@@ -1,0 +1,122 @@
+"""The AP table as a grid of texts: values, differences with their intervals, and the notes that explain them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from . import stats
+from .render import Cell, Grid, Group, Section
+
+METRIC_NAMES = {"miou": "mIoU", "top1": "top-1", "top5": "top-5", "svm_map": "mAP"}
+SIZES = {"aps": "APs", "apm": "APm", "apl": "APl"}  # of objects: small, medium, large
+FEW = 5  # seeds: below that the note says what an interval is worth
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Long form with full precision: one line a starting point, group and metric."""
+    long = table.stack(["group", "metric"], future_stack=True).reset_index()
+    return long.rename_axis(columns=None).to_csv(index=False).rstrip("\n")
+
+
+def grid(table: pd.DataFrame) -> Grid:
+    """The table as cells of text: the values (best in bold), then the differences to each baseline."""
+    columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
+    numbers = {key: table[key].tolist() for key in table.columns}  # looking up single values of a DataFrame is slow
+    groups = [
+        Group(*_header(table, group), tuple(metric_name(m) for g, m in columns if g == group))
+        for group in dict.fromkeys(group for group, _ in columns)
+    ]
+    best = {column: _best(numbers[(*column, "mean")]) for column in columns}
+    first = {group: column for column in reversed(columns) for group in column[:1]}  # a group's footnotes stand there
+    values = []
+    for row, name in enumerate(table.index):
+        cells = []
+        for column in columns:
+            mean, *more = (numbers[(*column, key)][row] for key in ("mean", "std", "n", "failed"))
+            mark = table.attrs["cell_marks"].get((name, column[0]), "") if first[column[0]] == column else ""
+            cells.append(Cell(value_text(mean, *more), "best" if _rounded(mean) == best[column] else "", mark))
+        values.append((name, cells))
+    sections = [Section("", values)]
+    for baseline in table.attrs["baselines"]:
+        keys = [f"{what} {baseline}" for what in ("minus", "ci", "n")]
+        lines = [
+            (name, [difference_cell(*(numbers[(*column, key)][row] for key in keys)) for column in columns])
+            for row, name in enumerate(table.index)
+            if name != baseline
+        ]
+        sections += [Section(f"difference to {baseline}", lines)] if lines else []
+    return Grid(groups, sections, _explained(table))
+
+
+def metric_name(metric: str) -> str:
+    """`box_ap50` -> `box AP50`, `box_aps` -> `box APs`, `box_ap/dog` -> `box AP dog`, `miou` -> `mIoU`."""
+    task, _, rest = metric.partition("_")
+    name, _, category = rest.partition("/")
+    return METRIC_NAMES.get(metric) or f"{task} {SIZES.get(name, name.upper())} {category}".strip()
+
+
+def value_text(mean: float, std: float, n: int, failed: int = 0) -> str:
+    """`31.2 ± 0.8 (3)`; `31.2 (1)` for a single run."""
+    if not n:
+        return "failed" if failed else "–"
+    return f"{mean:.1f} (1)" if n == 1 else f"{mean:.1f} ± {std:.1f} ({n})"
+
+
+def difference_cell(value: float, half: float, n: int) -> Cell:
+    """`+1.8 ± 0.9` outside the noise, `+0.2 ± 0.9 ~` within it, `+0.2 (1)` where a single run leaves no interval."""
+    if np.isnan(value):
+        return Cell("–")
+    text = signed(value)
+    if np.isnan(half):
+        return Cell(f"{text} ({n})", "noise")
+    if not stats.outside_noise(value, half):
+        return Cell(f"{text} ± {half:.1f} ~", "noise")
+    return Cell(f"{text} ± {half:.1f}", "up" if value > 0 else "down")
+
+
+def signed(value: float) -> str:
+    """With its sign, a minus that is one, and 0.0 without any."""
+    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
+
+
+def _best(means: Sequence[float]) -> float | None:
+    """The highest of at least two different values, as shown."""
+    there = {_rounded(mean) for mean in means} - {None}
+    return max(there) if len(there) > 1 else -1.0
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 1)
+
+
+def _header(table: pd.DataFrame, group: str) -> tuple[str, str]:
+    """Two lines over a group's columns."""
+    protocol, _, rest = group.partition(": ")
+    mark = table.attrs["group_marks"].get(group)
+    return protocol + (f" [{mark}]" if mark else ""), rest
+
+
+def _explained(table: pd.DataFrame) -> list[str]:
+    """What the signs mean, what the intervals are worth, the footnotes."""
+    notes = ["± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"]
+    if table.attrs["baselines"]:
+        compared = np.concatenate([_column(table, f"n {name}") for name in table.attrs["baselines"]])
+        notes += interval_notes(table.attrs["pairing"], compared)
+    return notes + [f"[{letter}] {text}" for letter, text in table.attrs["notes"].items()]
+
+
+def interval_notes(pairing: str, counts: np.ndarray) -> list[str]:
+    """What the intervals are; plainly what few seeds are worth. counts: the smaller n of each comparison."""
+    if not (counts >= 2).any():
+        return ["differences of single runs have no interval: whether they are noise cannot be told"]
+    how = {"welch": "Welch's t", "paired": "paired by seed, over the seeds both have"}[pairing]
+    notes = [f"differences: ± half of the 95 % confidence interval ({how}); ~ within the noise: the interval holds 0"]
+    least = counts[counts >= 2].min()
+    if least < FEW:
+        notes.append(f"only {least} seeds in some cells: such intervals are wide, and a difference marked ~ may still be real")
+    return notes
+
+
+def _column(table: pd.DataFrame, statistic: str) -> np.ndarray:
+    return table.xs(statistic, level="statistic", axis=1).to_numpy().ravel()
