@@ -34,6 +34,9 @@ def folder(name: str, text: str, **more) -> Option:
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
 SEED = option("--seed", "default 0", type=int, default=0)
 DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
+FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
+                choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip
+STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
 ENGINES = "auto, detectron2, torchvision or replay"
 
 
@@ -119,15 +122,21 @@ COMMANDS = (
         (folder("dir", "a folder of runs"), JSON),
     ),
     Command(
-        "table", "the AP table of all results below a folder", "detco table demo --format md",
+        "table", "the AP table of all results below a folder, or a table of the DetCo paper",
+        "detco table demo --baseline supervised --format latex\n         detco table runs --against detco-arxiv-v1\n"
+        "         detco table --paper 4",
         (
-            folder("dir", "a folder of runs"),
-            option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
-                   choices=("terminal", "md", "csv", "latex", "html")),
-            option("--baseline", "show differences to this row (may be repeated); default: supervised and random",
+            folder("dir", "a folder of runs", nargs="?"),
+            FORMAT,
+            option("--baseline", "differences to this row (may be repeated); default: supervised and random",
                    metavar="NAME", action="append"),
+            option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true"),
             option("--metrics", "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
                    metavar="A,B"),
+            option("--against", "measured beside published numbers: detco-arxiv-v1, moco-detection-readme, densecl-readme",
+                   metavar="SOURCE"),
+            option("--paper", "print table 3 to 13 of the DetCo paper, as published", metavar="N", type=int),
+            STRICT,
         ),
     ),
 )  # fmt: skip

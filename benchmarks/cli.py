@@ -60,7 +60,7 @@ def transfer(args) -> int:
     from transfer import engines
     from transfer.protocols import PROTOCOLS
 
-    from . import jobs, plan, show
+    from . import jobs, outcomes, plan
     from .suites import Data, StartingPoint, name_of
 
     random = args.weights == "random"
@@ -72,11 +72,11 @@ def transfer(args) -> int:
     place = jobs.Place(args.out.absolute(), engines.resolve(args.engine), args.device)
     data, source = plan.labelled(Data(args.data, args.layout, args.train, args.test), protocol)
     job = jobs.transfer_job(name, plan.weights_of(start, None), protocol, data, source, args.seed, place)
-    return _work([job], args, job.title) or show.table([job], args.out, keep=False)
+    return _work([job], args, job.title) or outcomes.after_run([job], args.out, keep=False)
 
 
 def run(args) -> int:
-    from . import plan, show, suites
+    from . import outcomes, plan, show, suites
 
     suite = suites.load(args.suite)
     out = args.out or Path(suite.name)
@@ -84,7 +84,7 @@ def run(args) -> int:
     if args.dry_run:
         return show.plan(jobs)
     failed = _work(jobs, args, suite.name)
-    return failed if failed == 130 else show.table(jobs, out) or failed
+    return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
 
 
 def _work(jobs, args, name: str) -> int:
@@ -110,9 +110,9 @@ def status(args) -> int:
 
 
 def table(args) -> int:
-    from . import show
+    from . import outcomes
 
-    return show.table_of(_existing(args.dir), args.format, args.baseline, args.metrics)
+    return outcomes.table(args)
 
 
 def _existing(directory: Path) -> Path:

@@ -24,7 +24,7 @@ def plan(jobs: Sequence[Job]) -> int:
     rows = [("job", "after", "state", "folder")]
     for job in jobs:
         after = ", ".join(titles[need] for need in job.needs if need in titles)
-        rows.append((job.title, after, "done" if job.id in done else "to do", _near(job.folder)))
+        rows.append((job.title, after, "done" if job.id in done else "to do", near(job.folder)))
     _columns(rows)
     print(f"{len(jobs)} jobs, {len(done)} done")
     return 0
@@ -41,7 +41,7 @@ def outcome(run: Run, again: str) -> int:
         print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
         if state.error_kind != "input":
             print("".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)), end="", file=sys.stderr)
-        print(f"    log: {_near(state.job.folder / 'log.txt')}", file=sys.stderr)
+        print(f"    log: {near(state.job.folder / 'log.txt')}", file=sys.stderr)
         print(f"    by itself: {command(state.job)}", file=sys.stderr)
     blocked = run.named("blocked")
     if blocked:
@@ -55,63 +55,9 @@ def _warnings(run: Run) -> None:
     for state in run.named("done"):
         if state.started and state.warnings:
             more = len(state.warnings) - WARNINGS
-            rest = [f"{more} more warnings in {_near(state.job.folder / 'log.txt')}"] if more > 0 else []
+            rest = [f"{more} more warnings in {near(state.job.folder / 'log.txt')}"] if more > 0 else []
             for text in [*state.warnings[:WARNINGS], *rest]:
                 print(f"{state.job.title}: {text}", file=sys.stderr)
-
-
-def table(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
-    """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say where things are."""
-    from results import tables
-
-    ids = {job.id for job in jobs}
-    records, problems = store.read(out)
-    records = [record for record in records if record["id"] in ids]
-    there = {record["id"] for record in records}
-    planned = [job.spec for job in jobs if job.id not in there]
-    made = tables.ap_table(tables.frame(records + planned))
-    _print_table(made, "terminal")
-    if keep:
-        for form, name in (("md", "table.md"), ("csv", "table.csv")):
-            (out / name).write_text(_text(made, form) + "\n", encoding="utf-8")
-        print(f"\ntable: {_near(out / 'table.md')}, {_near(out / 'table.csv')}")
-    print(f"records: {_near(out / 'transfer')}; all of them in one table: detco table {_near(out)}")
-    return _problems(problems)
-
-
-def table_of(directory: Path, form: str, baselines: Sequence[str] | None, metrics: str | None) -> int:
-    """The table of all records below a folder."""
-    from results import tables
-
-    records, problems = store.read(directory)
-    runs = tables.frame(records + store.unfinished(directory))
-    for name in baselines or ():
-        settings.find({start: start for start in runs["starting_point"].unique()}, name, "starting point")
-    chosen = [name.strip() for name in metrics.split(",")] if metrics else None
-    made = tables.ap_table(runs, tuple(baselines or ("supervised", "random")), chosen)
-    _print_table(made, form)
-    return _problems(problems)
-
-
-def _print_table(made, form: str) -> None:
-    print(_text(made, form))
-
-
-def _text(made, form: str) -> str:
-    """A table of results in a format; on a terminal as wide as that is, and coloured."""
-    import shutil
-
-    from results import grids, render
-
-    tty = sys.stdout.isatty() and form == "terminal"
-    width = shutil.get_terminal_size((120, 40)).columns if tty else 120
-    return grids.to_csv(made) if form == "csv" else render.render(grids.grid(made), form, width, tty)
-
-
-def _problems(problems: Sequence[str]) -> int:
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    return 0
 
 
 def status(directory: Path, as_json: bool) -> int:
@@ -202,7 +148,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _near(path: Path) -> str:
+def near(path: Path) -> str:
     """A path relative to here where it lies below."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)

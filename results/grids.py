@@ -22,7 +22,7 @@ def to_csv(table: pd.DataFrame) -> str:
 def grid(table: pd.DataFrame) -> Grid:
     """The table as cells of text: the values (best in bold), then the differences to each baseline."""
     columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
-    numbers = {key: table[key].tolist() for key in table.columns}  # looking up single values of a DataFrame is slow
+    numbers = dict(zip(table.columns, table.to_numpy(float).T.tolist(), strict=True))  # a DataFrame is slow at single values
     groups = [
         Group(*_header(table, group), tuple(metric_name(m) for g, m in columns if g == group))
         for group in dict.fromkeys(group for group, _ in columns)
@@ -60,7 +60,7 @@ def value_text(mean: float, std: float, n: int, failed: int = 0) -> str:
     """`31.2 ± 0.8 (3)`; `31.2 (1)` for a single run."""
     if not n:
         return "failed" if failed else "–"
-    return f"{mean:.1f} (1)" if n == 1 else f"{mean:.1f} ± {std:.1f} ({n})"
+    return f"{mean:.1f} (1)" if n == 1 else f"{mean:.1f} ± {std:.1f} ({n:.0f})"
 
 
 def difference_cell(value: float, half: float, n: int) -> Cell:
@@ -69,7 +69,7 @@ def difference_cell(value: float, half: float, n: int) -> Cell:
         return Cell("–")
     text = signed(value)
     if np.isnan(half):
-        return Cell(f"{text} ({n})", "noise")
+        return Cell(f"{text} ({n:.0f})", "noise")
     if not stats.outside_noise(value, half):
         return Cell(f"{text} ± {half:.1f} ~", "noise")
     return Cell(f"{text} ± {half:.1f}", "up" if value > 0 else "down")

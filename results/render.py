@@ -84,11 +84,11 @@ class _Column:
 
 def _terminal(grid: Grid, width: int, colour: bool) -> str:
     rows = [row for section in grid.sections for row in section.rows]
-    head = max(len(grid.corner), *(len(name) for name, _ in rows)) + 2
+    head = max([len(grid.corner), *(len(name) for name, _ in rows)]) + 2
     columns = []
     for n, (name, align) in enumerate((name, group.align) for group in grid.groups for name in group.columns):
         texts, marks = ([len(cells[n].text) for _, cells in rows], [len(_mark(cells[n])) for _, cells in rows])
-        columns.append(_Column(name, align, max(len(name), *texts), max(0, *marks)))
+        columns.append(_Column(name, align, max([len(name), *texts]), max([0, *marks])))
     lines = [_paint(grid.title, "best", colour), ""] if grid.title else []
     for block in _blocks(grid.groups, columns, width - head):
         lines += [*_heading(grid, block, columns, head, colour)]

@@ -4,11 +4,11 @@ A job folder holds `spec.json` (the plan), `progress.json` (while it runs), `rec
 """
 
 import fcntl
+import hashlib
 import json
-import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 FORMAT = 1
@@ -34,7 +34,7 @@ def read_json(path: Path) -> dict | None:
     """The object in a JSON file; None where the file is missing, truncated or something else."""
     try:
         value = json.loads(Path(path).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -47,15 +47,18 @@ def job_folders(directory: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def read(directory: Path) -> tuple[list[dict], list[str]]:
-    """All records below a folder, and one line (path: reason) for each that cannot be trusted and is left out."""
+def read(directory: Path, protocols: Mapping[tuple[str, int], str] | None = None) -> tuple[list[dict], list[str]]:
+    """All records below a folder, and one line (path: reason) for each that cannot be trusted and is left out.
+
+    protocols: (name, version) -> hash, for records that claim a protocol without holding its settings.
+    """
     records, problems, seen = [], [], {}
     for folder in job_folders(directory):
         path = folder / "record.json"
         if not path.exists():
             continue
         record = read_json(path)
-        problem = "not a whole JSON object (truncated?)" if record is None else problem_of(record)
+        problem = "not a whole JSON object (truncated?)" if record is None else problem_of(record, protocols)
         if problem is None and record["id"] in seen:
             problem = f"a second record of run {record['id'][:8]}, also in {seen[record['id']]}"
         if problem:
@@ -66,23 +69,53 @@ def read(directory: Path) -> tuple[list[dict], list[str]]:
     return records, problems
 
 
-def problem_of(record: dict) -> str | None:
-    """What is wrong with a record: its format, a missing or mistyped field, a metric outside 0..100. None: nothing."""
+def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = None) -> str | None:
+    """What is wrong with a record: its format, a missing or mistyped field, a metric outside 0..100, a hash that does not
+    fit. None: nothing."""
     form = record.get("format")
-    if not isinstance(form, int) or form > FORMAT:
+    if type(form) is not int or not 1 <= form <= FORMAT:
         return f"record format {form!r}, this program reads {FORMAT}: update it" if form else "has no format number"
     if record.get("status") not in ("done", "failed"):
         return f"status is {record.get('status')!r}, neither done nor failed"
-    wanted = REQUIRED | (OF_A_TRANSFER if record.get("kind") == "transfer" else {})
-    for key, kind in wanted.items():
-        if not isinstance(record.get(key), kind):
+    transfer = record.get("kind") == "transfer"
+    for key, kind in (REQUIRED | (OF_A_TRANSFER if transfer else {})).items():
+        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
             return f"{key} is {record.get(key)!r}, not a {kind.__name__}"
     for name, value in record["metrics"].items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"metric {name} is {value!r}, not a finite number"
-        if not -1e-9 <= value <= 100 + 1e-9:
-            return f"metric {name} is {value!r}, outside 0..100"
-    return None
+        if fault := _fault(value):
+            return f"metric {name} is {value!r}, {fault}"
+    return _misfit(record, protocols or {}) if transfer else None
+
+
+def _fault(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return "not a finite number"
+    return "" if -1e-9 <= value <= 100 + 1e-9 else "outside 0..100"
+
+
+def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | None:
+    """Whether a transfer's parts contradict one another: its plan, its claims, its metrics."""
+    spec = record["spec"]
+    for owner, key, kind in ((spec, "data", dict), (spec, "order", list), (record, "weights", dict)):
+        if owner.get(key) is not None and not isinstance(owner[key], kind):
+            return f"{key} is {owner[key]!r}, not a {kind.__name__}"
+    if not all(isinstance(text, str) for text in record["deviations"]):
+        return f"deviations are {record['deviations']!r}, not texts"
+    if record["status"] == "done" and not record["metrics"] and not record.get("undefined"):
+        return "is done, but has no metrics"
+    return _other_protocol(record, spec.get("protocol_row"), protocols)
+
+
+def _other_protocol(record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]) -> str | None:
+    """Whether the protocol that ran is another than the one that is claimed. The hash is that of `transfer.protocols`."""
+    claimed, hashed = (record["protocol"], record["protocol_version"]), record["protocol_hash"]
+    if isinstance(row, dict):
+        if (row.get("name"), row.get("version")) != claimed:
+            return f"claims protocol {claimed[0]} v{claimed[1]}, but {row.get('name')} v{row.get('version')} ran"
+        fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+    else:
+        fits = protocols.get(claimed, hashed)
+    return None if hashed == fits else f"claims protocol hash {hashed}, but that of {claimed[0]} v{claimed[1]} as it ran is {fits}"
 
 
 def unfinished(directory: Path) -> list[dict]:

@@ -89,17 +89,16 @@ def ap_table(
     smaller n of the two). pairing: "welch" (Welch's t) or "paired" (by seed; over the seeds both have).
     `attrs` carries the footnotes. Raises InputError if there is nothing to show, or a metric nobody measured.
     """
-    runs, each = labelled(runs)
-    wanted = _wanted(runs, metrics)
-    rows, groups = _row_order(each), list(each.sort_values("group_order", kind="stable")["group"].unique())
-    measured = runs[(runs["status"] == "done") & runs["metric"].isin(wanted) & ~runs["repeat"]]
+    each, wanted = labelled(runs), _wanted(runs, metrics)
+    measured = values(runs[runs["metric"].isin(wanted)], each)
+    rows, groups = row_order(each), list(each.sort_values("group_order", kind="stable")["group"].unique())
     there = {group: set(found) for group, found in measured.groupby("group", observed=True)["metric"]}
     cells = [(group, m) for group in groups for m in ([n for n in wanted if n in there.get(group, ())] or wanted[:1])]
     columns = pd.MultiIndex.from_tuples(cells, names=["group", "metric"])
     numbers = measured.groupby(["row", "group", "metric"])["value"].agg(["mean", "std", "count"])
 
-    def spread_out(values: pd.Series) -> pd.DataFrame:
-        return values.unstack(["group", "metric"]).reindex(index=rows, columns=columns)
+    def spread_out(numbers: pd.Series) -> pd.DataFrame:
+        return numbers.unstack(["group", "metric"]).reindex(index=rows, columns=columns)
 
     parts = {key: spread_out(numbers[key]) for key in ("mean", "std")}
     parts["n"] = spread_out(numbers["count"]).fillna(0).astype(int)
@@ -117,17 +116,22 @@ def ap_table(
     return table
 
 
-def labelled(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`frame` with the columns `row`, `group` (texts) and `repeat` (a finished run of a seed that counts already), and
-    one row for each run of it. Raises InputError if there is none."""
+def labelled(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run of `frame`, with the columns `row` and `group` (texts) and `repeat`: a finished run of a cell and
+    seed that counts already. Raises InputError if there is none."""
     if runs.empty:
         raise InputError("no fine-tuning results yet: nothing to put into a table")
     each = runs.drop_duplicates("id")
     each = each.assign(row=_row_labels(each), group=_labels(each))
     done = each["status"] == "done"
     each["repeat"] = done & each[done].duplicated(["row", "group", "seed"]).reindex(each.index, fill_value=False)
-    facts = each.set_index("id")[["row", "group", "repeat"]]
-    return runs.join(facts, on="id"), each
+    return each
+
+
+def values(runs: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
+    """What counts of `frame`: finished runs, each seed of a cell once; with the columns `row` and `group`."""
+    counted = each[(each["status"] == "done") & ~each["repeat"]].set_index("id")[["row", "group"]]
+    return runs.join(counted, on="id", how="inner")
 
 
 def _differences(parts: Mapping[str, pd.DataFrame], name: str, measured: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
@@ -139,14 +143,14 @@ def _differences(parts: Mapping[str, pd.DataFrame], name: str, measured: pd.Data
     else:
         difference, half, fewer = (np.full(mean.shape, np.nan) for _ in range(3))
         by_seed = measured.groupby(["row", "group", "metric"])[["seed", "value"]]
-        values = {cell: dict(zip(found["seed"], found["value"], strict=True)) for cell, found in by_seed}
+        single = {cell: dict(zip(found["seed"], found["value"], strict=True)) for cell, found in by_seed}
         for j, column in enumerate(mean.columns):
-            theirs = values.get((name, *column), {})
+            theirs = single.get((name, *column), {})
             for i, row in enumerate(mean.index):
-                found = stats.paired(values.get((row, *column), {}), theirs)
+                found = stats.paired(single.get((row, *column), {}), theirs)
                 difference[i, j], half[i, j], fewer[i, j] = found
     made = {f"minus {name}": difference, f"ci {name}": half, f"n {name}": fewer}
-    frames = {key: pd.DataFrame(values, index=mean.index, columns=mean.columns) for key, values in made.items()}
+    frames = {key: pd.DataFrame(numbers, index=mean.index, columns=mean.columns) for key, numbers in made.items()}
     return frames | {f"n {name}": frames[f"n {name}"].astype(int)}
 
 
@@ -167,7 +171,7 @@ def _row_labels(each: pd.DataFrame) -> pd.Series:
     return each["starting_point"].where(~twins, each["starting_point"] + " (" + each["weights"].str[:6] + ")")
 
 
-def _row_order(each: pd.DataFrame) -> list[str]:
+def row_order(each: pd.DataFrame) -> list[str]:
     """random, supervised, then the order of the suite."""
     first = {"random": -2, "supervised": -1}
     order = each.assign(first=each["starting_point"].map(first).fillna(0))
@@ -200,9 +204,9 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
     letters: dict[str, str] = {}
 
     def mark(texts: Iterable[str]) -> str:
-        return ",".join(letters.setdefault(text, _letter(len(letters))) for text in texts)
+        return ",".join(letters.setdefault(text, letter(len(letters))) for text in texts)
 
-    by_cell = {key: [set(texts) for texts in values] for key, values in done.groupby(["row", "group"])["deviations"]}
+    by_cell = {key: [set(texts) for texts in found] for key, found in done.groupby(["row", "group"])["deviations"]}
     common, group_marks = {}, {}
     for group in groups:
         sets = [texts for (_, there), cell in by_cell.items() if there == group for texts in cell]
@@ -220,5 +224,5 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
     return {"group_marks": group_marks, "cell_marks": cell_marks, "notes": notes}
 
 
-def _letter(number: int) -> str:
-    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+def letter(number: int) -> str:
+    return (letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)

@@ -1,0 +1,112 @@
+"""What the commands on finished work print: the AP table, the papers' tables, measured beside published."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from results import store
+
+from . import InputError, settings
+from .jobs import Job
+from .show import near
+
+
+def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
+    """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say where things are."""
+    from results import tables
+
+    ids = {job.id for job in jobs}
+    records, problems = read(out)
+    records = [record for record in records if record["id"] in ids]
+    there = {record["id"] for record in records}
+    planned = [job.spec for job in jobs if job.id not in there]
+    made = tables.ap_table(tables.frame(records + planned))
+    print(_text(made, "terminal"))
+    if keep:
+        for form, name in (("md", "table.md"), ("csv", "table.csv")):
+            (out / name).write_text(_text(made, form) + "\n", encoding="utf-8")
+        print(f"\ntable: {near(out / 'table.md')}, {near(out / 'table.csv')}")
+    print(f"records: {near(out / 'transfer')}; all of them in one table: detco table {near(out)}")
+    left_out(problems)
+    return 0
+
+
+def read(directory: Path) -> tuple[list[dict], list[str]]:
+    """The records below a folder and what was left out; a protocol's hash must be that of this program's row."""
+    from transfer.protocols import PROTOCOLS, protocol_hash
+
+    return store.read(directory, {(row.name, row.version): protocol_hash(row) for row in PROTOCOLS.values()})
+
+
+def left_out(problems: Sequence[str], strict: bool = False) -> int:
+    """One line for each record that is not to be trusted; exit status 1 for them with `strict`."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if strict and problems else 0
+
+
+def table(args) -> int:
+    """The AP table of a folder; with --against, measured beside published; with --paper, a table of the paper."""
+    if (args.paper is None) == (args.dir is None):
+        raise InputError("name a folder of runs, or a table of the paper with --paper N" + (", not both" if args.dir else ""))
+    if args.paper is not None:
+        return _paper(args.paper, args.format)
+    records, problems = read(_existing(args.dir))
+    if problems and not any(record["kind"] == "transfer" for record in records):
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"no result can be used: {problems[0]}{more}")
+    if args.against:
+        _against(records, args.against, args.format)
+        return left_out(problems, args.strict)
+    from results import tables
+
+    runs = tables.frame(records + store.unfinished(args.dir))
+    if args.baseline and len(runs):
+        each = tables.labelled(runs)
+        for name in args.baseline:
+            settings.find(dict.fromkeys([*each["starting_point"], *each["row"]]), name, "starting point")
+    chosen = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
+    pairing = "paired" if args.paired else "welch"
+    print(_text(tables.ap_table(runs, tuple(args.baseline or ("supervised", "random")), chosen, pairing), args.format))
+    return left_out(problems, args.strict)
+
+
+def _existing(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise InputError(f"no folder {directory}")
+    return directory
+
+
+def _paper(number: int, form: str) -> int:
+    from results import published
+
+    grid = published.paper_grid(number)
+    print(published.of_table(number).to_csv(index=False).rstrip("\n") if form == "csv" else _rendered(grid, form))
+    return 0
+
+
+def _against(records: Sequence[dict], source: str, form: str) -> None:
+    from results import against, claims, published
+
+    cells = against.compare(records, source)
+    if form == "csv":
+        print(cells.to_csv(index=False).rstrip("\n"))
+        return
+    made = [against.grid(cells, source, records)] + ([claims.grid(cells)] if source == published.DETCO else [])
+    print("\n\n".join(_rendered(grid, form) for grid in made))
+
+
+def _text(made, form: str) -> str:
+    """A table of `tables.ap_table` in a format."""
+    from results import grids
+
+    return grids.to_csv(made) if form == "csv" else _rendered(grids.grid(made), form)
+
+
+def _rendered(grid, form: str) -> str:
+    """A grid in a format; on a terminal as wide as that is, and coloured."""
+    from results.render import WIDTH, render
+
+    tty = sys.stdout.isatty() and form == "terminal"
+    return render(grid, form, shutil.get_terminal_size((WIDTH, 40)).columns if tty else WIDTH, tty)

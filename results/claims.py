@@ -1,0 +1,118 @@
+"""The claims of the DetCo paper, judged on measured numbers: holds, fails or undecided."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from . import published, stats
+from .against import spread_of
+from .grids import metric_name, signed
+from .render import Cell, Grid, Group, Section
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`winner` beats `loser` (method, epochs of pretraining; None: the paper prints none) in `cells` (protocol, metric, name).
+
+    Without a loser: the winner reaches the published values. The gains are those of the published numbers.
+    """
+
+    winner: tuple[str, int | None]
+    loser: tuple[str, int | None] | None
+    cells: tuple[tuple[str, str, str], ...]
+    where: str
+
+
+SUPERVISED, MOCO, DETCO, DETCO_AA = ("supervised", None), ("moco-v2", 200), ("detco", 200), ("detco-aa", 200)
+AT_90K = (
+    ("coco-mask-rcnn-c4-90k", "box_ap", "C4"),
+    ("coco-mask-rcnn-fpn-90k", "box_ap", "FPN"),
+    ("coco-retinanet-90k", "box_ap", "RetinaNet"),
+)
+SHARES = tuple((f"coco-{share}pct-mask-rcnn-fpn", "box_ap", f"{share}%") for share in (1, 2, 5, 10))
+CLAIMS = (
+    Claim(DETCO_AA, SUPERVISED, AT_90K, "at 90k, abstract"),
+    Claim(DETCO, MOCO, AT_90K, "at 90k, tables 4 and 5"),
+    Claim(("detco", 100), None, (("voc-faster-rcnn-c4-24k", "box_ap", "VOC with Faster R-CNN C4"),), "abstract"),
+    Claim(DETCO, ("supervised", 90), (("voc-faster-rcnn-c4-24k", "box_ap", "VOC"),), "table 6"),
+    Claim(DETCO, SUPERVISED, (("coco-keypoint-rcnn-180k", "keypoint_ap", "Keypoint R-CNN"),), "table 5"),
+    Claim(DETCO, SUPERVISED, (("cityscapes-instance", "mask_ap", "Cityscapes"),), "table 7"),
+    Claim(DETCO, SUPERVISED, (("cityscapes-semantic", "miou", "Cityscapes"),), "table 7"),
+    Claim(DETCO_AA, SUPERVISED, SHARES, "with that share of COCO, tables 10 and 11"),
+    Claim(DETCO, MOCO, (("imagenet-linear", "top1", "ImageNet"),), "table 8"),
+)
+RULE = (
+    "a gain holds if the 95 % interval of the measured difference (Welch's t) lies above 0; it fails if the difference stays below "
+    "the claimed gain by more than that interval and both published spreads together; else it is undecided. A claim holds "
+    "if all its parts do and fails if one does"
+)
+TONES = {"holds": "best", "fails": "down", "undecided": "noise"}
+
+
+def judge(cells: pd.DataFrame) -> pd.DataFrame:
+    """The paper's claims judged on `compare`'s comparable cells: claim, verdict (holds, fails, undecided), measured (a text)."""
+    rows = []
+    for claim in CLAIMS:
+        parts = [_part(claim, cell, cells) for cell in claim.cells]
+        verdicts = [verdict for verdict, _ in parts]
+        verdict = "fails" if "fails" in verdicts else "holds" if set(verdicts) == {"holds"} else "undecided"
+        texts = [text for _, text in parts]
+        rows.append([_text(claim), verdict, " / ".join(texts) if len(set(texts)) > 1 else texts[0]])
+    return pd.DataFrame(rows, columns=["claim", "verdict", "measured"])
+
+
+def gain(claim: Claim, protocol: str, metric: str) -> float:
+    """The published difference, or the published value where the claim has no loser."""
+    winner = _published(claim.winner, protocol, metric)
+    return winner - _published(claim.loser, protocol, metric) if claim.loser else winner
+
+
+def _published(who: tuple[str, int | None], protocol: str, metric: str) -> float:
+    numbers = published.of_source(published.DETCO)
+    found = numbers[(numbers["protocol"] == protocol) & (numbers["metric"] == metric) & (numbers["method"] == who[0])]
+    return float(found[found["epochs"].isna() | (found["epochs"] == who[1])]["value"].iloc[0])
+
+
+def _text(claim: Claim) -> str:
+    gains = " / ".join(f"{gain(claim, protocol, metric):.1f}" for protocol, metric, _ in claim.cells)
+    what, on = metric_name(claim.cells[0][1]), " / ".join(name for *_, name in claim.cells)
+    if claim.loser is None:
+        return f"{_name(claim.winner)} reaches {gains} {what} on {on} ({claim.where})"
+    return f"{_name(claim.winner)} beats {_name(claim.loser)} by {gains} {what} on {on} ({claim.where})"
+
+
+def _name(who: tuple[str, int | None]) -> str:
+    name = "supervised" if who[0] == "supervised" else published.METHODS[who[0]]
+    return name if who[1] in (None, 90, 200) else f"{name} at {who[1]} epochs"
+
+
+def _part(claim: Claim, cell: tuple[str, str, str], cells: pd.DataFrame) -> tuple[str, str]:
+    """Verdict and measured text of one cell of a claim."""
+    protocol, metric, _ = cell
+    sides = []
+    for who in filter(None, (claim.winner, claim.loser)):
+        found = cells[(cells["protocol"] == protocol) & (cells["metric"] == metric) & (cells["method"] == who[0])]
+        found = found[found["epochs"].isna() if who[1] is None else found["epochs"] == who[1]]
+        usable = found[found["verdict"] != "not comparable"]
+        if len(usable) != 1:
+            why = f"{len(usable)} rows of" if len(usable) else "not comparable:" if len(found) else "no"
+            return "undecided", f"{why} {_name(who)}"
+        sides.append(usable.iloc[0])
+    if claim.loser is None:
+        side = sides[0]
+        return "fails" if side["verdict"] == "below" else "holds", f"{side['mean']:.1f}"
+    difference, half = stats.welch(*(side[key] for side in sides for key in ("mean", "std", "n")))
+    if np.isnan(half):
+        return "undecided", f"{signed(difference)} from a single run"
+    text, slack = f"{signed(difference)} ± {half:.1f}", np.hypot(half, np.sqrt(2) * spread_of(protocol))
+    if difference + slack < gain(claim, protocol, metric):
+        return "fails", text
+    return ("holds" if difference > half else "undecided"), text
+
+
+def grid(cells: pd.DataFrame) -> Grid:
+    """The claims with their verdicts, as a table of texts."""
+    lines = [(row.claim, [Cell(row.verdict, TONES[row.verdict]), Cell(row.measured)]) for row in judge(cells).itertuples()]
+    columns = [Group("", "", ("verdict", "measured"), "l")]
+    return Grid(columns, [Section("", lines)], [RULE], "What the paper claims, on these measurements")
