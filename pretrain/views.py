@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -71,7 +71,8 @@ def cut(picture: Tensor, recipe: Recipe, rng: np.random.Generator) -> dict[str, 
     return views
 
 
-# ---- colour, blur, flip: whole batches of float pictures in 0..1, parameters (n,), as torchvision on tensors
+# ---- colour, blur, flip: batches of float pictures (n, 3, h, w) in 0..1, parameters (n,), as torchvision on tensors.
+# Each may overwrite its input.
 
 
 def _per_sample(factor: Tensor) -> Tensor:
@@ -80,15 +81,16 @@ def _per_sample(factor: Tensor) -> Tensor:
 
 def gray(x: Tensor) -> Tensor:
     """(n, 3, h, w) -> (n, 1, h, w)"""
-    return (x * x.new_tensor(GRAY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = x.split(1, 1)
+    return (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * _per_sample(factor)).clamp_(0, 1)
+    return x.mul_(_per_sample(factor)).clamp_(0, 1)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return _blend(x, gray(x).mean((1, 2, 3), keepdim=True), factor)
+    return _blend(x, gray(x).flatten(1).mean(1).view(-1, 1, 1, 1), factor)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
@@ -96,34 +98,46 @@ def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(other.expand_as(x), x, _per_sample(factor)).clamp_(0, 1)
+    factor = _per_sample(factor)
+    return x.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue by ``shift`` (-0.5..0.5, in turns).
 
-    In HSV, a channel of a colour with hue h is v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6, with n = 5, 3, 1
-    for red, green, blue: torchvision's piecewise conversion written without cases.
+    With the hue h in sixths of a turn and the chroma c, HSV's piecewise conversion written without cases: from red,
+    c |h| = c + (green - low) + (blue - low) - (red - low), with the sign of green - blue; and back, the channels are
+    low + c times |h - 3| - 1, 2 - |h - 2|, 2 - |h - 4|, each cut to 0..1, for h in 0..6.
     """
-    high, low = x.amax(1), x.amin(1)
-    chroma = high - low
     red, green, blue = x.unbind(1)
-    sextant = torch.where(high == red, green - blue, torch.where(high == green, blue - red, red - green))
-    start = torch.where(high == red, 0.0, torch.where(high == green, 2.0, 4.0))
-    hue = start + sextant / chroma.clamp_min(1e-8) + 6 * shift.view(-1, 1, 1)  # in sixths of a turn
-    k = (hue[:, None] + hue.new_tensor((5, 3, 1)).view(1, 3, 1, 1)).remainder_(6)
-    return high[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+    high, low = (most(most(red, green), blue) for most in (torch.maximum, torch.minimum))
+    chroma = high - low
+    hue = (green + blue).sub_(red).add_(high).sub_(low, alpha=2).div_(chroma.clamp_min(1e-8))
+    hue = hue.copysign_(green - blue).add_(6 * shift.view(-1, 1, 1))
+    hue.sub_((hue / 6).floor_(), alpha=6)
+    torch.addcmul(low - chroma, chroma, (hue - 3).abs_().clamp_(1, 2), out=red)
+    top = low.add_(chroma, alpha=2)
+    torch.addcmul(top, chroma, (hue - 2).abs_().clamp_(1, 2), value=-1, out=green)
+    torch.addcmul(top, chroma, (hue - 4).abs_().clamp_(1, 2), value=-1, out=blue)
+    return x
 
 
-def gaussian_blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Blur each picture with its own sigma (pixels); the kernel is cut at ``radius``, the borders are reflected."""
-    n, c, h, w = x.shape
-    taps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (taps / sigma.view(-1, 1)) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
-    x = F.pad(x, (radius,) * 4, mode="reflect").view(1, n * c, h + 2 * radius, w + 2 * radius)
-    x = F.conv2d(x, kernel.view(n * c, 1, -1, 1), groups=n * c)
-    return F.conv2d(x, kernel.view(n * c, 1, 1, -1), groups=n * c).view(n, c, h, w)
+def gaussian_blur(x: Tensor, sigma: Tensor, greatest: float) -> Tensor:
+    """Blur each picture with its own sigma (pixels, up to ``greatest``), kernels cut at 3 sigma, borders reflected."""
+    reach = (3 * sigma + 0.5).long()
+    radius = int(3 * greatest + 0.5) if x.is_cuda else int(reach.max())  # the GPU is not waited for
+    taps = torch.arange(radius + 1, device=x.device)
+    weights = torch.exp(-0.5 * (taps / sigma.view(-1, 1)) ** 2) * (taps <= reach.view(-1, 1))
+    weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])  # of the middle, and of both sides
+    x = F.pad(x, (radius,) * 4, mode="reflect")
+    for dim in (2, 3):
+        size = x.shape[dim] - 2 * radius
+        blurred = x.narrow(dim, radius, size) * _per_sample(weights[:, 0])
+        for i in range(1, radius + 1):
+            sides = x.narrow(dim, radius - i, size) + x.narrow(dim, radius + i, size)
+            blurred.addcmul_(sides, _per_sample(weights[:, i]))
+        x = blurred
+    return x
 
 
 JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
@@ -136,7 +150,6 @@ class Photometric:
     """
 
     DRAWS = 9
-
     def __init__(self, recipe: Recipe, local: bool):
         self.recipe = recipe
         self.blur_p = recipe.patch_blur_p if local else recipe.blur_p
@@ -144,42 +157,50 @@ class Photometric:
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """uint8 (n, 3, h, w) -> normalised float32 in channels_last."""
-        x = images.float().div_(255)
-        for step in self.steps(draws):
-            x = step(x)
-        mean, std = (x.new_tensor(v).view(1, 3, 1, 1) / 255 for v in (MEAN, STD))
-        return x.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) / 255 for v in (MEAN, STD))
+        out = torch.empty_like(images, dtype=torch.float32, memory_format=torch.channels_last)
+        steps = list(self.steps(draws.numpy()))
+        for part in _parts(images):
+            x = images[part].contiguous().float().div_(255)
+            for operation, chosen, parameter in steps:
+                x = _on(x, chosen[part], operation, parameter[part])
+            out[part] = x.sub_(mean).div_(std)
+        return out
 
-    def steps(self, draws: Tensor) -> Iterator:
-        """The operations on the batch that the draws ask for, each on the pictures that it concerns."""
+    def steps(self, draws: np.ndarray) -> Iterator[tuple[Callable, np.ndarray, np.ndarray]]:
+        """What the draws ask for, in order: (operation, which of the pictures, its parameter for each of them)."""
         r = self.recipe
         jittered = draws[:, 0] < r.jitter_p
-        order = torch.tensor(ORDERS)[(draws[:, 1] * len(ORDERS)).long()]
-        factors = draws[:, 2:6] * 2 - 1
-        amount = torch.tensor(r.jitter)
-        factors = torch.where(torch.arange(4) < 3, (1 + factors * amount).clamp_min(0), factors * amount)
+        order = np.array(ORDERS)[(draws[:, 1] * len(ORDERS)).astype(int)]
+        factors = (draws[:, 2:6] * 2 - 1) * np.array(r.jitter, np.float32)
+        factors[:, :3] = (1 + factors[:, :3]).clip(0)
         for place in range(4):
             for op, adjust in enumerate(JITTER):
                 if r.jitter[op]:
-                    yield _on(jittered & (order[:, place] == op), adjust, factors[:, op])
-        yield _on(draws[:, 6] < r.gray_p, lambda x, _: gray(x).expand_as(x), draws[:, 6])
+                    yield adjust, jittered & (order[:, place] == op), factors[:, op]
+        yield lambda x, _: gray(x).expand_as(x), draws[:, 6] < r.gray_p, draws[:, 6]
         low, high = r.blur_sigma
         sigma = low + (high - low) * draws[:, 7] / max(self.blur_p, 1e-9)
-        yield _on(draws[:, 7] < self.blur_p, lambda x, s: gaussian_blur(x, s, int(3 * high + 0.5)), sigma)
-        yield _on(draws[:, 8] < self.flip_p, lambda x, _: x.flip(-1), sigma)
+        yield lambda x, s: gaussian_blur(x, s, high), draws[:, 7] < self.blur_p, sigma
+        yield lambda x, _: x.flip(-1), draws[:, 8] < self.flip_p, sigma
 
 
-def _on(mask: Tensor, operation, parameter: Tensor):
-    """The operation on the pictures of the mask, in place."""
-    chosen = mask.nonzero().squeeze(1)
+def _parts(images: Tensor) -> Iterator[slice]:
+    """On a GPU the whole batch; on a CPU what stays in a core's cache from one operation to the next, at least one."""
+    n, values = len(images), images[0].numel()
+    rows = n if images.is_cuda else max(1, (2**19 if values < 2**16 else 2**17) // values)
+    return (slice(start, start + rows) for start in range(0, n, rows))
 
-    def step(x: Tensor) -> Tensor:
-        if not len(chosen):
-            return x
-        index = chosen.to(x.device, non_blocking=True)
-        return x.index_copy_(0, index, operation(x[index], parameter[chosen].to(x.device, non_blocking=True)))
 
-    return step
+def _on(x: Tensor, chosen: np.ndarray, operation: Callable, parameter: np.ndarray) -> Tensor:
+    """The operation on the chosen pictures of x."""
+    if not chosen.any():
+        return x
+    value = torch.from_numpy(parameter[chosen]).to(x.device, non_blocking=True)
+    if chosen.all():
+        return operation(x, value).contiguous()
+    index = torch.from_numpy(chosen.nonzero()[0]).to(x.device, non_blocking=True)
+    return x.index_copy_(0, index, operation(x.index_select(0, index), value))
 
 
 def draw(recipe: Recipe, rng: np.random.Generator) -> dict[str, np.ndarray]:

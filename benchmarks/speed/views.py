@@ -1,0 +1,103 @@
+"""Pictures per second for the four DetCo views, from JPEG files to normalised batches: the usual pipeline and ours."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import InputError, scenes_pictures, speed
+from benchmarks.speed.usual_views import UsualViews
+from pretrain import images, views
+from pretrain.loader import Views
+from pretrain.recipes import RECIPES, Recipe
+
+SHORT_SIDES = (333, 375, 375, 480)  # of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
+DECODE, USUAL, CUT, OURS = "decoding alone", "usual: torchvision on PIL", "ours, cutting alone", "ours"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Milliseconds a picture of each way, and how many times faster ours is than the usual one."""
+
+    title: str
+    milliseconds: dict[str, speed.Spread]
+    faster: speed.Spread
+    decoding: speed.Spread  # cost of ours in costs of decoding
+
+    def __str__(self) -> str:
+        width = max(map(len, self.milliseconds))
+        lines = [self.title, f"{'':{width}}  ms a picture  pictures/s"]
+        for name, spread in self.milliseconds.items():
+            lines.append(f"{name:{width}}  {spread.median:12.2f}  {1000 / spread.median:10.0f}")
+        return "\n".join([*lines, f"usual / ours: {self.faster} times", f"ours / decoding alone: {self.decoding} times"])
+
+
+def measure(
+    folder: Path | None, device: str = "auto", pictures: int = 32, repeats: int = 5, recipe: str = "detco-200ep", report=None
+) -> Result:
+    """Time the ways over `pictures` files of `folder` (drawn stand-ins if None), alternating, on one core.
+
+    On the CPU all of it is processor time of one thread. On a GPU cutting is, and colour, blur and flip, which the GPU
+    does in batches, count where they take longer than the cutting on one core: both go on at the same time.
+    """
+    if pictures < 1 or repeats < 1:
+        raise InputError("--pictures and --repeats must be at least 1")
+    place, row = speed.resolve(device), RECIPES[recipe]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _files(folder, pictures) as (files, kind):
+            title = f"the four views of {row.name} from {len(files)} {kind}, one core; {speed.machine(place)}"
+            return _compare(title, files, row, place, repeats, report)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compare(title: str, files: images.Pictures, recipe: Recipe, place: torch.device, repeats: int, report) -> Result:
+    usual, ours = UsualViews(recipe), Views(files, recipe, seed=0)
+    ours.room = 0  # nothing is kept in memory: every picture is decoded each time
+    everything = (0, list(range(len(files))))
+    ways = {
+        DECODE: lambda: [images.decode(files.path(i)) for i in everything[1]],
+        USUAL: lambda: _stacked([usual(files.path(i)) for i in everything[1]]),
+        CUT: lambda: ours[everything],
+    }
+    if place.type == "cpu":
+        ways[OURS] = lambda: views.finish(ours[everything], recipe, place)
+    seconds = speed.alternate(ways, repeats, time.process_time, report)
+    if place.type == "cuda":
+        batch = {name: value.pin_memory() for name, value in ours[everything].items()}
+        colour = {"colour": lambda: views.finish(batch, recipe, place)}
+        seconds |= speed.alternate(colour, repeats, speed.device_clock(place), report)
+        seconds[OURS] = [max(pair) for pair in zip(seconds[CUT], seconds["colour"], strict=True)]
+    each = {name: speed.Spread.of([1000 * s / len(files) for s in values]) for name, values in seconds.items()}
+    return Result(title, each, speed.ratio(seconds, USUAL, OURS), speed.ratio(seconds, OURS, DECODE))
+
+
+def _stacked(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@contextmanager
+def _files(folder: Path | None, count: int):
+    """`count` JPEG files spread over a folder, or drawn ones of the sizes of photographs, and what they are."""
+    if folder is not None:
+        found = images.find(folder)
+        every = max(1, len(found) // count)
+        chosen = range(0, len(found), every)[:count]
+        names, sizes = (tuple(values[i] for i in chosen) for values in (found.names, found.sizes))
+        yield images.Pictures(found.root, names, sizes), f"pictures of {folder}"
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for index in range(count):
+            rng = np.random.default_rng(index)
+            drawn = scenes_pictures.scene(rng, SHORT_SIDES[index % len(SHORT_SIDES)])
+            Image.fromarray(drawn.pixels()).save(Path(temporary) / f"{index:04}.jpg", quality=95)
+        yield images.find(Path(temporary)), "drawn JPEG pictures"
