@@ -56,13 +56,16 @@ class Dataset:
     fingerprint: str
 
 
-def load(layout: str, root: Path | str, split: str, categories=None, keypoints: bool = False) -> Dataset:
+def load(
+    layout: str, root: Path | str, split: str, categories=None, keypoints: bool = False, semantic: bool = False
+) -> Dataset:
     """Reads one split. `categories`: those of the training split, whose names and ids then count.
 
     `keypoints`: prefer COCO's person_keypoints file where a split also has an instances file.
+    `semantic`: the classes of pixels instead of objects (Cityscapes layout only).
     Raises InputError (one line, with the path) for anything that is missing, malformed or contradictory.
     """
-    dataset, problems = _read(layout, root, split, categories, keypoints)
+    dataset, problems = _read(layout, root, split, categories, keypoints, semantic)
     if problems:
         more = len(problems) - 1
         rest = f" (and {more} more: `detco data check {layout} {root}` lists them)" if more else ""
@@ -106,10 +109,12 @@ def _relative(path: str, root: Path) -> str:
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 
 
-def _read(layout, root, split, categories=None, keypoints=False) -> tuple[Dataset, list[str]]:
+def _read(layout, root, split, categories=None, keypoints=False, semantic=False) -> tuple[Dataset, list[str]]:
     """The data set without its bad parts, and what makes it unusable."""
     room, root = _room(layout), _root(root)
-    reading = room.read(root, split, keypoints)
+    if semantic and layout != "cityscapes":
+        raise InputError(f"{root}: semantic segmentation needs a data set in Cityscapes layout, this one is {layout}")
+    reading = room.read(root, split, semantic=True) if semantic else room.read(root, split, keypoints)
     problems = reading.problems
     total = len(reading.annotations) + len(reading.faults)
     if len(reading.faults) > TOLERATED * total:

@@ -13,9 +13,13 @@ from .layouts import Reading, missing_split, need_folder, picture_size, short
 CATEGORIES = {
     24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
+SEMANTIC = {  # the 19 classes that are scored pixel by pixel, in the order of Cityscapes' train ids
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", **CATEGORIES,
+}  # fmt: skip
 PAIRS = (("train", "val"), ("train", "test"))
 NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
-PICTURE, INSTANCES = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+PICTURE = "_leftImg8bit.png"
 
 
 def splits(root: Path) -> list[str]:
@@ -23,10 +27,18 @@ def splits(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "leftImg8bit").glob("*") if path.is_dir())
 
 
-def read(root: Path, split: str, keypoints: bool = False) -> Reading:
+def truth(picture: str | Path, kind: str) -> Path:
+    """The label picture of a leftImg8bit picture; `kind` is "instanceIds" or "labelIds"."""
+    picture = Path(picture)
+    root, split, city = picture.parents[3], picture.parts[-3], picture.parts[-2]
+    return root / "gtFine" / split / city / picture.name.replace(PICTURE, f"_gtFine_{kind}.png")
+
+
+def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False) -> Reading:
     """Reads one split: the 8 classes with instances under Cityscapes' own label ids, masks as compressed RLE.
 
     Pixels of a class below 1000 are groups that nobody told apart: iscrowd = 1. Boxes enclose the visible pixels.
+    `semantic`: the 19 classes instead, one record a class and picture without a mask: the pixels stay in their file.
     Raises InputError for a folder or a split that is not there, or an empty split.
     """
     for folder in ("leftImg8bit", "gtFine"):
@@ -36,9 +48,10 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     pictures = sorted((root / "leftImg8bit" / split).glob(f"*/*{PICTURE}"))
     if not pictures:
         raise InputError(f"{root / 'leftImg8bit' / split}: the split is empty: no CITY/*{PICTURE} in it")
-    reading = Reading(categories=[{"id": key, "name": name} for key, name in CATEGORIES.items()])
+    classes, kind, objects_in = (SEMANTIC, "labelIds", regions) if semantic else (CATEGORIES, "instanceIds", instances)
+    reading = Reading(categories=[{"id": key, "name": name} for key, name in classes.items()])
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda picture: _read_one(root, split, picture), pictures)
+        results = pool.map(lambda picture: _read_one(picture, truth(picture, kind), objects_in), pictures)
         for number, (picture, result) in enumerate(zip(pictures, results, strict=True), 1):
             if isinstance(result, str):
                 reading.problems.append(result)
@@ -53,9 +66,8 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     return reading
 
 
-def _read_one(root: Path, split: str, picture: Path) -> tuple[tuple[int, int], list[dict]] | str:
+def _read_one(picture: Path, labels: Path, objects_in) -> tuple[tuple[int, int], list[dict]] | str:
     """((height, width), objects) of one picture, or what is wrong with it."""
-    labels = root / "gtFine" / split / picture.parent.name / picture.name.replace(PICTURE, INSTANCES)
     if not labels.is_file():
         return f"{labels}: no such file, but {picture} needs it"
     try:
@@ -67,10 +79,10 @@ def _read_one(root: Path, split: str, picture: Path) -> tuple[tuple[int, int], l
     except Exception as error:  # Pillow raises many kinds on broken files
         return f"{labels}: not a picture that can be read ({short(error)})"
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
-        return f"{labels}: must hold one whole number a pixel (16 bit grayscale)"
+        return f"{labels}: must hold one whole number a pixel (grayscale)"
     if ids.shape != (height, width):
         return f"{labels}: is {ids.shape[1]} x {ids.shape[0]}, but {picture} is {width} x {height}"
-    return ids.shape, instances(ids)
+    return ids.shape, objects_in(ids)
 
 
 def instances(ids: np.ndarray) -> list[dict]:
@@ -95,3 +107,15 @@ def instances(ids: np.ndarray) -> list[dict]:
              "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")}}
         )  # fmt: skip
     return objects
+
+
+def regions(ids: np.ndarray) -> list[dict]:
+    """Box and area of each of the 19 classes in a label-id picture [H, W]."""
+    found = []
+    for label in np.unique(ids).tolist():
+        if label in SEMANTIC:
+            rows, columns = np.nonzero(ids == label)
+            x, y = int(columns.min()), int(rows.min())
+            box = [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1]
+            found.append({"category_id": label, "bbox": box, "area": float(len(rows)), "iscrowd": 0})
+    return found

@@ -10,11 +10,13 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from . import InputError, voc_ap
+from . import InputError, cityscapes_ap, voc_ap
 from .datasets import Dataset
 from .layouts import numbers, rle_fits, short
 
-SCORERS = {"coco": ("box", "mask", "keypoint"), "voc2007": ("box",), "voc2012": ("box",)}
+SCORERS = {
+    "coco": ("box", "mask", "keypoint"), "voc2007": ("box",), "voc2012": ("box",), "cityscapes": ("mask", "semantic"),
+}  # fmt: skip
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
 BOX_STATS = ("ap", "ap50", "ap75", "aps", "apm", "apl")
 KEYPOINT_STATS = ("ap", "ap50", "ap75", "apm", "apl")
@@ -33,8 +35,9 @@ def score(
     predictions: {"image_id", "category_id", "score", "bbox" [x, y, w, h] 0-based, "segmentation" compressed RLE,
         "keypoints" [x, y, v, ...]}, what the metrics need of it. None at all score 0.
     scorer: "coco" (pycocotools; keypoints over the categories that have them) or "voc2007", "voc2012": the mean over
-        IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's rounding; boxes only.
-    metrics: of "box", "mask", "keypoint".
+        IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's rounding; boxes only; or "cityscapes"
+        (cityscapesScripts): instance AP of masks, and miou of "semantic", whose predictions are a mask for each class.
+    metrics: of "box", "mask", "keypoint", "semantic".
     NaN where undefined: no such objects. Categories without objects are left out of means; in that one case
     Detectron2's VOC evaluator differs: it counts them as 0 (2007) or gives NaN for everything (2012).
     `where` opens the messages. Raises InputError for predictions that do not fit the data set.
@@ -42,8 +45,10 @@ def score(
     if scorer not in SCORERS or not set(metrics) <= set(SCORERS[scorer]):
         raise ValueError(f"no scorer {scorer!r} for metrics {metrics!r}")
     _check(dataset, predictions, metrics, where)
-    if scorer != "coco":
+    if scorer.startswith("voc"):
         return _voc(dataset, predictions, scorer)
+    if scorer == "cityscapes":
+        return (cityscapes_ap.mean_iou if "semantic" in metrics else cityscapes_ap.instance_ap)(dataset, predictions)
     result = {}
     for metric in metrics:
         result |= _coco(dataset, predictions, metric)
@@ -90,7 +95,7 @@ def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]
         return f"score {entry.get('score')} is not a number from 0 to 1"
     if ("box" in metrics or "bbox" in entry) and not (numbers(entry.get("bbox"), 4) and min(entry["bbox"][2:]) >= 0):
         return "bbox must be four finite numbers [x, y, width, height], no negative width or height"
-    if "mask" in metrics:
+    if "mask" in metrics or "semantic" in metrics:
         mask, size = entry.get("segmentation"), [image["height"], image["width"]]
         if not isinstance(mask, dict) or mask.get("size") != size or not isinstance(mask.get("counts"), str | bytes):
             return f"segmentation must be compressed RLE of size {size}"
