@@ -1,7 +1,7 @@
 """One transfer from start to metrics: data and weights are read and checked, the engine runs, the predictions are scored."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from . import InputError, datasets, engines, scoring, weights
@@ -17,6 +17,7 @@ def finetune(
     seed: int = 0,
     device: str = "auto",
     report: engines.Report | None = None,
+    launch: engines.Launch = engines.Launch(),
 ) -> dict:
     """Run one protocol and return everything a result record says about it.
 
@@ -26,12 +27,15 @@ def finetune(
     """
     report = report or (lambda *_, **__: None)
     engine = engines.resolve(engine)
+    refuse(protocol, engine, launch)
     train, test = load_data(protocol, data)
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
-    job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device))
+    job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device), launch)
     outcome = engines.get(engine).run(job, report)
+    if launch.machine_rank:
+        return {}  # the first machine has the result
     report("score", 0, 1)
     metrics = scoring.score_file(test, outcome.predictions, protocol.scorer, protocol.metrics)
     report("score", 1, 1)
@@ -50,14 +54,23 @@ def finetune(
     }
 
 
+def refuse(protocol: Protocol, engine: str, launch: engines.Launch) -> None:
+    """InputError for what only the engine `detectron2` can do."""
+    if engine == "torchvision" and protocol.architecture == "fcn-16s":
+        raise InputError(f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here")
+    if engine != "detectron2" and launch != engines.Launch():
+        changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.Launch(), key)]
+        raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}")
+
+
 def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Training and test set, checked to hold what the protocol needs (masks, keypoints)."""
     layout, root = data["layout"], Path(data["root"])
     if not (data.get("train") and data.get("test")):
         data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {k: v for k, v in data.items() if v}
-    keypoints = "keypoint" in protocol.metrics
-    train = datasets.load(layout, root, data["train"], keypoints=keypoints)
-    test = datasets.load(layout, root, data["test"], categories=train.categories, keypoints=keypoints)
+    keypoints, semantic = "keypoint" in protocol.metrics, "semantic" in protocol.metrics
+    train = datasets.load(layout, root, data["train"], keypoints=keypoints, semantic=semantic)
+    test = datasets.load(layout, root, data["test"], train.categories, keypoints, semantic)
     if keypoints:
         train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
     if "mask" in protocol.metrics:

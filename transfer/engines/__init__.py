@@ -21,6 +21,22 @@ class TrainingError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Launch:
+    """How the engine `detectron2` is started, in the words of Detectron2's own command."""
+
+    num_gpus: int = 1  # processes on each machine, each with a GPU of its own where there are GPUs
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+    amp: bool = False  # automatic mixed precision
+    eval_period: int = 0  # iterations; 0: only at the end
+
+    @property
+    def processes(self) -> int:
+        return self.num_gpus * self.num_machines
+
+
+@dataclass(frozen=True)
 class Job:
     """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the end."""
 
@@ -31,6 +47,7 @@ class Job:
     seed: int
     out: Path
     device: str = "cpu"
+    launch: Launch = Launch()
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from detectron2.data import DatasetFromList, DatasetMapper, MetadataCatalog, build_detection_test_loader
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts, DatasetCatalog
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetFromList,
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data import transforms as T
 from detectron2.data.samplers import TrainingSampler
 from detectron2.structures import BoxMode
@@ -56,8 +63,9 @@ def mask_format(dataset: Dataset) -> str:
 def register(dataset: Dataset, semantic: bool) -> str:
     """Enter a data set into Detectron2's catalogs, under a name that stands for its content; returns the name."""
     name = f"{dataset.name}_{dataset.fingerprint[:8]}" + ("_pixels" if semantic else "")
-    if name not in DatasetCatalog:
-        DatasetCatalog.register(name, lambda: records(dataset, semantic))
+    if name in DatasetCatalog:  # the same content, perhaps in another place
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: records(dataset, semantic))
     meta = MetadataCatalog.get(name)
     meta.set(thing_classes=[category["name"] for category in dataset.categories])
     points = next((c for c in dataset.categories if c.get("keypoints")), None)

@@ -3,6 +3,8 @@
 Also the strict loading of a backbone file into any of its models.
 """
 
+from itertools import pairwise
+
 import torch
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY, build_model
@@ -62,7 +64,7 @@ class FCN16sHead(nn.Module):
                 before, after, 3, padding=head.DILATION, dilation=head.DILATION, bias=False,
                 norm=get_norm(head.NORM, after), activation=F.relu,
             )
-            for before, after in zip(widths, widths[1:])
+            for before, after in pairwise(widths)
         ]  # fmt: skip
         self.convs, self.predictor = nn.Sequential(*convs), Conv2d(head.CONVS_DIM, head.NUM_CLASSES, 1)
         for layer in (*convs, self.predictor):

@@ -1,0 +1,99 @@
+"""Starting a job's processes with Detectron2's launcher, and turning whatever ends them into one clear line."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from detectron2.engine import launch
+from torch import multiprocessing
+
+from .. import InputError
+from ..protocols import Protocol
+from . import Job, Launch, Report, TrainingError
+
+LESS_MEMORY = "lower --batch (rate and schedule follow), spread over more --num-gpus, or use --amp"
+
+
+def check(protocol: Protocol, start: Launch, device: str) -> None:
+    """InputError for a start that cannot work."""
+    images, processes = protocol.schedule.images, start.processes
+    if min(start.num_gpus, start.num_machines) < 1 or not 0 <= start.machine_rank < start.num_machines:
+        raise InputError("--num-gpus and --num-machines must be at least 1, --machine-rank from 0 to below --num-machines")
+    if images % processes:
+        raise InputError(f"{images} images an iteration cannot be split over {processes} processes; choose another --batch")
+    if start.num_machines > 1 and start.dist_url == "auto":
+        raise InputError("several machines need --dist-url tcp://FIRST_MACHINE:PORT, the same on each")
+    if device == "cuda" and start.num_gpus > torch.cuda.device_count():
+        raise InputError(f"--num-gpus {start.num_gpus}, but there are {torch.cuda.device_count()} GPUs here")
+    if device == "cpu" and start.amp:
+        raise InputError("--amp needs a GPU: Detectron2 trains in mixed precision on GPUs only")
+
+
+def start(work: Callable[[Job, Report], None], job: Job, report: Report) -> None:
+    """Run `work(job, report)` in all processes of this machine. Raises InputError or TrainingError if one of them fails."""
+    options, failure = job.launch, job.out / "failure.json"
+    failure.unlink(missing_ok=True)
+    if options.processes == 1:
+        return work(job, report)
+    machines = (options.num_gpus, options.num_machines, options.machine_rank, options.dist_url)
+    try:
+        with hidden_gpus(job.device == "cpu"):
+            launch(process, *machines, args=(work, job, report, failure))
+    except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
+        raise cause(failure, error) from None
+
+
+def process(work: Callable[[Job, Report], None], job: Job, report: Report, failure: Path) -> None:
+    """One of several processes. What went wrong is left in a file: the launcher passes on a traceback only."""
+    if job.device == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // job.launch.num_gpus))
+    try:
+        work(job, report)
+    except (InputError, TrainingError) as error:
+        failure.write_text(json.dumps({"input": isinstance(error, InputError), "text": str(error)}))
+        raise
+
+
+def cause(failure: Path, error: Exception) -> Exception:
+    """Why a process ended, as the error to raise here."""
+    try:
+        told = json.loads(failure.read_text())
+        failure.unlink()
+        return (InputError if told["input"] else TrainingError)(told["text"])
+    except (OSError, ValueError):
+        text = str(error).strip().splitlines()[-1]
+        return TrainingError(f"process {error.error_index} of the training ended: {text}")
+
+
+@contextmanager
+def hidden_gpus(hide: bool):
+    """Processes started inside see no GPU, which Detectron2's launcher would otherwise give them."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hide:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    yield
+    if hide:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        os.environ |= {} if before is None else {"CUDA_VISIBLE_DEVICES": before}
+
+
+def explained(error: Exception, where: str) -> Exception | None:
+    """What ended the training `where` (e.g. "at iteration 7"), as one line that says what to do; None if unknown."""
+    text = str(error)
+    if isinstance(error, InputError):  # from a loading process it comes with that one's traceback
+        return InputError(text.strip().splitlines()[-1].removeprefix("transfer.InputError: "))
+    if isinstance(error, FloatingPointError):
+        losses = re.findall(r"'(\w+)': (?:np\.float64\()?(-?(?:nan|inf))", text)
+        bad = ", ".join(f"{name} = {value}" for name, value in losses) or text.splitlines()[0]
+        return TrainingError(f"loss not finite {where}: {bad}; lower schedule.lr")
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return TrainingError(f"out of GPU memory {where}: {LESS_MEMORY} ({text.splitlines()[0]})")
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return TrainingError(f"out of memory {where}: {LESS_MEMORY}")
+    if "DataLoader worker" in text:
+        return TrainingError(f"a process that loads pictures died {where}: {text.splitlines()[0]}")
+    return None

@@ -1,0 +1,104 @@
+"""The engine `detectron2`: the papers' protocols on Detectron2's own trainer, loader, checkpointer and launcher."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from ..protocols import PROTOCOLS
+from . import Job, Outcome, Report, detectron2_config, detectron2_data, detectron2_launch, detectron2_memory
+from .detectron2_predict import predict, try_out
+from .detectron2_train import Trainer
+
+KEEP_FROM = 5000  # iterations from which the trained detector (model_final.pth) stays in the job's folder
+
+
+def run(job: Job, report: Report) -> Outcome:
+    """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError, InputError.
+
+    With several processes `report` is called in the first of them and must be picklable. Machines other than the first
+    only help: the predictions are written by that one, into the folder that all of them see.
+    """
+    detectron2_launch.check(job.protocol, job.launch, job.device)
+    detectron2_launch.start(work, job, report)
+    facts = {} if job.launch.machine_rank else json.loads((folder(job) / "facts.json").read_text())
+    return Outcome(job.out / "predictions.json", deviations(job), facts)
+
+
+def folder(job: Job) -> Path:
+    """Where Detectron2 keeps config.yaml, metrics.json, curves and checkpoints of a job."""
+    return job.out / "detectron2"
+
+
+def config(job: Job):
+    """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
+    semantic = "semantic" in job.protocol.metrics
+    points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
+    cores = (os.cpu_count() or 1) // job.launch.num_gpus
+    run = detectron2_config.Circumstances(
+        classes=len(job.train.categories), keypoints=points, mask_format=detectron2_data.mask_format(job.train),
+        datasets=tuple((detectron2_data.register(dataset, semantic),) for dataset in (job.train, job.test)),
+        processes=job.launch.processes, device=job.device, workers=0 if job.device == "cpu" else max(1, min(4, cores)),
+        out=str(folder(job)), seed=job.seed, amp=job.launch.amp, eval_period=job.launch.eval_period,
+    )  # fmt: skip
+    return detectron2_config.resolve(job.protocol, job.backbone, run)
+
+
+def deviations(job: Job) -> tuple[str, ...]:
+    """Where this run departs from the protocol by how it was started, and by Detectron2's nature."""
+    schedule, d, processes = job.protocol.schedule, job.protocol.detector, job.launch.processes
+    published = PROTOCOLS.get(job.protocol.name, job.protocol).schedule
+    share, texts = published.images // published.devices, []
+    if processes == 1 and schedule.images < share:
+        texts.append(f"BN over {schedule.images} images (published: {d.norm}, {share} images a device)")
+    if processes > 1 and job.device == "cpu" and d.norm != "naiveSyncBN":
+        texts.append(f"naiveSyncBN over {processes} processes ({d.norm} runs on GPUs only)")
+    if job.launch.amp:
+        texts.append("automatic mixed precision (float16)")
+    if job.protocol.architecture == "mask-rcnn-c4" and d.mask_size != d.roi_size:
+        texts.append(f"masks pooled with the boxes, at {d.roi_size} x {d.roi_size} (row: {d.mask_size} x {d.mask_size})")
+    return tuple(texts)
+
+
+def work(job: Job, report: Report) -> None:
+    """Train and predict in this process; the first one writes facts.json and predictions.json."""
+    cfg, out, trainer = config(job), folder(job), None
+    for name in ("detectron2", "fvcore"):
+        setup_logger(distributed_rank=comm.get_rank(), name=name, color=False)
+    if comm.is_main_process():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.yaml").write_text(cfg.dump())
+    comm.synchronize()
+    seed_all_rng((job.seed & 0xFFFFFFFF) + comm.get_rank())
+    began = time.monotonic()
+    try:
+        detectron2_memory.check(cfg, cfg.SOLVER.IMS_PER_BATCH // job.launch.processes)
+        trainer = Trainer(cfg, job, report)
+        trainer.resume_or_load()
+        if comm.is_main_process():
+            try_out(trainer.checkpointer.model, cfg, job.protocol, job.test)
+        trainer.train()
+        seconds = time.monotonic() - began
+        found = predict(trainer.model, cfg, job.test, report)
+    except Exception as error:
+        told = detectron2_launch.explained(error, f"at iteration {trainer.iter}" if trainer else "at the start")
+        if told is None:
+            raise
+        raise told from error
+    if found is not None:
+        facts = {"precision": "float16" if job.launch.amp else "float32", "processes": job.launch.processes}
+        _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
+        _write(job.out / "predictions.json", found)
+        if cfg.SOLVER.MAX_ITER < KEEP_FROM:
+            for file in (*out.glob("model_*.pth"), out / "last_checkpoint"):
+                file.unlink(missing_ok=True)
+
+
+def _write(path: Path, value) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(value))
+    os.replace(temporary, path)
