@@ -36,6 +36,7 @@ SEED = option("--seed", "default 0", type=int, default=0)
 DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
 FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
                 choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip
+PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
 ENGINES = "auto, detectron2, torchvision or replay"
 
@@ -130,13 +131,22 @@ COMMANDS = (
             FORMAT,
             option("--baseline", "differences to this row (may be repeated); default: supervised and random",
                    metavar="NAME", action="append"),
-            option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true"),
+            PAIRED,
             option("--metrics", "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
                    metavar="A,B"),
             option("--against", "measured beside published numbers: detco-arxiv-v1, moco-detection-readme, densecl-readme",
                    metavar="SOURCE"),
             option("--paper", "print table 3 to 13 of the DetCo paper, as published", metavar="N", type=int),
             STRICT,
+        ),
+    ),
+    Command(
+        "compare", "two or more starting points: wins, ties and losses, by protocol, size and class of object",
+        "detco compare detco-small moco-v2-small random demo",
+        (
+            option("names", "starting points; differences are to the last", metavar="NAME", nargs="+"),
+            folder("dir", "a folder of runs"),
+            FORMAT, PAIRED, STRICT,
         ),
     ),
 )  # fmt: skip

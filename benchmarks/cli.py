@@ -106,7 +106,9 @@ def _work(jobs, args, name: str) -> int:
 def status(args) -> int:
     from . import show
 
-    return show.status(_existing(args.dir), args.json)
+    if not args.dir.is_dir():
+        raise InputError(f"no folder {args.dir}")
+    return show.status(args.dir, args.json)
 
 
 def table(args) -> int:
@@ -115,10 +117,10 @@ def table(args) -> int:
     return outcomes.table(args)
 
 
-def _existing(directory: Path) -> Path:
-    if not directory.is_dir():
-        raise InputError(f"no folder {directory}")
-    return directory
+def compare(args) -> int:
+    from . import outcomes
+
+    return outcomes.compare(args)
 
 
 def weights_show(args) -> int:
@@ -162,7 +164,7 @@ def data_check(args) -> int:
 CALLS = {
     "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check, "transfer": transfer,
-    "run": run, "status": status, "table": table,
+    "run": run, "status": status, "table": table, "compare": compare,
 }  # fmt: skip
 
 if __name__ == "__main__":

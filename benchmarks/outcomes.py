@@ -11,6 +11,8 @@ from . import InputError, settings
 from .jobs import Job
 from .show import near
 
+CLASSES = 20  # shown on a terminal; other formats have all
+
 
 def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
     """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say where things are."""
@@ -52,30 +54,56 @@ def table(args) -> int:
         raise InputError("name a folder of runs, or a table of the paper with --paper N" + (", not both" if args.dir else ""))
     if args.paper is not None:
         return _paper(args.paper, args.format)
-    records, problems = read(_existing(args.dir))
-    if problems and not any(record["kind"] == "transfer" for record in records):
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"no result can be used: {problems[0]}{more}")
+    records, problems = _results(args.dir)
     if args.against:
         _against(records, args.against, args.format)
         return left_out(problems, args.strict)
     from results import tables
 
     runs = tables.frame(records + store.unfinished(args.dir))
-    if args.baseline and len(runs):
-        each = tables.labelled(runs)
-        for name in args.baseline:
-            settings.find(dict.fromkeys([*each["starting_point"], *each["row"]]), name, "starting point")
+    _check_names(runs, args.baseline or ())
     chosen = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
     pairing = "paired" if args.paired else "welch"
     print(_text(tables.ap_table(runs, tuple(args.baseline or ("supervised", "random")), chosen, pairing), args.format))
     return left_out(problems, args.strict)
 
 
-def _existing(directory: Path) -> Path:
+def compare(args) -> int:
+    """Two or more starting points across all protocols, object sizes and classes."""
+    from results import compare, grids, tables
+
+    records, problems = _results(args.dir)
+    runs = tables.frame(records)
+    _check_names(runs, args.names)
+    table = compare.select(runs, args.names, "paired" if args.paired else "welch")
+    if args.format == "csv":
+        print(grids.to_csv(table))
+    else:
+        most = CLASSES if args.format == "terminal" else None
+        made = [*compare.summary(table), compare.by_protocol(table), compare.by_size(table), compare.by_class(table, most)]
+        print("\n\n".join(_rendered(grid, args.format) for grid in made if grid))
+    return left_out(problems, args.strict)
+
+
+def _results(directory: Path) -> tuple[list[dict], list[str]]:
+    """`read`; InputError where there is no folder, or nothing in it can be used."""
     if not directory.is_dir():
         raise InputError(f"no folder {directory}")
-    return directory
+    records, problems = read(directory)
+    if problems and not any(record["kind"] == "transfer" for record in records):
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"no result can be used: {problems[0]}{more}")
+    return records, problems
+
+
+def _check_names(runs, names: Sequence[str]) -> None:
+    """Raises InputError for a name that is no starting point, with the nearest that is."""
+    from results import tables
+
+    if names and len(runs):
+        each = tables.labelled(runs)
+        for name in names:
+            settings.find(dict.fromkeys([*each["starting_point"], *each["row"]]), name, "starting point")
 
 
 def _paper(number: int, form: str) -> int:

@@ -42,6 +42,7 @@ def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFr
     each = tables.labelled(runs)
     measured = tables.values(runs[runs["metric"].isin(numbers["metric"].unique())], each)
     measured = measured[measured["protocol"].isin(numbers["protocol"].unique())]
+    measured = measured.sort_values(["group_order", "row_order"], kind="stable")
     of_run = {record.get("id"): record for record in records}
     twins = {key: found for key, found in numbers.groupby(["protocol", "method", "metric"])}
     rows = []
@@ -66,8 +67,7 @@ def method_of(record: dict) -> tuple[str, int | None]:
     """
     weights = record.get("weights") or {}
     method = "random" if record["spec"].get("weights") == "random" else str(weights.get("method", ""))
-    recipe = re.match(r"recipe (\S+)", str(weights.get("source", "")))
-    for text in ([recipe[1]] if recipe else []) + [str(record.get("starting_point", ""))]:
+    for text in (_recipe(weights), str(record.get("starting_point", ""))):
         named = [name for name in published.METHODS if re.match(rf"{re.escape(name)}(-|$)", text)]
         longest = max(named, key=len, default="")
         if longest and (not method or longest.startswith(method)):
@@ -75,6 +75,12 @@ def method_of(record: dict) -> tuple[str, int | None]:
             break
     said = str(weights.get("epochs") or "")
     return method, int(said) if said.isdigit() else None
+
+
+def _recipe(weights: Mapping) -> str:
+    """The recipe that made a backbone file here; "" for one from elsewhere."""
+    found = re.match(r"recipe (\S+)", str(weights.get("source", "")))
+    return found[1] if found else ""
 
 
 def _verdict(mean: float, std: float, n: int, twin: pd.Series | None, reasons: Sequence[str]) -> list:
@@ -126,9 +132,11 @@ def _obstacles(records: Sequence[dict], protocol: str, version: int) -> list[str
 
 
 def _pretraining(weights: Mapping, protocol: str) -> list[str]:
-    """Other backbone, other pictures. Weights that do not say how many pictures they saw are believed."""
-    arch = "resnet101" if "r101" in protocol else ARCH
+    """Other backbone, recipe, pictures. Weights that do not say how many pictures they saw are believed."""
+    arch, recipe = "resnet101" if "r101" in protocol else ARCH, _recipe(weights)
     reasons = [f"other backbone: {weights['arch']}"] if weights.get("arch", arch) != arch else []
+    if recipe and not re.fullmatch(rf"({'|'.join(published.METHODS)})-\d+ep", recipe):
+        reasons.append(f"other recipe: {recipe}")
     try:
         pictures = int(weights["images_seen"]) / int(weights["epochs"])
     except (KeyError, ValueError, TypeError, ZeroDivisionError):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from . import published, stats
 from .against import spread_of
-from .grids import metric_name, signed
+from .grids import metric_name, signed, value_text
 from .render import Cell, Grid, Group, Section
 
 
@@ -39,7 +39,7 @@ CLAIMS = (
     Claim(DETCO, SUPERVISED, (("coco-keypoint-rcnn-180k", "keypoint_ap", "Keypoint R-CNN"),), "table 5"),
     Claim(DETCO, SUPERVISED, (("cityscapes-instance", "mask_ap", "Cityscapes"),), "table 7"),
     Claim(DETCO, SUPERVISED, (("cityscapes-semantic", "miou", "Cityscapes"),), "table 7"),
-    Claim(DETCO_AA, SUPERVISED, SHARES, "with that share of COCO, tables 10 and 11"),
+    Claim(DETCO_AA, SUPERVISED, SHARES, "of COCO, tables 10 and 11"),
     Claim(DETCO, MOCO, (("imagenet-linear", "top1", "ImageNet"),), "table 8"),
 )
 RULE = (
@@ -47,19 +47,23 @@ RULE = (
     "the claimed gain by more than that interval and both published spreads together; else it is undecided. A claim holds "
     "if all its parts do and fails if one does"
 )
+NOTHING = "not measured"
 TONES = {"holds": "best", "fails": "down", "undecided": "noise"}
 
 
 def judge(cells: pd.DataFrame) -> pd.DataFrame:
-    """The paper's claims judged on `compare`'s comparable cells: claim, verdict (holds, fails, undecided), measured (a text)."""
+    """The paper's claims judged on `against.compare`'s comparable cells, one row a part of a claim.
+
+    Columns: claim (text), verdict (of the whole: holds, fails, undecided), part (name), claimed (published gain or value),
+    measured (text), part_verdict.
+    """
     rows = []
     for claim in CLAIMS:
-        parts = [_part(claim, cell, cells) for cell in claim.cells]
-        verdicts = [verdict for verdict, _ in parts]
+        parts = [(name, gain(claim, *cell), *_part(claim, *cell, cells)) for *cell, name in claim.cells]
+        verdicts = [verdict for *_, verdict in parts]
         verdict = "fails" if "fails" in verdicts else "holds" if set(verdicts) == {"holds"} else "undecided"
-        texts = [text for _, text in parts]
-        rows.append([_text(claim), verdict, " / ".join(texts) if len(set(texts)) > 1 else texts[0]])
-    return pd.DataFrame(rows, columns=["claim", "verdict", "measured"])
+        rows += [[_text(claim), verdict, *part] for part in parts]
+    return pd.DataFrame(rows, columns=["claim", "verdict", "part", "claimed", "measured", "part_verdict"])
 
 
 def gain(claim: Claim, protocol: str, metric: str) -> float:
@@ -87,32 +91,39 @@ def _name(who: tuple[str, int | None]) -> str:
     return name if who[1] in (None, 90, 200) else f"{name} at {who[1]} epochs"
 
 
-def _part(claim: Claim, cell: tuple[str, str, str], cells: pd.DataFrame) -> tuple[str, str]:
-    """Verdict and measured text of one cell of a claim."""
-    protocol, metric, _ = cell
+def _part(claim: Claim, protocol: str, metric: str, cells: pd.DataFrame) -> tuple[str, str]:
+    """What was measured, as text, and the verdict."""
     sides = []
     for who in filter(None, (claim.winner, claim.loser)):
         found = cells[(cells["protocol"] == protocol) & (cells["metric"] == metric) & (cells["method"] == who[0])]
         found = found[found["epochs"].isna() if who[1] is None else found["epochs"] == who[1]]
         usable = found[found["verdict"] != "not comparable"]
         if len(usable) != 1:
-            why = f"{len(usable)} rows of" if len(usable) else "not comparable:" if len(found) else "no"
-            return "undecided", f"{why} {_name(who)}"
+            why = f"{len(usable)} rows are {_name(who)}" if len(usable) else f"{_name(who)} not comparable"
+            return why if len(found) else NOTHING, "undecided"
         sides.append(usable.iloc[0])
     if claim.loser is None:
         side = sides[0]
-        return "fails" if side["verdict"] == "below" else "holds", f"{side['mean']:.1f}"
+        return value_text(side["mean"], side["std"], side["n"]), "fails" if side["verdict"] == "below" else "holds"
     difference, half = stats.welch(*(side[key] for side in sides for key in ("mean", "std", "n")))
     if np.isnan(half):
-        return "undecided", f"{signed(difference)} from a single run"
-    text, slack = f"{signed(difference)} ± {half:.1f}", np.hypot(half, np.sqrt(2) * spread_of(protocol))
-    if difference + slack < gain(claim, protocol, metric):
-        return "fails", text
-    return ("holds" if difference > half else "undecided"), text
+        return f"{signed(difference)} (single run)", "undecided"
+    slack = np.hypot(half, np.sqrt(2) * spread_of(protocol))
+    fails = difference + slack < gain(claim, protocol, metric)
+    return f"{signed(difference)} ± {half:.1f}", "fails" if fails else "holds" if difference > half else "undecided"
 
 
 def grid(cells: pd.DataFrame) -> Grid:
-    """The claims with their verdicts, as a table of texts."""
-    lines = [(row.claim, [Cell(row.verdict, TONES[row.verdict]), Cell(row.measured)]) for row in judge(cells).itertuples()]
-    columns = [Group("", "", ("verdict", "measured"), "l")]
-    return Grid(columns, [Section("", lines)], [RULE], "What the paper claims, on these measurements")
+    """The claims with their verdicts; those of which nothing was measured are only named."""
+    sections, missing = [], []
+    for (claim, verdict), parts in judge(cells).groupby(["claim", "verdict"], sort=False):
+        if (parts["measured"] == NOTHING).all():
+            missing.append(f"{NOTHING}: {claim}")
+            continue
+        rows = [
+            (part.part, [Cell(f"{part.claimed:.1f}"), Cell(part.measured), Cell(part.part_verdict, TONES[part.part_verdict])])
+            for part in parts.itertuples()
+        ]
+        sections.append(Section(f"{verdict}: {claim}", rows))
+    groups = [Group("", "", ("claimed", "measured")), Group("", "", ("verdict",), "l")]
+    return Grid(groups, sections, [RULE, *missing], "What the paper claims, on these measurements")

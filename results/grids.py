@@ -101,7 +101,7 @@ def _explained(table: pd.DataFrame) -> list[str]:
     """What the signs mean, what the intervals are worth, the footnotes."""
     notes = ["± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"]
     if table.attrs["baselines"]:
-        compared = np.concatenate([_column(table, f"n {name}") for name in table.attrs["baselines"]])
+        compared = np.concatenate([column(table, f"n {name}") for name in table.attrs["baselines"]])
         notes += interval_notes(table.attrs["pairing"], compared)
     return notes + [f"[{letter}] {text}" for letter, text in table.attrs["notes"].items()]
 
@@ -118,5 +118,6 @@ def interval_notes(pairing: str, counts: np.ndarray) -> list[str]:
     return notes
 
 
-def _column(table: pd.DataFrame, statistic: str) -> np.ndarray:
+def column(table: pd.DataFrame, statistic: str) -> np.ndarray:
+    """All values of one statistic."""
     return table.xs(statistic, level="statistic", axis=1).to_numpy().ravel()

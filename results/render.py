@@ -90,7 +90,7 @@ def _terminal(grid: Grid, width: int, colour: bool) -> str:
         texts, marks = ([len(cells[n].text) for _, cells in rows], [len(_mark(cells[n])) for _, cells in rows])
         columns.append(_Column(name, align, max([len(name), *texts]), max([0, *marks])))
     lines = [_paint(grid.title, "best", colour), ""] if grid.title else []
-    for block in _blocks(grid.groups, columns, width - head):
+    for block in _blocks(grid.groups, columns, width - head) if rows else ():
         lines += [*_heading(grid, block, columns, head, colour)]
         rule = _paint("─" * (head + sum(size for *_, size in block) - 2), "dim", colour)
         for section in grid.sections:

@@ -115,7 +115,7 @@ def _other_protocol(record: dict, row: dict | None, protocols: Mapping[tuple[str
         fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     else:
         fits = protocols.get(claimed, hashed)
-    return None if hashed == fits else f"claims protocol hash {hashed}, but that of {claimed[0]} v{claimed[1]} as it ran is {fits}"
+    return None if hashed == fits else f"claims protocol hash {hashed}; that of {claimed[0]} v{claimed[1]} is {fits}"
 
 
 def unfinished(directory: Path) -> list[dict]:
