@@ -176,8 +176,8 @@ _ROWS = (
     _DETCO_AA,
     _SUPERVISED,
     *ABLATIONS,
-    _small(_DETCO, "detco-small", epochs=2),
-    _small(_MOCO_V2, "moco-v2-small"),
+    _small(_DETCO, "detco-small", epochs=4),
+    _small(_MOCO_V2, "moco-v2-small", epochs=6),
     _small(_SUPERVISED, "supervised-small", epochs=8, batch=32, groups=1, lr=8e-3, weight_decay=0.05, schedule="cosine",
            milestones=(), view_size=64, crop_scale=(0.8, 1.0)),
 )
