@@ -1,13 +1,11 @@
 """One job in one process: `python -m benchmarks.worker SPEC.json` does what it says and leaves a record beside it."""
 
-import importlib.metadata
+import json
 import logging
 import math
 import os
-import platform
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,9 +20,10 @@ import transfer
 from results import store
 
 from . import InputError, settings
+from .provenance import code_version, hardware, versions
 
 Report = Callable[..., None]
-LIBRARIES = ("torch", "torchvision", "numpy", "pycocotools", "pandas", "pillow", "fvcore", "detectron2")
+CURVE_POINTS = 1000
 INPUT_ERRORS = (InputError, pretrain.InputError, transfer.InputError, results.InputError)  # the user's to mend
 
 
@@ -52,16 +51,20 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     protocol = settings.build(protocols.Protocol, spec["protocol_row"], "protocol")
     weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
     data = {key: spec["data"][key] for key in ("layout", "root", "train", "test")}
-    return finetune.finetune(
-        protocol,
-        weights,
-        data,
-        engine=spec["engine"],
-        seed=spec["seed"],
-        out=folder,
-        device=spec["device"],
-        report=report,
-    )
+    curves = Curves(folder / "tb", report)
+    try:
+        return finetune.finetune(
+            protocol,
+            weights,
+            data,
+            engine=spec["engine"],
+            seed=spec["seed"],
+            out=folder,
+            device=spec["device"],
+            report=curves,
+        )
+    finally:
+        curves.close()
 
 
 KINDS = {"scenes": run_scenes, "pretrain": run_pretrain, "transfer": run_transfer}
@@ -89,6 +92,32 @@ class Progress:
             store.write_json(self.path, self.state | state)
         except OSError as error:  # a full disk: the work itself will say so where it matters
             print(f"progress not written: {error}", file=sys.stderr)
+
+
+class Curves:
+    """A `report` that also writes figures (loss, lr, ...) for TensorBoard, CURVE_POINTS of a stage at most.
+
+    A run that goes on after an interruption takes back what it had written beyond that point.
+    """
+
+    def __init__(self, folder: Path, report: Report):
+        self.folder, self.report, self.writer = folder, report, None
+
+    def __call__(self, stage: str, done: int, total: int, **figures: float | str) -> None:
+        self.report(stage, done, total, **figures)
+        numbers = {key: value for key, value in figures.items() if not isinstance(value, str)}
+        if not numbers or (done % math.ceil(total / CURVE_POINTS) and done != total):
+            return
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second
+
+            self.writer = SummaryWriter(str(self.folder), purge_step=done)
+        for key, value in numbers.items():
+            self.writer.add_scalar(key, value, done)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 def _plain(figures: dict) -> dict:
@@ -158,57 +187,6 @@ def _one_line(problem: BaseException) -> str:
     return text if isinstance(problem, INPUT_ERRORS) else f"{type(problem).__name__}: {text}"
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of what a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def hardware() -> dict[str, str | int]:
-    """Host, processor, cores, threads and the GPU, where torch is in use and sees one."""
-    facts = {"host": socket.gethostname(), "processor": _processor(), "cores": os.cpu_count() or 1}
-    facts["threads"] = int(os.environ.get("OMP_NUM_THREADS", facts["cores"]))
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        facts["gpu"], facts["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
-    return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def code_version() -> str:
-    """The commit of this checkout (`-changed` with uncommitted edits), or the installed version."""
-    root = Path(__file__).resolve().parents[1]
-    if (root / ".git").exists():
-        try:
-            git = ["git", "-C", str(root)]
-            commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-            changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
-            return commit + ("-changed" if changes.strip() else "")
-        except (OSError, subprocess.CalledProcessError):
-            pass
-    return own_version()
-
-
-def own_version() -> str:
-    """Version of this package, where it is installed."""
-    try:
-        return importlib.metadata.version("detco")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def die_with(parent: int) -> None:
     """End this process and its children within a second of the runner's end, however that came."""
 
@@ -220,21 +198,88 @@ def die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def serve() -> int:
+    """Do jobs as a runner asks for them, in this one process: importing torch takes longer than a small job.
+
+    Each line on standard input, {"folder", "id", "began"} as JSON, is answered by a line on standard output: that of `do`.
+    Ends with its input, or after a failed job: what an error leaves behind must not reach the next one.
+    """
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    for line in sys.stdin:
+        order = json.loads(line)
+        answer = do(Path(order["folder"]), order["id"], order["began"], log=True)
+        print(json.dumps(answer), file=answers)
+        if answer not in ("done", "taken"):
+            break
+    return 0
+
+
+def do(folder: Path, identity: str, began: float, log: bool = False) -> str:
+    """Do the job planned in a folder and leave its record; one that is done, or failed since `began`, is not done again.
+
+    Returns "done", "failed" (the record says why), "taken" (another process is at work there), or why there is no record.
+    log: what is printed goes to the folder's log.txt.
+    """
+    try:
+        lock = store.take(folder)
+        if lock is None:
+            return "taken"
+        try:
+            record = store.outcome(folder, identity, began) or _do(folder, identity, log)
+        finally:
+            store.release(lock)
+    except OSError as error:  # no space, no rights
+        return f"cannot work in {folder}: {error.strerror or error}"
+    return record["status"] if record else f"{folder / 'spec.json'} is not the plan of this job"
+
+
+def _do(folder: Path, identity: str, log: bool) -> dict | None:
+    spec = store.read_json(folder / "spec.json")
+    if spec is None or spec.get("id") != identity:
+        return None
+    for name in ("record.json", "progress.json"):
+        (folder / name).unlink(missing_ok=True)
+    if log:
+        _log_to(folder)
+    record = run_job(spec, folder, Progress(folder))
+    store.write_json(folder / "record.json", record)
+    (folder / "progress.json").unlink(missing_ok=True)
+    sys.stdout.flush()
+    return record
+
+
+def _log_to(folder: Path) -> None:
+    """From here on whatever this process prints, C libraries included, goes to the job's log."""
+    with open(folder / "log.txt", "ab") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {command(folder)}\n".encode())
+        log.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+def command(folder: Path) -> str:
+    """What a person types to repeat one job by itself."""
+    return f"python -m benchmarks.worker {folder / 'spec.json'}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the spec file named on the command line; exit status 0 when it is done, 1 when it failed."""
-    path = Path((argv or sys.argv[1:])[0]).absolute()
+    """Without arguments: serve a runner. Else do the job of the spec file named; exit status 0: done, 1: not."""
+    arguments = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if parent := os.environ.get("DETCO_RUNNER"):
         die_with(int(parent))
-    elif store.take(path.parent) is None:  # a runner hands its lock down
-        raise SystemExit(f"another process is at work in {path.parent}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if not arguments:
+        return serve()
+    path = Path(arguments[0]).absolute()
     spec = store.read_json(path)
     if spec is None:
         raise SystemExit(f"{path} is not a job's spec")
-    record = run_job(spec, path.parent, Progress(path.parent))
-    store.write_json(path.parent / "record.json", record)
-    (path.parent / "progress.json").unlink(missing_ok=True)
-    return 0 if record["status"] == "done" else 1
+    answer = do(path.parent, spec["id"], time.time())
+    if answer == "taken":
+        raise SystemExit(f"another process is at work in {path.parent}")
+    if answer != "done":
+        print((store.read_json(path.parent / "record.json") or {}).get("error") or answer, file=sys.stderr)
+    return 0 if answer == "done" else 1
 
 
 if __name__ == "__main__":
