@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from . import InputError, arguments, settings
-from .worker import INPUT_ERRORS, own_version
+from .provenance import own_version
+from .worker import INPUT_ERRORS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,11 +90,11 @@ def run(args) -> int:
 
 def _work(jobs, args, name: str) -> int:
     """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
-    from . import executor, show, view
+    from . import executor, machine, show, view
 
     if getattr(args, "jobs", None) is not None and args.jobs < 1:
         raise InputError(f"--jobs must be at least 1, it is {args.jobs}")
-    slots = executor.local_slots(len(jobs), getattr(args, "jobs", None), args.device)
+    slots = machine.local_slots(len(jobs), getattr(args, "jobs", None), args.device)
     try:
         with view.of_run(name) as look:
             outcome = executor.run(jobs, slots, look)
@@ -121,6 +122,12 @@ def compare(args) -> int:
     from . import outcomes
 
     return outcomes.compare(args)
+
+
+def attention(args) -> int:
+    from . import pictures
+
+    return pictures.attention(args)
 
 
 def weights_show(args) -> int:
@@ -164,7 +171,7 @@ def data_check(args) -> int:
 CALLS = {
     "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check, "transfer": transfer,
-    "run": run, "status": status, "table": table, "compare": compare,
+    "run": run, "status": status, "table": table, "compare": compare, "attention": attention,
 }  # fmt: skip
 
 if __name__ == "__main__":

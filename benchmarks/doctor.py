@@ -10,7 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from .executor import cores
+from .machine import cores
 
 NEEDED = {"torch": (2, 6), "torchvision": (0, 21), "numpy": (1, 26), "pandas": (2, 2), "pycocotools": (2, 0, 8),
           "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7),

@@ -1,9 +1,12 @@
-"""Runs jobs on this machine: a worker process for each job, as many at once as there are slots, folders locked."""
+"""Runs jobs on this machine: a worker process for each slot that does one job after another, folders locked."""
 
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
@@ -29,11 +32,54 @@ class State:
     name: str = "waiting"
     error: str | None = None
     error_kind: str | None = None
-    process: subprocess.Popen | None = None
     slot: int = -1
     started: float | None = None  # by this call
     seconds: float = 0.0  # that a done job took
     warnings: Sequence[str] = ()
+
+
+class Worker:
+    """A process that does one job after another; `state` is the one at work."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]):
+        self.state: State | None = None
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; what it prints before its first job, which has a log of its own
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, cwd=ROOT,
+            env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+    def ask(self, state: State, began: float) -> None:
+        self.state = state
+        order = {"folder": str(state.job.folder), "id": state.job.id, "began": began}
+        with suppress(BrokenPipeError):  # it has died: `answer` will find that
+            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def answer(self, ready: bool) -> str | None:
+        """What `benchmarks.worker.do` returned, or why the process ended without an answer; None while it works."""
+        line = self.process.stdout.readline() if ready else b""
+        if line:
+            return json.loads(line)
+        if ready:  # its end of the pipe is closed
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+        status = self.process.poll()
+        if status is None:
+            return None
+        if status < 0:
+            return f"its process was ended by {_signal_name(-status)}"
+        self.errors.seek(0)
+        last = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return f"its process ended with status {status} and left no record{''.join(f': {text}' for text in last)}"
+
+    def end(self) -> None:
+        """Kill it with its data-loading processes."""
+        _signal_group(self.process, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            with suppress(BrokenPipeError):
+                stream.close()
 
 
 @dataclass
@@ -43,6 +89,7 @@ class Run:
     states: dict[str, State]
     slots: Sequence[dict[str, str]]
     began: float = field(default_factory=time.time)
+    workers: dict[int, Worker] = field(default_factory=dict)  # by slot
 
     def named(self, *names: str) -> list[State]:
         return [state for state in self.states.values() if state.name in names]
@@ -58,52 +105,53 @@ def run(jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Ru
     for state in this.states.values():
         _settle(state, this.began)
         write_spec(state)
-    order = sorted(this.states.values(), key=lambda state: -_chain(this, state))
+    chains = _chains(jobs)
+    order = sorted(this.states.values(), key=lambda state: -chains[state.job.id])
     with _terminate_as_interrupt():
         try:
             while this.named("waiting", "running", "elsewhere"):
-                for state in this.named("running"):
-                    _reap(state, this.began)
                 _block(this)
                 _start_ready(this, order, worker)
                 view(this)
-                time.sleep(POLL)
+                _listen(this)
         finally:
-            _stop(this.named("running"))
+            _stop(this)
             view(this)
     return this
 
 
 def write_spec(state: State) -> None:
     """Leave the plan in the job's folder, so that status and table know of it before it has run."""
-    if state.name != "done":
-        state.job.folder.mkdir(parents=True, exist_ok=True)
-        path = state.job.folder / "spec.json"
-        if store.read_json(path) != state.job.spec:
-            store.write_json(path, state.job.spec)
-
-
-def command(job: Job) -> str:
-    """What a person types to repeat one job by itself."""
-    return f"python -m benchmarks.worker {job.folder / 'spec.json'}"
-
-
-def _settle(state: State, began: float) -> None:
-    """Take over the outcome from a job's record if it is of this very run; failures of earlier calls are retried."""
-    path = state.job.folder / "record.json"
-    record = store.read_json(path)
-    if record is None or record.get("id") != state.job.id or store.problem_of(record):
+    path = state.job.folder / "spec.json"
+    if state.name == "done" or store.read_json(path) == state.job.spec:
         return
-    if record["status"] == "done":
-        state.name, state.seconds = "done", record.get("wall_seconds") or 0.0
-        state.warnings = record.get("warnings", [])
-    elif path.stat().st_mtime >= began:
-        state.name, state.error, state.error_kind = "failed", record.get("error"), record.get("error_kind")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.write_json(path, state.job.spec)
+    except OSError as error:  # no space, no rights: this job's failure, not the end of the others
+        state.name, state.error = "failed", f"cannot work in {path.parent}: {error.strerror or error}"
 
 
-def _chain(this: Run, state: State) -> float:
-    needing = [other for other in this.states.values() if state.job.id in other.job.needs]
-    return state.job.cost + max((_chain(this, other) for other in needing), default=0.0)
+def _settle(state: State, began: float) -> bool:
+    """Take over the outcome from a job's record if there is one."""
+    record = store.outcome(state.job.folder, state.job.id, began)
+    if record is None:
+        return False
+    state.name, state.seconds = record["status"], record.get("wall_seconds") or 0.0
+    state.error, state.error_kind = record.get("error"), record.get("error_kind")
+    state.warnings = record.get("warnings", [])
+    return True
+
+
+def _chains(jobs: Sequence[Job]) -> dict[str, float]:
+    """For each job the cost of the longest chain that begins with it; jobs stand after what they need."""
+    chains: dict[str, float] = {}
+    longest_after: dict[str, float] = {}
+    for job in reversed(jobs):
+        chains[job.id] = job.cost + longest_after.get(job.id, 0.0)
+        for need in job.needs:
+            longest_after[need] = max(longest_after.get(need, 0.0), chains[job.id])
+    return chains
 
 
 def _block(this: Run) -> None:
@@ -115,64 +163,51 @@ def _block(this: Run) -> None:
 
 
 def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> None:
-    free = set(range(len(this.slots))) - {state.slot for state in this.named("running")}
+    free = sorted(set(range(len(this.slots))) - {state.slot for state in this.named("running")}, reverse=True)
     for state in order:
         if not free:
             return
         ready = all(this.states[need].name == "done" for need in state.job.needs if need in this.states)
-        if state.name in ("waiting", "elsewhere") and ready and _start(state, this, this.slots[min(free)], worker):
-            state.slot = min(free)
-            free.discard(state.slot)
+        if state.name not in ("waiting", "elsewhere") or not ready or _settle(state, this.began):
+            continue
+        if store.is_taken(state.job.folder):
+            state.name = "elsewhere"
+            continue
+        slot = free.pop()
+        if slot not in this.workers:
+            this.workers[slot] = Worker(worker, this.slots[slot])
+        state.name, state.slot, state.started = "running", slot, time.time()
+        this.workers[slot].ask(state, this.began)
 
 
-def _start(state: State, this: Run, environment: dict[str, str], worker: Sequence[str]) -> bool:
-    """Start a job unless another runner has it or had it; the lock passes to the worker and lives as long."""
-    folder = state.job.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = store.take(folder)
-    if lock is None:
-        state.name = "elsewhere"
-        return False
-    try:
-        _settle(state, this.began)
-        if state.name in ("done", "failed"):
-            return False
-        (folder / "record.json").unlink(missing_ok=True)
-        (folder / "progress.json").unlink(missing_ok=True)
-        write_spec(state)
-        with open(folder / "log.txt", "ab") as log:
-            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {command(state.job)}\n".encode())
-            log.flush()
-            state.process = subprocess.Popen(
-                [*worker, str(folder / "spec.json")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=(lock,), start_new_session=True, cwd=ROOT,
-                env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
-    except OSError as error:  # no space, no rights: this job's failure, not the end of the others
-        state.name, state.error = "failed", f"cannot be started in {folder}: {error.strerror or error}"
-        return False
-    finally:
-        os.close(lock)
-    state.name, state.started = "running", time.time()
-    return True
+def _listen(this: Run) -> None:
+    """Wait until a worker answers, POLL seconds at most, and take over what has come to its end."""
+    working = {slot: worker for slot, worker in this.workers.items() if worker.state}
+    ready = select.select([worker.process.stdout for worker in working.values()], [], [], POLL)[0]
+    for slot, worker in working.items():
+        answer = worker.answer(worker.process.stdout in ready)
+        if answer is None:
+            continue
+        state, worker.state = worker.state, None
+        _finish(state, answer, this.began)
+        if answer not in ("done", "taken"):
+            this.workers.pop(slot).end()
 
 
-def _reap(state: State, began: float) -> None:
-    """Take over the outcome of a worker that has ended; one that ended without a record gets a failed one."""
-    status = state.process.poll()
-    if status is None:
+def _finish(state: State, answer: str, began: float) -> None:
+    """What became of a job: its record says, else the answer; a job without a record gets a failed one."""
+    state.name, state.slot = "waiting", -1
+    if _settle(state, began):
         return
-    _signal_group(state.process, signal.SIGKILL)  # data-loading processes it may have left; they would hold the lock
-    state.name, state.process = "waiting", None
-    _settle(state, began)
-    if state.name == "waiting":
-        reason = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status} and left no record"
-        state.name, state.error = "failed", f"its process {reason}"
-        record = record_of(state.job.spec, {}, state.error, "work") | {"wall_seconds": time.time() - state.started}
-        try:
-            store.write_json(state.job.folder / "record.json", record)
-        except OSError as error:
-            state.error += f" (and its record cannot be written: {error.strerror or error})"
+    if answer == "taken":
+        state.name, state.started = "elsewhere", None
+        return
+    state.name, state.error = "failed", answer
+    record = record_of(state.job.spec, {}, answer, "work") | {"wall_seconds": time.time() - state.started}
+    try:
+        store.write_json(state.job.folder / "record.json", record)
+    except OSError as error:
+        state.error += f" (and its record cannot be written: {error.strerror or error})"
 
 
 def last_lines(job: Job, count: int) -> list[str]:
@@ -188,17 +223,18 @@ def _signal_name(number: int) -> str:
     return f"{name} (out of memory?)" if number == signal.SIGKILL else name
 
 
-def _stop(running: Sequence[State]) -> None:
-    for state in running:
-        _signal_group(state.process, signal.SIGTERM)
+def _stop(this: Run) -> None:
+    """End all workers: idle ones at once, those at work after a moment to end by themselves."""
+    working = [worker for worker in this.workers.values() if worker.state]
+    for worker in working:
+        _signal_group(worker.process, signal.SIGTERM)
+        worker.state.name, worker.state.slot = "waiting", -1
     deadline = time.time() + GRACE
-    for state in running:
-        try:
-            state.process.wait(max(0.0, deadline - time.time()))
-        except subprocess.TimeoutExpired:
-            _signal_group(state.process, signal.SIGKILL)
-            state.process.wait()
-        state.name = "waiting"
+    for worker in working:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, deadline - time.time()))
+    while this.workers:
+        this.workers.popitem()[1].end()
 
 
 def _signal_group(process: subprocess.Popen, number: int) -> None:
@@ -219,40 +255,3 @@ def _terminate_as_interrupt():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def local_slots(jobs: int, wanted: int | None = None, device: str = "auto") -> list[dict[str, str]]:
-    """The workers' environments on this machine: one a GPU, or groups of cores; `wanted` sets their number.
-
-    On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; more where jobs are few.
-    """
-    gpus = [] if device == "cpu" else visible_gpus()
-    if gpus:
-        count = min(wanted or len(gpus), jobs) or 1
-        return [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count)) for n in range(count)]
-    threads = 1 if cores() <= 4 else 2 if cores() <= 16 else 4
-    count = max(1, min(wanted or cores() // threads, jobs))
-    return [_threads(max(1, cores() // count)) for _ in range(count)]
-
-
-def _threads(count: int) -> dict[str, str]:
-    return {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
-
-
-def cores() -> int:
-    """Processor cores this process may use: affinity and a container's quota taken into account."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return count
-
-
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may say: the GPUs torch can use here."""
-    import torch
-
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return listed.split(",")[:count] if listed else [str(n) for n in range(count)]

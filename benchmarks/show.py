@@ -10,9 +10,10 @@ from pathlib import Path
 from results import store
 
 from . import settings
-from .executor import Run, command, last_lines
+from .executor import Run, last_lines
 from .jobs import Job
 from .view import clock
+from .worker import command
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
 
@@ -42,7 +43,7 @@ def outcome(run: Run, again: str) -> int:
         if state.error_kind != "input":
             print("".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)), end="", file=sys.stderr)
         print(f"    log: {near(state.job.folder / 'log.txt')}", file=sys.stderr)
-        print(f"    by itself: {command(state.job)}", file=sys.stderr)
+        print(f"    by itself: {command(state.job.folder)}", file=sys.stderr)
     blocked = run.named("blocked")
     if blocked:
         print(f"not run, as they need what failed: {', '.join(state.job.title for state in blocked)}", file=sys.stderr)

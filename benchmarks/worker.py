@@ -205,6 +205,7 @@ def serve() -> int:
     Ends with its input, or after a failed job: what an error leaves behind must not reach the next one.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what is printed must not pass for an answer
     for line in sys.stdin:
         order = json.loads(line)
         answer = do(Path(order["folder"]), order["id"], order["began"], log=True)

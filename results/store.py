@@ -138,6 +138,21 @@ def take(folder: Path) -> int | None:
     return descriptor
 
 
+def release(lock: int) -> None:
+    """Give a lock back, also for processes that inherited it and live on."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
+
+
+def outcome(folder: Path, identity: str, since: float) -> dict | None:
+    """The record of this very run, if it is done, or failed after the time `since`: earlier failures are to be retried."""
+    path = folder / "record.json"
+    record = read_json(path)
+    if record is None or record.get("id") != identity or problem_of(record):
+        return None
+    return record if record["status"] == "done" or path.stat().st_mtime >= since else None
+
+
 def is_taken(folder: Path) -> bool:
     """Whether some process works in a job folder at this moment."""
     if not (folder / ".lock").exists():

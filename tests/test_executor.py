@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import executor, view
+from benchmarks import executor, machine, view
 from benchmarks.jobs import Job
 from results import store
 
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_written_fails_its_job_only(tmp_path):
     (tmp_path / "bad" / "log.txt").mkdir()  # the log cannot be opened
     outcome = run([job(tmp_path, "bad"), job(tmp_path, "good")], tmp_path)
     assert names(outcome) == {"bad": "failed", "good": "done"}
-    assert "cannot be started" in outcome.states["bad"].error
+    assert "cannot work in" in outcome.states["bad"].error
 
 
 def test_kill_9_of_the_runner_and_again(tmp_path):
@@ -235,8 +235,8 @@ def test_a_failure_elsewhere_is_taken_over_not_repeated(tmp_path):
 
 def test_slots_share_the_cores(monkeypatch):
     def threads(cores, jobs, wanted=None):
-        monkeypatch.setattr(executor, "cores", lambda: cores)
-        return [int(slot["OMP_NUM_THREADS"]) for slot in executor.local_slots(jobs, wanted, "cpu")]
+        monkeypatch.setattr(machine, "cores", lambda: cores)
+        return [int(slot["OMP_NUM_THREADS"]) for slot in machine.local_slots(jobs, wanted, "cpu")]
 
     assert threads(2, 10) == [1, 1]
     assert threads(4, 10) == [1] * 4
@@ -248,13 +248,13 @@ def test_slots_share_the_cores(monkeypatch):
 
 
 def test_one_slot_a_gpu(monkeypatch):
-    monkeypatch.setattr(executor, "visible_gpus", lambda: ["0", "3"])
-    monkeypatch.setattr(executor, "cores", lambda: 8)
-    slots = executor.local_slots(10)
+    monkeypatch.setattr(machine, "visible_gpus", lambda: ["0", "3"])
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    slots = machine.local_slots(10)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "3"]
     assert [slot["OMP_NUM_THREADS"] for slot in slots] == ["4", "4"]
-    assert [s["CUDA_VISIBLE_DEVICES"] for s in executor.local_slots(10, 4)] == ["0", "3", "0", "3"]
-    assert "CUDA_VISIBLE_DEVICES" not in executor.local_slots(10, None, "cpu")[0]
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in machine.local_slots(10, 4)] == ["0", "3", "0", "3"]
+    assert "CUDA_VISIBLE_DEVICES" not in machine.local_slots(10, None, "cpu")[0]
 
 
 def test_plain_lines_say_start_progress_and_end(tmp_path, monkeypatch):

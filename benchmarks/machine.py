@@ -1,0 +1,41 @@
+"""What this machine has: cores and GPUs, and how workers share them."""
+
+import os
+from pathlib import Path
+
+
+def local_slots(jobs: int, wanted: int | None = None, device: str = "auto") -> list[dict[str, str]]:
+    """The workers' environments on this machine: one a GPU, or groups of cores; `wanted` sets their number.
+
+    On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; more where jobs are few.
+    """
+    gpus = [] if device == "cpu" else visible_gpus()
+    if gpus:
+        count = min(wanted or len(gpus), jobs) or 1
+        return [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count)) for n in range(count)]
+    threads = 1 if cores() <= 4 else 2 if cores() <= 16 else 4
+    count = max(1, min(wanted or cores() // threads, jobs))
+    return [_threads(max(1, cores() // count)) for _ in range(count)]
+
+
+def _threads(count: int) -> dict[str, str]:
+    return {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "MKL", "OPENBLAS")}
+
+
+def cores() -> int:
+    """Processor cores this process may use: affinity and a container's quota taken into account."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return count
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may say: the GPUs torch can use here."""
+    import torch
+
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return listed.split(",")[:count] if listed else [str(n) for n in range(count)]
