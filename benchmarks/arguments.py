@@ -38,6 +38,7 @@ FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", 
                 choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip
 PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
+REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
 ENGINES = "auto, detectron2, torchvision or replay"
 
 
@@ -86,6 +87,24 @@ COMMANDS = (
             folder("root", "the data set"),
             option("--split", "only this one (may be repeated); default: all", metavar="NAME", action="append"),
             JSON,
+        ),
+    ),
+    Command(
+        "speed views", "pictures a second: the usual torchvision pipeline for the four views, and ours",
+        "detco speed views --images photos",
+        (
+            folder("--images", "JPEG pictures; default: drawn ones of the size of photographs"),
+            option("--pictures", "so many of them; default 32", metavar="N", type=int, default=32),
+            REPEATS, DEVICE,
+        ),
+    ),
+    Command(
+        "speed step", "time and peak memory of a training step: DetCo written straight from the paper, and ours",
+        "detco speed step --recipe detco-200ep --device cuda",
+        (
+            option("--recipe", "default: detco-200ep on a GPU, else detco-small", metavar="RECIPE"),
+            option("--batch", "default: the recipe's", metavar="N", type=int),
+            REPEATS, DEVICE,
         ),
     ),
     Command(
@@ -149,8 +168,24 @@ COMMANDS = (
             FORMAT, PAIRED, STRICT,
         ),
     ),
+    Command(
+        "attention", "attention maps of backbones over pictures, as in the paper's figure",
+        "detco attention --weights a.safetensors b.safetensors --images photos --out maps.png",
+        (
+            option("--weights", "backbone files; `random` is one too", metavar="FILE", nargs="+", required=True),
+            option("--images", "pictures, or folders of them", metavar="PATH", nargs="+", type=Path, required=True),
+            option("--out", "the figure, e.g. maps.png", metavar="FILE", type=Path, required=True),
+            option("--level", "res2, res3, res4 or res5; default res5", metavar="NAME", default="res5",
+                   choices=("res2", "res3", "res4", "res5")),
+            option("--size", "shorter side that pictures are resized to; default 224", metavar="PIXELS", type=int, default=224),
+            option("--most", "pictures taken of a folder; default 6", metavar="N", type=int, default=6),
+        ),
+    ),
 )  # fmt: skip
-GROUPS = {"weights": "look at backbone files", "data": "draw or check a labelled data set"}
+GROUPS = {
+    "weights": "look at backbone files", "data": "draw or check a labelled data set",
+    "speed": "measure speed, the usual way and ours in one run",
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -168,10 +168,31 @@ def data_check(args) -> int:
     return show.data_check(args.layout, args.root, args.split, args.json)
 
 
+def speed_views(args) -> int:
+    from . import view
+    from .speed import views
+
+    with view.of_task("views") as report:
+        measured = views.measure(args.images, args.device, args.pictures, args.repeats, report=report)
+    print(measured)
+    return 0
+
+
+def speed_step(args) -> int:
+    from . import view
+    from .speed import step
+
+    with view.of_task("step") as report:
+        measured = step.measure(args.device, args.recipe, args.batch, args.repeats, report)
+    print(measured)
+    return 0
+
+
 CALLS = {
     "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check, "transfer": transfer,
     "run": run, "status": status, "table": table, "compare": compare, "attention": attention,
+    "speed views": speed_views, "speed step": speed_step,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,7 +145,7 @@ class Run:
             self.model = _model(r, groups, len(self.data.pictures.classes))
         self.model.to(process.device, memory_format=torch.channels_last)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(r, trained)
+        self.optimizer = optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
         self.filling = math.ceil(r.queue / r.batch) if r.fill_queue else 0
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
@@ -200,10 +200,8 @@ class Run:
         device = self.process.device
         ready = views.finish(batch, self.recipe, device)
         order = generator(SHUFFLE, self.seed, iteration).permutation(self.recipe.batch)
-        low = self.precision != "float32"
         trains = iteration >= self.filling
-        mixed = torch.autocast(device.type, DTYPES[self.precision]) if low else nullcontext()
-        with mixed, torch.set_grad_enabled(trains):
+        with autocast(self.precision, device), torch.set_grad_enabled(trains):
             output = model(ready, torch.from_numpy(order).to(device))
         names = ["loss", *output["figures"]]
         values = torch.stack([output["loss"].detach(), *output["figures"].values()])
@@ -216,17 +214,11 @@ class Run:
             raise TrainingError(f"{', '.join(wrong)} not finite at iteration {iteration} (lr {lr:.4g}); "
                                 "a smaller lr, a longer warmup_epochs or precision=float32 may help")
         if trains:
-            self._update(output["loss"], lr)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            update(self.optimizer, self.scaler, output["loss"])
         self.model.enqueue(output["keys"])
         return figures
-
-    def _update(self, loss: torch.Tensor, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
 
     def _export(self) -> None:
         """Write the backbone file: torchvision names, float32, its own preprocessing."""
@@ -262,10 +254,11 @@ def _model(recipe: Recipe, groups: int, classes: int) -> nn.Module:
     return (DetCo if recipe.method == "detco" else MoCo)(recipe, groups)
 
 
-def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The recipe's optimiser."""
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(parameters, recipe.lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.SGD(parameters, recipe.lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay, fused=True)
 
 
 def precision(recipe: Recipe, device: torch.device) -> str:
@@ -276,6 +269,19 @@ def precision(recipe: Recipe, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     fast = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return "bf16" if device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in fast) else "float32"
+
+
+def autocast(precision: str, device: torch.device):
+    """A context in which the forward pass runs in this precision."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])
+
+
+def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: torch.Tensor) -> None:
+    """Backward pass and one step of the optimiser."""
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:
