@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from . import InputError, datasets, engines, scoring, weights
+from . import InputError, datasets, engines, published, scoring, weights
 from .protocols import Protocol, departures, protocol_hash
 
 
@@ -17,7 +17,7 @@ def finetune(
     seed: int = 0,
     device: str = "auto",
     report: engines.Report | None = None,
-    launch: engines.Launch = engines.Launch(),
+    launch: engines.Launch = engines.ALONE,
 ) -> dict:
     """Run one protocol and return everything a result record says about it.
 
@@ -49,7 +49,7 @@ def finetune(
         "weights": {"method": trunk.method, "arch": trunk.arch, "sha256": trunk.sha256, **_origin(trunk)},
         "data": {"layout": train.layout, "train": _facts(train), "test": _facts(test)},
         "metrics": metrics,
-        "deviations": list(departures(protocol) + outcome.deviations),
+        "deviations": list(departures(protocol) + published.deviations(protocol, train, test) + outcome.deviations),
         "facts": outcome.facts,
     }
 
@@ -58,8 +58,8 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch) -> None:
     """InputError for what only the engine `detectron2` can do."""
     if engine == "torchvision" and protocol.architecture == "fcn-16s":
         raise InputError(f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here")
-    if engine != "detectron2" and launch != engines.Launch():
-        changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.Launch(), key)]
+    if engine != "detectron2" and launch != engines.ALONE:
+        changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.ALONE, key)]
         raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}")
 
 

@@ -29,7 +29,7 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     """
     need_folder(root, NEEDS)
     path = annotation_file(root, split, keypoints)
-    document = _parse(path)
+    document = parse(path)
     reading = Reading()
     reading.categories = _categories(document["categories"], path, reading.problems)
     images = _images(document["images"], path, reading.problems)
@@ -64,7 +64,8 @@ def _split_name(path: Path) -> str:
     return next((path.stem[len(prefix) :] for prefix in PREFIXES if path.stem.startswith(prefix)), path.stem)
 
 
-def _parse(path: Path) -> dict:
+def parse(path: Path) -> dict:
+    """The content of an annotation file. Raises InputError for what is not one."""
     try:
         document = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:

@@ -1,5 +1,7 @@
 """The VOC layout: Annotations/NAME.xml, ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg."""
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from defusedxml import DefusedXmlException
@@ -25,14 +27,25 @@ def splits(root: Path) -> list[str]:
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     """Reads one split; 1-based inclusive corners become 0-based [xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1].
 
+    `split` may join several of folders below the root: "VOC2007/trainval+VOC2012/trainval".
     Categories are VOC's own 20 in VOC's order when no others occur, else the names found, sorted; ids from 1.
     Raises InputError for a folder or a split that is not there, or an empty split.
     """
+    reading, ids = Reading(), count(1)
+    for part in split.split("+"):
+        folder, _, name = part.rpartition("/")
+        _read_split(root / folder, name, ids, reading)
+    _number(reading)
+    return reading
+
+
+def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) -> None:
+    """Adds one split of one folder to the reading; its pictures get the next numbers."""
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         need_folder(root / folder, NEEDS)
-    reading, listing = Reading(), Listing()
+    listing = Listing()
     pictures = _pictures(listing.names(root / "JPEGImages"))
-    for number, name in enumerate(_names(root, split, reading.problems), 1):
+    for name, number in zip(_names(root, split, reading.problems), ids):
         if name not in pictures:
             reading.problems.append(f"{root / 'JPEGImages' / name}.jpg: no such picture, but split '{split}' lists it")
         elif not listing.has(root / "Annotations", f"{name}.xml"):
@@ -42,8 +55,6 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
                 _read_one(root, name, root / "JPEGImages" / pictures[name], number, reading)
             except InputError as error:
                 reading.problems.append(str(error))
-    _number(reading)
-    return reading
 
 
 def _names(root: Path, split: str, problems: list[str]) -> list[str]:

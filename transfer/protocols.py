@@ -7,6 +7,7 @@ Rows derive from one another with `dataclasses.replace`. Changing a row means ra
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 Architecture = Literal[
@@ -83,6 +84,7 @@ class Published:
     train: tuple[str, ...]  # several: joined
     test: str
     classes: int
+    images: tuple[int, int]  # in (train, test)
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,9 @@ SMALL_ROWS = (
 # --- the papers' rows: the detection configs of MoCo and DetCo, 8 GPUs ----------------------------------------------
 
 DETCO, MOCO = "DetCo, arXiv 2102.04803 and its configs", "MoCo, arXiv 1911.05722 and its configs"
-COCO = Published("coco", ("coco/train2017",), "coco/val2017", 80)
-VOC = Published("voc", ("VOC2007/trainval", "VOC2012/trainval"), "VOC2007/test", 20)
-CITYSCAPES = Published("cityscapes", ("cityscapes/train",), "cityscapes/val", 8)
+COCO = Published("coco", ("coco/train2017",), "coco/val2017", 80, (118_287, 5_000))
+VOC = Published("voc", ("VOC2007/trainval", "VOC2012/trainval"), "VOC2007/test", 20, (5_011 + 11_540, 4_952))
+CITYSCAPES = Published("cityscapes", ("cityscapes/train",), "cityscapes/val", 8, (2_975, 500))
 SCHEDULES = {  # iterations of 16 images; COCO's 90k and 180k are Detectron2's 1x and 2x
     "12k": Schedule(12_000, 16, 0.02, steps=(9_000, 11_000), devices=8),
     "90k": Schedule(90_000, 16, 0.02, steps=(60_000, 80_000), devices=8),
@@ -175,9 +177,11 @@ def _coco(name: str, architecture: Architecture, detector: Detector, metrics=("b
 
 def _share(row: Protocol, percent: int) -> Protocol:
     """A row on that share of COCO's training pictures (`detco data subset` writes it). The papers do not state its schedule."""
+    images = round(COCO.images[0] * percent / 100), COCO.images[1]
     return replace(
         row, name=row.name.replace("coco-", f"coco-{percent}pct-").removesuffix("-12k"),
-        source=f"{DETCO} (schedule assumed: 12k)", data=replace(COCO, train=(f"coco/train2017_{percent}pct",)),
+        source=f"{DETCO} (schedule assumed: 12k)",
+        data=replace(COCO, train=(f"coco/train2017_{percent}pct",), images=images),
     )  # fmt: skip
 
 
@@ -217,6 +221,17 @@ PROTOCOLS = {row.name: row for row in ROWS}
 def protocol_hash(protocol: Protocol) -> str:
     """First 16 hex digits of the sha256 over every field of the row, version included."""
     return hashlib.sha256(json.dumps(asdict(protocol), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scaled(protocol: Protocol, images: int) -> tuple[Protocol, str]:
+    """The protocol with `images` an iteration by the linear rule, and the factor as text: rate times k, iterations by k.
+
+    Goyal et al., arXiv 1706.02677. Such rows are never averaged with unscaled ones.
+    """
+    s, k = protocol.schedule, Fraction(images, protocol.schedule.images)
+    longer = {"iterations": round(s.iterations / k), "warmup": round(s.warmup / k)}
+    schedule = replace(s, images=images, lr=float(s.lr * k), steps=tuple(round(step / k) for step in s.steps), **longer)
+    return replace(protocol, schedule=schedule), str(k)
 
 
 def departures(protocol: Protocol) -> tuple[str, ...]:

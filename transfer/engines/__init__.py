@@ -36,6 +36,9 @@ class Launch:
         return self.num_gpus * self.num_machines
 
 
+ALONE = Launch()
+
+
 @dataclass(frozen=True)
 class Job:
     """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the end."""
@@ -47,7 +50,7 @@ class Job:
     seed: int
     out: Path
     device: str = "cpu"
-    launch: Launch = Launch()
+    launch: Launch = ALONE
 
 
 @dataclass(frozen=True)

@@ -60,18 +60,30 @@ def mask_format(dataset: Dataset) -> str:
     return "polygon" if all(isinstance(mask, list) for mask in masks) else "bitmask"
 
 
-def register(dataset: Dataset, semantic: bool) -> str:
-    """Enter a data set into Detectron2's catalogs, under a name that stands for its content; returns the name."""
-    name = f"{dataset.name}_{dataset.fingerprint[:8]}" + ("_pixels" if semantic else "")
-    if name in DatasetCatalog:  # the same content, perhaps in another place
-        DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: records(dataset, semantic))
+def describe(dataset: Dataset) -> str:
+    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name there, which stands for its content."""
+    name = f"{dataset.name}_{dataset.fingerprint[:8]}"
     meta = MetadataCatalog.get(name)
     meta.set(thing_classes=[category["name"] for category in dataset.categories])
     points = next((c for c in dataset.categories if c.get("keypoints")), None)
     if points:
         meta.set(keypoint_names=points["keypoints"], keypoint_flip_map=[tuple(pair) for pair in points["keypoint_flip"]])
     return name
+
+
+def trainable(cfg, dataset: Dataset) -> list[dict]:
+    """The training records with something to learn from, as Detectron2 filters them. Raises InputError if none is left."""
+    (name,) = cfg.DATASETS.TRAIN
+    semantic = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    DatasetCatalog.register(name, lambda: records(dataset, semantic))
+    try:
+        return get_detection_dataset_dicts(name, min_keypoints=least)
+    except AssertionError:
+        what = "visible keypoints" if least else "objects"
+        raise InputError(f"{dataset.root}: no picture of split {dataset.split} has {what}") from None
+    finally:
+        DatasetCatalog.remove(name)
 
 
 class Mapper(DatasetMapper):
@@ -154,17 +166,6 @@ def train_loader(cfg, batches: Batches, items: list[dict]):
         Drawn(items, mapper(cfg, True), cfg.SEED), mapper=None, sampler=batches, total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=False, num_workers=cfg.DATALOADER.NUM_WORKERS,
     )  # fmt: skip
-
-
-def trainable(cfg) -> list[dict]:
-    """The training records with something to learn from, as Detectron2 filters them. Raises InputError if none is left."""
-    try:
-        return get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN, min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-        )
-    except AssertionError:
-        what = "visible keypoints" if cfg.MODEL.KEYPOINT_ON else "objects"
-        raise InputError(f"no picture of the training split has {what}") from None
 
 
 def test_loader(cfg, dataset: Dataset):

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -41,8 +43,8 @@ def start(work: Callable[[Job, Report], None], job: Job, report: Report) -> None
         return work(job, report)
     machines = (options.num_gpus, options.num_machines, options.machine_rank, options.dist_url)
     try:
-        with hidden_gpus(job.device == "cpu"):
-            launch(process, *machines, args=(work, job, report, failure))
+        with hidden_gpus(job.device == "cpu"), relayed(report) as relay:
+            launch(process, *machines, args=(work, job, relay, failure))
     except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
         raise cause(failure, error) from None
 
@@ -69,16 +71,48 @@ def cause(failure: Path, error: Exception) -> Exception:
         return TrainingError(f"process {error.error_index} of the training ended: {text}")
 
 
+class Relay:
+    """A `report` that can be handed to another process; see `relayed`."""
+
+    def __init__(self, end: Connection):
+        self.end = end
+
+    def __call__(self, *what, **figures) -> None:
+        self.end.send((what, figures))
+
+
+@contextmanager
+def relayed(report: Report):
+    """Gives a Relay; what the first process says to it is reported in this one."""
+
+    def pass_on() -> None:
+        with suppress(EOFError, OSError):  # the other end is closed, or its process was killed in the middle of a word
+            while True:
+                what, figures = ours.recv()
+                report(*what, **figures)
+
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    thread = threading.Thread(target=pass_on)
+    thread.start()
+    try:
+        yield Relay(theirs)
+    finally:
+        theirs.close()
+        thread.join()
+
+
 @contextmanager
 def hidden_gpus(hide: bool):
     """Processes started inside see no GPU, which Detectron2's launcher would otherwise give them."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hide:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    yield
-    if hide:
-        del os.environ["CUDA_VISIBLE_DEVICES"]
-        os.environ |= {} if before is None else {"CUDA_VISIBLE_DEVICES": before}
+    try:
+        yield
+    finally:
+        if hide:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+            os.environ |= {} if before is None else {"CUDA_VISIBLE_DEVICES": before}
 
 
 def explained(error: Exception, where: str) -> Exception | None:

@@ -20,8 +20,7 @@ KEEP_FROM = 5000  # iterations from which the trained detector (model_final.pth)
 def run(job: Job, report: Report) -> Outcome:
     """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError, InputError.
 
-    With several processes `report` is called in the first of them and must be picklable. Machines other than the first
-    only help: the predictions are written by that one, into the folder that all of them see.
+    Machines other than the first only help: the predictions are written by that one, into the folder that all of them see.
     """
     detectron2_launch.check(job.protocol, job.launch, job.device)
     detectron2_launch.start(work, job, report)
@@ -36,12 +35,11 @@ def folder(job: Job) -> Path:
 
 def config(job: Job):
     """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
-    semantic = "semantic" in job.protocol.metrics
     points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
     cores = (os.cpu_count() or 1) // job.launch.num_gpus
     run = detectron2_config.Circumstances(
         classes=len(job.train.categories), keypoints=points, mask_format=detectron2_data.mask_format(job.train),
-        datasets=tuple((detectron2_data.register(dataset, semantic),) for dataset in (job.train, job.test)),
+        datasets=tuple((detectron2_data.describe(dataset),) for dataset in (job.train, job.test)),
         processes=job.launch.processes, device=job.device, workers=0 if job.device == "cpu" else max(1, min(4, cores)),
         out=str(folder(job)), seed=job.seed, amp=job.launch.amp, eval_period=job.launch.eval_period,
     )  # fmt: skip

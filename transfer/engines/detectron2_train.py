@@ -35,7 +35,7 @@ class Trainer(DefaultTrainer):
         torch.manual_seed(job.seed)  # the same new layers in every process
         model = build(cfg, job.backbone)
         optimizer = self.build_optimizer(cfg, model)
-        self.records = trainable(cfg)
+        self.records = trainable(cfg, job.train)
         self.batches = self.batches_from(0)
         loader = train_loader(cfg, self.batches, self.records)
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
