@@ -36,6 +36,8 @@ SEED = option("--seed", "default 0", type=int, default=0)
 DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
 FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
                 choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip
+BASELINE = option("--baseline", "differences to this row (may be repeated); default: supervised and random", metavar="NAME",
+                  action="append")  # fmt: skip
 PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
 REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
@@ -108,6 +110,14 @@ COMMANDS = (
         ),
     ),
     Command(
+        "speed runner", "what running a job costs beyond the job, with a process for each and with workers reused",
+        "detco speed runner --jobs 1000",
+        (
+            option("--jobs", "that only wait; default 1000", metavar="N", type=int, default=1000),
+            option("--seconds", "that each waits; default 0.1", metavar="S", type=float, default=0.1),
+        ),
+    ),
+    Command(
         "transfer", "fine-tune and test one detector from one backbone file",
         "detco transfer small-retinanet --weights runs/detco/backbone.safetensors --data my-voc --out runs",
         (
@@ -148,8 +158,7 @@ COMMANDS = (
         (
             folder("dir", "a folder of runs", nargs="?"),
             FORMAT,
-            option("--baseline", "differences to this row (may be repeated); default: supervised and random",
-                   metavar="NAME", action="append"),
+            BASELINE,
             PAIRED,
             option("--metrics", "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
                    metavar="A,B"),
@@ -166,6 +175,15 @@ COMMANDS = (
             option("names", "starting points; differences are to the last", metavar="NAME", nargs="+"),
             folder("dir", "a folder of runs"),
             FORMAT, PAIRED, STRICT,
+        ),
+    ),
+    Command(
+        "report", "one HTML page with tables, charts, curves, example pictures and settings",
+        "detco report demo",
+        (
+            folder("dir", "a folder of runs"),
+            option("--out", "the page; default DIR/report.html", metavar="FILE", type=Path),
+            BASELINE, STRICT,
         ),
     ),
     Command(

@@ -124,6 +124,12 @@ def compare(args) -> int:
     return outcomes.compare(args)
 
 
+def report(args) -> int:
+    from . import outcomes
+
+    return outcomes.report(args)
+
+
 def attention(args) -> int:
     from . import pictures
 
@@ -188,11 +194,21 @@ def speed_step(args) -> int:
     return 0
 
 
+def speed_runner(args) -> int:
+    from . import view
+    from .speed import runner
+
+    with view.of_task("runner") as report:
+        measured = runner.measure(args.jobs, args.seconds, report)
+    print(measured)
+    return 0
+
+
 CALLS = {
     "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check, "transfer": transfer,
-    "run": run, "status": status, "table": table, "compare": compare, "attention": attention,
-    "speed views": speed_views, "speed step": speed_step,
+    "run": run, "status": status, "table": table, "compare": compare, "report": report, "attention": attention,
+    "speed views": speed_views, "speed step": speed_step, "speed runner": speed_runner,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import platform
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pycocotools", "pandas", "pillow", "fvcore", "detectron2")
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Installed versions of what a result depends on."""
+    """Installed versions of what a result depends on, as this process found them first."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -32,6 +34,7 @@ def hardware() -> dict[str, str | int]:
     return facts
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -40,8 +43,9 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
 def code_version() -> str:
-    """The commit of this checkout (`-changed` with uncommitted edits), or the installed version."""
+    """The commit of this checkout (`-changed` with uncommitted edits) when this process asked first, or the installed version."""
     root = Path(__file__).resolve().parents[1]
     if (root / ".git").exists():
         try:
