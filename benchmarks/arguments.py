@@ -41,6 +41,15 @@ BASELINE = option("--baseline", "differences to this row (may be repeated); defa
 PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
 REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
+DETECTRON2 = (
+    option("--batch", "images an iteration; rate, iterations, steps and warm-up follow (linear rule)", metavar="N", type=int),
+    option("--num-gpus", "processes on each machine, a GPU for each; detectron2 only", metavar="N", type=int, default=1),
+    option("--num-machines", "detectron2 only", metavar="N", type=int, default=1),
+    option("--machine-rank", "this machine's number, from 0; detectron2 only", metavar="N", type=int, default=0),
+    option("--dist-url", "tcp://FIRST_MACHINE:PORT for several machines; detectron2 only", metavar="URL", default="auto"),
+    option("--amp", "automatic mixed precision; detectron2 only", action="store_true"),
+    option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=int, default=0),
+)
 ENGINES = "auto, detectron2, torchvision or replay"
 
 
@@ -69,8 +78,13 @@ COMMANDS = (
     ),
     Command("protocols", "list the transfer protocols", "detco protocols show small-retinanet", (JSON,)),
     Command(
-        "protocols show", "every setting of one protocol", "detco protocols show small-retinanet --json",
-        (option("name", "a protocol", metavar="NAME"), JSON),
+        "protocols show", "every setting of one protocol", "detco protocols show coco-retinanet-90k --detectron2",
+        (
+            option("name", "a protocol", metavar="NAME"),
+            option("--detectron2", "as the Detectron2 config that is run (YAML)", action="store_true"),
+            option("--weights", "with --detectron2: the backbone file whose preprocessing it takes", metavar="FILE", type=Path),
+            JSON,
+        ),
     ),
     Command(
         "data scenes", "draw labelled scenes in VOC, COCO and Cityscapes layout",
@@ -89,6 +103,16 @@ COMMANDS = (
             folder("root", "the data set"),
             option("--split", "only this one (may be repeated); default: all", metavar="NAME", action="append"),
             JSON,
+        ),
+    ),
+    Command(
+        "data subset", "write a share of a COCO annotation file; smaller shares lie within larger ones",
+        "detco data subset coco/annotations/instances_train2017.json --percent 1",
+        (
+            option("file", "a COCO annotation file", metavar="COCO.json", type=Path),
+            option("--percent", "of its pictures", metavar="P", type=float, required=True),
+            option("--out", "default: NAME_Ppct.json beside the file, e.g. for split train2017_1pct", metavar="FILE", type=Path),
+            SEED,
         ),
     ),
     Command(
@@ -123,14 +147,15 @@ COMMANDS = (
         (
             option("protocol", "`detco protocols` lists them", metavar="PROTOCOL"),
             option("--weights", "a backbone file, or `random`", metavar="FILE", required=True),
-            folder("--data", "a data set in VOC, COCO or Cityscapes layout", required=True),
+            folder("--data", "a data set in VOC, COCO or Cityscapes layout; default: the protocol's own, in "
+                   "$DETECTRON2_DATASETS or ./datasets"),
             folder("--out", "collects runs; `detco table DIR` compares them", required=True),
             option("--layout", "voc, coco or cityscapes; default: by its folders", choices=LAYOUTS, metavar="NAME"),
             option("--train", "default: the usual one, e.g. trainval in VOC", metavar="SPLIT"),
             option("--test", "default: the usual one, e.g. test in VOC", metavar="SPLIT"),
             option("--name", "row of the table; default: the name of the weights"),
             option("--engine", ENGINES, default="auto"),
-            SEED, DEVICE, changes("schedule.iterations=300"),
+            SEED, DEVICE, changes("schedule.iterations=300"), *DETECTRON2,
         ),
     ),
     Command(

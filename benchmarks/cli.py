@@ -58,22 +58,11 @@ def pretrain(args) -> int:
 
 
 def transfer(args) -> int:
-    from transfer import engines
-    from transfer.protocols import PROTOCOLS
+    from . import outcomes, single
 
-    from . import jobs, outcomes, plan
-    from .suites import Data, StartingPoint, name_of
-
-    random = args.weights == "random"
-    name = args.name or ("random" if random else name_of(Path(args.weights)))
-    start = StartingPoint(name, random=True) if random else StartingPoint(name, weights=Path(args.weights))
-    changes = settings.parse_assignments(args.changes)
-    row = settings.find(PROTOCOLS, args.protocol, "protocol")
-    protocol = settings.override(row, changes, f"settings of protocol {args.protocol}")
-    place = jobs.Place(args.out.absolute(), engines.resolve(args.engine), args.device)
-    data, source = plan.labelled(Data(args.data, args.layout, args.train, args.test), protocol)
-    job = jobs.transfer_job(name, plan.weights_of(start, None), protocol, data, source, args.seed, place)
-    return _work([job], args, job.title) or outcomes.after_run([job], args.out, keep=False)
+    job = single.job_of(args)
+    failed = _work([job], args, job.title)
+    return failed if failed or job.kind == "machine" else outcomes.after_run([job], args.out, keep=False)
 
 
 def run(args) -> int:
@@ -94,7 +83,7 @@ def _work(jobs, args, name: str) -> int:
 
     if getattr(args, "jobs", None) is not None and args.jobs < 1:
         raise InputError(f"--jobs must be at least 1, it is {args.jobs}")
-    slots = machine.local_slots(len(jobs), getattr(args, "jobs", None), args.device)
+    slots = machine.local_slots(len(jobs), getattr(args, "jobs", None), args.device, getattr(args, "num_gpus", 1))
     try:
         with view.of_run(name) as look:
             outcome = executor.run(jobs, slots, look)
@@ -156,6 +145,8 @@ def _decoded(value: object) -> object:
 def protocols(args) -> int:
     from . import show
 
+    if getattr(args, "detectron2", False):
+        return show.detectron2_config(args.name, args.weights)
     return show.protocols(getattr(args, "name", None), args.json)
 
 
@@ -204,9 +195,18 @@ def speed_runner(args) -> int:
     return 0
 
 
+def data_subset(args) -> int:
+    from transfer import subsets
+
+    out, counts = subsets.write(args.file, args.percent, args.seed, args.out)
+    print(f"{out}: {counts['images']:,} of {counts['of']:,} pictures, {counts['annotations']:,} objects")
+    return 0
+
+
 CALLS = {
     "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
-    "protocols show": protocols, "data scenes": data_scenes, "data check": data_check, "transfer": transfer,
+    "protocols show": protocols, "data scenes": data_scenes, "data check": data_check,
+    "data subset": data_subset, "transfer": transfer,
     "run": run, "status": status, "table": table, "compare": compare, "report": report, "attention": attention,
     "speed views": speed_views, "speed step": speed_step, "speed runner": speed_runner,
 }  # fmt: skip

@@ -85,6 +85,24 @@ def compare(args) -> int:
     return left_out(problems, args.strict)
 
 
+def report(args) -> int:
+    """Writes the HTML page of a folder of runs."""
+    from results import report
+
+    from . import material
+
+    records, problems = _results(args.dir)
+    out = args.out or args.dir / "report.html"
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: no folder {out.parent}")
+    found = material.gather(args.dir, records, problems, args.baseline)
+    part = out.with_name(f".{out.name}.part")
+    part.write_text(report.page(found), encoding="utf-8")
+    part.replace(out)
+    print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
+    return left_out(problems, args.strict)
+
+
 def _results(directory: Path) -> tuple[list[dict], list[str]]:
     """`read`; InputError where there is no folder, or nothing in it can be used."""
     if not directory.is_dir():

@@ -90,7 +90,7 @@ def summary(table: pd.DataFrame) -> list[Grid]:
     made = [Grid(groups, [Section("", rows)], notes, "Wins, ties and losses")]
     found = ranks(table)
     if len(found) > 2 and found.notna().all():
-        lines = [(name, [Cell(f"{rank:.2f}", "best" if rank == found.min() else "")]) for name, rank in found.items()]
+        lines = [(name, [Cell(f"{rank:.2f}", "best" if rank == found.min() < found.max() else "")]) for name, rank in found.items()]
         notes = ["1 is best; over the cells that all have"]
         made.append(Grid([Group("", "", ("mean rank",))], [Section("", lines)], notes, "Ranks"))
     return made

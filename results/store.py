@@ -69,6 +69,12 @@ def read(directory: Path, protocols: Mapping[tuple[str, int], str] | None = None
     return records, problems
 
 
+def folders(directory: Path) -> dict[str, Path]:
+    """Where each run has its files: id -> job folder."""
+    found = ((read_json(folder / "record.json") or {}).get("id") for folder in job_folders(directory))
+    return {str(run): folder for run, folder in zip(found, job_folders(directory), strict=True) if run}
+
+
 def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = None) -> str | None:
     """What is wrong with a record: its format, a missing or mistyped field, a metric outside 0..100, a hash that does not
     fit. None: nothing."""

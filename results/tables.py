@@ -226,3 +226,11 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
 
 def letter(number: int) -> str:
     return (letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def flat(fields: Mapping, prefix: str = "") -> dict:
+    """Nested settings with dotted names."""
+    found = {}
+    for key, value in fields.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

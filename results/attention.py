@@ -1,0 +1,48 @@
+"""Draws attention maps over their pictures, side by side for several backbones."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+COLOURS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # anchors of viridis, dark to bright
+STRENGTH = 0.6  # of the map over the picture
+HEIGHT, GAP, TITLE = 224, 8, 26  # pixels: of a picture in a figure, between them, of a line of text
+
+
+def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
+    """The picture under its map. heat: (height, width) of the picture, 0 (dark) to 1 (bright)."""
+    anchors = np.linspace(0, 1, len(COLOURS))
+    channels = [np.interp(heat, anchors, [colour[c] for colour in COLOURS]) for c in range(3)]
+    grey = np.asarray(picture.convert("L"), float)[:, :, None]
+    mixed = STRENGTH * np.stack(channels, -1) + (1 - STRENGTH) * grey
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def figure(pictures: Sequence[Image.Image], maps: Mapping[str, Sequence[np.ndarray]], level: str) -> Image.Image:
+    """A row for each picture: itself, then its map from each backbone (name -> maps), with their names above."""
+    font, note = ImageFont.load_default(14), f"mean activation of {level}, for each map by itself: dark is low, bright is high"
+    widths = [max(1, round(picture.width * HEIGHT / picture.height)) for picture in pictures]
+    wide = max([*widths, *(round(font.getlength(name)) for name in maps)]) + GAP
+    size = (max(GAP + wide * (1 + len(maps)), round(font.getlength(note)) + 2 * GAP), 2 * TITLE + len(pictures) * (HEIGHT + GAP))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(["picture", *maps]):
+        draw.text((GAP + column * wide, 5), name, "black", font)
+        for row, (picture, width) in enumerate(zip(pictures, widths, strict=True)):
+            shown = overlay(picture, maps[name][row]) if column else picture.convert("RGB")
+            place = (GAP + column * wide, TITLE + row * (HEIGHT + GAP))
+            sheet.paste(shown.resize((width, HEIGHT), Image.Resampling.BICUBIC), place)
+    draw.text((GAP, size[1] - TITLE + 4), note, "black", font)
+    return sheet
+
+
+def save(sheet: Image.Image, path: Path) -> None:
+    """Write in one step, in the format that the name asks for."""
+    part = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        sheet.save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,157 @@
+"""Bar and line charts as inline SVG: colours are the page's variables --c0 ... --c7, text takes the page's colour."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 440  # pixels, also on a telephone
+COLOURS = 8  # defined by the page; more lines repeat them with another dash
+LETTER = 6.6  # pixels a letter, roughly, at 12 px
+DASHES = ("", "7 3", "2 3", "9 3 2 3")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`error`: standard deviation, NaN for a single run; `values`: the single runs; `text`: beside the bar."""
+
+    name: str
+    mean: float
+    error: float
+    values: Sequence[float]
+    text: str
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y); `errors`: one for each point or none; `published`: thin, dotted and without markers filled."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    colour: int = 0
+    errors: Sequence[float] = ()
+    markers: bool = False
+    published: bool = False
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, at most `most` + 2 of them.
+
+    >>> ticks(0, 47)
+    [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+    """
+    span = (high - low) or abs(high) or 1.0
+    power = 10 ** math.floor(math.log10(span / most))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * most >= span * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, last + 1)]
+
+
+def bars(rows: Sequence[Bar], label: str) -> str:
+    """Horizontal bars from 0 with error bars, a dot for each run, and the values beside them."""
+    left = 12 + LETTER * min(22, max(len(row.name) for row in rows))
+    right = 12 + LETTER * max(len(row.text) for row in rows)
+    top = max(max([row.mean + (0 if math.isnan(row.error) else row.error), *row.values]) for row in rows)
+    marks = ticks(0, top or 1)
+    height = 26 * len(rows)
+
+    def x(value: float) -> float:
+        return left + (WIDTH - left - right) * value / marks[-1]
+
+    parts = [_line(x(mark), 0, x(mark), height, "grid") + _text(x(mark), height + 16, f"{mark:g}", "middle") for mark in marks]
+    for number, row in enumerate(rows):
+        middle = 26 * number + 13
+        parts.append(_text(left - 6, middle + 4, _short(row.name, 22), "end", row.name))
+        size = f'x="{x(0):.1f}" y="{middle - 8}" width="{x(row.mean) - x(0):.1f}" height="16"'
+        parts.append(f'<rect {size} class="c{row.colour % COLOURS}"/>')
+        end = row.mean
+        if not math.isnan(row.error):
+            low, end = x(max(0, row.mean - row.error)), row.mean + row.error
+            parts.append(_line(low, middle, x(end), middle, "error") + _cap(low, middle) + _cap(x(end), middle))
+        parts += [f'<circle cx="{x(value):.1f}" cy="{middle}" r="2" class="run"/>' for value in row.values]
+        parts.append(_text(x(max([end, *row.values])) + 6, middle + 4, row.text, "start"))
+    parts += [_line(x(0), 0, x(0), height, "axis"), _text((x(0) + x(marks[-1])) / 2, height + 33, label, "middle")]
+    return _svg(height + 40, parts, f"bar chart: {label}")
+
+
+def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = False) -> str:
+    """Lines over a common pair of axes, told apart by colour and dash, named in a legend below."""
+    xs = [x for line in series for x, _ in line.points]
+    ys = [y for line in series for _, y in line.points]
+    ys += [y + sign * e for line in series for (_, y), e in zip(line.points, line.errors) if not math.isnan(e) for sign in (-1, 1)]
+    x_marks, y_marks = ticks(0, max(xs)), ticks(0 if from_zero else min(ys), max(ys))
+    left, right, top, bottom = 22 + LETTER * max(len(f"{mark:g}") for mark in y_marks), WIDTH - 14, 8, 208
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = x / x_marks[-1], (y - y_marks[0]) / (y_marks[-1] - y_marks[0])
+        return left + (right - left) * across, bottom - (bottom - top) * up
+
+    parts = []
+    for mark in y_marks:
+        y = place(0, mark)[1]
+        parts.append(_line(left, y, right, y, "grid") + _text(left - 5, y + 4, f"{mark:g}", "end"))
+    for mark in x_marks:
+        parts.append(_text(place(mark, y_marks[0])[0], bottom + 16, thousands(mark), "middle"))
+    parts += [_line(left, bottom, right, bottom, "axis"), _text((left + right) / 2, bottom + 33, x_label, "middle")]
+    parts.append(f'<text transform="translate(11 {(top + bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    for number, line in enumerate(series):
+        parts += _drawn(line, number, place)
+    legend, height = _legend(series, left, bottom + 52)
+    return _svg(height, parts + legend, f"line chart: {y_label} over {x_label}")
+
+
+def _drawn(line: Line, number: int, place) -> list[str]:
+    spots = [place(x, y) for x, y in line.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    parts = [f'<polyline points="{path}" {_style(line, number)}/>']
+    for (x, y), error in zip(line.points, line.errors):
+        if not math.isnan(error):
+            (across, low), (_, high) = place(x, y - error), place(x, y + error)
+            parts.append(_line(across, low, across, high, "error"))
+    kind = f"{'hollow' if line.published else 'dot'} k{line.colour % COLOURS}"
+    marked = spots if line.markers or len(spots) < 3 else ()
+    return parts + [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="{kind}"/>' for x, y in marked]
+
+
+def _style(line: Line, number: int) -> str:
+    dash = "1 4" if line.published else DASHES[number // 2 % len(DASHES)]
+    return f'class="line k{line.colour % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+
+
+def _legend(series: Sequence[Line], left: float, top: float) -> tuple[list[str], float]:
+    """Samples with names, in two columns where they fit; and where they end."""
+    columns = 2 if max(len(line.name) for line in series) * LETTER < (WIDTH - left) / 2 - 40 else 1
+    parts = []
+    for number, line in enumerate(series):
+        x, y = left + (number % columns) * (WIDTH - left) / 2, top + 18 * (number // columns)
+        parts.append(f'<polyline points="{x:.1f},{y - 4:.1f} {x + 26:.1f},{y - 4:.1f}" {_style(line, number)}/>')
+        parts.append(_text(x + 32, y, _short(line.name, 52), "start", line.name))
+    return parts, top + 18 * math.ceil(len(series) / columns) - 6
+
+
+def thousands(value: float) -> str:
+    """12000 -> 12k."""
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+
+
+def _svg(height: float, parts: Sequence[str], label: str) -> str:
+    box = f'viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}"'
+    return f'<svg {box} role="img" aria-label="{escape(label)}">' + "".join(parts) + "</svg>"
+
+
+def _line(x: float, y: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def _cap(x: float, y: float) -> str:
+    return _line(x, y - 5, x, y + 5, "error")
+
+
+def _text(x: float, y: float, text: str, anchor: str, full: str = "") -> str:
+    tip = f"<title>{escape(full)}</title>" if full and full != text else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{tip}{escape(text)}</text>'
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
