@@ -90,6 +90,7 @@ DEMO = Suite(
     pictures=Path("unlabelled"),
     pictures_by_class=Path("classification"),
     scenes=Scenes(),
+    engine="torchvision",  # the same table with and without Detectron2; --engine changes it
 )
 TINY = {"epochs": 1}
 SMOKE = replace(DEMO, name="smoke", scenes=Scenes(images=120, size=64), pretrain=TINY, engine="replay")

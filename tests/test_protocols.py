@@ -7,7 +7,7 @@ from transfer.protocols import PROTOCOLS, departures, protocol_hash
 FROZEN = {
     "small-faster-rcnn-c4": (1, "b31c72e87571c981"),
     "small-faster-rcnn-fpn": (1, "2a6c7b766e6b70f1"),
-    "small-mask-rcnn-c4": (1, "a06dbc8ad9e1de63"),
+    "small-mask-rcnn-c4": (1, "ed3c2d4c48ac4bd7"),
     "small-mask-rcnn-fpn": (1, "b03bd8ff78eeed7c"),
     "small-retinanet": (1, "c0244a2169531bcd"),
     "small-keypoint-rcnn": (1, "2d5a737504c31598"),

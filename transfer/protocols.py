@@ -132,6 +132,7 @@ SMALL_ROWS = (
     SMALL_FPN,
     replace(
         SMALL_C4, name="small-mask-rcnn-c4", architecture="mask-rcnn-c4", metrics=("box", "mask"), scorer="coco",
+        detector=replace(SMALL_C4_DETECTOR, mask_size=8),  # res5 on 14 x 14 would take most of the time
     ),
     replace(SMALL_FPN, name="small-mask-rcnn-fpn", architecture="mask-rcnn-fpn", metrics=("box", "mask")),
     replace(
