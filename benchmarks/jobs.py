@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from . import InputError
@@ -50,6 +50,7 @@ class Place:
     out: Path  # absolute
     engine: str = "auto"
     device: str = "auto"
+    launch: Mapping = field(default_factory=dict)  # fields of transfer.engines.Launch that are not the default
 
 
 def scenes_job(scenes: Scenes, place: Place) -> Job:
@@ -81,27 +82,37 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
     return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs, cost)
 
 
-def transfer_job(name: str, weights: Source, protocol, data: Data, source: Source, seed: int, place: Place, order=(0, 0)) -> Job:
+def transfer_job(
+    name: str, weights: Source, protocol, data: Data, source: Source, seed: int, place: Place, order=(0, 0), scaling="1"
+) -> Job:
     """Fine-tunes and tests one detector in OUT/transfer/PROTOCOL/NAME-seedN-ID.
 
     protocol: the row with its changes; data: layout and splits of `source`; order: place in the table (row, group).
+    On a machine other than the first: a job of the kind `machine` in a folder inside, which only helps.
     """
     from transfer.protocols import protocol_hash
 
     splits = {"layout": data.layout, "train": data.train, "test": data.test}
     determines = {"weights": weights.identity, "data": source.identity, **splits}
     determines |= {"protocol": protocol, "engine": place.engine, "seed": seed}
+    processes = place.launch.get("num_gpus", 1) * place.launch.get("num_machines", 1)
+    if processes > 1 or place.launch.get("amp"):
+        determines |= {"processes": processes, "amp": place.launch.get("amp", False)}
     identity = canonical_hash({"kind": "transfer", **determines})
     spec = {
         "starting_point": name, "weights": str(weights.path), "weights_identity": weights.identity,
         "protocol": protocol.name, "protocol_version": protocol.version, "protocol_hash": protocol_hash(protocol),
-        "protocol_row": asdict(protocol), "scorer": protocol.scorer, "engine": place.engine, "scaling": "1",
+        "protocol_row": asdict(protocol), "scorer": protocol.scorer, "engine": place.engine, "scaling": scaling,
         "data": splits | {"root": str(source.path), "identity": source.identity},
-        "seed": seed, "device": place.device, "order": list(order),
+        "seed": seed, "device": place.device, "order": list(order), "launch": dict(place.launch),
     }  # fmt: skip
     folder = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
     title = f"{protocol.name} from {name}, seed {seed}"
     cost = 1.0 if place.engine == "replay" else _training_seconds(protocol)
+    rank = place.launch.get("machine_rank", 0)
+    if rank:
+        folder, title, identity = folder / f"machine{rank}", f"{title}, machine {rank}", canonical_hash([identity, rank])
+        return _job(identity, "machine", title, folder, spec, weights.needs + source.needs, cost)
     return _job(identity, "transfer", title, folder, spec, weights.needs + source.needs, cost)
 
 

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 
-def local_slots(jobs: int, wanted: int | None = None, device: str = "auto") -> list[dict[str, str]]:
-    """The workers' environments on this machine: one a GPU, or groups of cores; `wanted` sets their number.
+def local_slots(jobs: int, wanted: int | None = None, device: str = "auto", each: int = 1) -> list[dict[str, str]]:
+    """The workers' environments on this machine: `each` GPUs, or groups of cores; `wanted` sets their number.
 
     On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; more where jobs are few.
     """
     gpus = [] if device == "cpu" else visible_gpus()
+    gpus = [",".join(gpus[n : n + each]) for n in range(0, len(gpus) - each + 1, each)] or [",".join(gpus)] if gpus else []
     if gpus:
         count = min(wanted or len(gpus), jobs) or 1
         return [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count)) for n in range(count)]

@@ -99,6 +99,18 @@ def protocols(name: str | None, as_json: bool) -> int:
     return 0
 
 
+def detectron2_config(name: str, weights: Path | None) -> int:
+    """The Detectron2 config that a protocol resolves to, as YAML."""
+    from transfer import engines
+    from transfer import weights as files
+    from transfer.protocols import PROTOCOLS
+
+    row = settings.find(PROTOCOLS, name, "protocol")
+    backbone = files.read(weights) if weights else files.Backbone(row.arch, {})
+    print(engines.get("detectron2").as_yaml(row, backbone), end="")
+    return 0
+
+
 def facts(values: dict, as_json: bool) -> int:
     """A dict as `key: value` lines, nested ones indented."""
     if as_json:

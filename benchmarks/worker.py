@@ -46,11 +46,13 @@ def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
 
 def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     """Fine-tunes and tests one detector; gives metrics, deviations and hashes."""
-    from transfer import finetune, protocols
+    from transfer import engines, finetune, protocols
 
     protocol = settings.build(protocols.Protocol, spec["protocol_row"], "protocol")
     weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
     data = {key: spec["data"][key] for key in ("layout", "root", "train", "test")}
+    launch = settings.build(engines.Launch, spec.get("launch", {}), "launch")
+    helps = spec["kind"] == "machine"  # in the folder of the first machine, which reports
     curves = Curves(folder / "tb", report)
     try:
         return finetune.finetune(
@@ -59,15 +61,16 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
             data,
             engine=spec["engine"],
             seed=spec["seed"],
-            out=folder,
+            out=folder.parent if helps else folder,
             device=spec["device"],
             report=curves,
+            launch=launch,
         )
     finally:
         curves.close()
 
 
-KINDS = {"scenes": run_scenes, "pretrain": run_pretrain, "transfer": run_transfer}
+KINDS = {"scenes": run_scenes, "pretrain": run_pretrain, "transfer": run_transfer, "machine": run_transfer}
 
 
 class Progress:

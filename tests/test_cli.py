@@ -59,7 +59,7 @@ def refused(capsys, *words):
         (["data", "chekc", "voc", "x"], ["unknown action 'chekc'", "'check'"]),
         (["data", "check", "vok", "x"], ["unknown layout 'vok'", "'voc'"]),
         (["table", "x", "--format", "pdf"], ["unknown --format 'pdf'", "terminal, md, csv"]),
-        (["transfer", "small-retinanet"], ["required: --weights, --data, --out"]),
+        (["transfer", "small-retinanet"], ["required: --weights, --out"]),
         (["run", "dmeo"], ["unknown suite 'dmeo'", "'demo'"]),
         (["run", "/nowhere/own.yaml"], ["/nowhere/own.yaml", "No such file"]),
         (["run", "smoke", "--jobs", "0"], ["--jobs must be at least 1"]),

@@ -9,12 +9,18 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ..protocols import PROTOCOLS
+from ..protocols import PROTOCOLS, Protocol
+from ..weights import Backbone
 from . import Job, Outcome, Report, detectron2_config, detectron2_data, detectron2_launch, detectron2_memory
 from .detectron2_predict import predict, try_out
 from .detectron2_train import Trainer
 
 KEEP_FROM = 5000  # iterations from which the trained detector (model_final.pth) stays in the job's folder
+
+
+def as_yaml(protocol: Protocol, backbone: Backbone) -> str:
+    """The config of a protocol with its published data and processes."""
+    return detectron2_config.resolve(protocol, backbone).dump()
 
 
 def run(job: Job, report: Report) -> Outcome:
