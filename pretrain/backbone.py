@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from pretrain.recipes import LEVELS
+from pretrain.recipes import LEVELS, Recipe
 
 ARCHITECTURES = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -35,11 +35,24 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         if len(x) % self.groups:
             raise ValueError(f"a batch of {len(x)} does not divide into {self.groups} groups")
+        if torch.compiler.is_compiling():
+            return self._fusible(x)
         first, *others = x.chunk(self.groups)
         running = self.running_mean, self.running_var
         parts = [F.batch_norm(first, *running, self.weight, self.bias, True, self.momentum, self.eps)]
         parts += [F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps) for part in others]
         return torch.cat(parts)
+
+    def _fusible(self, x: Tensor) -> Tensor:
+        """The same as one expression, which a compiler makes one or two kernels of."""
+        grouped = x.unflatten(0, (self.groups, -1)).float()
+        var, mean = torch.var_mean(grouped, (1, 3, 4), correction=0, keepdim=True)
+        with torch.no_grad():
+            count = grouped[0].numel() // grouped.shape[2]
+            self.running_mean.lerp_(mean[0].flatten(), self.momentum)
+            self.running_var.lerp_(var[0].flatten() * (count / max(1, count - 1)), self.momentum)
+        scale = self.weight.view(-1, 1, 1) * (var + self.eps).rsqrt()
+        return ((grouped - mean) * scale + self.bias.view(-1, 1, 1)).flatten(0, 1).to(x.dtype)
 
 
 class Conv3x3(nn.Conv2d):
@@ -84,13 +97,14 @@ class Trunk(ResNet):
 class Head(nn.Sequential):
     """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim`` values; no normalisation.
 
-    kind ``mlp``: Linear - ReLU - Linear with hidden width ``channels``; ``linear``: one Linear.
+    kind ``mlp``: Linear - ReLU - Linear with a hidden width of ``hidden * channels``; ``linear``: one Linear.
     """
 
-    def __init__(self, channels: int, dim: int, parts: int = 1, kind: str = "mlp"):
+    def __init__(self, channels: int, dim: int, parts: int = 1, kind: str = "mlp", hidden: float = 1.0):
         layers = [nn.Linear(parts * channels, dim)]
         if kind == "mlp":
-            layers = [nn.Linear(parts * channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, dim)]
+            width = round(hidden * channels)
+            layers = [nn.Linear(parts * channels, width), nn.ReLU(inplace=True), nn.Linear(width, dim)]
         super().__init__(*layers)
         self.parts = parts
 
@@ -107,14 +121,14 @@ class Encoder(nn.Module):
     returns a dict kind -> L2-normalised float32 features (levels, n, dim), kind being "global" and "local".
     """
 
-    def __init__(self, arch: str, levels: tuple[str, ...], dim: int, head: str = "mlp", local: bool = False,
-                 groups: int = 1):
+    def __init__(self, recipe: Recipe, groups: int = 1):
         super().__init__()
-        self.trunk = Trunk(arch, groups)
-        self.levels = [LEVELS.index(level) for level in levels]
-        channels = [self.trunk.channels[level] for level in levels]
-        self.global_heads = nn.ModuleList(Head(c, dim, 1, head) for c in channels)
-        self.local_heads = nn.ModuleList(Head(c, dim, 9, head) for c in channels) if local else None
+        r = recipe
+        self.trunk = Trunk(r.arch, groups)
+        self.levels = [LEVELS.index(level) for level in r.levels]
+        channels = [self.trunk.channels[level] for level in r.levels]
+        self.global_heads = nn.ModuleList(Head(c, r.dim, 1, r.head, r.hidden) for c in channels)
+        self.local_heads = nn.ModuleList(Head(c, r.dim, 9, r.head, r.hidden) for c in channels) if r.local else None
 
     def forward(self, images: Tensor, patches: Tensor | None = None) -> dict[str, Tensor]:
         features = {"global": self._features(images, self.global_heads)}

@@ -1,84 +1,26 @@
-"""Folders of pictures: listing, decoding to 8-bit RGB whatever the format, and finding the bad ones."""
+"""Pictures on disk: decoding to 8-bit RGB whatever the format, and finding the bad ones."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pretrain import InputError
+from pretrain.listing import Pictures, find
+
+__all__ = ("Bad", "BadPicture", "check", "decode", "find", "memory")
 
 log = logging.getLogger("detco.pretrain")
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-
-
 class BadPicture(Exception):
     """A file that cannot be decoded; the message says why."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Files under ``root`` in sorted order; ``names`` are relative paths, ``sizes`` bytes."""
-
-    root: Path
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def path(self, index: int) -> Path:
-        return self.root / self.names[index]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The subfolders of the root that hold pictures, sorted."""
-        return tuple(sorted({name.split("/", 1)[0] for name in self.names if "/" in name}))
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 (hex) over relative paths and file sizes."""
-        lines = "".join(f"{name}\0{size}\n" for name, size in zip(self.names, self.sizes, strict=True))
-        return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
-
-    def without(self, bad: dict[int, str]) -> Pictures:
-        keep = [i for i in range(len(self)) if i not in bad]
-        return Pictures(self.root, tuple(self.names[i] for i in keep), tuple(self.sizes[i] for i in keep))
-
-
-def find(root: Path) -> Pictures:
-    """All files under ``root`` whose name ends like a picture's; hidden files and folders are passed over.
-
-    Raises InputError if there is no such folder or no picture in it.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder of pictures")
-    found = sorted(_walk(str(root), ""))
-    if not found:
-        raise InputError(f"{root}: no pictures in this folder ({', '.join(sorted(EXTENSIONS))})")
-    names, sizes = zip(*found, strict=True)
-    return Pictures(root, names, sizes)
-
-
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                yield prefix + entry.name, entry.stat().st_size
 
 
 def decode(path: Path, short_side: int = 0) -> np.ndarray:
@@ -123,6 +65,17 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
+    """Bytes that all pictures take when decoded, guessed from the headers of a few spread over the whole."""
+    values = []
+    for index in range(0, len(pictures), max(1, len(pictures) // looked_at)):
+        with suppress(Exception), Image.open(pictures.path(index)) as picture:
+            reduced = 0 < short_side < min(picture.size)
+            width, height = _reduced(picture.size, short_side) if reduced else picture.size
+            values.append(3 * width * height)
+    return len(pictures) * sum(values) // max(1, len(values))
+
+
 def check(pictures: Pictures, read: Callable[[int], object], threads: int,
           report: Callable | None = None) -> dict[int, str]:
     """Decode every picture once: index -> reason of the bad ones. ``read(index)`` decodes one, or raises BadPicture."""
@@ -144,14 +97,34 @@ def check(pictures: Pictures, read: Callable[[int], object], threads: int,
     return bad
 
 
-def tell(pictures: Pictures, bad: dict[int, str], listing: Path) -> None:
-    """Warn of each bad picture, list them in the file ``listing``; InputError if they are more than 1 %."""
-    lines = [f"{pictures.path(index)}: {reason}" for index, reason in sorted(bad.items())]
-    for line in lines:
-        log.warning("left out: %s", line)
-    temporary = listing.with_name(listing.name + ".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
-    os.replace(temporary, listing)
-    if len(bad) * 100 > len(pictures):
-        raise InputError(f"{len(bad)} of {len(pictures)} pictures in {pictures.root} cannot be read, more than 1 %: "
-                         f"{'; '.join(lines[:3])}{' ...' if len(lines) > 3 else ''} (all in {listing})")
+class Bad:
+    """The bad pictures of a run: each is warned of once and listed in a file; more than 1 % are an InputError.
+
+    Without a file nothing is said: another process says it.
+    """
+
+    def __init__(self, pictures: Pictures, listing: Path | None):
+        self.pictures, self.listing = pictures, listing
+        self.reasons: dict[int, str] = {}
+        if listing:
+            listing.unlink(missing_ok=True)
+
+    def __call__(self, found: dict[int, str]) -> None:
+        """Take note of more bad pictures, index -> reason. Raises InputError."""
+        new = {index: reason for index, reason in sorted(found.items()) if index not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        if self.listing:
+            with open(self.listing, "a", errors="surrogateescape") as listing:
+                for line in self._lines(new):
+                    log.warning("left out: %s", line)
+                    listing.write(f"{line}\n")
+        count, total = len(self.reasons), len(self.pictures)
+        if count * 100 > total:
+            some = "; ".join(self._lines(self.reasons)[:3]) + (" ..." if count > 3 else "")
+            raise InputError(f"{count} of {total} pictures in {self.pictures.root} cannot be read, more than 1 %: {some}"
+                             + (f" (listed in {self.listing})" if self.listing else ""))
+
+    def _lines(self, reasons: dict[int, str]) -> list[str]:
+        return [f"{self.pictures.path(index)}: {reason}" for index, reason in reasons.items()]

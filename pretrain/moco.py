@@ -24,7 +24,7 @@ class MoCo(nn.Module):
     def __init__(self, recipe: Recipe, groups: int):
         super().__init__()
         self.recipe = recipe
-        self.query = Encoder(recipe.arch, recipe.levels, recipe.dim, recipe.head, recipe.local, groups)
+        self.query = Encoder(recipe, groups)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         self.queues = nn.ModuleDict({"global": Queue(len(recipe.levels), recipe.dim, recipe.queue)})
 

@@ -34,7 +34,8 @@ class Recipe:
     levels: tuple[str, ...] = ("res5",)
     level_weights: tuple[float, ...] = (1.0,)
     terms: tuple[str, ...] = ("global-global",)
-    head: str = "mlp"  # mlp: Linear-ReLU-Linear, hidden width C_i; linear: one Linear
+    head: str = "mlp"  # mlp: Linear-ReLU-Linear; linear: one Linear
+    hidden: float = 1.0  # width of the hidden layer of a head, in channels C_i of its level
     dim: int = 128
     queue: int = 65536
     fill_queue: bool = False  # the first iterations do not train, they replace the random keys that the queues start with
@@ -53,6 +54,7 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     warmup_epochs: float = 0.0
     precision: str = "auto"  # auto, float32, bf16, fp16
+    compile: bool = False  # torch.compile of the network; needs a C++ compiler
     # views
     load_size: int = 0  # pictures are reduced to this short side once when read; 0: never
     view_size: int = 224
@@ -61,18 +63,20 @@ class Recipe:
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
     jitter_p: float = 0.8
     gray_p: float = 0.2
+    gray_first: bool = False  # before the jitter
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     flip_p: float = 0.5
     jigsaw_scale: tuple[float, float] = (0.6, 1.0)
     jigsaw_size: int = 255
     patch_size: int = 64
+    patch_order: str = "picture"  # picture: drawn for each picture; grid: as they lie in it
     patch_blur_p: float = 0.0
     patch_flip_p: float = 0.0
     randaugment: tuple[int, int] = (0, 10)  # operations, magnitude (of 30)
     # running
-    workers: int = 0  # processes that read and cut pictures, for each training process
-    cache_gb: float = 2.0  # decoded pictures kept in memory if they all fit
+    workers: int = -1  # processes that read and cut pictures, for each training process; -1: by the cores, on a CPU none
+    cache_gb: float = 2.0  # decoded pictures are kept in memory if they all fit
     checkpoint_minutes: float = 10.0
     keep: int = 2
 
@@ -91,6 +95,7 @@ def _contradiction(r: Recipe) -> str | None:
     choices = (("method", r.method, METHODS), ("head", r.head, ("mlp", "linear")),
                ("optimizer", r.optimizer, ("sgd", "adamw")), ("schedule", r.schedule, ("cosine", "step")),
                ("precision", r.precision, ("auto", "float32", "bf16", "fp16")),
+               ("patch_order", r.patch_order, ("picture", "grid")),
                ("arch", r.arch, ("resnet18", "resnet34", "resnet50", "resnet101")))
     for name, value, allowed in choices:
         if value not in allowed:
@@ -126,10 +131,10 @@ _MOCO_V2 = Recipe(
 
 _MOCO_V1 = replace(
     _MOCO_V2, name="moco-v1-200ep", method="moco-v1", source="MoCo, arXiv 1911.05722; facebookresearch/moco",
-    head="linear", temperature=0.07, schedule="step", milestones=(120, 160),
+    head="linear", temperature=0.07, schedule="step", milestones=(120, 160), gray_first=True,
     jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, blur_p=0.0)
 
-_DETCO_ASSUMED = ("lr", "head", "patch_blur_p", "patch_flip_p", "crop_ratio")
+_DETCO_ASSUMED = ("lr", "hidden", "patch_order", "patch_blur_p", "patch_flip_p", "crop_ratio")
 
 _DETCO = replace(
     _MOCO_V2, name="detco-200ep", method="detco", source="DetCo, arXiv 2102.04803", assumed=_DETCO_ASSUMED,

@@ -7,25 +7,25 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 
-from pretrain import InputError, checkpoints, images, views
+from pretrain import InputError, checkpoints, export, images, listing, optimize, views
+from pretrain.backbone import Trunk
 from pretrain.detco import DetCo
+from pretrain.journal import Journal
 from pretrain.loader import SHUFFLE, Batches, Views, generator, loader
 from pretrain.moco import MoCo
+from pretrain.probe import Probe
 from pretrain.recipes import Recipe, recipe_hash
 from pretrain.supervised import Supervised
-
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingError(RuntimeError):
@@ -46,9 +46,11 @@ class Process:
 
 
 def pretrain(recipe: Recipe, images: Path, out: Path, seed: int = 0, device: str = "auto",
-             report: Callable | None = None) -> Path:
-    """Train on the pictures under ``images`` and return ``out/backbone.safetensors``.
+             report: Callable | None = None, probe: Path | None = None) -> Path:
+    """Train on the pictures of ``images`` (a folder, or a text file of paths) and return ``out/backbone.safetensors``.
 
+    ``probe`` is a folder of labelled pictures: the k-nearest-neighbour accuracy of the backbone on it is measured before
+    training and after each epoch, shown with the figures and left in ``out/probe.json``; it changes nothing else.
     Goes on from the checkpoints in ``out`` if the run was interrupted, and returns at once if it has finished. Under
     torchrun, all processes call this with the same arguments. ``report(stage, done, total, **figures)`` is called at
     every step. Raises InputError for what the user gave, TrainingError when the loss is not finite.
@@ -56,7 +58,7 @@ def pretrain(recipe: Recipe, images: Path, out: Path, seed: int = 0, device: str
     if seed < 0:
         raise InputError(f"the seed is {seed}; it must not be negative")
     with _join(device) as process:
-        return Run(recipe, Path(images), Path(out), seed, process, report if process.first else None).go()
+        return Run(recipe, Path(images), Path(out), seed, process, report if process.first else None, probe).go()
 
 
 @contextmanager
@@ -84,12 +86,14 @@ def _join(device: str):
 class Run:
     """One pretraining run: its pictures, model, optimiser and files."""
 
-    def __init__(self, recipe: Recipe, pictures: Path, out: Path, seed: int, process: Process, report: Callable | None):
+    def __init__(self, recipe: Recipe, pictures: Path, out: Path, seed: int, process: Process, report: Callable | None,
+                 probe: Path | None = None):
         self.recipe, self.out, self.seed, self.process, self.report = recipe, out, seed, process, report
-        self.pictures = images.find(pictures)
+        self.probe = Probe(probe, recipe.view_size) if probe and process.first else None
+        self.pictures = listing.find(pictures)
         self.file = out / "backbone.safetensors"
         self.identity = {"recipe_hash": recipe_hash(recipe), "seed": str(seed), "pictures": self.pictures.fingerprint}
-        self.precision = precision(recipe, process.device)
+        self.precision = optimize.precision(recipe, process.device)
 
     def go(self) -> Path:
         if self._finished():
@@ -103,7 +107,7 @@ class Run:
         start = self._restore(state) if state else 0
         self._train(start)
         if self.process.first:
-            self._export()
+            export.write(self.file, self.model.trunk, self._metadata())
             checkpoints.clear(self.out)
         if self.process.world > 1:
             dist.barrier()
@@ -124,15 +128,17 @@ class Run:
             raise InputError(f"{self.out} holds a run with another {what}; use another --out, or remove it")
 
     def _read_pictures(self) -> None:
-        """Decode every picture once, leave out the bad ones."""
+        """Where all pictures fit into memory, decode them and leave out the bad ones; else those are met on the way."""
         self.data = Views(self.pictures, self.recipe, self.seed)
-        bad = images.check(self.pictures, self.data.read, torch.get_num_threads(), self.report)
-        images.tell(self.pictures, bad, self.out / "bad_pictures.txt")
-        self.data.use(self.pictures.without(bad))
+        same_everywhere = self.data.fits and not self.process.first
+        self.bad = images.Bad(self.pictures, None if same_everywhere else self.out / "bad_pictures.txt")
+        if self.data.fits:
+            self.bad(images.check(self.pictures, self.data.read, torch.get_num_threads(), self.report))
+            self.data.use(self.pictures.without(self.bad.reasons))
         if len(self.data.pictures) < self.recipe.batch:
             raise InputError(f"{self.pictures.root}: {len(self.data.pictures)} pictures are fewer than a batch "
                              f"({self.recipe.batch}); give more pictures or --set batch={len(self.data.pictures)}")
-        if self.recipe.method == "supervised" and (len(self.data.pictures.classes) < 2 or -1 in self.data.labels):
+        if self.recipe.method == "supervised" and (len(self.data.classes) < 2 or -1 in self.data.labels):
             raise InputError(f"{self.pictures.root}: supervised pretraining needs a folder of pictures for each class")
 
     def _build(self) -> None:
@@ -142,10 +148,13 @@ class Run:
             raise InputError(f"batch {r.batch} in {r.groups} groups cannot be shared by {process.world} processes")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = _model(r, groups, len(self.data.pictures.classes))
+            self.model = _model(r, groups, len(self.data.classes))
         self.model.to(process.device, memory_format=torch.channels_last)
+        for module in self.model.modules():
+            if r.compile and isinstance(module, Trunk):
+                module.compile(dynamic=False)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = optimizer(r, trained)
+        self.optimizer = optimize.optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
         self.filling = math.ceil(r.queue / r.batch) if r.fill_queue else 0
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
@@ -162,29 +171,36 @@ class Run:
         checkpoints.save(self.out, iteration, state, self.recipe.keep)
 
     def _train(self, start: int) -> None:
-        r, process = self.recipe, self.process
+        process, total, per_epoch = self.process, self.batches.total, self.batches.per_epoch
         self.batches.start = start
-        total, per_epoch = self.batches.total, self.batches.per_epoch
         model = self._distributed()
-        curves = _curves(self.out / "tb", start) if process.first else None
-        saved = clock = time.monotonic()
-        data = loader(self.data, self.batches, pin_memory=process.device.type == "cuda")
-        for iteration, batch in enumerate(data, start):
-            lr = learning_rate(r, iteration / per_epoch)
-            figures = self._step(model, batch, iteration, lr)
-            done, now = iteration + 1, time.monotonic()
-            figures |= {"lr": lr, "pictures_per_second": r.batch / (now - clock)}
-            clock = now
-            if curves and (done % 10 == 0 or done == total):
-                for name, value in figures.items():
-                    curves.add_scalar(name, value, done)
-            if self.report:
-                self.report("pretrain", done, total, **_headline(figures))
-            if process.first and done < total and (done % per_epoch == 0 or now - saved > 60 * r.checkpoint_minutes):
+        journal = Journal(self.out, self.recipe, start, self.report) if process.first else None
+        if journal and start == 0:
+            self._measure(journal, 0)
+        saved = time.monotonic()
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        for done, batch in enumerate(loader(self.data, self.batches, process.device.type == "cuda", local), start + 1):
+            self.bad(batch.pop("bad"))
+            lr = optimize.learning_rate(self.recipe, (done - 1) / per_epoch)
+            figures = self._step(model, batch, done - 1, lr) | {"lr": lr}
+            if journal is None:
+                continue
+            journal.iteration(done, total, figures)
+            if done % per_epoch == 0:
+                journal.epoch(done // per_epoch, figures)
+                self._measure(journal, done)
+            if done < total and (done % per_epoch == 0 or time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes):
                 self._checkpoint(done)
-                saved = clock = time.monotonic()
-        if curves:
-            curves.close()
+                saved = time.monotonic()
+                journal.resume()
+        if journal:
+            journal.close()
+
+    def _measure(self, journal: Journal, done: int) -> None:
+        """The backbone's accuracy on the labelled pictures, if some were given."""
+        if self.probe:
+            journal.probe(done // self.batches.per_epoch, done, self.probe(self.model.trunk, self.process.device))
+            journal.resume()
 
     def _distributed(self) -> nn.Module:
         if self.process.world == 1:
@@ -193,7 +209,8 @@ class Run:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its successor is missing before torch 2.15
             # Each process keeps its own running statistics; those of the first are saved.
-            return nn.parallel.DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+            return nn.parallel.DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False,
+                                                            gradient_as_bucket_view=True)
 
     def _step(self, model: nn.Module, batch: dict, iteration: int, lr: float) -> dict[str, float]:
         """One iteration; returns its figures, the means over all processes. The keys enter the queues at the end."""
@@ -201,7 +218,7 @@ class Run:
         ready = views.finish(batch, self.recipe, device)
         order = generator(SHUFFLE, self.seed, iteration).permutation(self.recipe.batch)
         trains = iteration >= self.filling
-        with autocast(self.precision, device), torch.set_grad_enabled(trains):
+        with optimize.autocast(self.precision, device), torch.set_grad_enabled(trains):
             output = model(ready, torch.from_numpy(order).to(device))
         names = ["loss", *output["figures"]]
         values = torch.stack([output["loss"].detach(), *output["figures"].values()])
@@ -216,94 +233,23 @@ class Run:
         if trains:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            update(self.optimizer, self.scaler, output["loss"])
+            optimize.update(self.optimizer, self.scaler, output["loss"])
         self.model.enqueue(output["keys"])
         return figures
 
-    def _export(self) -> None:
-        """Write the backbone file: torchvision names, float32, its own preprocessing."""
+    def _metadata(self) -> dict[str, str]:
+        """Of the backbone file: what made it, and the preprocessing that it expects."""
         r = self.recipe
-        tensors = {name: value.float().contiguous().cpu() for name, value in self.model.trunk.state_dict().items()
-                   if not name.endswith("num_batches_tracked")}
-        metadata = {
-            "format": "detco-backbone", "format_version": "1", "method": r.method, "arch": r.arch,
-            "epochs": str(r.epochs), "images_seen": str(self.batches.total * r.batch), "channel_order": "RGB",
-            "mean": json.dumps(views.MEAN), "std": json.dumps(views.STD), "stride_in": "3x3",
+        return {
+            "method": r.method, "arch": r.arch, "epochs": str(r.epochs),
+            "images_seen": str(self.batches.total * r.batch),
+            "channel_order": "RGB", "mean": json.dumps(views.MEAN), "std": json.dumps(views.STD), "stride_in": "3x3",
             "source": f"recipe {r.name} on {len(self.data.pictures)} pictures", "source_sha256": "",
             "recipe": json.dumps(asdict(r)), "assumed": json.dumps(r.assumed), "precision": self.precision,
-            **self.identity}
-        temporary = self.file.with_name(self.file.name + ".tmp")
-        temporary.write_bytes(_safetensors(tensors, metadata))
-        os.replace(temporary, self.file)
-
-
-def _safetensors(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """The file's bytes with its metadata in sorted order: the library's order is random, and so would the sha256 be."""
-    data = save(tensors, metadata)
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+            **self.identity}  # fmt: skip
 
 
 def _model(recipe: Recipe, groups: int, classes: int) -> nn.Module:
     if recipe.method == "supervised":
         return Supervised(recipe, groups, classes)
     return (DetCo if recipe.method == "detco" else MoCo)(recipe, groups)
-
-
-def optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimiser."""
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, recipe.lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay, fused=True)
-
-
-def precision(recipe: Recipe, device: torch.device) -> str:
-    """What the recipe's precision means on this device: "auto" takes bf16 where it is fast, else fp16 on GPUs."""
-    if recipe.precision != "auto":
-        return recipe.precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    fast = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return "bf16" if device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in fast) else "float32"
-
-
-def autocast(precision: str, device: torch.device):
-    """A context in which the forward pass runs in this precision."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])
-
-
-def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: torch.Tensor) -> None:
-    """Backward pass and one step of the optimiser."""
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
-
-
-def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """Learning rate at ``epoch`` (a fraction counts): linear in the batch, warmed up, then cosine or in steps."""
-    peak = recipe.lr * recipe.batch / recipe.lr_batch
-    if epoch < recipe.warmup_epochs:
-        return peak * (epoch + 1e-3) / recipe.warmup_epochs
-    if recipe.schedule == "step":
-        return peak * 0.1 ** sum(int(epoch) >= m for m in recipe.milestones)
-    progress = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _headline(figures: dict[str, float]) -> dict[str, float]:
-    """The few figures for the progress line: the mean accuracy and the least spread of the features show a collapse."""
-    accuracy = [value for name, value in figures.items() if name.startswith("accuracy/")]
-    spread = [value for name, value in figures.items() if name.startswith("std")]
-    return {"loss": figures["loss"], "accuracy": sum(accuracy) / len(accuracy), "std": min(spread),
-            "lr": figures["lr"], "pictures_per_second": figures["pictures_per_second"]}
-
-
-def _curves(folder: Path, start: int):
-    from torch.utils.tensorboard import SummaryWriter  # takes a second; only the first process needs it
-
-    return SummaryWriter(str(folder), purge_step=start)

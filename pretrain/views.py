@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import RandAugment
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from pretrain.recipes import Recipe
 
@@ -49,12 +51,13 @@ def resized_crop(picture: Tensor, box: tuple[int, int, int, int], size: int) -> 
     return F.interpolate(region, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def jigsaw(region: Tensor, patch: int, rng: np.random.Generator) -> Tensor:
-    """(3, s, s) -> (9, 3, patch, patch): one random crop from each cell of a 3 x 3 grid, in random order."""
+def jigsaw(region: Tensor, patch: int, rng: np.random.Generator, shuffle: bool = True) -> Tensor:
+    """(3, s, s) -> (9, 3, patch, patch): one random crop from each cell of a 3 x 3 grid, in random order or row by row."""
     cell = region.shape[-1] // 3
     offsets = rng.integers(cell - patch + 1, size=(9, 2)).tolist()
+    order = rng.permutation(9).tolist() if shuffle else range(9)
     out = region.new_empty(9, 3, patch, patch)
-    for i, (place, (dy, dx)) in enumerate(zip(rng.permutation(9).tolist(), offsets, strict=True)):
+    for i, (place, (dy, dx)) in enumerate(zip(order, offsets, strict=True)):
         y, x = i // 3 * cell + dy, i % 3 * cell + dx
         out[place] = region[:, y : y + patch, x : x + patch]
     return out
@@ -67,8 +70,18 @@ def cut(picture: Tensor, recipe: Recipe, rng: np.random.Generator) -> dict[str, 
         local = name.startswith("local")
         scale, size = (recipe.jigsaw_scale, recipe.jigsaw_size) if local else (recipe.crop_scale, recipe.view_size)
         region = resized_crop(picture, crop_box(rng, *picture.shape[1:], scale, recipe.crop_ratio), size)
-        views[name] = jigsaw(region, recipe.patch_size, rng) if local else region
+        view = jigsaw(region, recipe.patch_size, rng, recipe.patch_order == "picture") if local else region
+        views[name] = randaugment(view, *recipe.randaugment, rng) if recipe.randaugment[0] else view
     return views
+
+
+def randaugment(view: Tensor, operations: int, magnitude: int, rng: np.random.Generator) -> Tensor:
+    """torchvision's RandAugment on a uint8 view, (3, v, v), or on each patch of (9, 3, p, p) by itself."""
+    augment = RandAugment(operations, magnitude)
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the state of the process
+        torch.manual_seed(int(rng.integers(2**62)))
+        images = [pil_to_tensor(augment(to_pil_image(image))) for image in view.view(-1, *view.shape[-3:])]
+    return torch.stack(images).view(view.shape)
 
 
 # ---- colour, blur, flip: batches of float pictures (n, 3, h, w) in 0..1, parameters (n,), as torchvision on tensors.
@@ -174,11 +187,15 @@ class Photometric:
         order = np.array(ORDERS)[(draws[:, 1] * len(ORDERS)).astype(int)]
         factors = (draws[:, 2:6] * 2 - 1) * np.array(r.jitter, np.float32)
         factors[:, :3] = (1 + factors[:, :3]).clip(0)
+        grayed = (lambda x, _: gray(x).expand_as(x)), draws[:, 6] < r.gray_p, draws[:, 6]
+        if r.gray_first:
+            yield grayed
         for place in range(4):
             for op, adjust in enumerate(JITTER):
                 if r.jitter[op]:
                     yield adjust, jittered & (order[:, place] == op), factors[:, op]
-        yield lambda x, _: gray(x).expand_as(x), draws[:, 6] < r.gray_p, draws[:, 6]
+        if not r.gray_first:
+            yield grayed
         low, high = r.blur_sigma
         sigma = low + (high - low) * draws[:, 7] / max(self.blur_p, 1e-9)
         yield lambda x, s: gaussian_blur(x, s, high), draws[:, 7] < self.blur_p, sigma

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 import torchvision
 
 from pretrain.backbone import Encoder, GroupedBatchNorm2d, Head, Trunk
-from pretrain.recipes import LEVELS
+from pretrain.recipes import LEVELS, RECIPES, replace
 
 
 def reference_maps(arch, state, x, train):
@@ -29,6 +29,27 @@ def test_trunk_is_torchvisions_network(arch, train):
     state = {k: v.clone() for k, v in trunk.state_dict().items()}
     for ours, theirs in zip(trunk(x), reference_maps(arch, state, x, train), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(17, 17), (20, 20), (33, 20)])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_maps_of_one_pixel_are_convolved_like_others(arch, size):
+    """Small patches, where res4 or res5 is a single pixel: the same features and gradients, the unseen taps' being 0."""
+    torch.manual_seed(0)
+    trunk, x = Trunk(arch).double(), torch.randn(4, 3, *size, dtype=torch.float64)
+    net = getattr(torchvision.models, arch)(weights=None).double()
+    net.load_state_dict({k: v.clone() for k, v in trunk.state_dict().items()}, strict=False)
+    ours = trunk(x)
+    assert ours[3].shape[-1] == 1
+    weights = torch.randn(4, *ours[3].shape[1:], dtype=torch.float64)
+    (ours[3] * weights).sum().backward()
+    h = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    h = net.layer4(net.layer3(net.layer2(net.layer1(h))))
+    torch.testing.assert_close(ours[3], h)
+    (h * weights).sum().backward()
+    theirs = dict(net.named_parameters())
+    for name, p in trunk.named_parameters():
+        torch.testing.assert_close(p.grad, theirs[name].grad)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
@@ -94,6 +115,11 @@ def test_local_head_takes_the_nine_pooled_patches_side_by_side():
     torch.testing.assert_close(head(maps.flatten(0, 1)), hidden @ head[2].weight.T + head[2].bias)
 
 
+def test_hidden_width_is_a_setting():
+    recipe = replace(RECIPES["detco-small"], hidden=2.0)
+    assert [head[0].out_features for head in Encoder(recipe).local_heads] == [128, 256, 512, 1024]
+
+
 def test_linear_head_is_one_layer():
     head = Head(4, 8, kind="linear")
     maps = torch.randn(2, 4, 3, 3)
@@ -102,7 +128,7 @@ def test_linear_head_is_one_layer():
 
 def test_encoder_gives_unit_features_of_the_chosen_levels():
     torch.manual_seed(0)
-    encoder = Encoder("resnet18", ("res3", "res5"), 16, local=True)
+    encoder = Encoder(replace(RECIPES["detco-small"], levels=("res3", "res5"), level_weights=(1.0, 1.0), dim=16))
     out = encoder(torch.randn(2, 3, 64, 64), torch.randn(2, 9, 3, 32, 32))
     assert {kind: tuple(f.shape) for kind, f in out.items()} == {"global": (2, 2, 16), "local": (2, 2, 16)}
     torch.testing.assert_close(out["local"].norm(dim=-1), torch.ones(2, 2))

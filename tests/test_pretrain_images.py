@@ -1,12 +1,12 @@
 import logging
-import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pretrain import InputError
-from pretrain.images import BadPicture, check, decode, find, tell
+from pretrain.images import Bad, BadPicture, check, decode, memory
+from pretrain.listing import find
 
 
 @pytest.fixture
@@ -115,32 +115,6 @@ def test_bad_pictures_say_why(tmp_path):
         decode(tmp_path / "gone.jpg")
 
 
-def test_find_lists_the_tree_in_order_and_passes_over_other_files(tmp_path):
-    for name in ("b/2.JPEG", "b/1.jpg", "a/x/9.png", "c.webp", ".hidden/3.jpg", "a/.4.jpg", "a/notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"12345")
-    pictures = find(tmp_path)
-    assert pictures.names == ("a/x/9.png", "b/1.jpg", "b/2.JPEG", "c.webp")
-    assert pictures.classes == ("a", "b") and pictures.path(1) == tmp_path / "b/1.jpg"
-
-
-def test_fingerprint_knows_names_and_sizes(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"123")
-    before = find(tmp_path).fingerprint
-    assert find(tmp_path).fingerprint == before
-    (tmp_path / "a.jpg").write_bytes(b"1234")
-    changed = find(tmp_path).fingerprint
-    os.rename(tmp_path / "a.jpg", tmp_path / "b.jpg")
-    assert len({before, changed, find(tmp_path).fingerprint}) == 3
-
-
-def test_no_pictures_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="no pictures in this folder"):
-        find(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        find(tmp_path / "missing")
-
-
 def folder_of(tmp_path, good):
     for i in range(good):
         (tmp_path / f"good{i:03}.png").write_bytes(b"")
@@ -156,18 +130,29 @@ def test_bad_pictures_are_reported_listed_and_left_out(tmp_path, caplog):
     bad = check(pictures, lambda i: decode(pictures.path(i)), threads=2, report=lambda *a: done.append(a))
     assert {pictures.names[i] for i in bad} == {"cut.jpg", "empty.png", "text.jpg", "float.tiff"}
     assert done[-1] == ("pictures", 400, 400)
+    say = Bad(pictures, tmp_path / "bad.txt")
     with caplog.at_level(logging.WARNING, logger="detco.pretrain"):
-        tell(pictures, bad, tmp_path / "bad.txt")  # 4 of 400: just 1 %
+        say(dict(list(bad.items())[:3]))
+        say(bad)  # 4 of 400: just 1 %; three of them for the second time
     assert sorted(record.getMessage().split(":")[1].strip() for record in caplog.records) == sorted(
         str(pictures.path(i)) for i in bad)
     lines = (tmp_path / "bad.txt").read_text().splitlines()
     assert len(lines) == 4 and lines[0].startswith(f"{tmp_path}/cut.jpg: ")
     left = pictures.without(bad)
     assert len(left) == 396 and all(name.startswith("good") for name in left.names)
+    assert all(left.sizes[i] == left.path(i).stat().st_size for i in (0, 200, 395))
 
 
 def test_more_than_one_percent_bad_is_an_error(tmp_path):
     pictures = folder_of(tmp_path, good=395)
     bad = check(pictures, lambda i: decode(pictures.path(i)), threads=1)
     with pytest.raises(InputError, match=r"4 of 399 pictures .* cannot be read, more than 1 %: .*cut\.jpg"):
-        tell(pictures, bad, tmp_path / "bad.txt")
+        Bad(pictures, tmp_path / "bad.txt")(bad)
+
+
+@pytest.mark.parametrize("short_side, each", [(0, 40 * 48 * 3), (20, 20 * 24 * 3), (100, 40 * 48 * 3)])
+def test_memory_of_all_pictures_is_guessed_from_headers(tmp_path, short_side, each):
+    for i in range(7):
+        Image.fromarray(colours()).save(tmp_path / f"{i}.png")
+    assert memory(find(tmp_path), short_side) == 7 * each
+    assert memory(find(tmp_path), short_side, looked_at=3) == 7 * each

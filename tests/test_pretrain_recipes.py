@@ -67,7 +67,7 @@ def test_hash_covers_what_determines_the_result_only():
         value = getattr(base, f.name)
         other = {"method": "moco-v1", "arch": "resnet18", "head": "linear", "optimizer": "adamw", "schedule": "step",
                  "precision": "fp16", "terms": ("local-local",), "milestones": (3,), "levels": LEVELS[::-1], "batch": 512,
-                 "groups": 4}.get(f.name)
+                 "groups": 4, "patch_order": "grid"}.get(f.name)
         if other is None:
             other = tuple(v + 0.5 for v in value) if isinstance(value, tuple) else value + 1
         if f.name != "method":

@@ -2,6 +2,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pretrain import InputError, checkpoints
-from pretrain.images import find
+from pretrain.listing import find
 from pretrain.loader import Batches, Views
+from pretrain.optimize import learning_rate, precision
 from pretrain.recipes import RECIPES, recipe_hash
-from pretrain.train import TrainingError, _model, learning_rate, precision, pretrain
+from pretrain.train import TrainingError, _model, pretrain
 
 TINY = dict(epochs=2, batch=8, groups=2, view_size=32, jigsaw_size=60, patch_size=20, dim=16, queue=20,
             precision="float32", warmup_epochs=0.0, optimizer="sgd", fill_queue=False, lr=0.12)
@@ -132,7 +134,7 @@ def test_one_process_of_two_groups_is_two_processes_of_one_group(pictures, tmp_p
     assert apart < 0.1 * moved
     for name in a:
         if "running" in name:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("recipe", [MOCO, replace(RECIPES["supervised-small"], **TINY)])
@@ -215,6 +217,7 @@ def test_an_epoch_is_a_permutation_over_all_processes(start):
 def test_views_depend_on_seed_epoch_and_picture_alone(pictures):
     one, other = (Views(find(pictures), DETCO, seed=3) for _ in range(2))
     a, b = one[(1, [4, 9])], other[(1, [9, 4])]
+    assert a.pop("bad") == {} and b.pop("bad") == {}
     for name in a:
         flip = a[name].unflatten(0, (2, -1)).flip(0).flatten(0, 1)
         assert torch.equal(flip, b[name])
@@ -256,3 +259,47 @@ def test_precision_of_a_device():
     assert precision(replace(MOCO, precision="fp16"), torch.device("cpu")) == "fp16"
     assert precision(MOCO, torch.device("cpu")) == "float32"
     assert precision(replace(MOCO, precision="auto"), torch.device("cpu")) in ("float32", "bf16")
+
+
+def test_labels_of_replaced_pictures_and_bad_ones_met_on_the_way(pictures, tmp_path):
+    """Where the pictures do not fit into memory, a bad one's place is taken by another, which brings its own label."""
+    for folder in ("a", "b"):
+        shutil.copytree(pictures / folder, tmp_path / folder)
+    bad = sorted((tmp_path / "a").iterdir())[2]
+    bad.write_bytes(bad.read_bytes()[:200])
+    data = Views(find(tmp_path), replace(RECIPES["supervised-small"], **TINY, cache_gb=0.0), seed=0)
+    assert not data.fits
+    batch, again = data[(0, [1, 2, 20])], data[(0, [2, 1, 20])]
+    assert list(batch["bad"]) == [2] and "ncat" in batch["bad"][2]
+    views, _, other = data._row(0, 2, {})
+    assert torch.equal(views["image"], batch["image"][1])
+    assert other != 2 and batch["label"].tolist() == [0, data.labels[other], 1]
+    assert torch.equal(again["image"][0], batch["image"][1])  # the same one every time
+    with pytest.raises(InputError, match=r"1 of 26 pictures .* cannot be read, more than 1 %"):
+        pretrain(replace(MOCO, cache_gb=0.0), tmp_path, tmp_path / "out", device="cpu")
+
+
+def test_pictures_that_do_not_fit_into_memory_give_the_same_weights(pictures, tmp_path):
+    one = pretrain(replace(MOCO, epochs=1), pictures, tmp_path / "memory", device="cpu")
+    other = pretrain(replace(MOCO, epochs=1, cache_gb=0.0, workers=1), pictures, tmp_path / "workers", device="cpu")
+    assert one.read_bytes() != other.read_bytes()  # the recipe within says how it was read
+    one, other = load_file(one), load_file(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_text_file_of_pictures_is_the_folder_of_the_same(pictures, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in pictures.rglob("*.png")))
+    one = pretrain(replace(MOCO, epochs=1), pictures, tmp_path / "folder", device="cpu")
+    other = pretrain(replace(MOCO, epochs=1), tmp_path / "list.txt", tmp_path / "list", device="cpu")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_probe_changes_nothing_and_is_kept(pictures, tmp_path):
+    seen = []
+    plain = pretrain(MOCO, pictures, tmp_path / "plain", device="cpu")
+    probed = pretrain(MOCO, pictures, tmp_path / "probed", device="cpu", probe=pictures,
+                      report=lambda stage, *_, **figures: seen.append(figures.get("knn")))
+    assert plain.read_bytes() == probed.read_bytes()
+    kept = json.loads((tmp_path / "probed" / "probe.json").read_text())
+    assert list(kept) == ["0", "1", "2"] and all(0 <= x <= 1 for x in kept.values())
+    assert kept["0"] in seen and kept["1"] in seen

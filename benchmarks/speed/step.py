@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import InputError, settings, speed
 from benchmarks.speed.usual_step import UsualDetCo
-from pretrain import train
+from pretrain import optimize
 from pretrain.backbone import Trunk
 from pretrain.detco import DetCo
 from pretrain.recipes import RECIPES, Recipe
@@ -62,7 +62,7 @@ def measure(
     ways, gib = _ways(row, place)
     seconds = speed.alternate(ways, repeats, speed.device_clock(place), report)
     title = (f"a step of {row.name}: {row.arch}, batch {row.batch}, views of {row.view_size} and 9 x {row.patch_size}, "
-             f"{row.queue} keys; ours: {train.precision(row, place)}, channels_last; {speed.machine(place)}")  # fmt: skip
+             f"{row.queue} keys; ours: {optimize.precision(row, place)}, channels_last; {speed.machine(place)}")  # fmt: skip
     each = {way: speed.Spread.of([1000 * s for s in values]) for way, values in seconds.items()}
     ratios = [speed.ratio(seconds, *pair) for pair in ((USUAL, OURS), (USUAL, SAME), (BARE, OURS))]
     return Result(title, each, gib, *ratios)
@@ -70,7 +70,7 @@ def measure(
 
 def _ways(recipe: Recipe, place: torch.device) -> tuple[dict[str, Step], dict[str, float]]:
     """The steps, each run once already, and on a GPU the peak of each in GiB, its weights, queues and views included."""
-    low = train.precision(recipe, place)
+    low = optimize.precision(recipe, place)
     makers = {
         USUAL: lambda: _usual(recipe, place), SAME: lambda: _ours(replace(recipe, precision="float32"), place),
         OURS: lambda: _ours(replace(recipe, precision=low), place), BARE: lambda: _bare(recipe, low, place),
@@ -115,13 +115,13 @@ def _usual(recipe: Recipe, place: torch.device) -> Step:
 def _ours(recipe: Recipe, place: torch.device) -> Step:
     model = DetCo(recipe, recipe.groups).to(place, memory_format=torch.channels_last)
     batch, order = _views(recipe, place, torch.channels_last), torch.randperm(recipe.batch).to(place)
-    optimizer = train.optimizer(recipe, model.query.parameters())
+    optimizer = optimize.optimizer(recipe, model.query.parameters())
     scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
 
     def step() -> None:
-        with train.autocast(recipe.precision, place):
+        with optimize.autocast(recipe.precision, place):
             output = model(batch, order)
-        train.update(optimizer, scaler, output["loss"])
+        optimize.update(optimizer, scaler, output["loss"])
         model.enqueue(output["keys"])
         output["loss"].item()
 
@@ -133,7 +133,7 @@ def _bare(recipe: Recipe, precision: str, place: torch.device) -> Step:
     batch = {name: x.flatten(0, 1) if x.dim() == 5 else x for name, x in _views(recipe, place, torch.channels_last).items()}
 
     def step() -> None:
-        with train.autocast(precision, place):
+        with optimize.autocast(precision, place):
             loss = sum(f.float().mean() for kind in ("global", "local") for f in trunk(batch[f"{kind}_query"]))
             with torch.no_grad():
                 for kind in ("global", "local"):

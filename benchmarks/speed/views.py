@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import InputError, scenes_pictures, speed
 from benchmarks.speed.usual_views import UsualViews
-from pretrain import images, views
+from pretrain import images, listing, views
 from pretrain.loader import Views
 from pretrain.recipes import RECIPES, Recipe
 
@@ -60,9 +60,9 @@ def measure(
         torch.set_num_threads(threads)
 
 
-def _compare(title: str, files: images.Pictures, recipe: Recipe, place: torch.device, repeats: int, report) -> Result:
+def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.device, repeats: int, report) -> Result:
     usual, ours = UsualViews(recipe), Views(files, recipe, seed=0)
-    ours.room = 0  # nothing is kept in memory: every picture is decoded each time
+    ours.fits = False  # nothing is kept in memory: every picture is decoded each time
     everything = (0, list(range(len(files))))
     ways = {
         DECODE: lambda: [images.decode(files.path(i)) for i in everything[1]],
@@ -89,15 +89,13 @@ def _stacked(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 def _files(folder: Path | None, count: int):
     """`count` JPEG files spread over a folder, or drawn ones of the sizes of photographs, and what they are."""
     if folder is not None:
-        found = images.find(folder)
+        found = listing.find(folder)
         every = max(1, len(found) // count)
-        chosen = range(0, len(found), every)[:count]
-        names, sizes = (tuple(values[i] for i in chosen) for values in (found.names, found.sizes))
-        yield images.Pictures(found.root, names, sizes), f"pictures of {folder}"
+        yield found.only(range(0, len(found), every)[:count]), f"pictures of {folder}"
         return
     with tempfile.TemporaryDirectory() as temporary:
         for index in range(count):
             rng = np.random.default_rng(index)
             drawn = scenes_pictures.scene(rng, SHORT_SIDES[index % len(SHORT_SIDES)])
             Image.fromarray(drawn.pixels()).save(Path(temporary) / f"{index:04}.jpg", quality=95)
-        yield images.find(Path(temporary)), "drawn JPEG pictures"
+        yield listing.find(Path(temporary)), "drawn JPEG pictures"

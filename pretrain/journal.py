@@ -1,0 +1,75 @@
+"""What a run says of itself: curves for TensorBoard, the figures of the progress line, a warning of collapse."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pretrain.recipes import Recipe
+
+log = logging.getLogger("detco.pretrain")
+
+CURVES_EVERY = 10  # iterations
+COLLAPSED = 0.1  # of the spread of evenly spread features
+
+
+class Journal:
+    """Takes note of every iteration and epoch; goes on where an interrupted run stopped (``start`` iterations done)."""
+
+    def __init__(self, out: Path, recipe: Recipe, start: int, report: Callable | None):
+        from torch.utils.tensorboard import SummaryWriter  # takes a second; only the first process needs it
+
+        self.recipe, self.report, self.file = recipe, report, out / "probe.json"
+        self.curves = SummaryWriter(str(out / "tb"), purge_step=start)
+        self.clock = time.monotonic()
+        self.probed: dict[str, float] = {}
+        if start and self.file.exists():
+            self.probed = json.loads(self.file.read_text())
+
+    def resume(self) -> None:
+        """The time since the last iteration went to something else than training."""
+        self.clock = time.monotonic()
+
+    def iteration(self, done: int, total: int, figures: dict[str, float]) -> None:
+        now = time.monotonic()
+        figures = figures | {"pictures_per_second": self.recipe.batch / (now - self.clock)}
+        self.clock = now
+        if done % CURVES_EVERY == 0 or done == total:
+            for name, value in figures.items():
+                self.curves.add_scalar(name, value, done)
+        if self.report:
+            self.report("pretrain", done, total, **self._headline(figures))
+
+    def _headline(self, figures: dict[str, float]) -> dict[str, float]:
+        """For the progress line: mean accuracy and least spread of the features, which show a collapse, and the speed."""
+        accuracy = [value for name, value in figures.items() if name.startswith("accuracy/")]
+        spread = [value for name, value in figures.items() if name.startswith("std")]
+        line = {"loss": figures["loss"], "accuracy": sum(accuracy) / len(accuracy), "std": min(spread),
+                "pictures/s": figures["pictures_per_second"]}  # fmt: skip
+        return line | ({"knn": list(self.probed.values())[-1]} if self.probed else {})
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        """Warn of features that are nearly the same for all pictures (evenly spread ones have a std of 1 / sqrt(dim))."""
+        if self.recipe.method == "supervised":
+            return
+        even = self.recipe.dim**-0.5
+        for name, value in figures.items():
+            if name.startswith("std/") and value < COLLAPSED * even:
+                log.warning("epoch %d: the features %s have collapsed: std %.2g, evenly spread ones have %.2g",
+                            epoch, name.removeprefix("std/"), value, even)  # fmt: skip
+
+    def probe(self, epoch: int, done: int, accuracy: float) -> None:
+        """The k-nearest-neighbour accuracy after an epoch; 0: before training."""
+        self.probed[str(epoch)] = accuracy
+        self.curves.add_scalar("knn", accuracy, done)
+        temporary = self.file.with_name(self.file.name + ".part")
+        temporary.write_text(json.dumps(self.probed, indent=1))
+        os.replace(temporary, self.file)
+        log.info("k-nearest-neighbour accuracy after epoch %d: %.4f", epoch, accuracy)
+
+    def close(self) -> None:
+        self.curves.close()
