@@ -69,7 +69,7 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
     seeds = sorted({run["seed"] for run in runs})
     weights, data = spec.get("weights", "WEIGHTS"), spec.get("data", {})
     if spec.get("weights_identity") in made:
-        weights = f"{OUT}/{made[spec['weights_identity']]['starting_point']}/backbone.safetensors"
+        weights = f"{OUT}/{made[spec['weights_identity']]['spec']['starting_point']}/backbone.safetensors"
     root = _place(str(data.get("root", "DATA")), data.get("identity", ""))
     words = ["detco", "transfer", record["protocol"], "--weights", weights, "--data", root]
     for key in ("layout", "train", "test"):

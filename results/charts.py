@@ -42,10 +42,10 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
     """
     span = (high - low) or abs(high) or 1.0
-    power = 10 ** math.floor(math.log10(span / most))
+    power = 10.0 ** math.floor(math.log10(span / most))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * most >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, last + 1)]
+    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
 
 
 def bars(rows: Sequence[Bar], label: str) -> str:
@@ -81,7 +81,7 @@ def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = 
     ys = [y for line in series for _, y in line.points]
     ys += [y + sign * e for line in series for (_, y), e in zip(line.points, line.errors) if not math.isnan(e) for sign in (-1, 1)]
     x_marks, y_marks = ticks(0, max(xs)), ticks(0 if from_zero else min(ys), max(ys))
-    left, right, top, bottom = 22 + LETTER * max(len(f"{mark:g}") for mark in y_marks), WIDTH - 14, 8, 208
+    left, right, top, bottom = 28 + LETTER * max(len(f"{mark:g}") for mark in y_marks), WIDTH - 14, 8, 208
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = x / x_marks[-1], (y - y_marks[0]) / (y_marks[-1] - y_marks[0])
@@ -115,7 +115,7 @@ def _drawn(line: Line, number: int, place) -> list[str]:
 
 
 def _style(line: Line, number: int) -> str:
-    dash = "1 4" if line.published else DASHES[number // 2 % len(DASHES)]
+    dash = "1 4" if line.published else DASHES[(number + number // COLOURS) % len(DASHES)]
     return f'class="line k{line.colour % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
 

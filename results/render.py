@@ -8,9 +8,11 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 WIDTH = 120  # of a terminal, where nobody says
 CODES = {"best": "1", "up": "36", "down": "33", "noise": "2", "dim": "2"}  # bold, cyan, yellow, dim: safe for the colour-blind
+WORDS = ' class="words"'  # of a column in HTML
 MATHS = {
     "±": r"$\pm$", "−": "$-$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "√": r"$\surd$", "²": "$^2$", "·": r"$\cdot$",
     "×": r"$\times$", "<": "$<$", ">": "$>$", "|": "$|$", "~": r"$\sim$", "^": r"\textasciicircum{}", "…": r"\dots{}",
@@ -60,6 +62,22 @@ def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool 
     if form == "terminal":
         return _terminal(grid, width, colour)
     return {"md": _markdown, "latex": _latex, "html": _html}[form](grid)
+
+
+def split(grid: Grid, most: int) -> list[Grid]:
+    """The grid as several of at most `most` columns (a wider group stays whole), one below the other; notes at the last."""
+    parts: list[list[int]] = []
+    for number, group in enumerate(grid.groups):
+        used = sum(len(grid.groups[n].columns) for n in parts[-1]) if parts else most
+        parts = [*parts[:-1], [*parts[-1], number]] if parts and used + len(group.columns) <= most else [*parts, [number]]
+    firsts = [0, *accumulate(len(group.columns) for group in grid.groups)]
+    made = []
+    for numbers in parts:
+        start, end = firsts[numbers[0]], firsts[numbers[-1] + 1]
+        sections = [Section(s.title, [(name, cells[start:end]) for name, cells in s.rows]) for s in grid.sections]
+        notes = grid.notes if numbers is parts[-1] else ()
+        made.append(Grid([grid.groups[n] for n in numbers], sections, notes, grid.title, grid.corner))
+    return made
 
 
 # --- terminal --------------------------------------------------------------------------------------------------------
@@ -218,7 +236,8 @@ def _html(grid: Grid) -> str:
         for g in grid.groups
     )
     top = f"<tr><td></td>{titles}</tr>\n" if any(group.title for group in grid.groups) else ""
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for group in grid.groups for name in group.columns)
+    heads = ((WORDS if group.align == "l" else "", name) for group in grid.groups for name in group.columns)
+    names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in heads)
     caption = f"<caption>{escape(grid.title)}</caption>" if grid.title else ""
     lines = [f"<table>{caption}", f'<thead>{top}<tr><th scope="col">{escape(grid.corner)}</th>{names}</tr></thead>']
     for section in grid.sections:

@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from . import InputError, against, charts, claims, compare, curves, grids, published, schedule, tables
 from .examples import OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
-from .render import Cell, Grid, Group, Section, render
+from .render import Cell, Grid, Group, Section, render, split
 
 CLASSES = 40  # shown of each group; more are cut in the middle
+COLUMNS = 12  # of a table, as many as fit on a printed page
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def summary(table: pd.DataFrame) -> list[str]:
     """A sentence for each protocol and task: which starting point is highest, and whether its lead over a baseline is noise."""
     lines = []
     for group, metric in compare.headline_columns(table):
-        cell = table[group, metric]
+        cell = tables.cell(table, group, metric)
         if not cell["n"].any():
             lines.append(f"{group}: no result yet.")
             continue
@@ -126,9 +127,8 @@ def summary(table: pd.DataFrame) -> list[str]:
 
 
 def _results(table: pd.DataFrame) -> Part:
-    grid = grids.grid(table)
     text = "Rows are starting points of the backbone, column groups protocols. Click on a column's name to sort by it."
-    return Part("results", "Results", [text], _html(grid))
+    return Part("results", "Results", [text], [found for grid in split(grids.grid(table), COLUMNS) for found in _html(grid)])
 
 
 def _bars(runs: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, Markup]]:
@@ -136,7 +136,7 @@ def _bars(runs: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, Markup]]:
     values = tables.values(runs, tables.labelled(runs))
     made = []
     for group, metric in compare.headline_columns(table):
-        cell = table[group, metric]
+        cell = tables.cell(table, group, metric)
         single = values[(values["group"] == group) & (values["metric"] == metric)].groupby("row")["value"].apply(list)
         rows = [
             charts.Bar(name, mean, std, single[name], grids.value_text(mean, std, n), number)
@@ -172,8 +172,9 @@ def _published(records: Sequence[dict]) -> list[Part]:
     cells = against.compare(records)
     if cells.empty:
         return []
-    title = "Beside the paper's numbers"
-    return [Part("published", title, tables=_html(against.grid(cells, published.DETCO, records)) + _html(claims.grid(cells)))]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in cells["verdict"].value_counts().items())
+    folded = [(f"Each number beside its published one: {counts}", *_html(against.grid(cells, published.DETCO, records)))]
+    return [Part("published", "Beside the paper's numbers", tables=_html(claims.grid(cells)), folded=folded)]
 
 
 def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:

@@ -159,6 +159,13 @@ def outcome(folder: Path, identity: str, since: float) -> dict | None:
     return record if record["status"] == "done" or path.stat().st_mtime >= since else None
 
 
+def done(directory: Path) -> dict[str, Path]:
+    """The folder of every job done below `directory`, by the job's id."""
+    records = ((folder, read_json(folder / "record.json")) for folder in job_folders(directory))
+    found = {record.get("id"): folder for folder, record in records if record and record.get("status") == "done"}
+    return {key: folder.absolute() for key, folder in found.items() if isinstance(key, str)}
+
+
 def is_taken(folder: Path) -> bool:
     """Whether some process works in a job folder at this moment."""
     if not (folder / ".lock").exists():

@@ -116,6 +116,13 @@ def ap_table(
     return table
 
 
+def cell(table: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:
+    """One metric of a group of `ap_table`: rows starting points, columns statistics."""
+    columns = table.columns
+    here = (columns.get_level_values("group") == group) & (columns.get_level_values("metric") == metric)
+    return table.loc[:, here].droplevel(["group", "metric"], axis=1)
+
+
 def labelled(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run of `frame`, with the columns `row` and `group` (texts) and `repeat`: a finished run of a cell and
     seed that counts already. Raises InputError if there is none."""
