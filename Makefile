@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint readme setup clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -12,8 +12,8 @@ $(VENV)/.ready: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (PyTorch: several GB, a few minutes)"
-	@$(BIN)/pip install --quiet --upgrade pip
-	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@$(BIN)/pip install -qq --upgrade pip
+	@$(BIN)/pip install -qq --editable '.[dev]'
 	@$(MAKE) --no-print-directory detectron2
 	@touch $@
 
@@ -34,6 +34,10 @@ test: setup
 
 lint: setup
 	$(BIN)/ruff check .
+
+# The README's result block, from the records in results/demo; FROM=demo takes those of a run over first.
+readme: setup
+	$(BIN)/python -m results.readme README.md results/demo $(FROM)
 
 clean:
 	rm -rf $(VENV) build *.egg-info
