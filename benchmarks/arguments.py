@@ -160,15 +160,24 @@ COMMANDS = (
     ),
     Command(
         "run", "run a whole comparison and print its table; goes on where it was interrupted",
-        "detco run demo\n         detco run own_pictures.yaml --seeds 3",
+        "detco run demo\n         detco run own_pictures.yaml --seeds 3\n"
+        "         detco run paper-voc --data datasets --weights detco=detco.safetensors --start random,detco --dry-run",
         (
-            option("suite", "demo, smoke, or a YAML file (see examples/own_pictures.yaml)", metavar="SUITE"),
+            option("suite", "demo, smoke, paper-voc, paper-coco-12k, paper-coco-90k, paper-coco-180k, paper-semi, "
+                   "paper-cityscapes, paper-keypoints, paper-all, or a YAML file (see examples/own_pictures.yaml)", metavar="SUITE"),
             folder("--out", "default: the suite's name"),
+            folder("--data", "a labelled data set; for the paper's suites the folder that holds VOC2007, VOC2012, coco, cityscapes "
+                   "(default: $DETECTRON2_DATASETS, then ./datasets)"),
+            folder("--pictures", "what recipes pretrain on; for supervised ones with a folder for each class (ImageNet: train)"),
+            option("--weights", "a backbone file for that starting point, or for a further one (may be repeated)",
+                   metavar="NAME=FILE", action="append", default=[]),
+            option("--start", "only these starting points", metavar="A,B"),
             option("--engine", f"{ENGINES}; default: the suite's"),
             option("--executor", "local: this machine", choices=("local",), default="local", metavar="NAME"),
             option("--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int),
             option("--jobs", "jobs at once; default: one a GPU, or by the processor's cores", metavar="N", type=int),
-            option("--dry-run", "print the plan and stop", action="store_true"),
+            option("--num-gpus", "GPUs for each job; default 1", metavar="N", type=int, default=1),
+            option("--dry-run", "print the plan and its cost, and stop", action="store_true"),
             DEVICE,
         ),
     ),

@@ -68,11 +68,13 @@ def transfer(args) -> int:
 def run(args) -> int:
     from . import outcomes, plan, show, suites
 
-    suite = suites.load(args.suite)
+    suite = suites.adapted(suites.load(args.suite), args.data, args.pictures, args.weights, args.start)
     out = args.out or Path(suite.name)
-    jobs = plan.plan(suite, out, args.engine, args.seeds, args.device)
+    launch = {"num_gpus": args.num_gpus} if args.num_gpus != 1 else {}
+    missing: list[str] | None = [] if args.dry_run else None
+    jobs = plan.plan(suite, out, args.engine, args.seeds, args.device, launch, missing)
     if args.dry_run:
-        return show.plan(jobs)
+        return show.plan(jobs, missing)
     failed = _work(jobs, args, suite.name)
     return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
 

@@ -51,12 +51,13 @@ class Place:
     engine: str = "auto"
     device: str = "auto"
     launch: Mapping = field(default_factory=dict)  # fields of transfer.engines.Launch that are not the default
+    done: Mapping[str, Path] = field(default_factory=dict)  # jobs done below `out` before, by id, with their folders
 
 
 def scenes_job(scenes: Scenes, place: Place) -> Job:
     """Draws the data set into OUT/scenes-ID."""
     identity = canonical_hash({"kind": "scenes", "settings": scenes})
-    folder = place.out / f"scenes-{identity[:8]}"
+    folder = place.done.get(identity, place.out / f"scenes-{identity[:8]}")
     cost = 4 * scenes.images / SCENES_A_SECOND
     return _job(identity, "scenes", f"draw {scenes.images} scenes", folder, {"settings": asdict(scenes)}, (), cost)
 
@@ -76,7 +77,7 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
         "starting_point": start.name, "recipe": asdict(recipe), "images": str(pictures.path),
         "images_identity": pictures.identity, "seed": start.seed, "device": place.device,
     }  # fmt: skip
-    folder = folder or place.out / "pretrain" / f"{start.name}-{identity[:8]}"
+    folder = folder or place.done.get(identity, place.out / "pretrain" / f"{start.name}-{identity[:8]}")
     speed = PICTURES_A_SECOND.get(recipe.method, PICTURES_A_SECOND_OTHERS)
     cost = recipe.epochs * pictures.images * (recipe.view_size / 64) ** 2 / speed
     return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs, cost)
@@ -106,7 +107,8 @@ def transfer_job(
         "data": splits | {"root": str(source.path), "identity": source.identity},
         "seed": seed, "device": place.device, "order": list(order), "launch": dict(place.launch),
     }  # fmt: skip
-    folder = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
+    usual = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
+    folder = place.done.get(identity, usual)
     title = f"{protocol.name} from {name}, seed {seed}"
     cost = 1.0 if place.engine == "replay" else _training_seconds(protocol)
     rank = place.launch.get("machine_rank", 0)

@@ -1,8 +1,10 @@
 """A suite turned into jobs: what to run and after what. Every input is read and checked before any work starts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from results import store
 
@@ -10,41 +12,74 @@ from . import InputError
 from .jobs import RANDOM, Job, Place, Source, pretrain_job, scenes_job, transfer_job
 from .settings import canonical_hash, find, override
 from .suites import Data, StartingPoint, Suite, Task, find_splits
+from .worker import INPUT_ERRORS
 
+T = TypeVar("T")
 SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet")
 SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
 
 
+IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
+
+
 @dataclass(frozen=True)
 class Column:
-    """One column group of the grid: the protocol's row with its changes, and its data set."""
+    """One column group of the grid: the protocol's row with its changes, its data set, seeds and starting points."""
 
     protocol: object
     data: Data
     source: Source
+    seeds: int
+    start: tuple[str, ...]
 
 
-def plan(suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto") -> list[Job]:
-    """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work."""
+class Inputs:
+    """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a plan is to be made all the
+    same; without it the first of these InputErrors is raised."""
+
+    def __init__(self, missing: list[str] | None = None):
+        self.missing = missing
+
+    def read(self, read: Callable[[], T], stand_in: T) -> T:
+        try:
+            return read()
+        except INPUT_ERRORS as error:
+            if self.missing is None:
+                raise
+            if str(error) not in self.missing:
+                self.missing.append(str(error))
+            return stand_in
+
+
+def plan(
+    suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto",
+    launch: Mapping | None = None, missing: list[str] | None = None,
+) -> list[Job]:  # fmt: skip
+    """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work.
+
+    seeds: of every cell, instead of the suite's; launch: see Place; missing: see Inputs.
+    """
     from transfer import engines
 
-    seeds = suite.seeds if seeds is None else seeds
-    if seeds < 1 or not suite.start:
+    if (1 if seeds is None else seeds) < 1 or suite.seeds < 1 or not suite.start:
         raise InputError(f"suite {suite.name}: needs at least one seed and one starting point")
     _refuse_twins([start.name for start in suite.start])
-    place = Place(out.absolute(), engines.resolve(engine or suite.engine), device)
+    inputs, wanted = Inputs(missing), engine or suite.engine
+    resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
+    place = Place(out.absolute(), resolved, device, launch or {}, store.done(out))
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
-        start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes), None, place)
+        start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)
         for start in suite.start
         if start.recipe
     }
-    columns = _columns(suite, scenes)
+    columns = _columns(suite, scenes, inputs, seeds)
     jobs = [*([scenes] if scenes else []), *pretrainings.values()]
     for row, start in enumerate(suite.start):
-        weights = weights_of(start, pretrainings.get(start.name))
+        unread = Source(start.weights or Path(), f"unread {start.weights}")
+        weights = inputs.read(lambda start=start: weights_of(start, pretrainings.get(start.name)), unread)
         for number, column in enumerate(columns):
-            for seed in range(seeds):
+            for seed in range(column.seeds if start.name in column.start else 0):
                 cell = (column.protocol, column.data, column.source, seed, place, (row, number))
                 jobs.append(transfer_job(start.name, weights, *cell))
     _refuse_same_runs(suite, jobs)
@@ -64,9 +99,9 @@ def weights_of(start: StartingPoint, job: Job | None) -> Source:
 
 def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:
     """A user's folder, identified by the names and sizes of its pictures. Raises InputError if there are none."""
-    from pretrain import images
+    from pretrain import listing
 
-    pictures = images.find(folder)
+    pictures = listing.find(folder)
     if by_class and len(pictures.classes) < 2:
         raise InputError(f"{folder}: supervised pretraining needs one folder of pictures for each class, at least two")
     return Source(folder.absolute(), pictures.fingerprint, (), len(pictures))
@@ -96,22 +131,27 @@ def refuse_other_run(job: Job) -> None:
         )
 
 
-def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None) -> Source:
+def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inputs) -> Source:
     """What a starting point is pretrained on: unlabelled pictures, or one folder a class for a supervised recipe."""
     from pretrain.recipes import RECIPES
 
     supervised = find(RECIPES, start.recipe, "recipe").method == "supervised"
     key = "pictures_by_class" if supervised else "pictures"
     folder = getattr(suite, key)
-    if folder is None:
-        raise InputError(f"suite {suite.name}: {start.name} is pretrained; name a folder of pictures under {key!r}")
-    if not scenes:
+    if scenes and folder:
+        drawn = suite.scenes.classification or suite.scenes.images if supervised else suite.scenes.unlabelled
+        return Source(scenes.folder / folder, f"{scenes.id}/{folder}", (scenes.id,), drawn or 2 * suite.scenes.images)
+
+    def read() -> Source:
+        if folder is None:
+            how = f"name a folder of pictures under {key!r}, or with --pictures"
+            raise InputError(f"suite {suite.name}: {start.name} is pretrained; {how}")
         return folder_of_pictures(folder, supervised)
-    drawn = suite.scenes.classification or suite.scenes.images if supervised else suite.scenes.unlabelled
-    return Source(scenes.folder / folder, f"{scenes.id}/{folder}", (scenes.id,), drawn or 2 * suite.scenes.images)
+
+    return inputs.read(read, Source(folder or Path(key), "unread", (), IMAGENET))
 
 
-def _columns(suite: Suite, scenes: Job | None) -> list[Column]:
+def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None) -> list[Column]:
     """Each task with its data set; what is on disk already is loaded once for each kind of label."""
     from transfer.protocols import PROTOCOLS
 
@@ -120,16 +160,52 @@ def _columns(suite: Suite, scenes: Job | None) -> list[Column]:
     for task in suite.protocols or _fitting(suite):
         row = find(PROTOCOLS, task.protocol, "protocol")
         protocol = override(row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}")
-        data = task.data or suite.data
-        if data is None:
-            raise InputError(f"suite {suite.name}: no data set for {task.protocol}; name one under 'data'")
-        if scenes:
+        for name in task.start:
+            find({start.name: start for start in suite.start}, name, "starting point")
+        if scenes and (data := task.data or suite.data):
             source = Source(scenes.folder / data.root, f"{scenes.id}/{data.root}", (scenes.id,))
         else:
-            key = (data, row.metrics)
-            data, source = loaded[key] = loaded.get(key) or labelled(data, protocol)
-        columns.append(Column(protocol, data, source))
+            unread = Source(Path(), f"unread {protocol.name}", (), protocol.data.images[0] if protocol.data else 0)
+            nowhere = (Data(Path(), "", "", ""), unread)
+            data, source = inputs.read(lambda: _labelled(suite, task, protocol, inputs, loaded), nowhere)  # noqa: B023
+        names = task.start or tuple(start.name for start in suite.start)
+        columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
     return columns
+
+
+def _labelled(suite: Suite, task: Task, protocol, inputs: Inputs, loaded: dict) -> tuple[Data, Source]:
+    """The data set of a task: its own, the suite's, or the published one of its protocol."""
+    data = task.data or suite.data
+    if data is None and protocol.data is None:
+        raise InputError(f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with --data")
+    data = data or published(protocol, suite.datasets)
+    if not _share_is_there(data, write=inputs.missing is None):
+        return data, Source(data.root, f"unwritten {data.train}", (), protocol.data.images[0])
+    key = (data, protocol.metrics)
+    if key not in loaded:
+        loaded[key] = labelled(data, protocol)
+    return loaded[key]
+
+
+def published(protocol, folder: Path | None) -> Data:
+    """Where a protocol's published data lie."""
+    from transfer import published
+
+    found = published.locate(protocol, folder)
+    return Data(Path(found["root"]), found["layout"], found["train"], found["test"])
+
+
+def _share_is_there(data: Data, write: bool) -> bool:
+    """Whether a share of COCO's pictures, e.g. train2017_1pct, can be read; it is written beside the whole if `write`."""
+    share = re.fullmatch(r"(\w+)_(\d+)pct", data.train or "")
+    whole = data.root / "annotations" / f"instances_{share[1]}.json" if share else None
+    if not share or whole.with_name(f"instances_{data.train}.json").is_file() or not whole.is_file():
+        return True  # or the reader will say what is wrong
+    if write:
+        from transfer import subsets
+
+        subsets.write(whole, int(share[2]), 0)
+    return write
 
 
 def _fitting(suite: Suite) -> tuple[Task, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,8 +19,8 @@ from .worker import command
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
 
 
-def plan(jobs: Sequence[Job]) -> int:
-    """The jobs, what each needs, what is done already."""
+def plan(jobs: Sequence[Job], missing: Sequence[str] = ()) -> int:
+    """The jobs, what each needs, what is done already; then what is missing, with exit status 2."""
     done = {job.id for job in jobs if (store.read_json(job.folder / "record.json") or {}).get("status") == "done"}
     titles = {job.id: job.title for job in jobs}
     rows = [("job", "after", "state", "folder")]
@@ -28,7 +29,9 @@ def plan(jobs: Sequence[Job]) -> int:
         rows.append((job.title, after, "done" if job.id in done else "to do", near(job.folder)))
     _columns(rows)
     print(f"{len(jobs)} jobs, {len(done)} done")
-    return 0
+    for text in missing:
+        print(f"detco: missing: {text}", file=sys.stderr)
+    return 2 if missing else 0
 
 
 def outcome(run: Run, again: str) -> int:
@@ -107,7 +110,10 @@ def detectron2_config(name: str, weights: Path | None) -> int:
 
     row = settings.find(PROTOCOLS, name, "protocol")
     backbone = files.read(weights) if weights else files.Backbone(row.arch, {})
-    print(engines.get("detectron2").as_yaml(row, backbone), end="")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        engine = engines.get("detectron2")
+    print(engine.as_yaml(row, backbone), end="")
     return 0
 
 

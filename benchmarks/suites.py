@@ -1,12 +1,14 @@
 """What to compare: starting points x protocols x seeds, as rows here or as a YAML file of the user."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from . import InputError, settings
+
+SIGNS = {"voc": "Annotations", "coco": "annotations", "cityscapes": "gtFine"}  # folders that tell a layout
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,16 @@ class StartingPoint:
 
 @dataclass(frozen=True)
 class Task:
-    """One column group of the table: a protocol, changes to it, and its data set (default: the suite's)."""
+    """One column group of the table: a protocol, changes to it, and its data set.
+
+    data: default the suite's, then the protocol's published one; start: names of starting points, default all of them.
+    """
 
     protocol: str
     data: Data | None = None
     settings: dict = field(default_factory=dict)
+    seeds: int | None = None  # default: the suite's
+    start: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Suite:
     pretrain: dict = field(default_factory=dict)  # changes to every recipe
     transfer: dict = field(default_factory=dict)  # changes to every protocol
     engine: str = "auto"
+    datasets: Path | None = None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
 
 
 DEMO = Suite(
@@ -94,7 +102,56 @@ DEMO = Suite(
 )
 TINY = {"epochs": 1}
 SMOKE = replace(DEMO, name="smoke", scenes=Scenes(images=120, size=64), pretrain=TINY, engine="replay")
-SUITES = {suite.name: suite for suite in (DEMO, SMOKE)}
+
+# --- the DetCo paper's tables of detection and segmentation ----------------------------------------------------------
+
+PAPER_START = (
+    StartingPoint("random", random=True),
+    StartingPoint("supervised", recipe="supervised-90ep"),
+    StartingPoint("moco-v1", recipe="moco-v1-200ep"),
+    StartingPoint("moco-v2", recipe="moco-v2-200ep"),
+    StartingPoint("detco", recipe="detco-200ep"),
+    StartingPoint("detco-aa", recipe="detco-aa-200ep"),
+)
+VOC_START = (  # pretrained shorter and longer
+    StartingPoint("moco-v2-800ep", recipe="moco-v2-800ep"),
+    StartingPoint("detco-100ep", recipe="detco-100ep"),
+    StartingPoint("detco-800ep", recipe="detco-800ep"),
+)
+ALL = tuple(start.name for start in PAPER_START)
+WITHOUT_AA = ALL[:-1]  # the rows that every table has
+
+
+def _tasks(*protocols: str, start: tuple[str, ...] = ALL, seeds: int | None = None) -> tuple[Task, ...]:
+    return tuple(Task(protocol, start=start, seeds=seeds) for protocol in protocols)
+
+
+def _coco(schedule: str) -> tuple[Task, ...]:
+    return _tasks(*(f"coco-{detector}-{schedule}" for detector in ("mask-rcnn-c4", "mask-rcnn-fpn", "retinanet")))
+
+
+PAPER_TASKS = {  # tables of the paper: protocols
+    "paper-voc": _tasks("voc-faster-rcnn-c4-24k", start=(*WITHOUT_AA, *(row.name for row in VOC_START)), seeds=5),  # 6
+    "paper-coco-12k": _coco("12k"),  # 3, 5
+    "paper-coco-90k": _coco("90k"),  # 4, 5
+    "paper-coco-180k": _coco("180k"),  # 13, 5
+    "paper-semi": _tasks(  # 10, 11, 12
+        *(f"coco-{percent}pct-{detector}" for detector in ("mask-rcnn-fpn", "retinanet") for percent in (1, 2, 5, 10)),
+    ),
+    "paper-cityscapes": _tasks("cityscapes-instance", "cityscapes-semantic", start=WITHOUT_AA),  # 7
+    "paper-keypoints": _tasks("coco-keypoint-rcnn-180k", start=WITHOUT_AA),  # 5
+}
+PAPER_TASKS["paper-all"] = sum(PAPER_TASKS.values(), ())
+
+
+def _paper(name: str, tasks: tuple[Task, ...]) -> Suite:
+    """The starting points that some task asks for; VOC rows are means of five runs, the others single ones, as published."""
+    used = {start for task in tasks for start in task.start}
+    rows = tuple(row for row in (*PAPER_START, *VOC_START) if row.name in used)
+    return Suite(name, rows, tasks, engine="detectron2")
+
+
+SUITES = {suite.name: suite for suite in (DEMO, SMOKE, *(_paper(*item) for item in PAPER_TASKS.items()))}
 
 
 def load(name_or_file: str) -> Suite:
@@ -124,6 +181,35 @@ def parse(content: Any, path: Path) -> Suite:
             content[key] = [long_form(item) for item in content[key]]
     suite = settings.build(Suite, content, where)
     return suite if suite.scenes else _anchored(suite, path.resolve().parent)
+
+
+def adapted(
+    suite: Suite, data: Path | None = None, pictures: Path | None = None, weights: Sequence[str] = (), start: str | None = None
+) -> Suite:
+    """A suite with what the command line says instead: its folders, backbone files for its starting points, only some of them.
+
+    data: a data set, or the folder of the published ones; weights: NAME=FILE each, a new name is a further starting point;
+    start: names with commas between them. Raises InputError.
+    """
+    if suite.scenes and (data or pictures):
+        raise InputError(f"suite {suite.name} draws its own pictures: leave out --data and --pictures")
+    if data:
+        suite = replace(suite, data=Data(data)) if _layout_of(data) else replace(suite, data=None, datasets=data)
+    if pictures:
+        suite = replace(suite, pictures=pictures, pictures_by_class=pictures)
+    rows = {row.name: row for row in suite.start}
+    for text in weights:
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise InputError(f"--weights {text}: expected NAME=FILE, e.g. detco=detco.safetensors")
+        rows[name] = StartingPoint(name, weights=Path(file))
+    new = tuple(name for name in rows if name not in {row.name for row in suite.start})
+    chosen = [name.strip() for name in start.split(",")] if start else list(rows)
+    for name in chosen:
+        settings.find(rows, name, "starting point")
+    tasks = (replace(task, start=(*task.start, *new) if task.start else ()) for task in suite.protocols)
+    tasks = (replace(task, start=tuple(name for name in task.start or rows if name in chosen)) for task in tasks)
+    return replace(suite, start=tuple(rows[name] for name in chosen), protocols=tuple(task for task in tasks if task.start))
 
 
 def _starting_point(item: Any) -> Any:
@@ -164,14 +250,18 @@ def find_splits(data: Data) -> Data:
 
     if not data.root.is_dir():
         raise InputError(f"no data set folder at {data.root}")
-    signs = {"voc": "Annotations", "coco": "annotations", "cityscapes": "gtFine"}
-    names = {path.name for path in data.root.iterdir()}  # not exists(): some file systems ignore case
-    layout = data.layout or next((layout for layout, sign in signs.items() if sign in names), None)
+    layout = data.layout or _layout_of(data.root)
     if layout is None:
-        listed = ", ".join(f"{sign}/ ({layout})" for layout, sign in signs.items())
+        listed = ", ".join(f"{sign}/ ({layout})" for layout, sign in SIGNS.items())
         raise InputError(f"{data.root}: no known layout; expected one of {listed}")
     train, test = data.train, data.test
     if train is None or test is None:
         usual = datasets.default_splits(layout, data.root)
         train, test = train or usual[0], test or usual[1]
     return replace(data, layout=layout, train=train, test=test)
+
+
+def _layout_of(folder: Path) -> str | None:
+    """The layout of a data set by the folders in it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()  # not exists(): some systems ignore case
+    return next((layout for layout, sign in SIGNS.items() if sign in names), None)

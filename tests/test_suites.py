@@ -273,3 +273,135 @@ def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
     plan.refuse_other_run(one(0))
     with pytest.raises(InputError, match=r"holds another run .*other seed"):
         plan.refuse_other_run(one(1))
+
+
+# --- the paper's suites ----------------------------------------------------------------------------------------------
+
+NOT_HERE = {"insdis", "pirl", "swav"}  # methods without a recipe: their rows come from files
+OTHER_TASKS = {8, 9}  # classification, dense pose
+
+
+def published_cells():
+    """(protocol, method, epochs or None) of every published row of detection or segmentation."""
+    from results import published
+
+    rows = published.of_source(published.DETCO)
+    rows = rows[~rows["table"].isin(OTHER_TASKS) & ~rows["method"].isin(NOT_HERE)]
+    epochs = rows["epochs"].astype(object).where(rows["epochs"].notna(), None)
+    return set(zip(rows["protocol"], rows["method"], epochs, strict=True))
+
+
+def cells_of(suite):
+    """The same of a suite. Recipes say method and epochs; the paper prints no epochs for some rows."""
+    from pretrain.recipes import RECIPES
+    from results.against import method_of
+
+    found = set()
+    for task in suite.protocols:
+        for name in task.start:
+            (start,) = (row for row in suite.start if row.name == name)
+            recipe = RECIPES.get(start.recipe)
+            weights = {"method": recipe.method, "source": f"recipe {recipe.name}", "epochs": recipe.epochs} if recipe else {}
+            spec = {"weights": "random" if start.random else "x"}
+            found.add((task.protocol, *method_of({"spec": spec, "weights": weights, "starting_point": name})))
+    return found
+
+
+def without_epochs(cells):
+    """COCO's and Cityscapes' rows of the paper do not print the supervised baseline's epochs."""
+    return {(protocol, method, None if method == "supervised" else epochs) for protocol, method, epochs in cells}
+
+
+def test_paper_suites_are_the_papers_tables():
+    everything = cells_of(suites.SUITES["paper-all"])
+    assert without_epochs(everything) == without_epochs(published_cells())
+    parts = [suite for name, suite in suites.SUITES.items() if name.startswith("paper-") and name != "paper-all"]
+    assert set.union(*(cells_of(suite) for suite in parts)) == everything
+    assert sum(len(cells_of(suite)) for suite in parts) == len(everything)
+
+
+def test_paper_all_has_one_pretraining_a_recipe_and_five_seeds_on_voc_only():
+    missing = []
+    jobs = plan.plan(suites.SUITES["paper-all"], Path("out"), missing=missing)
+    assert [job.kind for job in jobs].count("pretrain") == 8
+    runs = {}
+    for job in jobs:
+        if job.kind == "transfer":
+            runs.setdefault((job.spec["protocol"], job.spec["starting_point"]), []).append(job.spec["seed"])
+    assert {len(seeds) for (protocol, _), seeds in runs.items() if protocol.startswith("voc")} == {5}
+    assert {len(seeds) for (protocol, _), seeds in runs.items() if not protocol.startswith("voc")} == {1}
+    assert any("VOC2007" in text for text in missing) and any("--pictures" in text for text in missing)
+    with pytest.raises(REFUSED):
+        plan.plan(suites.SUITES["paper-all"], Path("out"), engine="replay")
+
+
+@pytest.fixture
+def datasets(drawn, tmp_path):
+    """Drawn scenes where Detectron2's users have VOC, COCO and Cityscapes."""
+    folder = tmp_path / "datasets"
+    for name, source in (("VOC2007", "voc"), ("VOC2012", "voc"), ("coco", "coco"), ("cityscapes", "cityscapes")):
+        shutil.copytree(drawn / source, folder / name)
+    for name in ("train", "val"):
+        (folder / "coco" / name).rename(folder / "coco" / f"{name}2017")
+        for kind in ("instances", "person_keypoints"):
+            old = folder / "coco" / "annotations" / f"{kind}_{name}.json"
+            if old.exists():
+                old.rename(old.with_name(f"{kind}_{name}2017.json"))
+    return folder
+
+
+def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+
+    def data(name):
+        suite = suites.adapted(suites.SUITES[name], start="random")
+        return {job.spec["protocol"]: job.spec["data"] for job in plan.plan(suite, Path("out"), engine="replay")}
+
+    (voc,) = data("paper-voc").values()
+    assert (voc["root"], voc["train"], voc["test"]) == (str(datasets), "VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
+    assert {d["root"] for d in data("paper-cityscapes").values()} == {str(datasets / "cityscapes")}
+    share = datasets / "coco" / "annotations" / "instances_train2017_10pct.json"
+    assert not share.exists()
+    semi = data("paper-semi")
+    assert semi["coco-10pct-retinanet"]["train"] == "train2017_10pct" and share.exists()
+    whole = json.loads((datasets / "coco" / "annotations" / "instances_train2017.json").read_text())
+    assert len(json.loads(share.read_text())["images"]) == max(1, round(len(whole["images"]) * 0.1))
+
+
+def test_starting_points_replaced_added_and_chosen(datasets):
+    voc = suites.SUITES["paper-voc"]
+    one = suites.adapted(voc, datasets, None, ["detco=d.safetensors", "swav=s.safetensors"], "random,swav,detco")
+    assert one.start == (
+        StartingPoint("random", random=True), StartingPoint("swav", weights=Path("s.safetensors")),
+        StartingPoint("detco", weights=Path("d.safetensors")),
+    )  # fmt: skip
+    assert [set(task.start) for task in one.protocols] == [{"random", "swav", "detco"}] and one.datasets == datasets
+    assert suites.adapted(voc, datasets / "VOC2007").data == Data(datasets / "VOC2007")
+    both = suites.adapted(voc, pictures=Path("p"))
+    assert (both.pictures, both.pictures_by_class) == (Path("p"), Path("p"))
+    assert [task.protocol for task in suites.adapted(suites.SUITES["paper-all"], start="detco-100ep").protocols] == [
+        "voc-faster-rcnn-c4-24k"
+    ]
+    for words, more in (
+        ("expected NAME=FILE", {"weights": ["x"]}),
+        ("did you mean 'detco'", {"start": "random,detc"}),
+    ):
+        with pytest.raises(InputError, match=words):
+            suites.adapted(voc, **more)
+    with pytest.raises(InputError, match="draws its own"):
+        suites.adapted(suites.SUITES["demo"], data=datasets)
+
+
+def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path):
+    from results import store
+
+    suite = suite_of(drawn, photos)
+    jobs = plan.plan(suite, tmp_path)
+    moved = tmp_path / "elsewhere" / "deep"
+    moved.mkdir(parents=True)
+    store.write_json(moved / "record.json", {"format": 1, "id": jobs[0].id, "kind": "pretrain", "status": "done",
+                                             "spec": {}, "metrics": {}})  # fmt: skip
+    renamed = replace(suite, start=(replace(suite.start[1], name="other"), suite.start[0]))
+    again = plan.plan(renamed, tmp_path)
+    assert again[0].id == jobs[0].id and again[0].folder == moved
+    assert {job.spec["weights"] for job in again[1:]} == {"random", str(moved / "backbone.safetensors")}
