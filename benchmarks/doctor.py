@@ -14,12 +14,13 @@ from .machine import cores
 
 NEEDED = {"torch": (2, 6), "torchvision": (0, 21), "numpy": (1, 26), "pandas": (2, 2), "pycocotools": (2, 0, 8),
           "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7),
-          "tensorboard": (2, 16)}  # fmt: skip
+          "tensorboard": (2, 16), "scipy": (1, 11), "jinja2": (3, 1)}  # fmt: skip
 MEANS = {
     "torch": "nothing can be trained", "torchvision": "nothing can be trained", "numpy": "nothing works",
     "pandas": "no tables", "pycocotools": "COCO data cannot be read, nothing can be scored",
     "fvcore": "no PreciseBN: protocols that use it fail", "safetensors": "backbone files cannot be read or written",
     "pydantic": "suite files and settings cannot be read", "rich": "no live view", "tensorboard": "no training curves",
+    "scipy": "no confidence intervals, so no tables", "jinja2": "no reports",
 }  # fmt: skip
 TIGHT = 5.0  # GB of free disk below which a run may not fit
 

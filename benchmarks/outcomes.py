@@ -87,7 +87,7 @@ def compare(args) -> int:
 
 def report(args) -> int:
     """Writes the HTML page of a folder of runs."""
-    from results import report
+    from results import report, tables
 
     from . import material
 
@@ -95,6 +95,7 @@ def report(args) -> int:
     out = args.out or args.dir / "report.html"
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: no folder {out.parent}")
+    _check_names(tables.frame(records), args.baseline or ())
     found = material.gather(args.dir, records, problems, args.baseline)
     part = out.with_name(f".{out.name}.part")
     part.write_text(report.page(found), encoding="utf-8")

@@ -18,6 +18,7 @@ from .render import Cell, Grid, Group, Section, render, split
 
 CLASSES = 40  # shown of each group; more are cut in the middle
 COLUMNS = 12  # of a table, as many as fit on a printed page
+COMPARED = 8  # starting points, each with each
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,10 @@ def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:
     done = [name for name in table.index if table.loc[name].xs("n", level="statistic").any()]
     if len(done) < 2:
         return part
+    if len(done) > COMPARED:
+        part.notes = [f"{', '.join(done[:COMPARED])} with one another; `detco compare` takes any of the {len(done)}"]
     try:
-        selected = compare.select(runs, done[::-1])
+        selected = compare.select(runs, done[COMPARED - 1 :: -1])
     except InputError:  # no protocol that two of them share
         return part
     part.tables = [found for grid in compare.summary(selected) for found in _html(grid)]
@@ -228,12 +231,16 @@ def _attention(pictures: Sequence[Path], maps: Mapping[str, Sequence[np.ndarray]
 
 
 def _settings(records: Sequence[dict]) -> Part:
-    """Every setting of every protocol and recipe, library versions, machines."""
+    """Every setting of every protocol and recipe, data and weights by their hashes, library versions, machines."""
     part, shown = Part("settings", "Settings and versions"), {}
     for record in records:
         spec = record["spec"]
         if isinstance(row := spec.get("protocol_row"), dict):
             shown[f"protocol {record['protocol']} v{record['protocol_version']} ({record['protocol_hash']})"] = row
+            data = record.get("data") or {}
+            shown[f"data of {record['protocol']}: {spec.get('data', {}).get('root', '')}"] = data
+        if isinstance(weights := record.get("weights"), dict) and weights.get("sha256"):
+            shown[f"weights {record['starting_point']} ({weights['sha256'][:6]})"] = weights
         if isinstance(recipe := spec.get("recipe"), dict):
             shown[f"recipe {recipe.get('name')} of {spec.get('starting_point')}, seed {spec.get('seed')}"] = recipe
     for title in ("versions", "hardware", "code"):
