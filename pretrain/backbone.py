@@ -56,17 +56,21 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3 x 3 convolution (padding 1) that takes a map giving one pixel, as patches do in res5, as a matrix product.
+    """A 3 x 3 convolution (padding 1), which takes maps of up to 2 x 2, as of patches in res4 and res5, as a matrix product.
 
-    The taps that only meet padding are left out. Convolutions of so small maps are up to ten times slower on CPUs.
+    Without the products with the padding, 56 % and more of all, and three to ten times as fast on CPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[2:]
-        if max(h, w) > self.stride[0]:
+        n, _, h, w = x.shape
+        if max(h, w) > 2:
             return super().forward(x)
-        taps = self.weight[:, :, 1 : 1 + h, 1 : 1 + w]
-        return F.linear(x.flatten(1), taps.flatten(1))[:, :, None, None]
+        rows, columns = -(-h // self.stride[0]), -(-w // self.stride[1])  # of the output
+        taps = self.weight.to(x.dtype).permute(0, 2, 3, 1)
+        # The input as an output pixel meets it: one row further down is one tap further up. There are two only at stride 1.
+        matrix = torch.stack([taps[:, 1 - i : 1 - i + h, 1 - j : 1 - j + w] for i in range(rows) for j in range(columns)])
+        out = F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix.flatten(0, 1).flatten(1))
+        return out.view(n, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 class Trunk(ResNet):

@@ -31,16 +31,16 @@ def test_trunk_is_torchvisions_network(arch, train):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("size", [(17, 17), (20, 20), (33, 20)])
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
-def test_maps_of_one_pixel_are_convolved_like_others(arch, size):
-    """Small patches, where res4 or res5 is a single pixel: the same features and gradients, the unseen taps' being 0."""
+@pytest.mark.parametrize("arch, size", [
+    ("resnet18", (17, 17)), ("resnet18", (20, 20)), ("resnet18", (64, 64)), ("resnet18", (20, 64)), ("resnet50", (64, 33))])
+def test_small_maps_are_convolved_like_others(arch, size):
+    """Small patches, where res4 or res5 is 1 x 1, 2 x 2 or a mixture: the same features and gradients."""
     torch.manual_seed(0)
     trunk, x = Trunk(arch).double(), torch.randn(4, 3, *size, dtype=torch.float64)
     net = getattr(torchvision.models, arch)(weights=None).double()
     net.load_state_dict({k: v.clone() for k, v in trunk.state_dict().items()}, strict=False)
     ours = trunk(x)
-    assert ours[3].shape[-1] == 1
+    assert ours[3].shape[2:] == (-(-size[0] // 32), -(-size[1] // 32))
     weights = torch.randn(4, *ours[3].shape[1:], dtype=torch.float64)
     (ours[3] * weights).sum().backward()
     h = net.maxpool(net.relu(net.bn1(net.conv1(x))))
