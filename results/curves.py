@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-POINTS = 200  # of a curve that is shown
+POINTS = 80  # of a curve that is shown
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -17,7 +17,7 @@ from .examples import OVERLAP, THRESHOLD, Example, attention_panels, detection_p
 from .render import Cell, Grid, Group, Section, render, split
 
 CLASSES = 40  # shown of each group; more are cut in the middle
-COLUMNS = 12  # of a table, as many as fit on a printed page
+COLUMNS = 10  # of a table, as many as fit on a screen and a printed page
 COMPARED = 8  # starting points, each with each
 
 
