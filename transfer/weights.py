@@ -5,6 +5,8 @@ Reading is strict: every tensor of the architecture in its shape and finite, not
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,10 @@ from safetensors import SafetensorError, safe_open
 
 from . import InputError
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
+TRUNK = re.compile(
+    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.(weight|bias|running_mean|running_var)"
+)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
 REQUIRED = ("format", "format_version", "method", "arch", "channel_order", "mean", "std", "stride_in")
 
@@ -79,7 +84,7 @@ def read(path: Path) -> Backbone:
         )
     if metadata["format_version"] != "1":
         raise InputError(f"{path} has format version {metadata['format_version']}, this program reads 1: update it")
-    _check_tensors(path, metadata["arch"], tensors)
+    check_tensors(path, metadata["arch"], tensors)
     mean, std = _triple(path, metadata, "mean"), _triple(path, metadata, "std")
     if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in ("3x3", "1x1"):
         raise InputError(f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1")
@@ -89,7 +94,21 @@ def read(path: Path) -> Backbone:
     )  # fmt: skip
 
 
-def _check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> None:
+def arch_of(tensors: dict[str, torch.Tensor]) -> str:
+    """The architecture whose tensors these are, or nearly are. Raises InputError for a relative that no detector here takes."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    stem, second = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
+    if stem[2:] == (3, 3):
+        raise InputError("holds a ResNet for tiny pictures (its stem is a 3 x 3 convolution); the detectors here need 7 x 7")
+    if stem and stem[0] != 64:
+        raise InputError(f"holds a ResNet {stem[0] / 64:g} times as wide in every stage; known: {', '.join(ARCHS)}")
+    if len(second) == 4 and second[0] != second[1]:
+        raise InputError(f"holds a ResNeXt (grouped convolutions); known: {', '.join(ARCHS)}")
+    return min(ARCHS, key=lambda arch: len(shapes.items() ^ expected_shapes(arch).items()))
+
+
+def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises InputError naming each tensor that is missing, does not belong, has another shape or is not finite."""
     wanted = expected_shapes(arch)
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
     problems += [f"{k} does not belong to {arch}" for k in tensors if k not in wanted]
@@ -101,6 +120,33 @@ def _check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> N
     if problems:
         listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise InputError(f"{path} does not hold a whole {arch}: {listed}")
+
+
+def write(path: Path, backbone: Backbone) -> str:
+    """Write a backbone file, whole or not at all; returns its sha256. The same backbone gives the same bytes."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    check_tensors(path, backbone.arch, backbone.tensors)
+    metadata = dict(backbone.metadata) | {
+        "format": "detco-backbone", "format_version": "1", "method": backbone.method, "arch": backbone.arch,
+        "channel_order": backbone.channel_order, "mean": json.dumps(backbone.mean), "std": json.dumps(backbone.std),
+        "stride_in": backbone.stride_in,
+    }  # fmt: skip
+    data = memoryview(save(backbone.tensors, metadata))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8 : 8 + length]))
+    header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order is random
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "wb") as file:
+        file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :]))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    return sha256_of(path)
 
 
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
