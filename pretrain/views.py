@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -34,12 +35,13 @@ def names(recipe: Recipe) -> tuple[str, ...]:
 def crop_box(rng: np.random.Generator, height: int, width: int, scale: tuple[float, float],
              ratio: tuple[float, float]) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random region, drawn as torchvision's RandomResizedCrop draws it."""
-    areas = height * width * rng.uniform(*scale, 10)
-    ratios = np.exp(rng.uniform(*np.log(ratio), 10))
-    ws, hs = np.rint(np.sqrt(areas * ratios)).astype(int), np.rint(np.sqrt(areas / ratios)).astype(int)
-    for w, h in zip(ws.tolist(), hs.tolist(), strict=True):
+    least, most = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
+        aspect = math.exp(least + (most - least) * rng.random())
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            return int((height - h + 1) * rng.random()), int((width - w + 1) * rng.random()), h, w
     w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))  # the whole, within the ratios
     return (height - h) // 2, (width - w) // 2, h, w
 
@@ -54,13 +56,10 @@ def resized_crop(picture: Tensor, box: tuple[int, int, int, int], size: int) -> 
 def jigsaw(region: Tensor, patch: int, rng: np.random.Generator, shuffle: bool = True) -> Tensor:
     """(3, s, s) -> (9, 3, patch, patch): one random crop from each cell of a 3 x 3 grid, in random order or row by row."""
     cell = region.shape[-1] // 3
-    offsets = rng.integers(cell - patch + 1, size=(9, 2)).tolist()
     order = rng.permutation(9).tolist() if shuffle else range(9)
-    out = region.new_empty(9, 3, patch, patch)
-    for i, (place, (dy, dx)) in enumerate(zip(order, offsets, strict=True)):
-        y, x = i // 3 * cell + dy, i % 3 * cell + dx
-        out[place] = region[:, y : y + patch, x : x + patch]
-    return out
+    offsets = rng.integers(cell - patch + 1, size=(9, 2)).tolist()
+    corners = [(i // 3 * cell + y, i % 3 * cell + x) for i, (y, x) in enumerate(offsets)]
+    return torch.stack([region[:, y : y + patch, x : x + patch] for y, x in (corners[i] for i in order)])
 
 
 def cut(picture: Tensor, recipe: Recipe, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -203,7 +202,8 @@ class Photometric:
 
 
 def _parts(images: Tensor) -> Iterator[slice]:
-    """On a GPU the whole batch; on a CPU what stays in a core's cache from one operation to the next, at least one."""
+    """What is worked on at a time: on a GPU the whole batch; on a CPU what stays in a core's cache from one operation to
+    the next, at least one picture, and of small ones more than fit, as each call takes its time too."""
     n, values = len(images), images[0].numel()
     rows = n if images.is_cuda else max(1, (2**19 if values < 2**16 else 2**17) // values)
     return (slice(start, start + rows) for start in range(0, n, rows))

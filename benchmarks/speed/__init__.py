@@ -78,7 +78,7 @@ def machine(device) -> str:
     """What the figures were measured on, for the first line of a benchmark."""
     import torch
 
-    from benchmarks.worker import hardware
+    from benchmarks.provenance import hardware
 
     facts = hardware()
     where = f"{facts['processor']}, {os.cpu_count()} cores, torch {torch.__version__}"

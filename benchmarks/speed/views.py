@@ -29,14 +29,16 @@ class Result:
     title: str
     milliseconds: dict[str, speed.Spread]
     faster: speed.Spread
-    decoding: speed.Spread  # cost of ours in costs of decoding
+    cutting: speed.Spread  # what our workers do, in costs of decoding
+    whole: speed.Spread  # ours, in costs of decoding
 
     def __str__(self) -> str:
         width = max(map(len, self.milliseconds))
         lines = [self.title, f"{'':{width}}  ms a picture  pictures/s"]
         for name, spread in self.milliseconds.items():
             lines.append(f"{name:{width}}  {spread.median:12.2f}  {1000 / spread.median:10.0f}")
-        return "\n".join([*lines, f"usual / ours: {self.faster} times", f"ours / decoding alone: {self.decoding} times"])
+        return "\n".join([*lines, f"usual / ours: {self.faster} times",
+                          f"{CUT} / {DECODE}: {self.cutting} times", f"ours / {DECODE}: {self.whole} times"])  # fmt: skip
 
 
 def measure(
@@ -78,7 +80,8 @@ def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.d
         seconds |= speed.alternate(colour, repeats, speed.device_clock(place), report)
         seconds[OURS] = [max(pair) for pair in zip(seconds[CUT], seconds["colour"], strict=True)]
     each = {name: speed.Spread.of([1000 * s / len(files) for s in values]) for name, values in seconds.items()}
-    return Result(title, each, speed.ratio(seconds, USUAL, OURS), speed.ratio(seconds, OURS, DECODE))
+    ratios = [speed.ratio(seconds, *pair) for pair in ((USUAL, OURS), (CUT, DECODE), (OURS, DECODE))]
+    return Result(title, each, *ratios)
 
 
 def _stacked(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
