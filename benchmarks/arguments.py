@@ -50,6 +50,7 @@ DETECTRON2 = (
     option("--amp", "automatic mixed precision; detectron2 only", action="store_true"),
     option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=int, default=0),
 )
+COPIES = folder("--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights")
 ENGINES = "auto, detectron2, torchvision or replay"
 
 
@@ -67,14 +68,52 @@ COMMANDS = (
         "detco pretrain detco-small --images photos --out runs/detco --set epochs=20",
         (
             option("recipe", "e.g. detco-small, moco-v2-small, supervised-small, detco-200ep", metavar="RECIPE"),
-            folder("--images", "folder tree of pictures (supervised: one folder a class)", required=True),
+            folder("--images", "folder tree of pictures (supervised: one folder a class), or a text file of paths", required=True),
             folder("--out", "where backbone.safetensors, curves and log go", required=True),
+            folder("--probe", "labelled pictures, a folder a class: k-nearest-neighbour accuracy after each epoch"),
             SEED, DEVICE, changes("epochs=20"),
         ),
     ),
     Command(
-        "weights show", "what a backbone file holds", "detco weights show runs/detco/backbone.safetensors",
-        (option("file", "a backbone file", metavar="FILE", type=Path), JSON),
+        "weights import", "a checkpoint of another project, or a public one by its name, as a backbone file",
+        "detco weights import moco_v2_800ep_pretrain.pth.tar --out moco-v2-800ep.safetensors",
+        (
+            option("source", "a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file, or a name of `detco weights list`",
+                   metavar="SRC"),
+            option("--out", "the new backbone file", metavar="FILE", type=Path, required=True),
+            option("--as", "whose layout it is (`detco weights list --layouts`); default: recognised", metavar="NAME", dest="said"),
+            option("--encoder", "e.g. key, momentum or teacher, where there are two; default: query, base or student",
+                   metavar="ROLE"),
+            option("--method", "what to call it; default: what the file or its layout says", metavar="TEXT"),
+            COPIES, option("--download", "fetch a public checkpoint that is not there", action="store_true"), JSON,
+        ),
+    ),
+    Command(
+        "weights show", "what a backbone file or a checkpoint holds, or how two differ",
+        "detco weights show runs/detco/backbone.safetensors --compare moco_v2_800ep_pretrain.pth.tar",
+        (
+            option("file", "a backbone file, or a checkpoint of another project", metavar="FILE", type=Path),
+            option("--compare", "which tensors are equal, renamed or different, and how far by stage", metavar="FILE", type=Path),
+            JSON,
+        ),
+    ),
+    Command(
+        "weights export", "a backbone as a file for Detectron2 or torchvision",
+        "detco weights export backbone.safetensors --to detectron2 backbone.pkl",
+        (
+            option("file", "a backbone file, or a checkpoint of another project", metavar="FILE", type=Path),
+            option("--to", "detectron2 (.pkl) or torchvision (.pth)", choices=("detectron2", "torchvision"), metavar="NAME",
+                   required=True),
+            option("out", "the new file", metavar="OUT", type=Path), JSON,
+        ),
+    ),
+    Command(
+        "weights list", "public checkpoints: how they were made, where they are, whether a copy is here",
+        "detco weights list --dir checkpoints\n         detco weights list moco-v2-800ep",
+        (
+            option("name", "only this one, with its address", metavar="NAME", nargs="?"),
+            COPIES, option("--layouts", "the layouts that `detco weights import` reads", action="store_true"), JSON,
+        ),
     ),
     Command("protocols", "list the transfer protocols", "detco protocols show small-retinanet", (JSON,)),
     Command(
@@ -164,7 +203,7 @@ COMMANDS = (
         "         detco run paper-voc --data datasets --weights detco=detco.safetensors --start random,detco --dry-run",
         (
             option("suite", "demo, smoke, paper-voc, paper-coco-12k, paper-coco-90k, paper-coco-180k, paper-semi, "
-                   "paper-cityscapes, paper-keypoints, paper-all, or a YAML file (see examples/own_pictures.yaml)", metavar="SUITE"),
+                   "paper-cityscapes, paper-keypoints, paper-all, or a YAML file like examples/own_pictures.yaml", metavar="SUITE"),
             folder("--out", "default: the suite's name"),
             folder("--data", "a labelled data set; for the paper's suites the folder that holds VOC2007, VOC2012, coco, cityscapes "
                    "(default: $DETECTRON2_DATASETS, then ./datasets)"),
@@ -235,7 +274,7 @@ COMMANDS = (
     ),
 )  # fmt: skip
 GROUPS = {
-    "weights": "look at backbone files", "data": "draw or check a labelled data set",
+    "weights": "read, compare and write backbones; public checkpoints", "data": "draw or check a labelled data set",
     "speed": "measure speed, the usual way and ours in one run",
 }  # fmt: skip
 

@@ -1,10 +1,13 @@
 """The `detco` command: calls the packages, turns bad input into one line and exit status 2."""
 
-import json
+import dataclasses
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
+
+from results import store
 
 from . import InputError, arguments, settings
 from .provenance import own_version
@@ -14,6 +17,7 @@ from .worker import INPUT_ERRORS
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 (work failed), 2 (bad input), 130 (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large tensors in huge pages, far fewer page faults
     args = arguments.parser(own_version()).parse_args(argv)
     args.again = shlex.join(["detco", *argv])
     args.json = getattr(args, "json", False)
@@ -51,10 +55,33 @@ def pretrain(args) -> int:
     pictures, out = plan.folder_of_pictures(args.images, supervised), args.out.absolute()
     job = jobs.pretrain_job(start, {}, pictures, out, jobs.Place(out, device=args.device))
     plan.refuse_other_run(job)
+    if args.probe:
+        job = dataclasses.replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
+    if int(os.environ.get("RANK", "0")):  # of torchrun; its first process keeps the record and shows the progress
+        return _help(job)
+    _say_assumed(job.spec["recipe"])
     failed = _work([job], args, args.recipe)
     if not failed:
         print(f"backbone: {args.out / 'backbone.safetensors'}")
+        knn = list((store.read_json(job.folder / "probe.json") or {}).values()) if args.probe else []
+        if knn:
+            print(f"k-nearest-neighbour accuracy on {args.probe}: {knn[-1]:.1%} (before training: {knn[0]:.1%})")
     return failed
+
+
+def _help(job) -> int:
+    """Take part in a pretraining as one of several processes, in silence."""
+    from .worker import run_pretrain
+
+    if not store.outcome(job.folder, job.id, time.time()):
+        run_pretrain(job.spec, job.folder, lambda *_, **__: None)
+    return 0
+
+
+def _say_assumed(recipe: dict) -> None:
+    values = ", ".join(f"{name}={recipe[name]}" for name in recipe["assumed"])
+    if values:
+        print(f"assumed, as the papers do not say (or to be small): {values}")
 
 
 def transfer(args) -> int:
@@ -66,7 +93,7 @@ def transfer(args) -> int:
 
 
 def run(args) -> int:
-    from . import outcomes, plan, show, suites
+    from . import outcomes, plan, suites
 
     suite = suites.adapted(suites.load(args.suite), args.data, args.pictures, args.weights, args.start)
     out = args.out or Path(suite.name)
@@ -74,24 +101,57 @@ def run(args) -> int:
     missing: list[str] | None = [] if args.dry_run else None
     jobs = plan.plan(suite, out, args.engine, args.seeds, args.device, launch, missing)
     if args.dry_run:
-        return show.plan(jobs, missing)
+        return _planned(jobs, args, out.absolute(), missing)
     failed = _work(jobs, args, suite.name)
     return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
 
 
+def _slots(jobs, args) -> list[dict[str, str]]:
+    """The slots of this machine for these jobs."""
+    from . import machine
+
+    wanted, gpus = getattr(args, "jobs", None), getattr(args, "num_gpus", 1)
+    for option, number in (("--jobs", wanted), ("--num-gpus", gpus)):
+        if number is not None and number < 1:
+            raise InputError(f"{option} must be at least 1, it is {number}")
+    return machine.local_slots(len(jobs), wanted, args.device, gpus)
+
+
+def _planned(jobs, args, out: Path, missing: list[str]) -> int:
+    """Print the plan and its cost; exit status 2 where something is missing."""
+    from results import store
+
+    from . import cost, machine, planned, speeds
+
+    slots = _slots(jobs, args)
+    here = machine.facts(slots[0])
+    known, device = speeds.known(out, here), cost.GPU if here["gpu"] else cost.CPU
+    guessed = device is cost.CPU and any(speeds.speed_key(job.spec) not in known for job in jobs)
+    costs = cost.estimate(jobs, known, device, speeds.step_seconds(here) / speeds.STEP if guessed else 1.0)
+    done = {job.id for job in jobs if (store.outcome(job.folder, job.id, time.time()) or {}).get("status") == "done"}
+    room = planned.Room(machine.describe(slots), len(slots), args.num_gpus if here["gpu"] else 0)
+    planned.show(jobs, done, costs, room, device.name, out)
+    for text in missing:
+        print(f"detco: missing: {text}", file=sys.stderr)
+    return 2 if missing else 0
+
+
 def _work(jobs, args, name: str) -> int:
     """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
-    from . import executor, machine, show, view
+    from . import cost, executor, machine, show, speeds, view
 
-    if getattr(args, "jobs", None) is not None and args.jobs < 1:
-        raise InputError(f"--jobs must be at least 1, it is {args.jobs}")
-    slots = machine.local_slots(len(jobs), getattr(args, "jobs", None), args.device, getattr(args, "num_gpus", 1))
+    slots = _slots(jobs, args)
+    here = machine.facts(slots[0])
+    device = cost.GPU if here["gpu"] else cost.CPU
+    jobs = cost.priced(jobs, cost.estimate(jobs, speeds.known(args.out or Path(name), here), device))
     try:
         with view.of_run(name) as look:
             outcome = executor.run(jobs, slots, look)
     except KeyboardInterrupt:
         print(f"\nstopped; nothing finished is lost. To go on: {args.again}", file=sys.stderr)
         return 130
+    finally:
+        speeds.remember(jobs, here)
     return show.outcome(outcome, args.again)
 
 
@@ -127,21 +187,15 @@ def attention(args) -> int:
     return pictures.attention(args)
 
 
-def weights_show(args) -> int:
-    from transfer import weights
+def weights(action: str):
+    """The commands of `detco weights`."""
 
-    from . import show
+    def call(args) -> int:
+        from . import weights
 
-    facts = weights.describe(weights.read(args.file))
-    return show.facts({key: _decoded(value) for key, value in facts.items()}, args.json)
+        return getattr(weights, action)(args)
 
-
-def _decoded(value: object) -> object:
-    """Metadata that are JSON (the recipe) as what they say."""
-    try:
-        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
-    except ValueError:
-        return value
+    return call
 
 
 def protocols(args) -> int:
@@ -206,7 +260,8 @@ def data_subset(args) -> int:
 
 
 CALLS = {
-    "doctor": doctor, "pretrain": pretrain, "weights show": weights_show, "protocols": protocols,
+    "doctor": doctor, "pretrain": pretrain, "weights import": weights("import_"),
+    "weights show": weights("show_"), "weights export": weights("export"), "weights list": weights("list_"), "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check,
     "data subset": data_subset, "transfer": transfer,
     "run": run, "status": status, "table": table, "compare": compare, "report": report, "attention": attention,

@@ -19,21 +19,6 @@ from .worker import command
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
 
 
-def plan(jobs: Sequence[Job], missing: Sequence[str] = ()) -> int:
-    """The jobs, what each needs, what is done already; then what is missing, with exit status 2."""
-    done = {job.id for job in jobs if (store.read_json(job.folder / "record.json") or {}).get("status") == "done"}
-    titles = {job.id: job.title for job in jobs}
-    rows = [("job", "after", "state", "folder")]
-    for job in jobs:
-        after = ", ".join(titles[need] for need in job.needs if need in titles)
-        rows.append((job.title, after, "done" if job.id in done else "to do", near(job.folder)))
-    _columns(rows)
-    print(f"{len(jobs)} jobs, {len(done)} done")
-    for text in missing:
-        print(f"detco: missing: {text}", file=sys.stderr)
-    return 2 if missing else 0
-
-
 def outcome(run: Run, again: str) -> int:
     """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2 if all was bad input."""
     _warnings(run)
@@ -80,7 +65,7 @@ def status(directory: Path, as_json: bool) -> int:
         detail = row["error"] or f"{row['stage']}{count}{figures}"
         if row["state"] not in ("done", "planned"):
             lines.append((row["state"], row["title"], detail, clock(row["seconds"]) if row["seconds"] else ""))
-    _columns(lines)
+    columns(lines)
     return 0
 
 
@@ -98,7 +83,7 @@ def protocols(name: str | None, as_json: bool) -> int:
     for row in PROTOCOLS.values():
         size = f"{row.schedule.iterations} x {row.schedule.images}"
         rows.append((row.name, str(row.version), row.architecture, size, ", ".join(row.metrics), row.scorer, row.source))
-    _columns(rows)
+    columns(rows)
     return 0
 
 
@@ -160,11 +145,12 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> None:
-    """Rows as columns two spaces apart."""
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print rows as columns two spaces apart; those numbered in `right` with their ends in line."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (cell.rjust(width) if n in right else cell.ljust(width) for n, (cell, width) in enumerate(zip(row, widths)))
+        print("  ".join(cells).rstrip())
 
 
 def near(path: Path) -> str:

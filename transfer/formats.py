@@ -57,6 +57,17 @@ def read(path: Path) -> Content:
         raise InputError(f"{path}: {error}") from None
 
 
+def is_backbone_file(path: Path) -> bool:
+    """Whether a file says that it is one of this project's backbone files."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == "detco-backbone"
+    except (SafetensorError, OSError):
+        return False
+
+
 def _refuse(path: Path, head: bytes) -> None:
     """InputError for what is often saved under a checkpoint's name and is none."""
     if not head:

@@ -7,30 +7,27 @@ What is not used is never read from the disk.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import InputError, formats, known, weights
-from .adapters import ADAPTERS, COUNTERS, Adapter, Encoder
-from .unpickle import Inert
+from . import InputError, formats, known, recognition, weights
+from .adapters import COUNTERS, Adapter, Encoder, Preprocessing
+from .recognition import LISTED, Places, inside, tensors_at
 
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
-Places = Mapping[str, Mapping[str, torch.Tensor]]
 METHOD_PATHS = ("hyper_parameters/method", "hyper_parameters/_content/method/_val", "meta/method")  # solo-learn, also OmegaConf's
-LISTED = 8  # names in an error
+ASSUMED = "preprocessing: that of the project, the file does not say"
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a file was read. `dropped`: pattern -> how many names it explained; `others`: encoders that were left."""
+    """How a file was read. `others`: encoders that were left; `dropped`: pattern -> how many names it explained."""
 
     adapter: Adapter
     encoder: Encoder
-    format: str
     others: tuple[str, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -45,109 +42,36 @@ def load(
     the file has; method: what to call it, else what file or row say. Raises InputError: one line with all that is wrong.
     """
     path = Path(path)
-    content = formats.read(path)
-    if content.metadata.get("format") == "detco-backbone":
+    if formats.is_backbone_file(path):
         raise InputError(f"{path} is a backbone file of this project already: use it as it is")
+    content = formats.read(path)
     try:
-        places = _places(content.data)
-        adapter = _find(said) if said else _recognise(content, places)
+        places = recognition.places(content.data)
+        adapter = recognition.find(said) if said else recognition.recognise(content, places)
         present = _encoders(adapter, places)
         chosen = _choose(adapter, present, encoder)
-        tensors, dropped = _take(adapter, chosen, present, _state(places, chosen))
-        arch = weights.arch_of(tensors)
-        tensors, notes = _complete(adapter, arch, tensors)
+        found, dropped = _take(adapter, chosen, present, tensors_at(places, chosen))
+        arch = weights.arch_of(found)
+        tensors, notes = _complete(adapter, arch, found)
+        pre, assumed = _preprocessing(adapter, content.data)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
     weights.check_tensors(path, arch, tensors)
+    origin = _origin(path, content.data, adapter)
+    metadata = origin | {"adapter": adapter.name, "encoder": chosen.role, "assumed": json.dumps(assumed), "images_seen": ""}
+    order = (pre.channel_order, pre.mean, pre.std, pre.stride_in)
+    own_method = metadata.pop("method")
+    backbone = weights.Backbone(arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items())))
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
-    report = Report(adapter, chosen, content.format, others, dropped, notes)
-    return _backbone(path, arch, tensors, content, report, method), report
+    return backbone, Report(adapter, chosen, others, dropped, notes)
 
 
-# --- recognising -----------------------------------------------------------------------------------------------------
-
-
-def _find(name: str) -> Adapter:
-    found = next((adapter for adapter in ADAPTERS if adapter.name == name), None)
-    if found is None:
-        raise InputError(f"cannot be read as {name!r}, which is no known layout; known: {', '.join(a.name for a in ADAPTERS)}")
-    return found
-
-
-def _recognise(content: formats.Content, places: Places) -> Adapter:
-    """The only row that fits. Raises InputError naming the candidates, or what the names look like where there is none."""
-    facts = list(_facts(content))
-    fitting = [adapter for adapter in ADAPTERS if not adapter.only_said and _fits(adapter, places, facts)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise InputError(f"could be of several projects; say which: {' or '.join(f'--as {a.name}' for a in fitting)}")
-    raise InputError(_unknown(content, places, facts))
-
-
-def _fits(adapter: Adapter, places: Places, facts: list[str]) -> bool:
-    names = facts + [name for encoder in adapter.encoders for name in _state(places, encoder)]
-    return all(_matches(mark, names) for mark in adapter.marks) and not any(_matches(lack, names) for lack in adapter.lacks)
-
-
-def _matches(pattern: str, names: list[str]) -> bool:
-    whole = re.compile(pattern)
-    return any(whole.fullmatch(name) for name in names)
-
-
-def _facts(content: formats.Content) -> Iterator[str]:
-    """`/key` of everything beside tensors at the top of a file, with `=value` where that is a short plain one."""
-    top = content.data.items() if isinstance(content.data, dict) else ()
-    for key, value in (*top, *content.metadata.items()):
-        if isinstance(key, str) and not isinstance(value, torch.Tensor):
-            short = isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 100)
-            yield f"/{key}={value}" if short else f"/{key}"
-
-
-def _unknown(content: formats.Content, places: Places, facts: list[str]) -> str:
-    """Why nothing fits, as far as it can be told."""
-    names = [name for tensors in places.values() for name in tensors]
-    if not names and isinstance(content.data, Inert):
-        what = "holds a whole object, not its weights"
-        return f"{what} ({content.data.name[:60]}): load it in its own project and save its state_dict()"
-    if not names:
-        return f"holds no dictionary of tensors under a known name; it has {', '.join(facts[:LISTED]) or 'nothing at all'}"
-    if any(re.search(r"patch_embed|blocks\.\d+\.attn", name) for name in names):
-        return "holds a vision transformer; the detectors here take ResNets"
-    begins = Counter(".".join(name.split(".")[:2]) for name in names)
-    listed = ", ".join(f"{begin}..." for begin, _ in begins.most_common(LISTED))
-    return f"names its tensors like no known project: {listed}; if it is a ResNet, --as NAME says whose"
-
-
-# --- taking apart ----------------------------------------------------------------------------------------------------
-
-
-def _places(data: Any) -> Places:
-    """Every dictionary in which some row looks for an encoder: place -> its tensors."""
-    places = dict.fromkeys(at for adapter in ADAPTERS for encoder in adapter.encoders for at in encoder.at)
-    return {at: tensors for at in places if (tensors := _tensors(_inside(data, at)))}
-
-
-def _inside(data: Any, path: str) -> Any:
-    for key in filter(None, path.split("/")):
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
-
-
-def _tensors(found: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a dictionary by name, without wrappers. Raises InputError where two names become one."""
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in found.items() if isinstance(found, dict) else ():
-        if isinstance(key, str) and isinstance(value, torch.Tensor):
-            name = WRAPPERS.sub("", key)
-            if name in tensors:
-                raise InputError(f"has {name} twice, with and without the wrapper `module.`")
-            tensors[name] = value
-    return tensors
-
-
-def _state(places: Places, encoder: Encoder) -> dict[str, torch.Tensor]:
-    return next((places[at] for at in encoder.at if at in places), {})
+def open_any(path: Path) -> weights.Backbone:
+    """A backbone file, or a checkpoint that can be recognised, as a backbone. Raises InputError."""
+    if formats.is_backbone_file(path):
+        return weights.read(path)
+    backbone = load(path)[0]
+    return replace(backbone, sha256=dict(backbone.metadata)["source_sha256"])
 
 
 def _encoders(adapter: Adapter, places: Places) -> list[Encoder]:
@@ -155,7 +79,7 @@ def _encoders(adapter: Adapter, places: Places) -> list[Encoder]:
     present = [
         encoder
         for encoder in adapter.encoders
-        if any((_renamed(adapter, encoder, name) or "").startswith("layer1.") for name in _state(places, encoder))
+        if any((_renamed(adapter, encoder, name) or "").startswith("layer1.") for name in tensors_at(places, encoder))
     ]
     if not present:
         where = " or ".join(dict.fromkeys(encoder.prefix or "conv1" for encoder in adapter.encoders))
@@ -233,20 +157,24 @@ def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[s
     return done, notes
 
 
-# --- the result ------------------------------------------------------------------------------------------------------
-
-
-def _backbone(path, arch, tensors, content, report: Report, method: str | None) -> weights.Backbone:
-    adapter, pre = report.adapter, report.adapter.preprocessing
+def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
+    """Method, epochs and source: of the public checkpoint that the file is, else what it says itself."""
     digest = weights.sha256_of(path)
-    named = next((value for at in METHOD_PATHS if isinstance(value := _inside(content.data, at), str)), None)
-    listed = known.same_file(path.name, digest)
-    epochs = _inside(content.data, "epoch")
-    metadata = {
-        "epochs": str(listed.epochs) if listed else str(epochs) if type(epochs) is int else "",
-        "images_seen": "", "source": listed.name if listed else path.name, "source_sha256": digest, "adapter": adapter.name,
-        "encoder": report.encoder.role, "assumed": json.dumps(["preprocessing: that of the project, the file does not say"]),
-    }  # fmt: skip
-    method = method or (listed.method if listed else None) or named or adapter.method
-    order = (pre.channel_order, pre.mean, pre.std, pre.stride_in)
-    return weights.Backbone(arch, tensors, method, "", *order, tuple(sorted(metadata.items())))
+    if row := known.same_file(path.name, digest):
+        return {"method": row.method, "epochs": str(row.epochs or ""), "source": row.name, "source_sha256": digest}
+    named = next((value for at in METHOD_PATHS if isinstance(value := inside(data, at), str)), adapter.method)
+    epochs = inside(data, "epoch")
+    counted = str(epochs) if type(epochs) is int else ""
+    return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
+
+
+def _preprocessing(adapter: Adapter, data: Any) -> tuple[Preprocessing, list[str]]:
+    """(preprocessing, what of it is assumed): our own exports bring theirs along."""
+    own = inside(data, "preprocessing")
+    if not isinstance(own, dict) or own.keys() != {"channel_order", "mean", "std", "stride_in"}:
+        return adapter.preprocessing, [ASSUMED]
+    numbers = [own[key] for key in ("mean", "std")]
+    sound = all(type(v) is tuple and len(v) == 3 and all(type(n) is float for n in v) for v in numbers)
+    if not sound or own["channel_order"] not in ("RGB", "BGR") or own["stride_in"] not in ("3x3", "1x1"):
+        raise InputError("says a preprocessing that makes no sense")
+    return Preprocessing(**own), []

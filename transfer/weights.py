@@ -21,6 +21,7 @@ TRUNK = re.compile(
     r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.(weight|bias|running_mean|running_var)"
 )
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
+STAGES = ("stem", "res2", "res3", "res4", "res5")
 REQUIRED = ("format", "format_version", "method", "arch", "channel_order", "mean", "std", "stride_in")
 
 
@@ -194,9 +195,47 @@ def describe(backbone: Backbone) -> dict:
         "stride in": backbone.stride_in,
         "tensors": len(backbone.tensors),
         "parameters": sum(t.numel() for k, t in backbone.tensors.items() if "running_" not in k),
-        "stage norms": {stage: round(value**0.5, 4) for stage, value in sorted(square.items())},
+        "stage norms": {stage: round(square[stage] ** 0.5, 4) for stage in STAGES},
         "source": meta.get("source", ""),
+        "source sha256": meta.get("source_sha256", ""),
+        "layout": meta.get("adapter", ""),
+        "encoder": meta.get("encoder", ""),
         "sha256": backbone.sha256,
         "recipe": meta.get("recipe", ""),
         "assumed": meta.get("assumed", "[]"),
     }
+
+
+def compare(one: Backbone, other: Backbone) -> dict:
+    """What `detco weights show --compare` prints: which tensors are equal, equal under another name, or differ, and how far.
+
+    `distance`: Frobenius norm of the difference over that of the first, by stage, over the tensors of the same name and shape.
+    """
+    digests = {name: _bytes_of(tensor) for name, tensor in other.tensors.items()}
+    elsewhere = {digest: name for name, digest in digests.items()}
+    identical, renamed, different = 0, {}, []
+    change, size = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
+    for name, tensor in one.tensors.items():
+        digest, twin = _bytes_of(tensor), other.tensors.get(name)
+        if digests.get(name) == digest:
+            identical += 1
+        elif digest in elsewhere:
+            renamed[name] = elsewhere[digest]
+        else:
+            different.append(name)
+        if twin is not None and twin.shape == tensor.shape:
+            change[stage_of(name)] += float((tensor - twin).double().square().sum())
+            size[stage_of(name)] += float(tensor.double().square().sum())
+    same_way = ("arch", "channel_order", "mean", "std", "stride_in")
+    return {
+        "same architecture and preprocessing": all(getattr(one, key) == getattr(other, key) for key in same_way),
+        "identical": identical,
+        "renamed": renamed,
+        "different": len(different),
+        "only in the second": len(other.tensors.keys() - one.tensors.keys() - set(renamed.values())),
+        "distance": {stage: round((change[stage] / size[stage]) ** 0.5, 6) for stage in STAGES if size[stage]},
+    }
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    return hashlib.sha256(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes()).digest()

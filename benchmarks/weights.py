@@ -1,0 +1,138 @@
+"""The `detco weights` commands: import, show, compare, export, list."""
+
+import json
+import os
+from pathlib import Path
+
+from transfer import InputError
+
+from . import settings, show
+
+FOLDER = "DETCO_WEIGHTS"  # environment variable: where copies of public checkpoints lie
+
+
+def folder(given: Path | None) -> Path:
+    """Where copies of public checkpoints lie: as said, else $DETCO_WEIGHTS, else `weights` here."""
+    return given or Path(os.environ.get(FOLDER, "weights"))
+
+
+def import_(args) -> int:
+    """A checkpoint of another project, or a public one by its name, as a backbone file."""
+    from transfer import importing, weights
+
+    path, row = _source(args)
+    backbone, report = importing.load(path, args.said or (row.adapter if row else None), args.encoder, args.method)
+    digest = weights.write(args.out, backbone)
+    facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}
+    return show.facts(facts, args.json)
+
+
+def _source(args):
+    """(the file, its row in the table of public checkpoints or None)"""
+    from transfer import known
+
+    if Path(args.source).exists() or "/" in args.source or "." in args.source:
+        return Path(args.source), None
+    row = settings.find(known.BY_NAME, args.source, "file or public checkpoint")
+    if not args.download:
+        return known.get(row, folder(args.dir)), row
+    from . import view
+
+    with view.of_task(row.name) as progress:
+        return known.get(row, folder(args.dir), True, progress), row
+
+
+def _facts(backbone, report) -> dict:
+    """What was read, what was left, and why: what the import prints."""
+    meta, left = dict(backbone.metadata), ", ".join(report.others)
+    return {
+        "source": meta["source"],
+        "source sha256": meta["source_sha256"],
+        "layout": f"{report.adapter.name} (learnt from {report.adapter.learnt})",
+        "encoder": report.encoder.role + (f" (the file also has: {left}; --encoder takes another)" if left else ""),
+        "method": backbone.method,
+        "architecture": f"{backbone.arch}, all {len(backbone.tensors)} tensors there and finite",
+        "dropped": report.dropped,
+        "channel order": backbone.channel_order,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "stride in": backbone.stride_in,
+    } | ({"notes": list(report.notes)} if report.notes else {})
+
+
+def show_(args) -> int:
+    """What a backbone file or a checkpoint holds, or how two differ."""
+    from transfer import importing, weights
+
+    backbone = importing.open_any(args.file)
+    if args.compare:
+        return show.facts(weights.compare(backbone, importing.open_any(args.compare)), args.json)
+    facts = weights.describe(backbone)
+    return show.facts({key: _decoded(value) for key, value in facts.items()}, args.json)
+
+
+def _decoded(value: object) -> object:
+    """Metadata that are JSON (the recipe) as what they say."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    except ValueError:
+        return value
+
+
+def export(args) -> int:
+    """A backbone as a file of Detectron2 or torchvision, and what must be set beside it."""
+    from transfer import export, importing
+
+    needs = export.FORMATS[args.to](importing.open_any(args.file), args.out)
+    return show.facts({"file": str(args.out), "goes with it": needs}, args.json)
+
+
+def list_(args) -> int:
+    """The table of public checkpoints, one of them, or the layouts that can be read."""
+    from transfer import known
+
+    where = folder(args.dir)
+    if args.layouts:
+        return _layouts(args.json)
+    if args.name:
+        row = settings.find(known.BY_NAME, args.name, "public checkpoint")
+        return show.facts(_row(row, where) | {"how to get it": known.how_to_get(row, where)}, args.json)
+    rows = [_row(row, where) for row in known.KNOWN]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    keys = ("name", "method", "epochs", "architecture", "layout", "hash", "copy", "licence")
+    show.columns([keys, *([str(row[key]) for key in keys] for row in rows)])
+    return 0
+
+
+def _row(row, where: Path) -> dict:
+    from transfer import known
+
+    try:
+        path = known.find(row, where)
+        copy = "missing" if path is None else "verified" if row.digest else "there, no hash published"
+    except InputError as error:
+        copy = f"wrong: {error}"
+    return {
+        "name": row.name, "method": row.method, "epochs": row.epochs or "", "architecture": row.arch, "layout": row.adapter,
+        "hash": row.digest, "copy": copy, "licence": row.licence, "url": row.url,
+    }  # fmt: skip
+
+
+def _layouts(as_json: bool) -> int:
+    from transfer.adapters import ADAPTERS
+
+    rows = [
+        {
+            "layout": adapter.name, "recognised": "only with --as" if adapter.only_said else "by itself",
+            "encoders": ", ".join(dict.fromkeys(encoder.role for encoder in adapter.encoders)),
+            "channel order": adapter.preprocessing.channel_order, "learnt from": adapter.learnt,
+        }
+        for adapter in ADAPTERS
+    ]  # fmt: skip
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        show.columns([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+    return 0
