@@ -24,7 +24,7 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter  # takes a second; only the first process needs it
 
         self.recipe, self.report, self.file = recipe, report, out / "probe.json"
-        self.curves = SummaryWriter(str(out / "tb"), purge_step=start)
+        self.curves = SummaryWriter(str(out / "tb"), purge_step=start + 1)
         self.clock = time.monotonic()
         self.probed: dict[str, float] = {}
         if start and self.file.exists():

@@ -28,7 +28,8 @@ def test_full_size_recipes_are_the_papers():
     assert (detco.jigsaw_scale, detco.jigsaw_size, detco.patch_size, detco.temperature) == ((0.6, 1.0), 255, 64, 0.2)
     assert (detco.jitter, detco.jitter_p, detco.blur_p, detco.blur_sigma) == ((0.4, 0.4, 0.4, 0.1), 0.8, 0.5, (0.1, 2.0))
     assert (v1.head, v1.temperature, v1.schedule, v1.milestones) == ("linear", 0.07, "step", (120, 160))
-    assert (v1.jitter, v1.blur_p) == ((0.4,) * 4, 0.0)
+    assert (v1.jitter, v1.blur_p, v1.gray_first) == ((0.4,) * 4, 0.0, True)
+    assert {"lr", "hidden", "patch_order"} <= set(detco.assumed) and (detco.hidden, detco.patch_order) == (1.0, "picture")
     supervised = RECIPES["supervised-90ep"]
     assert (supervised.lr, supervised.schedule, supervised.milestones) == (0.1, "step", (30, 60, 80))
     assert RECIPES["detco-aa-200ep"].randaugment == (2, 10) and "randaugment" in RECIPES["detco-aa-200ep"].assumed

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torchvision.transforms.functional as T
 from PIL import Image
-from torchvision.transforms import ColorJitter, RandomResizedCrop
+from torchvision.transforms import ColorJitter, RandAugment, RandomResizedCrop
 
 from pretrain import views
 from pretrain.recipes import RECIPES, replace
@@ -136,6 +136,48 @@ def test_jigsaw_patches_come_one_from_each_cell_in_random_order():
         offsets += (corner % 85).flatten().tolist()
     assert len(set(firsts)) == 9 and max(np.bincount(firsts)) < 60
     assert set(offsets) == set(range(22))
+
+
+def test_patches_stay_in_their_places_where_the_recipe_says_so():
+    region = torch.arange(9, dtype=torch.uint8).view(3, 3).repeat_interleave(85, 0).repeat_interleave(85, 1).expand(3, -1, -1)
+    patches = views.jigsaw(region, 64, np.random.default_rng(0), shuffle=False)
+    assert patches[:, 0, 0, 0].tolist() == list(range(9))
+    picture = torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8)
+    rngs = [np.random.default_rng(0) for _ in range(2)]
+    one, other = (views.cut(picture, replace(DETCO, patch_order=o), g) for o, g in zip(("picture", "grid"), rngs, strict=True))
+    assert not torch.equal(one["local_query"], other["local_query"])
+
+
+def test_randaugment_is_torchvisions_drawn_from_the_picture_alone():
+    g = torch.Generator().manual_seed(0)
+    patches = torch.randint(0, 256, (9, 3, 24, 24), generator=g, dtype=torch.uint8)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one, other = (views.randaugment(patches, 2, 10, np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(one, other) and torch.equal(torch.get_rng_state(), state)
+    assert one.shape == patches.shape and one.dtype == torch.uint8
+    torch.manual_seed(int(np.random.default_rng(3).integers(2**62)))
+    augment = RandAugment(2, 10)
+    for ours, patch in zip(one, patches, strict=True):
+        theirs = np.asarray(augment(Image.fromarray(patch.permute(1, 2, 0).numpy())))
+        np.testing.assert_array_equal(ours.permute(1, 2, 0).numpy(), theirs)
+
+
+def test_detco_aa_augments_both_kinds_of_view():
+    picture = torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8)
+    plain, more = (views.cut(picture, RECIPES[name], np.random.default_rng(1)) for name in ("detco-200ep", "detco-aa-200ep"))
+    assert plain.keys() == more.keys()
+    assert not torch.equal(plain["global_query"], more["global_query"])  # the first view: the same crop, then augmented
+    assert sum(torch.equal(a, b) for a, b in zip(plain["local_query"], more["local_query"], strict=True)) < 9
+    assert all(more[name].dtype == torch.uint8 and more[name].shape == plain[name].shape for name in plain)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_gray_comes_before_or_after_the_jitter(first):
+    draws = np.full((1, views.Photometric.DRAWS), 0.1, np.float32)
+    steps = list(views.Photometric(replace(DETCO, gray_first=first), False).steps(draws))
+    named = [operation in views.JITTER for operation, chosen, _ in steps if chosen.any()]
+    assert named == ([False] if first else []) + [True] * 4 + ([] if first else [False]) + [False, False]  # then blur, flip
 
 
 def test_views_of_a_recipe():
