@@ -104,7 +104,7 @@ def test_a_tensor_without_place_and_a_place_without_tensor_are_named():
     small = replace(backbone, tensors=backbone.tensors | {"conv1.weight": torch.zeros(64, 3, 3, 3)})
     with pytest.raises(InputError, match=r"conv1.weight \(64, 3, 3, 3\) does not fit \(64, 3, 7, 7\)"):
         detectron2_models.load_backbone(model, small)
-    with pytest.raises(InputError, match="layer1.2.bn1.bias has no place"):
+    with pytest.raises(InputError, match=r"layer1\.2\.bn1\.bias has no place"):
         detectron2_models.load_backbone(model, drawn("resnet34"))
 
 

@@ -45,10 +45,12 @@ def _picture(image: dict, semantic: bool) -> dict:
 
 
 def _object(annotation: dict, number: int) -> dict:
-    record = {"bbox": list(annotation["bbox"]), "bbox_mode": BoxMode.XYWH_ABS, "category_id": number}
-    record |= {"iscrowd": annotation["iscrowd"]}
-    if annotation.get("segmentation"):
-        record["segmentation"] = annotation["segmentation"]
+    """Coordinates as floats: Detectron2 resizes whole numbers in place, and so cuts off their fractions."""
+    box = [float(value) for value in annotation["bbox"]]
+    record = {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": number, "iscrowd": annotation["iscrowd"]}
+    mask = annotation.get("segmentation")
+    if mask:
+        record["segmentation"] = mask if isinstance(mask, dict) else [[float(value) for value in polygon] for polygon in mask]
     if "keypoints" in annotation:  # COCO's are numbers of pixels, Detectron2's continuous
         record["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(annotation["keypoints"])]
     return record

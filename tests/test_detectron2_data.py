@@ -1,0 +1,174 @@
+"""Our data sets as Detectron2 sees them: records, batches that a restart repeats, pictures that cannot be read."""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfer import InputError, datasets, weights
+from transfer.layout_cityscapes import SEMANTIC, truth
+from transfer.pictures import Pictures, Wanted, resized_shape
+from transfer.protocols import PROTOCOLS, Resize
+
+pytestmark = pytest.mark.detectron2
+pytest.importorskip("detectron2")
+from detectron2.utils import comm  # noqa: E402
+
+from transfer.engines import detectron2_config, detectron2_data  # noqa: E402
+
+
+def config(name: str, dataset, **more):
+    row = PROTOCOLS[name]
+    row = replace(row, resize=replace(row.resize, train=(64,), test=64, crop=100 if row.resize.crop else 0))
+    points = next((len(c["keypoints"]) for c in dataset.categories if c.get("keypoints")), 17)
+    own = detectron2_data.describe(dataset)
+    circumstances = detectron2_config.Circumstances(
+        classes=len(dataset.categories), keypoints=points, mask_format=detectron2_data.mask_format(dataset),
+        datasets=((own,), (own,)), device="cpu", seed=5, processes=1, workers=0, **more,
+    )  # fmt: skip
+    cfg = detectron2_config.resolve(row, weights.Backbone("resnet18", {}), circumstances)
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    return cfg
+
+
+@pytest.mark.parametrize("keypoints", [False, True])
+def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, scenes):
+    """Two independent ways from a record to tensors; resized without a flip, to half a pixel and grey level."""
+    dataset = datasets.load("coco", scenes / "coco", "val", keypoints=keypoints)
+    cfg = config("small-keypoint-rcnn" if keypoints else "small-mask-rcnn-fpn", dataset)
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (48,)
+    mapper = detectron2_data.mapper(cfg, True)
+    pictures = Pictures(dataset, Wanted("RGB", not keypoints, keypoints, 0), 192)
+    records = {record["image_id"]: record for record in detectron2_data.trainable(cfg, dataset)}
+    assert set(records) == {dataset.images[number]["id"] for number in pictures.trainable()}
+    for number in pictures.trainable()[:4]:
+        pixels, target = pictures[number, 48, False]
+        found = mapper(records[dataset.images[number]["id"]])
+        objects = found["instances"]
+        assert torch.equal(found["image"], pixels)
+        useful = [any(a["keypoints"][2::3]) for a in pictures.of_image[dataset.images[number]["id"]]] if keypoints else ...
+        assert torch.allclose(objects.gt_boxes.tensor[useful], target["boxes"], atol=0.02)
+        assert torch.equal(objects.gt_classes[useful], target["labels"])
+        if keypoints:
+            ours, theirs = objects.gt_keypoints.tensor[useful], target["keypoints"]
+            seen = theirs[..., 2] > 0
+            assert torch.allclose(ours[seen], theirs[seen], atol=1e-3)
+        else:
+            assert (objects.gt_masks.tensor.byte() != target["masks"]).float().mean() < 0.01
+
+
+def test_crowd_and_empty_pictures_are_tested_on_but_not_trained_on(scenes, tmp_path):
+    shutil.copytree(scenes / "coco", tmp_path / "coco")
+    path = tmp_path / "coco" / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    first, second, *rest = [image["id"] for image in content["images"]]
+    kept = (a for a in content["annotations"] if a["image_id"] != first)
+    content["annotations"] = [a | {"iscrowd": int(a["image_id"] == second)} for a in kept]
+    path.write_text(json.dumps(content))
+    dataset = datasets.load("coco", tmp_path / "coco", "val")
+    cfg = config("small-faster-rcnn-fpn", dataset)
+    labelled = {a["image_id"] for a in content["annotations"]} - {second}
+    assert {record["image_id"] for record in detectron2_data.trainable(cfg, dataset)} == labelled <= set(rest)
+    assert [batch[0]["image_id"] for batch in detectron2_data.test_loader(cfg, dataset)] == [first, second, *rest]
+    crowd = replace(dataset, annotations=tuple(a | {"iscrowd": 1} for a in dataset.annotations))
+    with pytest.raises(InputError, match="no picture of split val has objects"):
+        detectron2_data.trainable(cfg, crowd)
+
+
+def test_batches_hold_one_orientation_and_a_restart_repeats_them():
+    tall = [number % 3 == 0 for number in range(20)]
+    whole = list(islice(detectron2_data.Batches(tall, 4, seed=1), 80))
+    for i in range(0, 80, 4):
+        assert len({tall[record] for record, _, _ in whole[i : i + 4]}) == 1
+        assert [key[1:] for key in whole[i : i + 4]] == [(i // 4, place) for place in range(4)]
+    assert list(islice(detectron2_data.Batches(tall, 4, seed=1, start=7), 52)) == whole[28:]
+    assert {record for record, _, _ in whole} == set(range(20))
+    assert list(islice(detectron2_data.Batches(tall, 4, seed=2), 80)) != whole
+
+
+def test_processes_share_the_pictures(monkeypatch):
+    """Without groups to wait for, two processes together see each picture once before any twice."""
+    found = []
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        found.append([record for record, _, _ in islice(detectron2_data.Batches([False] * 12, 3, seed=3), 6)])
+    assert sorted(found[0] + found[1]) == list(range(12))
+
+
+def test_draws_do_not_depend_on_the_loading_processes(scenes):
+    dataset = datasets.load("voc", scenes / "voc", "trainval")
+
+    def first(workers: int, start: int) -> list[dict]:
+        cfg = config("small-faster-rcnn-fpn", dataset)
+        cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MIN_SIZE_TRAIN = workers, (48, 56, 64)
+        records = detectron2_data.trainable(cfg, dataset)
+        batches = detectron2_data.Batches([r["height"] > r["width"] for r in records], 2, cfg.SEED, start)
+        return [item for batch in islice(detectron2_data.train_loader(cfg, batches, records), 3) for item in batch]
+
+    alone, two, later = first(0, 0), first(2, 0), first(0, 1)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, two, strict=True))
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone[2:], later[:4], strict=True))
+
+
+def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes):
+    dataset = datasets.load("cityscapes", scenes / "cityscapes", "train", semantic=True)
+    cfg, order = config("cityscapes-semantic", dataset), list(SEMANTIC)
+    mapper, records = detectron2_data.mapper(cfg, True), detectron2_data.trainable(cfg, dataset)
+    assert len(records) == 30
+    shapes = set()
+    for seed in range(8):
+        np.random.seed(seed)
+        found = mapper(records[0])
+        shapes.add(tuple(found["image"].shape[1:]))
+        assert found["sem_seg"].shape == found["image"].shape[1:] and max(found["sem_seg"].shape) <= 100
+    assert len(shapes) > 2 and max(max(shape) for shape in shapes) == 100  # from half size up to the crop
+    ids = np.unique(np.asarray(Image.open(truth(records[0]["file_name"], "labelIds"))))
+    assert set(found["sem_seg"].unique().tolist()) <= {order.index(i) if i in SEMANTIC else 255 for i in ids.tolist()}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_named(workers, scenes, tmp_path):
+    from transfer.engines.detectron2_launch import explained
+
+    shutil.copytree(scenes / "voc", tmp_path / "voc")
+    dataset = datasets.load("voc", tmp_path / "voc", "trainval")
+    cfg = config("small-faster-rcnn-fpn", dataset)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    records = detectron2_data.trainable(cfg, dataset)
+    broken = Path(records[3]["file_name"])
+    broken.write_bytes(broken.read_bytes()[:400])
+    loader = detectron2_data.train_loader(cfg, detectron2_data.Batches([False] * len(records), 2, 0), records)
+    with pytest.raises(InputError) as error:
+        list(islice(loader, len(records)))
+    assert str(explained(error.value, "")).startswith(f"cannot read the picture {broken}: ")
+
+
+def test_mask_format_is_polygon_unless_a_mask_is_not(scenes):
+    dataset = datasets.load("coco", scenes / "coco", "val")
+    square = [[1, 1, 9, 1, 9, 9]]
+    drawn = replace(dataset, annotations=tuple(a | {"segmentation": square} for a in dataset.annotations))
+    crowd = replace(drawn, annotations=(*drawn.annotations, dataset.annotations[0] | {"iscrowd": 1}))
+    assert [detectron2_data.mask_format(d) for d in (dataset, drawn, crowd)] == ["bitmask", "polygon", "polygon"]
+    cfg = config("small-mask-rcnn-fpn", drawn)
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (40,)
+    (record, *_), image = detectron2_data.trainable(cfg, drawn), drawn.images[0]
+    (found, *_) = detectron2_data.mapper(cfg, True)(record)["instances"].gt_masks.polygons[0]
+    height, width = resized_shape(image["height"], image["width"], 40, 192)
+    scale = [width / image["width"], height / image["height"]] * 3
+    assert found == pytest.approx(np.array(square[0]) * scale)  # whole numbers are not cut off
+
+
+def test_resize_is_the_rows(scenes):
+    dataset = datasets.load("voc", scenes / "voc", "test")
+    cfg = config("small-faster-rcnn-fpn", dataset)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 40, 50
+    shapes = [tuple(batch[0]["image"].shape[1:]) for batch in detectron2_data.test_loader(cfg, dataset)]
+    resize = Resize(test=40, test_max=50)
+    assert shapes == [resized_shape(i["height"], i["width"], resize.test, resize.test_max) for i in dataset.images]
