@@ -29,6 +29,7 @@ def finetune(
     engine = engines.resolve(engine)
     refuse(protocol, engine, launch)
     train, test = load_data(protocol, data)
+    scoring.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
