@@ -19,6 +19,7 @@ from pretrain import InputError
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 REMEMBER_FROM = 50_000  # pictures; fewer are listed again each time
 SETTLED = 2.0  # seconds after which a change of a folder is sure to change its time stamp again
+DEEPEST = 20  # folders below one another
 THREADS = 16  # a listing waits for the disk or the network
 
 
@@ -115,7 +116,8 @@ def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int]]:
                 if entry.is_dir():
                     below.append(f"{folder}{entry.name}/")
                 elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                    files.append((folder + entry.name, entry.stat().st_size))
+                    dangling = entry.is_symlink() and not os.path.exists(entry.path)  # a bad picture like others
+                    files.append((folder + entry.name, 0 if dangling else entry.stat().st_size))
         return changed, files, below
 
     found, folders, level = [], {}, [""]
@@ -125,6 +127,8 @@ def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int]]:
             folders |= {folder: changed for folder, (changed, _, _) in zip(level, scanned, strict=True)}
             found += [file for _, files, _ in scanned for file in files]
             level = [folder for _, _, below in scanned for folder in below]
+            if any(folder.count("/") > DEEPEST for folder in level):
+                raise InputError(f"{root}: folders more than {DEEPEST} deep; does a link lead back to a folder above it?")
     return found, folders
 
 

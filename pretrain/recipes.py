@@ -5,8 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
 
 from pretrain import InputError
+
+# Ranges, checked where settings come from outside (benchmarks.settings).
+Amount = Annotated[int, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
 
 LEVELS = ("res2", "res3", "res4", "res5")
 TERMS = ("global-global", "local-local", "global-local")
@@ -35,49 +44,49 @@ class Recipe:
     level_weights: tuple[float, ...] = (1.0,)
     terms: tuple[str, ...] = ("global-global",)
     head: str = "mlp"  # mlp: Linear-ReLU-Linear; linear: one Linear
-    hidden: float = 1.0  # width of the hidden layer of a head, in channels C_i of its level
+    hidden: Positive = 1.0  # width of the hidden layer of a head, in channels C_i of its level
     dim: int = 128
     queue: int = 65536
     fill_queue: bool = False  # the first iterations do not train, they replace the random keys that the queues start with
-    temperature: float = 0.2
-    key_momentum: float = 0.999
+    temperature: Positive = 0.2
+    key_momentum: Share = 0.999
     groups: int = 8
     # optimisation
     optimizer: str = "sgd"  # sgd, adamw
     epochs: int = 200
     batch: int = 256
-    lr: float = 0.03
+    lr: Positive = 0.03
     lr_batch: int = 256
-    sgd_momentum: float = 0.9
-    weight_decay: float = 1e-4
+    sgd_momentum: Share = 0.9
+    weight_decay: NotNegative = 1e-4
     schedule: str = "cosine"  # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
     milestones: tuple[int, ...] = ()
-    warmup_epochs: float = 0.0
+    warmup_epochs: NotNegative = 0.0
     precision: str = "auto"  # auto, float32, bf16, fp16
     compile: bool = False  # torch.compile of the network; needs a C++ compiler
     # views
-    load_size: int = 0  # pictures are reduced to this short side once when read; 0: never
+    load_size: Amount = 0  # pictures are reduced to this short side once when read; 0: never
     view_size: int = 224
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
-    jitter_p: float = 0.8
-    gray_p: float = 0.2
+    crop_scale: tuple[Share, Share] = (0.2, 1.0)
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    jitter: tuple[NotNegative, NotNegative, NotNegative, Share] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    jitter_p: Share = 0.8
+    gray_p: Share = 0.2
     gray_first: bool = False  # before the jitter
-    blur_p: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    flip_p: float = 0.5
-    jigsaw_scale: tuple[float, float] = (0.6, 1.0)
+    blur_p: Share = 0.5
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    flip_p: Share = 0.5
+    jigsaw_scale: tuple[Share, Share] = (0.6, 1.0)
     jigsaw_size: int = 255
     patch_size: int = 64
     patch_order: str = "picture"  # picture: drawn for each picture; grid: as they lie in it
-    patch_blur_p: float = 0.0
-    patch_flip_p: float = 0.0
-    randaugment: tuple[int, int] = (0, 10)  # operations, magnitude (of 30)
+    patch_blur_p: Share = 0.0
+    patch_flip_p: Share = 0.0
+    randaugment: tuple[Amount, Amount] = (0, 10)  # operations, magnitude (of 30)
     # running
-    workers: int = -1  # processes that read and cut pictures, for each training process; -1: by the cores, on a CPU none
-    cache_gb: float = 2.0  # decoded pictures are kept in memory if they all fit
-    checkpoint_minutes: float = 10.0
+    workers: Annotated[int, Ge(-1)] = -1  # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
+    cache_gb: NotNegative = 2.0  # decoded pictures are kept in memory if they all fit
+    checkpoint_minutes: NotNegative = 10.0
     keep: int = 2
 
     def __post_init__(self) -> None:
@@ -110,6 +119,10 @@ def _contradiction(r: Recipe) -> str | None:
     for name in ("batch", "epochs", "groups", "dim", "queue", "view_size", "patch_size", "lr_batch", "keep"):
         if getattr(r, name) < 1:
             return f"{name} must be at least 1, it is {getattr(r, name)}"
+    for name in ("crop_scale", "crop_ratio", "blur_sigma", "jigsaw_scale"):
+        low, high = getattr(r, name)
+        if not 0 < low <= high:
+            return f"{name} is [{low:g}, {high:g}]; it needs two numbers above 0, the smaller first"
     if r.batch % r.groups:
         return f"batch {r.batch} does not divide into groups of {r.groups}"
     if min(r.view_size, r.patch_size) <= 16:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pretrain import InputError, checkpoints, export, images, listing, optimize, views
@@ -72,15 +72,16 @@ def _join(device: str):
     place = torch.device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-        torch.backends.cudnn.benchmark = True
-    if world == 1 or dist.is_initialized():
-        yield Process(place, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Process(place)
-        return
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    joins = world > 1 and not dist.is_initialized()
+    if joins:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
-        yield Process(place, dist.get_rank(), world)
+        yield Process(place, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Process(place)
     finally:
-        dist.destroy_process_group()
+        torch.backends.cudnn.benchmark = before  # what runs in this process afterwards has settings of its own
+        if joins:
+            dist.destroy_process_group()
 
 
 class Run:
@@ -101,7 +102,7 @@ class Run:
         self.out.mkdir(parents=True, exist_ok=True)
         state = checkpoints.load(self.out)
         if state:
-            self._same(state["identity"])
+            self._same(state.get("identity", {}))
         self._read_pictures()
         self._build()
         start = self._restore(state) if state else 0
@@ -116,8 +117,12 @@ class Run:
     def _finished(self) -> bool:
         if not self.file.exists():
             return False
-        with safe_open(self.file, "pt") as file:
-            self._same(file.metadata() or {})
+        try:
+            with safe_open(self.file, "pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self.file} is not a backbone file ({error}); remove it, or use another --out") from None
+        self._same(metadata)
         return True
 
     def _same(self, other: dict[str, str]) -> None:
@@ -158,6 +163,9 @@ class Run:
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
         self.filling = math.ceil(r.queue / r.batch) if r.fill_queue else 0
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
+        if 2 * self.filling > self.batches.total:
+            raise InputError(f"{self.filling} of {self.batches.total} iterations would only fill the queues of {r.queue} "
+                             "keys: give more pictures or epochs, a smaller queue, or --set fill_queue=false")
 
     def _restore(self, state: dict) -> int:
         self.model.load_state_dict(state["model"])

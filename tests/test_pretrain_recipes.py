@@ -96,3 +96,14 @@ def test_contradictions_are_named(change, message):
 def test_the_table_imports_without_torch():
     code = "import sys, pretrain.recipes; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperature": 0}, {"lr": -1}, {"crop_scale": [1, 0.2]}, {"crop_scale": [2, 3]}, {"jitter_p": 7}]
+)
+def test_settings_out_of_range_are_refused(change):
+    from benchmarks import InputError as Refused
+    from benchmarks import settings
+
+    with pytest.raises(Refused, match=next(iter(change))):
+        settings.override(RECIPES["detco-small"], change, "recipe")

@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import pytest
+
+from benchmarks import InputError, settings
 from transfer.protocols import PROTOCOLS, departures, protocol_hash
 
 FROZEN = {
@@ -57,3 +60,12 @@ def test_any_change_changes_the_hash_and_is_named():
         f"schedule.iterations 7 (row: {row.schedule.iterations})",
         "detector.retina_prior 0.1 (row: 0.05)",
     )
+
+
+@pytest.mark.parametrize(
+    "key, value", [("schedule.iterations", -2), ("schedule.images", 0), ("resize.train", []), ("resize.train", [0]),
+                   ("schedule.lr", 0), ("detector.anchors", [[]]), ("detector.roi_positive", 2)]
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(key, value):
+    with pytest.raises(InputError, match=key):
+        settings.override(PROTOCOLS["small-retinanet"], {key: value})

@@ -119,8 +119,9 @@ def _read(layout, root, split, categories=None, keypoints=False, semantic=False)
     total = len(reading.annotations) + len(reading.faults)
     if len(reading.faults) > TOLERATED * total:
         problems += reading.faults
-    for fault in reading.faults:
-        log.warning("left out: %s", fault)
+    else:
+        for fault in reading.faults:
+            log.warning("left out: %s", fault)
     if categories is not None:
         _renumber(reading, categories, f"{root}: split '{split}'")
     if not total and not problems:

@@ -11,6 +11,7 @@ from .layouts import Listing, Reading, box_fault, missing_split, need_folder, nu
 
 PREFIXES = ("instances_", "person_keypoints_")
 PAIRS = (("train2017", "val2017"), ("train2014", "val2014"), ("train", "val"), ("train", "valid"), ("train", "test"))
+FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
 NEEDS = "a COCO layout has annotations/instances_SPLIT.json and folders of pictures"
 
 
@@ -198,6 +199,8 @@ def _segmentation(mask, height: int, width: int):
         parts = [part for part in mask if numbers(part) and len(part) >= 6 and len(part) % 2 == 0]
         if not parts:
             raise ValueError("segmentation has no polygon of three or more points")
+        if any(abs(value) > FAR * max(height, width) for part in parts for value in part):
+            raise ValueError(f"segmentation has points far outside the picture ({width} x {height})")
         return parts
     if not isinstance(mask, dict) or mask.get("size") != [height, width]:
         raise ValueError(f"segmentation must be polygons, or RLE of size [{height}, {width}]")

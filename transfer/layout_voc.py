@@ -1,6 +1,8 @@
 """The VOC layout: Annotations/NAME.xml, ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg."""
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +22,16 @@ NEEDS = "a VOC layout has Annotations, ImageSets/Main and JPEGImages"
 
 
 def splits(root: Path) -> list[str]:
-    """The names of the splits in the folder."""
-    return sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+    """The names of the splits in the folder; VOC's lists by class (aeroplane_train.txt, lines `000012 -1`) are none."""
+    paths = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    stems = {path.stem for path in paths}
+    return [path.stem for path in paths if not (path.stem.rpartition("_")[2] in stems - {path.stem} and _of_a_class(path))]
+
+
+def _of_a_class(path: Path) -> bool:
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return re.fullmatch(r"\S+\s+(-1|0|1)\s*", file.readline()) is not None
+    return False
 
 
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
@@ -102,6 +112,8 @@ def _parse(path: Path):
         tree = ET.parse(path).getroot()
     except ET.ParseError as error:
         raise InputError(f"{path}: malformed XML: {short(error)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (DefusedXmlException, ValueError, LookupError) as error:  # entities; unknown encodings
         raise InputError(f"{path}: XML that is not accepted: {short(error)}") from error
     if tree.tag != "annotation":

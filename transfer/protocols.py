@@ -8,7 +8,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+# Ranges, checked where settings come from outside (benchmarks.settings).
+Count = Annotated[int, Ge(1)]
+Amount = Annotated[int, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Sizes = Annotated[tuple[Annotated[int | float, Gt(0)], ...], MinLen(1)]
 
 Architecture = Literal[
     "faster-rcnn-c4", "faster-rcnn-fpn", "mask-rcnn-c4", "mask-rcnn-fpn", "retinanet", "keypoint-rcnn-fpn", "fcn-16s"
@@ -19,18 +29,18 @@ Architecture = Literal[
 class Schedule:
     """Optimisation. `steps` are the iterations at which the rate drops by 10; they are unused with `decay="cosine"`."""
 
-    iterations: int
-    images: int  # per iteration, over all devices
-    lr: float
+    iterations: Count
+    images: Count  # per iteration, over all devices
+    lr: Positive
     optimiser: Literal["sgd", "adamw"] = "sgd"
     decay: Literal["step", "cosine"] = "step"
-    steps: tuple[int, ...] = ()
-    momentum: float = 0.9
-    weight_decay: float = 1e-4  # norm layers are never decayed
-    warmup: int = 1000  # iterations, linear
-    clip: float = 0.0  # largest gradient norm; 0: no clipping
-    precise_bn: int = 200  # iterations over which the BN statistics are re-estimated before testing; 0: off
-    devices: int = 1  # over which the published runs spread the images of an iteration
+    steps: tuple[Amount, ...] = ()
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 1e-4  # norm layers are never decayed
+    warmup: Amount = 1000  # iterations, linear
+    clip: NotNegative = 0.0  # largest gradient norm; 0: no clipping
+    precise_bn: Amount = 200  # iterations over which the BN statistics are re-estimated before testing; 0: off
+    devices: Count = 1  # over which the published runs spread the images of an iteration
 
 
 @dataclass(frozen=True)
@@ -40,40 +50,40 @@ class Resize:
     With `scale` pictures are trained on at a factor drawn from that range instead, cropped to `crop` x `crop` pixels.
     """
 
-    train: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    train_max: int = 1333
-    test: int = 800
-    test_max: int = 1333
-    scale: tuple[float, ...] = ()
-    crop: int = 0
+    train: Annotated[tuple[Count, ...], MinLen(1)] = (640, 672, 704, 736, 768, 800)
+    train_max: Count = 1333
+    test: Count = 800
+    test_max: Count = 1333
+    scale: tuple[Positive, ...] = ()
+    crop: Amount = 0
 
 
 @dataclass(frozen=True)
 class Detector:
     """What the detector adds to the backbone. The defaults are Detectron2's for FPN; (train, test) where two are given."""
 
-    anchors: tuple[tuple[int | float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # sizes in pixels for each level
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    rpn_pre_nms: tuple[int, int] = (2000, 1000)
-    rpn_post_nms: tuple[int, int] = (1000, 1000)
-    rpn_batch: int = 256
-    roi_batch: int = 512
-    roi_positive: float = 0.25  # largest share of positives among them
-    roi_size: int = 7  # RoIAlign resolution for boxes
-    sampling_ratio: int = 0  # RoIAlign samples a bin; 0: as many as fit
-    fpn_channels: int = 256
-    fc_width: int = 1024
-    mask_size: int = 14  # RoIAlign resolution for masks and keypoints; masks have twice as much
-    mask_convs: int = 4  # C4's mask head has none, and pools once for boxes and masks
-    keypoint_convs: tuple[int, ...] = (512,) * 8
-    retina_convs: int = 4
+    anchors: Annotated[tuple[Sizes, ...], MinLen(1)] = ((32,), (64,), (128,), (256,), (512,))  # in pixels for each level
+    aspect_ratios: Annotated[tuple[Positive, ...], MinLen(1)] = (0.5, 1.0, 2.0)
+    rpn_pre_nms: tuple[Count, Count] = (2000, 1000)
+    rpn_post_nms: tuple[Count, Count] = (1000, 1000)
+    rpn_batch: Count = 256
+    roi_batch: Count = 512
+    roi_positive: Share = 0.25  # largest share of positives among them
+    roi_size: Count = 7  # RoIAlign resolution for boxes
+    sampling_ratio: Amount = 0  # RoIAlign samples a bin; 0: as many as fit
+    fpn_channels: Count = 256
+    fc_width: Count = 1024
+    mask_size: Count = 14  # RoIAlign resolution for masks and keypoints; masks have twice as much
+    mask_convs: Amount = 4  # C4's mask head has none, and pools once for boxes and masks
+    keypoint_convs: Annotated[tuple[Count, ...], MinLen(1)] = (512,) * 8
+    retina_convs: Count = 4
     retina_norm: Literal["", "GN"] = ""
-    retina_prior: float = 0.01
-    detections: int = 100  # kept for each picture
-    box_beta: float = 0.0  # smooth L1 of the box head; 0: plain L1
+    retina_prior: Annotated[float, Gt(0), Lt(1)] = 0.01
+    detections: Count = 100  # kept for each picture
+    box_beta: NotNegative = 0.0  # smooth L1 of the box head; 0: plain L1
     norm: Literal["SyncBN", "naiveSyncBN"] = "SyncBN"  # over several processes; one process has plain BN
-    fcn_channels: int = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
-    fcn_dilation: int = 6
+    fcn_channels: Count = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
+    fcn_dilation: Count = 6
 
 
 @dataclass(frozen=True)

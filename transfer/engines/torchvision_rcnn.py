@@ -1,6 +1,7 @@
 """The engine `torchvision`: the same architectures from torchvision's parts, for where Detectron2 is not installed."""
 
 import json
+import logging
 import math
 import os
 import time
@@ -27,6 +28,7 @@ DEVIATIONS = (
 )
 OF_ARCHITECTURE = {"faster-rcnn-c4": (0,), "retinanet": (1,), "mask-rcnn-c4": (0, 2)}
 CHECKPOINT_SECONDS = 60
+log = logging.getLogger("detco.transfer")
 
 
 def run(job: Job, report: Report) -> Outcome:
@@ -199,15 +201,22 @@ def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pic
 def _restore(checkpoint: Path, model: nn.Module, optimiser, rate) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    rate.load_state_dict(state["rate"])
-    return state["iteration"], state["seconds"]
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        parts = [state[key] for key in ("model", "optimiser", "rate", "iteration", "seconds")]
+    except Exception as error:  # a damaged disk, or a file of something else
+        log.warning("%s cannot be read (%s); training begins anew", checkpoint, error)
+        return 0, 0.0
+    model.load_state_dict(parts[0])
+    optimiser.load_state_dict(parts[1])
+    rate.load_state_dict(parts[2])
+    return parts[3], parts[4]
 
 
 def _write(path: Path, write) -> None:
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "wb") as f:
         write(f)
+        f.flush()
+        os.fsync(f.fileno())
     os.replace(temporary, path)
