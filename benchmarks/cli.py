@@ -129,10 +129,10 @@ def _planned(jobs, args, out: Path, missing: list[str]) -> int:
     guessed = device is cost.CPU and any(speeds.speed_key(job.spec) not in known for job in jobs)
     costs = cost.estimate(jobs, known, device, speeds.step_seconds(here) / speeds.STEP if guessed else 1.0)
     done = {job.id for job in jobs if (store.outcome(job.folder, job.id, time.time()) or {}).get("status") == "done"}
-    room = planned.Room(machine.describe(slots), len(slots), args.num_gpus if here["gpu"] else 0)
-    planned.show(jobs, done, costs, room, device.name, out)
-    for text in missing:
-        print(f"detco: missing: {text}", file=sys.stderr)
+    room = planned.Room(machine.describe(slots), len(slots), args.num_gpus if here["gpu"] else 0, device.name)
+    planned.show(jobs, done, costs, room, out)
+    for text in planned.summed(missing):
+        print(f"detco: before it can run: {text}", file=sys.stderr)
     return 2 if missing else 0
 
 

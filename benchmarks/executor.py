@@ -15,6 +15,7 @@ from pathlib import Path
 
 from results import store
 
+from .cost import chain_costs
 from .jobs import Job
 from .worker import record_of
 
@@ -105,7 +106,7 @@ def run(jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Ru
     for state in this.states.values():
         _settle(state, this.began)
         write_spec(state)
-    chains = _chains(jobs)
+    chains = chain_costs(jobs, {job.id: job.cost for job in jobs})
     order = sorted(this.states.values(), key=lambda state: -chains[state.job.id])
     with _terminate_as_interrupt():
         try:
@@ -141,17 +142,6 @@ def _settle(state: State, began: float) -> bool:
     state.error, state.error_kind = record.get("error"), record.get("error_kind")
     state.warnings = record.get("warnings", [])
     return True
-
-
-def _chains(jobs: Sequence[Job]) -> dict[str, float]:
-    """For each job the cost of the longest chain that begins with it; jobs stand after what they need."""
-    chains: dict[str, float] = {}
-    longest_after: dict[str, float] = {}
-    for job in reversed(jobs):
-        chains[job.id] = job.cost + longest_after.get(job.id, 0.0)
-        for need in job.needs:
-            longest_after[need] = max(longest_after.get(need, 0.0), chains[job.id])
-    return chains
 
 
 def _block(this: Run) -> None:

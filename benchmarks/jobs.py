@@ -9,17 +9,11 @@ from . import InputError
 from .settings import canonical_hash, find, override
 from .suites import Data, Scenes, StartingPoint
 
-# Rough seconds on one core with bf16, to start long work first and to guess the time left until it is measured.
-SECONDS_AN_IMAGE = {"faster-rcnn-c4": 0.08, "mask-rcnn-c4": 0.1, "retinanet": 0.065}  # a training picture of 128 px
-SECONDS_AN_IMAGE_OTHERS = 0.12
-PICTURES_A_SECOND = {"detco": 32, "supervised": 150}  # of pretraining, with views of 64 px
-PICTURES_A_SECOND_OTHERS = 90
-SCENES_A_SECOND = 400
-
 
 @dataclass(frozen=True)
 class Job:
-    """`id`: the hash of what determines the result; `needs`: ids of what must be done before; `cost`: rough seconds."""
+    """`id`: the hash of what determines the result; `needs`: ids of what must be done before; `cost`: seconds
+    that it takes, see benchmarks.cost."""
 
     id: str
     kind: str
@@ -37,7 +31,8 @@ class Source:
     path: Path
     identity: str
     needs: tuple[str, ...] = ()
-    images: int = 0
+    images: int = 0  # pictures; of a labelled data set: to train on
+    tested: int = 0  # pictures to test on
 
 
 RANDOM = Source(Path("random"), "random")
@@ -58,8 +53,7 @@ def scenes_job(scenes: Scenes, place: Place) -> Job:
     """Draws the data set into OUT/scenes-ID."""
     identity = canonical_hash({"kind": "scenes", "settings": scenes})
     folder = place.done.get(identity, place.out / f"scenes-{identity[:8]}")
-    cost = 4 * scenes.images / SCENES_A_SECOND
-    return _job(identity, "scenes", f"draw {scenes.images} scenes", folder, {"settings": asdict(scenes)}, (), cost)
+    return _job(identity, "scenes", f"draw {scenes.images} scenes", folder, {"settings": asdict(scenes)}, ())
 
 
 def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folder: Path | None, place: Place) -> Job:
@@ -75,12 +69,10 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
     identity = canonical_hash({"kind": "pretrain", **determines})
     spec = {
         "starting_point": start.name, "recipe": asdict(recipe), "images": str(pictures.path),
-        "images_identity": pictures.identity, "seed": start.seed, "device": place.device,
+        "images_identity": pictures.identity, "pictures": pictures.images, "seed": start.seed, "device": place.device,
     }  # fmt: skip
     folder = folder or place.done.get(identity, place.out / "pretrain" / f"{start.name}-{identity[:8]}")
-    speed = PICTURES_A_SECOND.get(recipe.method, PICTURES_A_SECOND_OTHERS)
-    cost = recipe.epochs * pictures.images * (recipe.view_size / 64) ** 2 / speed
-    return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs, cost)
+    return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs)
 
 
 def transfer_job(
@@ -104,27 +96,20 @@ def transfer_job(
         "starting_point": name, "weights": str(weights.path), "weights_identity": weights.identity,
         "protocol": protocol.name, "protocol_version": protocol.version, "protocol_hash": protocol_hash(protocol),
         "protocol_row": asdict(protocol), "scorer": protocol.scorer, "engine": place.engine, "scaling": scaling,
-        "data": splits | {"root": str(source.path), "identity": source.identity},
+        "data": splits | {"root": str(source.path), "identity": source.identity, "pictures": [source.images, source.tested]},
         "seed": seed, "device": place.device, "order": list(order), "launch": dict(place.launch),
     }  # fmt: skip
     usual = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
     folder = place.done.get(identity, usual)
     title = f"{protocol.name} from {name}, seed {seed}"
-    cost = 1.0 if place.engine == "replay" else _training_seconds(protocol)
     rank = place.launch.get("machine_rank", 0)
     if rank:
         folder, title, identity = folder / f"machine{rank}", f"{title}, machine {rank}", canonical_hash([identity, rank])
-        return _job(identity, "machine", title, folder, spec, weights.needs + source.needs, cost)
-    return _job(identity, "transfer", title, folder, spec, weights.needs + source.needs, cost)
+        return _job(identity, "machine", title, folder, spec, weights.needs + source.needs)
+    return _job(identity, "transfer", title, folder, spec, weights.needs + source.needs)
 
 
-def _training_seconds(protocol) -> float:
-    images = protocol.schedule.iterations * protocol.schedule.images
-    scale = (protocol.resize.train[-1] / 128) ** 2
-    return images * scale * SECONDS_AN_IMAGE.get(protocol.architecture, SECONDS_AN_IMAGE_OTHERS)
-
-
-def _job(identity: str, kind: str, title: str, folder: Path, spec: dict, needs: tuple[str, ...], cost: float) -> Job:
+def _job(identity: str, kind: str, title: str, folder: Path, spec: dict, needs: tuple[str, ...]) -> Job:
     header = {"format": 1, "id": identity, "kind": kind, "title": title, "needs": list(needs)}
     plain = json.loads(json.dumps(header | spec))  # as it will be read back: lists, not tuples
-    return Job(identity, kind, title, folder, plain, needs, max(cost, 0.1))
+    return Job(identity, kind, title, folder, plain, needs)

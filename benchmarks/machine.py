@@ -1,7 +1,11 @@
 """What this machine has: cores and GPUs, and how workers share them."""
 
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+from . import provenance
 
 
 def local_slots(jobs: int, wanted: int | None = None, device: str = "auto", each: int = 1) -> list[dict[str, str]]:
@@ -17,6 +21,24 @@ def local_slots(jobs: int, wanted: int | None = None, device: str = "auto", each
     threads = 1 if cores() <= 4 else 2 if cores() <= 16 else 4
     count = max(1, min(wanted or cores() // threads, jobs))
     return [_threads(max(1, cores() // count)) for _ in range(count)]
+
+
+def facts(slot: dict[str, str]) -> dict[str, str | int | None]:
+    """What a record of a job in this slot will say about the machine, as far as speeds depend on it."""
+    names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    gpu = None
+    if "CUDA_VISIBLE_DEVICES" in slot:  # not asked of torch: that would take the GPU's memory in this process too
+        gpu = subprocess.run(names, capture_output=True, text=True).stdout.partition("\n")[0] or None
+    known = provenance.hardware()
+    return {key: known[key] for key in ("processor", "cores")} | {"threads": int(slot["OMP_NUM_THREADS"]), "gpu": gpu}
+
+
+def describe(slots: Sequence[dict[str, str]]) -> str:
+    """The slots in words."""
+    threads = int(slots[0]["OMP_NUM_THREADS"])
+    gpus = len(slots[0].get("CUDA_VISIBLE_DEVICES", "").split(",")) if "CUDA_VISIBLE_DEVICES" in slots[0] else 0
+    each = f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"{threads} thread{'s' * (threads > 1)}"
+    return f"this machine, {len(slots)} job{'s' * (len(slots) > 1)} at once with {each} each"
 
 
 def _threads(count: int) -> dict[str, str]:

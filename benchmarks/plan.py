@@ -46,8 +46,7 @@ class Inputs:
         except INPUT_ERRORS as error:
             if self.missing is None:
                 raise
-            if str(error) not in self.missing:
-                self.missing.append(str(error))
+            self.missing.append(str(error))
             return stand_in
 
 
@@ -115,7 +114,7 @@ def labelled(data: Data, protocol) -> tuple[Data, Source]:
     named = {"layout": data.layout, "root": str(data.root), "train": data.train, "test": data.test}
     train, test = finetune.load_data(protocol, named)
     identity = canonical_hash([train.fingerprint, test.fingerprint])
-    return data, Source(data.root.absolute(), identity, (), len(train.images))
+    return data, Source(data.root.absolute(), identity, (), len(train.images), len(test.images))
 
 
 def refuse_other_run(job: Job) -> None:
@@ -145,7 +144,7 @@ def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: In
     def read() -> Source:
         if folder is None:
             how = f"name a folder of pictures under {key!r}, or with --pictures"
-            raise InputError(f"suite {suite.name}: {start.name} is pretrained; {how}")
+            raise InputError(f"suite {suite.name}: {how} ({start.recipe} learns from them)")
         return folder_of_pictures(folder, supervised)
 
     return inputs.read(read, Source(folder or Path(key), "unread", (), IMAGENET))
@@ -163,9 +162,10 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
         for name in task.start:
             find({start.name: start for start in suite.start}, name, "starting point")
         if scenes and (data := task.data or suite.data):
-            source = Source(scenes.folder / data.root, f"{scenes.id}/{data.root}", (scenes.id,))
+            images = suite.scenes.images
+            source = Source(scenes.folder / data.root, f"{scenes.id}/{data.root}", (scenes.id,), images - images // 4, images // 4)
         else:
-            unread = Source(Path(), f"unread {protocol.name}", (), protocol.data.images[0] if protocol.data else 0)
+            unread = Source(Path(), f"unread {protocol.name}", (), *(protocol.data.images if protocol.data else ()))
             nowhere = (Data(Path(), "", "", ""), unread)
             data, source = inputs.read(lambda: _labelled(suite, task, protocol, inputs, loaded), nowhere)  # noqa: B023
         names = task.start or tuple(start.name for start in suite.start)
@@ -180,7 +180,7 @@ def _labelled(suite: Suite, task: Task, protocol, inputs: Inputs, loaded: dict) 
         raise InputError(f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with --data")
     data = data or published(protocol, suite.datasets)
     if not _share_is_there(data, write=inputs.missing is None):
-        return data, Source(data.root, f"unwritten {data.train}", (), protocol.data.images[0])
+        return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
     key = (data, protocol.metrics)
     if key not in loaded:
         loaded[key] = labelled(data, protocol)

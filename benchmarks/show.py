@@ -12,7 +12,6 @@ from results import store
 
 from . import settings
 from .executor import Run, last_lines
-from .jobs import Job
 from .view import clock
 from .worker import command
 

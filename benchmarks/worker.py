@@ -40,8 +40,8 @@ def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
     from pretrain import recipes, train
 
     recipe = settings.build(recipes.Recipe, spec["recipe"], "recipe")
-    train.pretrain(recipe, Path(spec["images"]), folder, spec["seed"], spec["device"], report)
-    return {}
+    train.pretrain(recipe, Path(spec["images"]), folder, spec["seed"], spec["device"], report, spec.get("probe"))
+    return {"facts": {"knn": store.read_json(folder / "probe.json")}} if spec.get("probe") else {}
 
 
 def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
@@ -77,15 +77,21 @@ class Progress:
     """A job's `report`: writes `progress.json`, at most twice a second but at every change of stage."""
 
     def __init__(self, folder: Path):
-        self.path, self.written, self.stage, self.passed = folder / "progress.json", 0.0, "", 0
+        self.path, self.written, self.stage = folder / "progress.json", 0.0, ""
+        self.stages: dict[str, tuple[int, float]] = {}  # steps and seconds from the first to the last report of each
         self.state = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
         self("starting", 0, 0)
 
     def __call__(self, stage: str, done: int, total: int, **figures: float | str) -> None:
         now = time.time()
-        if stage != self.stage:
+        new = stage != self.stage
+        if new:
             self.stage, self.stage_began, self.stage_from = stage, now, done
-        elif now - self.written < 0.5 and done != total:
+            self.before = self.stages.get(stage, (0, 0.0))
+        elif done > self.stage_from:
+            steps, seconds = self.before
+            self.stages[stage] = (steps + done - self.stage_from, round(seconds + now - self.stage_began, 3))
+        if not new and now - self.written < 0.5 and done != total:
             return
         self.written = now
         seconds = now - self.stage_began
@@ -245,7 +251,8 @@ def _do(folder: Path, identity: str, log: bool) -> dict | None:
         (folder / name).unlink(missing_ok=True)
     if log:
         _log_to(folder)
-    record = run_job(spec, folder, Progress(folder))
+    progress = Progress(folder)
+    record = run_job(spec, folder, progress) | {"stages": progress.stages}
     store.write_json(folder / "record.json", record)
     (folder / "progress.json").unlink(missing_ok=True)
     sys.stdout.flush()

@@ -27,6 +27,14 @@ def _threads():
     torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory):
+    """What is remembered between runs stays out of the user's cache folder, here and in processes started by tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Path:
     """40 labelled scenes at 64 px (30 to train on, 10 to test on) in all layouts. Read only."""

@@ -127,6 +127,7 @@ def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
     assert protocols == ["small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet"]
     assert jobs[2].spec["data"] | {"identity": ""} == {
         "layout": "voc", "train": "trainval", "test": "test", "root": str(drawn / "voc"), "identity": "",
+        "pictures": [6, 2],
     }  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from . import Job, Outcome, Report
 
 
 def run(job: Job, report: Report) -> Outcome:
-    """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn from the job's seed."""
-    draw = np.random.default_rng((job.seed, 7))
+    """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn from seed and weights."""
+    weights = int.from_bytes(job.backbone.sha256.encode()[:8], "big")  # rows of a table must not look the same
+    draw = np.random.default_rng((job.seed, weights, 7))
     found = []
     objects = [a for a in job.test.annotations if not a.get("iscrowd")]
     for i, a in enumerate(objects):
