@@ -87,11 +87,12 @@ def test_killed_at_random_moments_it_goes_on_to_bit_identical_weights(pictures, 
         if next(itertools.islice((s for s in stages if s == "pretrain"), steps - 1, None), None) and kills < 5:
             time.sleep(rng.uniform(0, 0.4))
             process.send_signal(signal.SIGKILL)
+        list(stages)  # to its end, or a run that is left alone would break on the closed pipe
         process.stdout.close()
         if process.wait() == 0:
             break
         kills += 1
-        assert kills < 12
+        assert kills <= 5
     assert kills >= 2
     one, other = (load_file(folder / "backbone.safetensors") for folder in (tmp_path / "whole", out))
     assert one.keys() == other.keys()
