@@ -22,7 +22,7 @@ pictures: unlabelled
 start: [random, detco-small]
 protocols:
   - {protocol: small-faster-rcnn-fpn, data: {root: coco, layout: coco, train: train, test: val}}
-pretrain: {epochs: 1, batch: 4, queue: 32}
+pretrain: {epochs: 1, batch: 4, queue: 32, fill_queue: false}
 transfer: {schedule.iterations: 2, schedule.warmup: 1}
 engine: torchvision
 """
