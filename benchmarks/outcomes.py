@@ -98,7 +98,7 @@ def report(args) -> int:
     _check_names(tables.frame(records), args.baseline or ())
     found = material.gather(args.dir, records, problems, args.baseline)
     part = out.with_name(f".{out.name}.part")
-    part.write_text(report.page(found), encoding="utf-8")
+    part.write_text(report.page(found), encoding="utf-8", errors="backslashreplace")  # names of files may be no text
     part.replace(out)
     print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return left_out(problems, args.strict)

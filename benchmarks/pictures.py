@@ -68,12 +68,15 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
     if test.fingerprint != first["data"]["test"]["fingerprint"]:
         raise InputError(f"{test.root} is not any more what was tested on")
     names = {category["id"]: category["name"] for category in test.categories}
-    shown = _spread([image for image in test.images if image["id"] in {a["image_id"] for a in test.annotations}])
+    with_objects = {annotation["image_id"] for annotation in test.annotations}
+    shown = _spread([image for image in test.images if image["id"] in with_objects])
+    wanted = {image["id"] for image in shown}
     boxes: dict[tuple[str, int], list[Box]] = {}
     for record in records:
         for entry in json.loads((folders[record["id"]] / "predictions.json").read_bytes()):
-            box = Box(*entry["bbox"], names.get(entry["category_id"], "?"), entry["score"])
-            boxes.setdefault((record["starting_point"], entry["image_id"]), []).append(box)
+            if entry["image_id"] in wanted:
+                box = Box(*entry["bbox"], names.get(entry["category_id"], "?"), entry["score"])
+                boxes.setdefault((record["starting_point"], entry["image_id"]), []).append(box)
     found = []
     for image in shown:
         truth = [Box(*a["bbox"], names[a["category_id"]]) for a in test.annotations if a["image_id"] == image["id"]]

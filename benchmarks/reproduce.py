@@ -30,7 +30,7 @@ def commands(records: Sequence[dict]) -> dict[str, list[str]]:
 
 def _cell(record: dict) -> tuple:
     spec = record["spec"]
-    return record["protocol_hash"], record["engine"], spec.get("weights"), spec.get("data", {}).get("root")
+    return record["protocol_hash"], record["engine"], spec.get("weights"), (spec.get("data") or {}).get("root")
 
 
 def _needs(spec: dict, made: Mapping[str, dict]) -> list[str]:
@@ -67,7 +67,7 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
 
     record, spec = runs[0], runs[0]["spec"]
     seeds = sorted({run["seed"] for run in runs})
-    weights, data = spec.get("weights", "WEIGHTS"), spec.get("data", {})
+    weights, data = spec.get("weights", "WEIGHTS"), spec.get("data") or {}
     if spec.get("weights_identity") in made:
         weights = f"{OUT}/{made[spec['weights_identity']]['spec']['starting_point']}/backbone.safetensors"
     root = _place(str(data.get("root", "DATA")), data.get("identity", ""))

@@ -238,7 +238,7 @@ def _settings(records: Sequence[dict]) -> Part:
         if isinstance(row := spec.get("protocol_row"), dict):
             shown[f"protocol {record['protocol']} v{record['protocol_version']} ({record['protocol_hash']})"] = row
             data = record.get("data") or {}
-            shown[f"data of {record['protocol']}: {spec.get('data', {}).get('root', '')}"] = data
+            shown[f"data of {record['protocol']}: {(spec.get('data') or {}).get('root', '')}"] = data
         if isinstance(weights := record.get("weights"), dict) and weights.get("sha256"):
             shown[f"weights {record['starting_point']} ({weights['sha256'][:6]})"] = weights
         if isinstance(recipe := spec.get("recipe"), dict):

@@ -17,6 +17,11 @@ OF_A_TRANSFER = {
     "starting_point": str, "protocol": str, "protocol_version": int, "protocol_hash": str, "scorer": str, "engine": str,
     "scaling": str, "seed": int, "data": dict, "deviations": list,
 }  # fmt: skip
+PLANNED = {key: kind for key, kind in OF_A_TRANSFER.items() if key != "deviations"} | {"id": str}
+IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all of them
+    "weights": dict, "weights.sha256": str, "spec.data": dict, "spec.data.root": str, "spec.data.layout": str,
+    "spec.data.identity": str, "spec.weights": str, "spec.weights_identity": str, "spec.order": list,
+}  # fmt: skip
 
 
 def write_json(path: Path, value: object) -> None:
@@ -84,13 +89,28 @@ def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = N
     if record.get("status") not in ("done", "failed"):
         return f"status is {record.get('status')!r}, neither done nor failed"
     transfer = record.get("kind") == "transfer"
-    for key, kind in (REQUIRED | (OF_A_TRANSFER if transfer else {})).items():
-        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            return f"{key} is {record.get(key)!r}, not a {kind.__name__}"
+    if problem := _mistyped(record, REQUIRED | (OF_A_TRANSFER if transfer else {})):
+        return problem
     for name, value in record["metrics"].items():
         if fault := _fault(value):
             return f"metric {name} is {value!r}, {fault}"
     return _misfit(record, protocols or {}) if transfer else None
+
+
+def _mistyped(record: dict, kinds: Mapping[str, type]) -> str | None:
+    """The first field that is missing or of another type."""
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
+            return f"{key} is {record.get(key)!r}, not a {kind.__name__}"
+    return None
+
+
+def _inside(record: dict, dotted: str) -> object:
+    """What stands at `spec.data.root`; None where it or a part of the way is missing."""
+    value: object = record
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _fault(value: object) -> str:
@@ -101,33 +121,39 @@ def _fault(value: object) -> str:
 
 def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | None:
     """Whether a transfer's parts contradict one another: its plan, its claims, its metrics."""
-    spec = record["spec"]
-    for owner, key, kind in ((spec, "data", dict), (spec, "order", list), (record, "weights", dict)):
-        if owner.get(key) is not None and not isinstance(owner[key], kind):
-            return f"{key} is {owner[key]!r}, not a {kind.__name__}"
+    for dotted, kind in IF_THERE.items():
+        found = _inside(record, dotted)
+        if found is not None and not isinstance(found, kind):
+            return f"{dotted} is {found!r}, not a {kind.__name__}"
+    order = record["spec"].get("order")
+    if order and [type(place) for place in order] != [int, int]:
+        return f"spec.order is {order!r}, not two whole numbers"
     if not all(isinstance(text, str) for text in record["deviations"]):
         return f"deviations are {record['deviations']!r}, not texts"
     if record["status"] == "done" and not record["metrics"] and not record.get("undefined"):
         return "is done, but has no metrics"
-    return _other_protocol(record, spec.get("protocol_row"), protocols)
+    return _other_protocol(record, record["spec"].get("protocol_row"), protocols)
 
 
 def _other_protocol(record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]) -> str | None:
     """Whether the protocol that ran is another than the one that is claimed. The hash is that of `transfer.protocols`."""
     claimed, hashed = (record["protocol"], record["protocol_version"]), record["protocol_hash"]
+    known = fits = protocols.get(claimed, hashed)
     if isinstance(row, dict):
         if (row.get("name"), row.get("version")) != claimed:
             return f"claims protocol {claimed[0]} v{claimed[1]}, but {row.get('name')} v{row.get('version')} ran"
         fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
-    else:
-        fits = protocols.get(claimed, hashed)
-    return None if hashed == fits else f"claims protocol hash {hashed}; that of {claimed[0]} v{claimed[1]} is {fits}"
+    if hashed != fits:
+        return f"claims protocol hash {hashed}; that of {claimed[0]} v{claimed[1]} is {fits}"
+    silent = record["status"] == "done" and record["scaling"] == "1" and not record["deviations"]
+    return f"ran with other settings than {claimed[0]} v{claimed[1]}, and says so nowhere" if silent and hashed != known else None
 
 
 def unfinished(directory: Path) -> list[dict]:
-    """The specs of jobs below a folder that were planned and have no record yet."""
+    """The specs of jobs below a folder that were planned and have no record yet; what is no whole spec is none."""
     folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
-    return [spec for spec in map(read_json, (folder / "spec.json" for folder in folders)) if spec]
+    specs = filter(None, (read_json(folder / "spec.json") for folder in folders))
+    return [spec for spec in specs if spec.get("kind") != "transfer" or not _mistyped(spec, PLANNED)]
 
 
 def take(folder: Path) -> int | None:
@@ -156,7 +182,7 @@ def outcome(folder: Path, identity: str, since: float) -> dict | None:
     record = read_json(path)
     if record is None or record.get("id") != identity or problem_of(record):
         return None
-    return record if record["status"] == "done" or path.stat().st_mtime >= since else None
+    return record if record["status"] == "done" or record.get("ended", path.stat().st_mtime) >= since else None
 
 
 def done(directory: Path) -> dict[str, Path]:
@@ -170,10 +196,14 @@ def is_taken(folder: Path) -> bool:
     """Whether some process works in a job folder at this moment."""
     if not (folder / ".lock").exists():
         return False
-    descriptor = take(folder)
-    if descriptor is not None:
+    descriptor = os.open(folder / ".lock", os.O_RDONLY)  # also where one may not write, and without being in the way
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
         os.close(descriptor)
-    return descriptor is None
+    return False
 
 
 def status(directory: Path) -> list[dict]:

@@ -37,12 +37,12 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 def _facts(run: dict, known: Mapping[str, str]) -> list:
     """All of a run but its metrics, in the order of COLUMNS."""
     spec = run.get("spec", run)
-    data = spec.get("data", {})
+    data = spec.get("data") or {}
     return [
         run.get("id"), run.get("status", "planned"), run.get("starting_point"), _weights(run, known), run.get("protocol"),
         run.get("protocol_version"), run.get("protocol_hash"), _data(run, known), run.get("scorer"), run.get("engine"),
         str(run.get("scaling", "1")), run.get("seed"), tuple(run.get("deviations", ())),
-        PurePath(data.get("root") or data.get("layout") or "").name, *spec.get("order", (0, 0)),
+        PurePath(data.get("root") or data.get("layout") or "").name, *(spec.get("order") or (0, 0)),
     ]  # fmt: skip
 
 

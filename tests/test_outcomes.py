@@ -122,6 +122,20 @@ def with_row(row, claimed):
     return record
 
 
+def silently_changed():
+    """Settings of its own under the name of a row of the table, with a hash that fits them."""
+    import hashlib
+
+    row = ROW | {"name": "small-retinanet"}
+    fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+    return with_row(row, fits) | {"protocol": "small-retinanet"}
+
+
+def in_spec(**changes):
+    record = sound()
+    return record | {"spec": record["spec"] | changes}
+
+
 TRAPS = {
     "truncated": (json.dumps(sound())[:300], "not a whole JSON object"),
     "nested": ("[" * 100000, "not a whole JSON object"),
@@ -141,6 +155,12 @@ TRAPS = {
     "weights": (sound(weights="b.safetensors"), "weights is 'b.safetensors', not a dict"),
     "hash of its row": (with_row(ROW, "0123456789abcdef"), "claims protocol hash 0123456789abcdef"),
     "other row": (with_row(ROW | {"name": "fpn"}, "x"), "claims protocol c4 v1, but fpn v1 ran"),
+    "silent": (silently_changed(), "ran with other settings than small-retinanet v1, and says so nowhere"),
+    "hash of weights": (sound(weights={"sha256": ["x"]}), "weights.sha256 is ['x'], not a str"),
+    "identity of data": (in_spec(data={"identity": [1]}), "spec.data.identity is [1], not a str"),
+    "folder of data": (in_spec(data={"root": 3}), "spec.data.root is 3, not a str"),
+    "order": (in_spec(order=[1]), "spec.order is [1], not two whole numbers"),
+    "order of words": (in_spec(order=["a", "b"]), "not two whole numbers"),
     "hash of the table": (sound(protocol="small-retinanet", protocol_hash="0123456789abcdef"), "that of small-retinanet v1 is"),
 }
 
@@ -155,6 +175,15 @@ def test_traps_are_named_left_out_and_refused_with_strict(capsys, runs, trap):
     assert err.startswith(f"left out: {runs / 'trap' / 'record.json'}: ") and reason in err and err.count("\n") == 1
     assert detco(capsys, "table", runs, "--strict")[:2] == (1, before[1])
     assert detco(capsys, "compare", "random", "detco-small", runs, "--strict")[0] == 1
+
+
+def test_parts_may_be_unknown_and_plans_broken(capsys, runs):
+    """A record that says nothing about its data stands in the table; a plan without its fields is no planned cell."""
+    put(runs / "unsaid", in_spec(data=None, order=None) | {"protocol": "other", "metrics": {"box_ap": 71.0}})
+    (runs / "plan").mkdir()
+    (runs / "plan" / "spec.json").write_text(json.dumps({"kind": "transfer", "id": "x"}))
+    status, out, err = detco(capsys, "table", runs, "--strict")
+    assert (status, err) == (0, "") and "71.0 (1)" in out and "None" not in out
 
 
 def test_strict_without_traps_and_traps_alone(capsys, runs, tmp_path):
