@@ -31,8 +31,15 @@ def folder(name: str, text: str, **more) -> Option:
     return option(name, text, type=Path, metavar="DIR", **more)
 
 
+def not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, it is {number}")
+    return number
+
+
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
-SEED = option("--seed", "default 0", type=int, default=0)
+SEED = option("--seed", "default 0", type=not_negative, default=0)
 DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
 FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
                 choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip

@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `detco ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a file in the place of a folder, no rights, a full disk
+        print(f"detco: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 # --- commands: each imports what it needs ----------------------------------------------------------------------------
@@ -114,6 +117,8 @@ def _slots(jobs, args) -> list[dict[str, str]]:
     for option, number in (("--jobs", wanted), ("--num-gpus", gpus)):
         if number is not None and number < 1:
             raise InputError(f"{option} must be at least 1, it is {number}")
+    if str(args.device).startswith("cuda") and not machine.visible_gpus():
+        raise InputError(f"--device {args.device}: torch sees no GPU here (`detco doctor` says more)")
     return machine.local_slots(len(jobs), wanted, args.device, gpus)
 
 

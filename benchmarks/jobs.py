@@ -33,6 +33,7 @@ class Source:
     needs: tuple[str, ...] = ()
     images: int = 0  # pictures; of a labelled data set: to train on
     tested: int = 0  # pictures to test on
+    arch: str = ""  # of a backbone, where it is known
 
 
 RANDOM = Source(Path("random"), "random")

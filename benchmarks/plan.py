@@ -17,8 +17,7 @@ from .worker import INPUT_ERRORS
 T = TypeVar("T")
 SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet")
 SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
-
-
+DRAWN = {"voc": ("trainval", "test"), "coco": ("train", "val"), "cityscapes": ("train", "val")}  # of benchmarks.scenes
 IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
 
 
@@ -74,9 +73,12 @@ def plan(
     }
     columns = _columns(suite, scenes, inputs, seeds)
     jobs = [*([scenes] if scenes else []), *pretrainings.values()]
-    for row, start in enumerate(suite.start):
+    sources = []
+    for start in suite.start:
         unread = Source(start.weights or Path(), f"unread {start.weights}")
-        weights = inputs.read(lambda start=start: weights_of(start, pretrainings.get(start.name)), unread)
+        sources.append(inputs.read(lambda start=start: weights_of(start, pretrainings.get(start.name)), unread))
+    _refuse_another_random(suite, columns, {source.arch for source in sources} - {""})
+    for row, (start, weights) in enumerate(zip(suite.start, sources)):
         for number, column in enumerate(columns):
             for seed in range(column.seeds if start.name in column.start else 0):
                 cell = (column.protocol, column.data, column.source, seed, place, (row, number))
@@ -88,12 +90,13 @@ def plan(
 def weights_of(start: StartingPoint, job: Job | None) -> Source:
     """The backbone of a starting point: the file its pretraining will write, its own (read strictly), or random."""
     if job:
-        return Source(job.folder / "backbone.safetensors", job.id, (job.id,))
+        return Source(job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"])
     if start.random:
         return RANDOM
     from transfer import weights
 
-    return Source(start.weights.absolute(), weights.read(start.weights).sha256)
+    backbone = weights.read(start.weights)
+    return Source(start.weights.absolute(), backbone.sha256, arch=backbone.arch)
 
 
 def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:
@@ -161,7 +164,8 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
         protocol = override(row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}")
         for name in task.start:
             find({start.name: start for start in suite.start}, name, "starting point")
-        if scenes and (data := task.data or suite.data):
+        if scenes and (task.data or suite.data):
+            data = _drawn(suite, task)
             images = suite.scenes.images
             source = Source(scenes.folder / data.root, f"{scenes.id}/{data.root}", (scenes.id,), images - images // 4, images // 4)
         else:
@@ -171,6 +175,15 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
         names = task.start or tuple(start.name for start in suite.start)
         columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
     return columns
+
+
+def _drawn(suite: Suite, task: Task) -> Data:
+    """A data set among those that will be drawn; its folder's name says the layout, and with it the splits."""
+    data = task.data or suite.data
+    if str(data.root) not in DRAWN:
+        raise InputError(f"suite {suite.name}: the drawn data sets are {', '.join(DRAWN)}; there is no {str(data.root)!r}")
+    train, test = DRAWN[str(data.root)]
+    return Data(data.root, data.layout or str(data.root), data.train or train, data.test or test)
 
 
 def _labelled(suite: Suite, task: Task, protocol, inputs: Inputs, loaded: dict) -> tuple[Data, Source]:
@@ -224,6 +237,16 @@ def _refuse_twins(names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"starting point {twice!r} is given twice; give each its own name")
+
+
+def _refuse_another_random(suite: Suite, columns: Sequence[Column], others: set[str]) -> None:
+    """A random ResNet-18 beside pretrained ResNet-50s would be taken for their baseline."""
+    for protocol in (column.protocol for column in columns):
+        if others and protocol.arch not in others and any(start.random for start in suite.start):
+            raise InputError(
+                f"suite {suite.name}: in {protocol.name} `random` is a {protocol.arch}, the other starting points are "
+                f"{', '.join(sorted(others))}; add `transfer: {{arch: {min(others)}}}`"
+            )
 
 
 def _refuse_same_runs(suite: Suite, jobs: Sequence[Job]) -> None:

@@ -18,7 +18,7 @@ from benchmarks.scenes_shapes import CATEGORIES
 
 _LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
 _FORMAT = 2  # to be raised when the same parameters draw something else
-_PARTS = ("voc", "coco", "cityscapes", "unlabelled", "classification")
+_OF_A_JOB = ("spec.json", "progress.json", "record.json", "log.txt")  # a suite draws into a job's folder
 
 
 def draw(
@@ -87,9 +87,9 @@ def _finished(out: Path, wanted: dict[str, int]) -> bool:
                 return name == "scenes.json"
             differ = [f"{k} {there.get(k)} instead of {v}" for k, v in wanted.items() if there.get(k) != v]
             raise InputError(f"{out} holds scenes drawn with {', '.join(differ)}; name a new folder or delete this one")
-    taken = [part for part in _PARTS if (out / part).exists()]
-    if taken:
-        raise InputError(f"{out} has a folder {taken[0]} that was not drawn here; name a new folder for the scenes")
+    foreign = sorted(name for name in os.listdir(out) if name[0] != "." and name not in _OF_A_JOB) if out.exists() else []
+    if foreign:
+        raise InputError(f"{out} holds {foreign[0]}, which was not drawn here; name a new folder for the scenes")
     return False
 
 

@@ -16,6 +16,7 @@ from .view import clock
 from .worker import command
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
+LONGEST = 100  # characters of an error in `detco status`; the log has all of it
 
 
 def outcome(run: Run, again: str) -> int:
@@ -63,9 +64,14 @@ def status(directory: Path, as_json: bool) -> int:
         figures = "".join(f", {k} {v:.3g}" if isinstance(v, float) else f", {k} {v}" for k, v in row["figures"].items())
         detail = row["error"] or f"{row['stage']}{count}{figures}"
         if row["state"] not in ("done", "planned"):
-            lines.append((row["state"], row["title"], detail, clock(row["seconds"]) if row["seconds"] else ""))
+            lines.append((row["state"], row["title"], _cut(detail), clock(row["seconds"]) if row["seconds"] else ""))
     columns(lines)
     return 0
+
+
+def _cut(text: str) -> str:
+    """The beginning of a long text: one long error must not push all columns aside."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def protocols(name: str | None, as_json: bool) -> int:

@@ -4,22 +4,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from . import InputError, settings
 
 SIGNS = {"voc": "Annotations", "coco": "annotations", "cityscapes": "gtFine"}  # folders that tell a layout
+
+Amount = Annotated[int, Ge(0)]
 
 
 @dataclass(frozen=True)
 class Scenes:
     """The drawn data set (benchmarks.scenes): how many labelled pictures, their short side in pixels, the seed."""
 
-    images: int = 1000
-    size: int = 128
-    seed: int = 0
-    unlabelled: int | None = None  # default: twice `images`
-    classification: int | None = None  # default: as many as `images`
+    images: Annotated[int, Ge(4)] = 1000
+    size: Annotated[int, Ge(64)] = 128
+    seed: Amount = 0
+    unlabelled: Amount | None = None  # default: twice `images`
+    classification: Amount | None = None  # default: as many as `images`
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class StartingPoint:
     weights: Path | None = None
     random: bool = False
     settings: dict = field(default_factory=dict)  # changes to the recipe
-    seed: int = 0  # of the pretraining
+    seed: Amount = 0  # of the pretraining
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w.+-]+", self.name):

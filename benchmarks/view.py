@@ -62,7 +62,8 @@ class Plain:
             if progress and progress["stage"] in (stage, "starting") and silent < LINE_EVERY:
                 continue
             self.said[key], self.spoke[key] = (state.name, progress["stage"] if progress else ""), now
-            left = overall(run, {})[1]
+            running = {other: progress_of(state) for other, state in run.states.items() if state.name == "running"}
+            left = overall(run, running)[1]
             head = counts(run) + (f", about {clock(left)} left" if left else "")
             self.say(f"[{head}] {state.job.title}: {describe(state, progress)}")
 

@@ -159,9 +159,11 @@ def run_job(spec: dict, folder: Path, report: Report) -> dict:
     except Exception as problem:
         traceback.print_exc()
         outcome, error, kind = {}, _one_line(problem), "input" if isinstance(problem, INPUT_ERRORS) else "work"
+    finally:
+        logging.getLogger("detco").removeHandler(warnings)  # the next job in this process has its own
     record = record_of(spec, outcome, error, kind)
     seconds = round(time.time() - began, 3)
-    return record | {"warnings": warnings.texts, "started": started, "wall_seconds": seconds}
+    return record | {"warnings": warnings.texts, "started": started, "wall_seconds": seconds, "ended": time.time()}
 
 
 def record_of(spec: dict, outcome: dict, error: str | None = None, error_kind: str | None = None) -> dict:

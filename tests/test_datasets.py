@@ -13,7 +13,7 @@ from pycocotools import mask as mask_util
 
 from transfer import InputError, datasets
 from transfer.datasets import check, coco_dict, default_splits, load
-from transfer.layout_voc import CLASSES
+from transfer.layout_voc import CLASSES, splits
 from transfer.layouts import box_fault
 
 W, H = 64, 48
@@ -605,3 +605,11 @@ def test_real_photographs_in_voc_layout():
     train, test = (load("voc", root, split) for split in default_splits("voc", root))
     assert (len(train.images), len(test.images), train.categories) == (160, 40, ({"id": 1, "name": "raccoon"},))
     assert check("voc", root).problems == ()
+
+
+def test_class_lists_of_voc_are_no_splits(tmp_path):
+    folder = tmp_path / "ImageSets" / "Main"
+    folder.mkdir(parents=True)
+    for name, text in (("train", "000012\n"), ("aeroplane_train", "000012 -1\n"), ("img_train", "a 1.5\n"), ("val", "x 1\n")):
+        (folder / f"{name}.txt").write_text(text)
+    assert splits(tmp_path) == ["img_train", "train", "val"]

@@ -84,7 +84,7 @@ def results_of(out):
     """What must not depend on interruptions: of each record all but times."""
     records, problems = store.read(out)
     assert problems == []
-    timely = ("started", "wall_seconds", "stages", "hardware", "code")
+    timely = ("started", "wall_seconds", "ended", "stages", "hardware", "code")
     return {r["id"]: {k: v for k, v in r.items() if k not in timely} for r in records}
 
 

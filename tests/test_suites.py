@@ -406,3 +406,20 @@ def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path
     again = plan.plan(renamed, tmp_path)
     assert again[0].id == jobs[0].id and again[0].folder == moved
     assert {job.spec["weights"] for job in again[1:]} == {"random", str(moved / "backbone.safetensors")}
+
+
+def test_random_of_another_depth_is_refused(drawn, photos):
+    start = (StartingPoint("random", random=True), StartingPoint("deep", recipe="moco-v2-small", settings={"arch": "resnet50"}))
+    with pytest.raises(InputError, match=r"`random` is a resnet18, .* resnet50; add `transfer"):
+        plan.plan(suite_of(drawn, photos, start=start), Path("out"))
+
+
+def test_drawn_data_need_no_layout_and_other_names_are_refused():
+    def suite(root):
+        start = (StartingPoint("random", random=True),)
+        return Suite("x", start, (Task("small-retinanet", Data(Path(root))),), scenes=Scenes(images=8))
+
+    job = plan.plan(suite("coco"), Path("out"))[-1]
+    assert [job.spec["data"][key] for key in ("layout", "train", "test")] == ["coco", "train", "val"]
+    with pytest.raises(InputError, match="there is no 'coca'"):
+        plan.plan(suite("coca"), Path("out"))

@@ -50,9 +50,16 @@ def finetune(
         "weights": {"method": trunk.method, "arch": trunk.arch, "sha256": trunk.sha256, **_origin(trunk)},
         "data": {"layout": train.layout, "train": _facts(train), "test": _facts(test)},
         "metrics": metrics,
-        "deviations": list(departures(protocol) + published.deviations(protocol, train, test) + outcome.deviations),
+        "deviations": [
+            *_other_backbone(protocol, trunk), *departures(protocol), *published.deviations(protocol, train, test),
+            *outcome.deviations,
+        ],
         "facts": outcome.facts,
     }
+
+
+def _other_backbone(protocol: Protocol, trunk: weights.Backbone) -> tuple[str, ...]:
+    return () if trunk.arch == protocol.arch else (f"backbone {trunk.arch} (row: {protocol.arch})",)
 
 
 def refuse(protocol: Protocol, engine: str, launch: engines.Launch) -> None:

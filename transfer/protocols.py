@@ -251,7 +251,12 @@ def departures(protocol: Protocol) -> tuple[str, ...]:
     if row is None:
         return (f"protocol {protocol.name} is not in the table",)
     ours, theirs = _flat(asdict(protocol)), _flat(asdict(row))
-    return tuple(f"{key} {ours[key]} (row: {theirs[key]})" for key in ours if ours[key] != theirs[key])
+    return tuple(f"{key} {_plain(ours[key])} (row: {_plain(theirs[key])})" for key in ours if ours[key] != theirs[key])
+
+
+def _plain(value: object) -> object:
+    """Tuples as `--set` takes them: [64]."""
+    return json.dumps(value) if isinstance(value, tuple) else value
 
 
 def _flat(fields: dict, prefix: str = "") -> dict:
