@@ -56,6 +56,11 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume)
         self.batches.start = self.start_iter
 
+    def train(self) -> None:
+        # RetinaNet's loss is TorchScript, which rounds otherwise once it has been called a few times: a restart would show
+        with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE == "cuda"):
+            super().train()
+
     def build_hooks(self) -> list:
         cfg, main, precise = self.cfg, comm.is_main_process(), None
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):

@@ -1,0 +1,258 @@
+"""The engine `detectron2` really run: every architecture, restarts, processes, and ends that say why."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfer import InputError, datasets, finetune, weights
+from transfer.engines import Job, Launch, TrainingError, torchvision_rcnn
+from transfer.protocols import PROTOCOLS, Schedule
+
+pytestmark = pytest.mark.detectron2
+pytest.importorskip("detectron2")
+from transfer.engines import detectron2_config, detectron2_launch, detectron2_models, detectron2_rcnn, detectron2_train  # noqa: E402
+
+SGD = Schedule(3, 2, 1e-3, steps=(2,), warmup=2, precise_bn=2)
+
+
+def tiny(name: str, **changes):
+    """A row at 64 px for a few iterations, with its own optimiser."""
+    row = PROTOCOLS[name]
+    small = replace(row.schedule, iterations=3, images=2, warmup=1, steps=(2,), precise_bn=min(2, row.schedule.precise_bn))
+    crop = 65 if row.resize.crop else 0
+    resize = replace(row.resize, train=(64,), train_max=128, test=64, test_max=128, crop=crop)
+    arch = "resnet50" if row.architecture == "fcn-16s" else "resnet18"
+    return replace(row, schedule=replace(small, **changes), resize=resize, arch=arch)
+
+
+def run(row, scenes: Path, layout: str, out: Path, **more) -> dict:
+    data = {"layout": layout, "root": scenes / layout}
+    return finetune.finetune(row, "random", data, out, "detectron2", device="cpu", **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("small-faster-rcnn-c4", "voc"), ("small-faster-rcnn-fpn", "voc"), ("small-mask-rcnn-c4", "coco"),
+        ("small-mask-rcnn-fpn", "coco"), ("small-retinanet", "voc"), ("small-keypoint-rcnn", "coco"),
+        ("voc-faster-rcnn-c4-24k", "voc"), ("cityscapes-instance", "cityscapes"), ("cityscapes-semantic", "cityscapes"),
+    ],
+)  # fmt: skip
+def test_every_architecture_trains_and_is_scored(name, layout, scenes, tmp_path):
+    row, seen = tiny(name), []
+    result = run(row, scenes, layout, tmp_path, report=lambda stage, done, total, **figures: seen.append((stage, done, total)))
+    assert [done for stage, done, _ in seen if stage == "train"] == [1, 2, 3] and ("predict", 10, 10) in seen
+    assert (("precise BN", 0, 2) in seen) == bool(row.schedule.precise_bn)
+    wanted = {"semantic": "miou"} | {metric: f"{metric}_ap" for metric in ("box", "mask", "keypoint")}
+    assert {wanted[metric] for metric in row.metrics} <= result["metrics"].keys()
+    assert result["facts"]["norm"] == "BN" and result["engine"] == "detectron2"
+    check_predictions(json.loads((tmp_path / "predictions.json").read_text()), row, scenes / layout, layout)
+    assert not list(tmp_path.rglob("*.pth")) and (tmp_path / "detectron2" / "config.yaml").exists()
+
+
+def check_predictions(predictions: list[dict], row, root: Path, layout: str) -> None:
+    test = datasets.load(layout, root, {"voc": "test"}.get(layout, "val"), semantic="semantic" in row.metrics)
+    sizes = {image["id"]: image for image in test.images}
+    assert predictions or row.architecture == "retinanet"
+    for found in predictions:
+        image = sizes[found["image_id"]]
+        if "bbox" in found:
+            x, y, w, h = found["bbox"]
+            assert x >= 0 and y >= 0 and x + w <= image["width"] + 1e-3 and y + h <= image["height"] + 1e-3
+        if {"mask", "semantic"} & set(row.metrics):
+            assert found["segmentation"]["size"] == [image["height"], image["width"]]
+
+
+def test_schedule_and_evaluations_on_the_way(scenes, tmp_path):
+    """The rate of every iteration is the torchvision engine's; metrics of iteration 2 are in Detectron2's own log."""
+    row, rates = replace(tiny("voc-faster-rcnn-c4-24k"), schedule=replace(SGD, iterations=4, steps=(3,))), []
+
+    def report(stage, done, total, **figures):
+        rates.extend([figures["lr"]] if "lr" in figures else [])
+
+    run(row, scenes, "voc", tmp_path, report=report, launch=Launch(eval_period=2))
+    assert rates == pytest.approx([row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i) for i in range(4)])
+    lines = [json.loads(line) for line in (tmp_path / "detectron2" / "metrics.json").read_text().splitlines()]
+    assert any("box_ap50" in line for line in lines)
+
+
+def test_cosine_is_that_of_the_torchvision_engine():
+    row = PROTOCOLS["small-retinanet"]
+    cfg = detectron2_config.resolve(row, weights.Backbone("resnet18", {}), detectron2_config.Circumstances(device="cpu"))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
+    scheduler, found = detectron2_train.Trainer.build_lr_scheduler(cfg, optimizer), []
+    for _ in range(row.schedule.iterations):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    expected = [row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i) for i in range(row.schedule.iterations)]
+    assert found == pytest.approx(expected, abs=0.01 * row.schedule.lr)
+
+
+def test_optimiser_decays_what_the_torchvision_engine_decays():
+    row, backbone = PROTOCOLS["small-retinanet"], weights.random_backbone("resnet18", 0)
+    cfg = detectron2_config.resolve(row, backbone, detectron2_config.Circumstances(device="cpu", processes=1))
+    model = detectron2_models.build(cfg, backbone)
+    optimiser = detectron2_train.Trainer.build_optimizer(cfg, model)
+    plain = {id(p) for g in optimiser.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+    assert plain == {id(p) for m in norms for p in m.parameters()}
+    assert isinstance(optimiser, torch.optim.AdamW) and {g["weight_decay"] for g in optimiser.param_groups} == {0.0, 0.05}
+
+
+def test_gradients_are_clipped_over_all_tensors_together():
+    class Fake:
+        model = nn.Linear(3, 2)
+
+    Fake.model.weight.grad, Fake.model.bias.grad = torch.full((2, 3), 3.0), torch.full((2,), 4.0)
+    clip = detectron2_train.ClipNorm(1.0)
+    clip.trainer = Fake
+    clip.after_backward()
+    norm = (6 * 9 + 2 * 16) ** 0.5
+    assert torch.allclose(Fake.model.weight.grad, torch.full((2, 3), 3 / norm))
+    assert torch.allclose(Fake.model.bias.grad, torch.full((2,), 4 / norm))
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path):
+    row = tiny("small-retinanet", lr=1e30, clip=0.0, warmup=0)
+    with pytest.raises(TrainingError, match=r"loss not finite at iteration [12]: .*(nan|inf).*; lower schedule.lr"):
+        run(row, scenes, "coco", tmp_path)
+    assert not (tmp_path / "predictions.json").exists()
+
+
+RUN = """
+import sys, torch
+from pathlib import Path
+from transfer.engines import detectron2_rcnn, detectron2_train
+from tests.test_detectron2_engine import job_for
+torch.set_num_threads(1)
+detectron2_train.CHECKPOINT_SECONDS = 0
+detectron2_rcnn.run(job_for(Path(sys.argv[1]), Path(sys.argv[2])), lambda *a, **k: print(*a[:2], flush=True))
+"""
+
+
+def job_for(scenes: Path, out: Path, **more) -> Job:
+    train, test = (datasets.load("coco", scenes / "coco", split) for split in ("train", "val"))
+    row = tiny("small-retinanet", iterations=6, precise_bn=2)  # has a running normaliser of its loss, too
+    return Job(row, weights.random_backbone("resnet18", 0), train, test, 4, out, **more)
+
+
+def test_killed_training_goes_on_to_the_same_predictions(scenes, tmp_path):
+    def start(out):
+        out.mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUN, scenes, out], stdout=subprocess.PIPE, text=True)
+
+    whole, killed = start(tmp_path / "whole"), start(tmp_path / "killed")
+    for line in killed.stdout:
+        if line.startswith("train 4"):
+            killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "predictions.json").exists()
+    resumed = [line for line in start(tmp_path / "killed").communicate()[0].splitlines() if line.startswith("train")]
+    assert resumed and resumed[0] in ("train 4", "train 5")  # iterations before the checkpoint are not repeated
+    assert sum(line.startswith("train") for line in whole.communicate()[0].splitlines()) == 6
+    expected = json.loads((tmp_path / "whole" / "predictions.json").read_text())
+    assert expected and json.loads((tmp_path / "killed" / "predictions.json").read_text()) == expected
+
+
+def test_two_processes_train_one_detector(scenes, tmp_path):
+    stages = []
+    row = replace(tiny("voc-faster-rcnn-c4-24k"), schedule=SGD)
+    result = run(row, scenes, "voc", tmp_path, report=lambda *what, **_: stages.append(what[:2]), launch=Launch(num_gpus=2))
+    assert result["facts"]["processes"] == 2 and result["facts"]["norm"] == "naiveSyncBN"
+    assert "naiveSyncBN over 2 processes (SyncBN runs on GPUs only)" in result["deviations"]
+    assert ("train", 3) in stages and ("predict", 10) in stages  # told by the first process, reported in this one
+    assert {p["image_id"] for p in json.loads((tmp_path / "predictions.json").read_text())} == set(range(1, 11))
+
+
+def die(job: Job, report) -> None:
+    """Stands in for the work of a process: the second one is killed, as when memory runs out."""
+    from detectron2.utils import comm
+
+    if comm.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_process_that_dies_ends_the_others(scenes, tmp_path):
+    before = time.monotonic()
+    with pytest.raises(TrainingError, match=r"process 1 of the training ended: .*SIGKILL"):
+        detectron2_launch.start(die, job_for(scenes, tmp_path, launch=Launch(num_gpus=2)), print)
+    assert time.monotonic() - before < 55
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried"), "out of GPU memory at iteration 3: lower --batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory at iteration 3: lower --batch"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), r"loads pictures died at iteration 3: DataLoader"),
+        (FloatingPointError("Loss\nloss_dict = {'a': np.float64(nan), 'b': np.float64(1.0)}"), r"iteration 3: a = nan;"),
+        (InputError("Caught in DataLoader worker\nTraceback\ntransfer.InputError: cannot read x.jpg"), r"^cannot read x.jpg$"),
+        (KeyError("x"), None),
+    ],
+)
+def test_what_ended_a_training_is_one_line(error, words):
+    told = detectron2_launch.explained(error, "at iteration 3")
+    if words is None:
+        assert told is None
+    else:
+        with pytest.raises(InputError if isinstance(error, InputError) else TrainingError, match=words):
+            raise told
+
+
+@pytest.mark.parametrize(
+    ("launch", "words"),
+    [
+        (Launch(num_gpus=3), "2 images an iteration cannot be split over 3 processes"),
+        (Launch(amp=True), "--amp needs a GPU"),
+        (Launch(num_machines=2), "several machines need --dist-url"),
+        (Launch(num_machines=2, machine_rank=2), "--machine-rank from 0 to below --num-machines"),
+    ],
+)
+def test_a_start_that_cannot_work_is_refused(launch, words, scenes, tmp_path):
+    with pytest.raises(InputError, match=words):
+        run(tiny("small-retinanet"), scenes, "voc", tmp_path, launch=launch)
+
+
+def test_other_engines_refuse_what_they_lack(scenes, tmp_path):
+    data = {"layout": "cityscapes", "root": scenes / "cityscapes"}
+    with pytest.raises(InputError, match="cityscapes-semantic needs the engine detectron2"):
+        finetune.finetune(tiny("cityscapes-semantic"), "random", data, tmp_path, "torchvision")
+    with pytest.raises(InputError, match="--num-gpus, --amp: only the engine detectron2 has this, not replay"):
+        finetune.finetune(tiny("small-retinanet"), "random", data, tmp_path, "replay", launch=Launch(num_gpus=2, amp=True))
+
+
+def test_a_batch_below_the_published_devices_is_a_deviation(scenes):
+    job = job_for(scenes, Path("x"))
+    row = PROTOCOLS["coco-retinanet-90k"]
+    lone = replace(job, protocol=replace(row, schedule=replace(row.schedule, images=1)))
+    assert detectron2_rcnn.deviations(lone) == ("BN over 1 images (published: SyncBN, 2 images a device)",)
+    assert detectron2_rcnn.deviations(replace(job, protocol=row)) == ()
+
+
+def test_both_engines_learn_the_same_small_job_within_their_noise(scenes, tmp_path):
+    """60 iterations, tested on the 30 training scenes, three seeds each: means apart by less than their spread allows."""
+    row = PROTOCOLS["small-faster-rcnn-fpn"]
+    row = replace(row, schedule=replace(row.schedule, iterations=60, warmup=5), resize=replace(row.resize, train=(64,), test=64))
+    data = {"layout": "coco", "root": scenes / "coco", "train": "train", "test": "train"}
+    found = {}
+    for engine in ("detectron2", "torchvision"):
+        runs = [
+            finetune.finetune(row, "random", data, tmp_path / f"{engine}{seed}", engine, seed, "cpu")["metrics"]["box_ap50"]
+            for seed in range(3)
+        ]
+        found[engine] = np.mean(runs), np.std(runs, ddof=1)
+    (ours, spread), (theirs, other) = found["detectron2"], found["torchvision"]
+    assert ours > 5 and theirs > 5
+    assert abs(ours - theirs) < 3 * np.hypot(max(spread, 2), max(other, 2)) / 3**0.5
