@@ -225,7 +225,7 @@ ADAPTERS = (
     ),
     Adapter(
         "detco", "detco", "xieenze/DetCo: README, benchmarks/detection/convert-pretrain-to-detectron2.py (bare names)", _bare(""),
-        (r"conv1\.weight", r"/state_dict"), (r"fc\..*", r"prototypes\..*", r"projection_head\..*", r"/(author|epoch|meta)(=.*)?"),
+        (r"conv1\.weight", r"/only=state_dict"), (r"fc\..*", r"prototypes\..*", r"projection_head\..*"),
     ),
     Adapter(
         "detco-pytorch", "detco", "shuuchen/DetCo.pytorch: main_detco.py, detco/models.py (stages also under `layers.`)",
@@ -272,7 +272,8 @@ ADAPTERS = (
         "bare", "unknown", "the final files of facebookresearch/barlowtwins, vicreg and dino: torchvision's names, no classifier",
         _bare("", "backbone."), (r"(backbone\.)?conv1\.weight", r"(backbone\.)?layer4\..*"),
         (r"(backbone\.)?fc\..*", r"(neck|head|projector|classifier|prototypes|bn)\..*", r"\w*projection_head\w*\..*",
-         r"(encoder_[qk]|online_net|target_net|momentum_encoder)\..*", r"queue\w*", r"/author=DenseCL"),
+         r"(encoder_[qk]|online_net|target_net|momentum_encoder)\..*", r"queue\w*", r"/author=DenseCL",
+         r"/only=state_dict"), drop=(r"(backbone\.)?fc\..*",),
     ),
     Adapter(
         "hugging-face", "supervised", "huggingface/transformers: models/resnet/modeling_resnet.py", _bare("resnet.", ""),

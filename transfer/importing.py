@@ -19,6 +19,7 @@ from .adapters import COUNTERS, Adapter, Encoder, Preprocessing
 from .recognition import LISTED, Places, inside, tensors_at
 
 METHOD_PATHS = ("hyper_parameters/method", "hyper_parameters/_content/method/_val", "meta/method")  # solo-learn, also OmegaConf's
+EPOCH_PATHS = ("epoch", "meta/epoch")
 ASSUMED = "preprocessing: that of the project, the file does not say"
 
 
@@ -163,8 +164,8 @@ def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
     if row := known.same_file(path.name, digest):
         return {"method": row.method, "epochs": str(row.epochs or ""), "source": row.name, "source_sha256": digest}
     named = next((value for at in METHOD_PATHS if isinstance(value := inside(data, at), str)), adapter.method)
-    epochs = inside(data, "epoch")
-    counted = str(epochs) if type(epochs) is int else ""
+    epochs = next((value for at in EPOCH_PATHS if type(value := inside(data, at)) is int), None)
+    counted = "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)  # Lightning's may be one less
     return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
 
 

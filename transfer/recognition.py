@@ -73,8 +73,10 @@ def _matches(pattern: str, names: list[str]) -> bool:
 
 
 def _facts(content: formats.Content) -> Iterator[str]:
-    """`/key` of everything beside tensors at the top of a file, with `=value` where that is a short plain one."""
+    """`/key` of everything beside tensors at the top of a file, with `=value` where that is a short plain one; `/only=key`."""
     top = content.data.items() if isinstance(content.data, dict) else ()
+    if len(top) == 1:
+        yield f"/only={next(iter(content.data))}"
     for key, value in (*top, *content.metadata.items()):
         if isinstance(key, str) and not isinstance(value, torch.Tensor):
             short = isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 100)

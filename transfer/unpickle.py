@@ -244,7 +244,8 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"damaged, or not a pickle of data ({str(error) or type(error).__name__})") from None
+        what = "it claims more than the file holds" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        raise InputError(f"damaged, or not a pickle of data ({what})") from None
 
 
 def load_torch(file: BinaryIO) -> Any:
