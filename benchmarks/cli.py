@@ -145,6 +145,8 @@ def _work(jobs, args, name: str) -> int:
     """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
     from . import cost, executor, machine, show, speeds, view
 
+    if args.out and args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out} is not a folder; name a new one")
     slots = _slots(jobs, args)
     here = machine.facts(slots[0])
     device = cost.GPU if here["gpu"] else cost.CPU

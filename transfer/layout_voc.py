@@ -30,7 +30,7 @@ def splits(root: Path) -> list[str]:
 
 def _of_a_class(path: Path) -> bool:
     with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return re.fullmatch(r"\S+\s+(-1|0|1)\s*", file.readline()) is not None
+        return re.fullmatch(r".*\S\s+(-1|0|1)\s*", file.readline()) is not None
     return False
 
 
