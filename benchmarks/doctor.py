@@ -14,13 +14,16 @@ from .machine import cores
 
 NEEDED = {"torch": (2, 6), "torchvision": (0, 21), "numpy": (1, 26), "pandas": (2, 2), "pycocotools": (2, 0, 8),
           "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7),
-          "tensorboard": (2, 16), "scipy": (1, 11), "jinja2": (3, 1)}  # fmt: skip
+          "tensorboard": (2, 16), "scipy": (1, 11), "jinja2": (3, 1), "pillow": (10,), "pyyaml": (6,),
+          "defusedxml": (0, 7)}  # fmt: skip
+MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 MEANS = {
     "torch": "nothing can be trained", "torchvision": "nothing can be trained", "numpy": "nothing works",
     "pandas": "no tables", "pycocotools": "COCO data cannot be read, nothing can be scored",
     "fvcore": "no PreciseBN: protocols that use it fail", "safetensors": "backbone files cannot be read or written",
     "pydantic": "suite files and settings cannot be read", "rich": "no live view", "tensorboard": "no training curves",
     "scipy": "no confidence intervals, so no tables", "jinja2": "no reports",
+    "pillow": "no picture can be read", "pyyaml": "suite files and --set cannot be read", "defusedxml": "VOC data cannot be read",
 }  # fmt: skip
 TIGHT = 5.0  # GB of free disk below which a run may not fit
 
@@ -85,7 +88,7 @@ def _library(name: str, least: tuple[int, ...], facts: list, problems: list) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module(name)
+            importlib.import_module(MODULES.get(name, name))
     except Exception as error:  # a broken binary raises anything
         problems.append(f"{name} {version} cannot be imported ({_short(error)}): {MEANS[name]}")
         return

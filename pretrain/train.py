@@ -136,7 +136,8 @@ class Run:
         """Where all pictures fit into memory, decode them and leave out the bad ones; else those are met on the way."""
         self.data = Views(self.pictures, self.recipe, self.seed)
         same_everywhere = self.data.fits and not self.process.first
-        self.bad = images.Bad(self.pictures, None if same_everywhere else self.out / "bad_pictures.txt")
+        name = f"bad_pictures-{self.process.rank}.txt" if self.process.rank else "bad_pictures.txt"  # each meets its own
+        self.bad = images.Bad(self.pictures, None if same_everywhere else self.out / name)
         if self.data.fits:
             self.bad(images.check(self.pictures, self.data.read, torch.get_num_threads(), self.report))
             self.data.use(self.pictures.without(self.bad.reasons))
@@ -154,6 +155,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.model = _model(r, groups, len(self.data.classes))
+        self.groups = groups * process.world  # that the batch is really normalised in
         self.model.to(process.device, memory_format=torch.channels_last)
         for module in self.model.modules():
             if r.compile and isinstance(module, Trunk):
@@ -254,6 +256,7 @@ class Run:
             "channel_order": "RGB", "mean": json.dumps(views.MEAN), "std": json.dumps(views.STD), "stride_in": "3x3",
             "source": f"recipe {r.name} on {len(self.data.pictures)} pictures", "source_sha256": "",
             "recipe": json.dumps(asdict(r)), "assumed": json.dumps(r.assumed), "precision": self.precision,
+            "groups": str(self.groups),
             **self.identity}  # fmt: skip
 
 
