@@ -55,11 +55,14 @@ def _training(records: Sequence[dict], cells: dict, folders: dict[str, Path], no
     wanted += [(group, row, record) for group, rows in cells.items() for row, record in rows.items()]
     if len(wanted) > MOST_CURVES:
         notes.append(f"curves of the first {MOST_CURVES} of {len(wanted)} jobs; all of them: tensorboard --logdir DIR")
-    found: dict[str, dict] = {}
+    found, without = {}, 0
     for title, row, record in wanted[:MOST_CURVES]:
         points = curves.read(folders[record["id"]] / "tb").get("loss")
         if points:
             found.setdefault(title, {})[row] = points
+        without += not points
+    if without:
+        notes.append(f"{without} of {len(wanted)} jobs kept no curve")
     return found
 
 
@@ -83,14 +86,17 @@ def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
     from transfer import weights
 
     files: dict[str, str] = {}
+    arch = None  # of random weights
     for rows in cells.values():
         for row, record in rows.items():
             path = record["spec"].get("weights", "")
             if path == "random":
                 files.setdefault(row, path)
-            elif row not in files and Path(path).is_file() and weights.sha256_of(Path(path)) == record["weights"]["sha256"]:
-                files[row] = path
+                arch = arch or (record.get("weights") or {}).get("arch")
+            elif row not in files and Path(path).is_file():
+                if weights.sha256_of(Path(path)) == (record.get("weights") or {}).get("sha256"):
+                    files[row] = path
     missing = {row for rows in cells.values() for row in rows} - files.keys()
     if missing:
         notes.append(f"no attention maps of {', '.join(sorted(missing))}: the backbone file is gone, or another one")
-    return pictures.attention_maps(files, paths) if paths and files else {}
+    return pictures.attention_maps(files, paths, arch=arch) if paths and files else {}

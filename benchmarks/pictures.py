@@ -33,13 +33,18 @@ def attention(args) -> int:
     return 0
 
 
-def attention_maps(weights: dict[str, str], pictures: Sequence[Path], level: str = "res5", size: int = 224) -> dict:
-    """Name -> one map a picture (transfer.attention). weights: name -> backbone file, or "random"."""
+def attention_maps(
+    weights: dict[str, str], pictures: Sequence[Path], level: str = "res5", size: int = 224, arch: str | None = None
+) -> dict:
+    """Name -> one map a picture (transfer.attention). weights: name -> backbone file, or "random".
+
+    arch: of random weights; default that of the first file, without any resnet50.
+    """
     from transfer import attention
     from transfer import weights as files
 
     read = {name: files.read(Path(path)) for name, path in weights.items() if path != "random"}
-    arch = next((backbone.arch for backbone in read.values()), "resnet50")
+    arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
     backbones = {name: read.get(name) or files.random_backbone(arch, 0) for name in weights}
     return {name: attention.maps(backbone, list(pictures), level, size) for name, backbone in backbones.items()}
 

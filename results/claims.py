@@ -43,9 +43,9 @@ CLAIMS = (
     Claim(DETCO, MOCO, (("imagenet-linear", "top1", "ImageNet"),), "table 8"),
 )
 RULE = (
-    "a gain holds if the 95 % interval of the measured difference (Welch's t) lies above 0; it fails if the difference stays below "
-    "the claimed gain by more than that interval and both published spreads together; else it is undecided. A claim holds "
-    "if all its parts do and fails if one does"
+    "a gain fails if the measured difference stays below it by more than its 95 % interval (Welch's t) and both published "
+    "spreads together; else it holds if that interval lies above 0, and is undecided if not. A value is reached unless its "
+    "verdict is below. A claim holds if all its parts do and fails if one does"
 )
 NOTHING = "not measured"
 TONES = {"holds": "best", "fails": "down", "undecided": "noise"}

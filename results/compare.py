@@ -138,7 +138,7 @@ def by_class(table: pd.DataFrame, most: int | None = None) -> Grid | None:
         lines.sort(key=lambda line: -line[0])
         made.append(Section(title, _ends([row for _, row in lines], most, len(rows) + 1)))
     title = f"By class, sorted by the difference between {first} and {last}"
-    notes = grids.interval_notes(table.attrs["pairing"], np.concatenate([grids.column(table, f"n {last}")]))
+    notes = grids.interval_notes(table.loc[[first, last]], [last])
     groups = [Group("", "", tuple(rows)), Group("", "", (f"{first} − {last}",))]
     return Grid(groups, made, notes, title, "class") if made else None
 

@@ -100,17 +100,18 @@ def _header(table: pd.DataFrame, group: str) -> tuple[str, str]:
 def _explained(table: pd.DataFrame) -> list[str]:
     """What the signs mean, what the intervals are worth, the footnotes."""
     notes = ["± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"]
-    if table.attrs["baselines"]:
-        compared = np.concatenate([column(table, f"n {name}") for name in table.attrs["baselines"]])
-        notes += interval_notes(table.attrs["pairing"], compared)
+    notes += interval_notes(table, table.attrs["baselines"])
     return notes + [f"[{letter}] {text}" for letter, text in table.attrs["notes"].items()]
 
 
-def interval_notes(pairing: str, counts: np.ndarray) -> list[str]:
-    """What the intervals are; plainly what few seeds are worth. counts: the smaller n of each comparison."""
+def interval_notes(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
+    """What the intervals of the differences to some baselines are, and plainly what few seeds are worth."""
+    counts = np.array([n for name in baselines for n in column(table.drop(index=name), f"n {name}") if n])
+    if not counts.size:
+        return []
     if not (counts >= 2).any():
         return ["differences of single runs have no interval: whether they are noise cannot be told"]
-    how = {"welch": "Welch's t", "paired": "paired by seed, over the seeds both have"}[pairing]
+    how = {"welch": "Welch's t", "paired": "paired by seed, over the seeds both have"}[table.attrs["pairing"]]
     notes = [f"differences: ± half of the 95 % confidence interval ({how}); ~ within the noise: the interval holds 0"]
     least = counts[counts >= 2].min()
     if least < FEW:

@@ -8,26 +8,31 @@ from . import published, tables
 from .charts import Line
 
 TAIL = re.compile(r"^(.+)-(\d+)k$")  # a protocol's name: family and thousands of iterations
+KEY = ["family", "protocol_version", "data", "scorer", "engine", "scaling"]  # of a chart; never averaged across
 
 
 def curves(runs: pd.DataFrame, methods: dict[str, tuple[str, int | None]], metric: str = "box_ap") -> dict[str, list[Line]]:
     """Title -> lines over iterations, for each family of protocols that was measured at two lengths or has published ones.
 
+    Nothing is averaged that the table keeps apart; of several settings under one protocol's name the table's first are shown.
     runs: `tables.frame`; methods: row -> (method, epochs) as published, for the dotted line beside a row's own.
     """
     each = tables.labelled(runs)
     values = tables.values(runs[runs["metric"] == metric], each)
     parts = values["protocol"].str.extract(TAIL)
-    values = values.assign(family=parts[0], iterations=pd.to_numeric(parts[1]) * 1000).dropna(subset="family")
     order = {row: number for number, row in enumerate(tables.row_order(each))}
+    values = values.assign(family=parts[0], iterations=pd.to_numeric(parts[1]) * 1000, place=values["row"].map(order))
+    values = values.dropna(subset="family").sort_values(["group_order", "place"], kind="stable")
+    settings = values.groupby([*KEY, "iterations"])["protocol_hash"].transform("first")
     charts = {}
-    for key, found in values.groupby(["family", "engine", "scorer", "scaling", "data_name"], sort=False):
+    for _, found in values[values["protocol_hash"] == settings].groupby(KEY, sort=False):
         lines = []
         for row, points in found.groupby("row", sort=False):
             lines += _lines(row, points, order[row], methods.get(row), metric)
-        lengths = {x for line in lines for x, _ in line.points}
-        if len(lengths) > 1:
-            charts[f"{key[0]}, {key[1]}" + ("" if key[3] == "1" else f", scaled {key[3]}")] = lines
+        if len({x for line in lines for x, _ in line.points}) > 1:
+            first = found.iloc[0]
+            title = tables.label({**first, "protocol": first["family"]})
+            charts[title if title not in charts else f"{title}, data {first['data'][:6]}"] = lines
     return charts
 
 

@@ -188,17 +188,18 @@ def row_order(each: pd.DataFrame) -> list[str]:
 def _labels(each: pd.DataFrame) -> pd.Series:
     """A text for each group: protocol and version; data, engine, definition of AP; hashes where that is not enough."""
     groups = each.drop_duplicates(GROUP)[[*GROUP, "data_name"]]
-    texts = groups.apply(_label, axis=1)
+    texts = groups.apply(label, axis=1)
     for column in ("protocol_hash", "data"):
         twins = texts.duplicated(keep=False)
         same = groups.groupby(texts)[column].transform("nunique") == 1
         texts = texts.where(~twins | same, texts + f", {column.split('_')[-1]} " + groups[column].str[:6])
     keys = [tuple(values) for values in groups[GROUP].to_numpy().tolist()]
-    label = dict(zip(keys, texts, strict=True))
-    return pd.Series([label[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index)
+    of_group = dict(zip(keys, texts, strict=True))
+    return pd.Series([of_group[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index)
 
 
-def _label(group: pd.Series) -> str:
+def label(group: Mapping) -> str:
+    """Protocol and version, data, engine, definition of AP, scaling: of a row of `frame`."""
     scaled = "" if group["scaling"] == "1" else f", scaled {group['scaling']}"
     definition = DEFINITIONS.get(group["scorer"], group["scorer"])
     protocol = f"{group['protocol']} v{group['protocol_version']}"

@@ -237,6 +237,14 @@ def test_baseline_and_metrics_can_be_chosen(records):
         table_of(records, metrics=("mask_ap",))
 
 
+def test_intervals_are_explained_only_where_there_are_some(records):
+    alone = [record for record in records if record["starting_point"] == "random"]
+    assert not any("differen" in note for note in grids.grid(tables.ap_table(tables.frame(alone))).notes)
+    others = [record | {"seed": 0} for record in records if record["starting_point"] != "random" and record["seed"] == 0]
+    notes = grids.grid(tables.ap_table(tables.frame(alone + others), ("random",))).notes
+    assert any("single runs have no interval" in note for note in notes) and not any("Welch" in note for note in notes)
+
+
 def test_nothing_yet():
     with pytest.raises(InputError, match="no fine-tuning results yet"):
         table_of([{"kind": "pretrain", "status": "done"}])
