@@ -105,3 +105,12 @@ def test_shares_refuse(percent, out, words, scenes, tmp_path):
         subsets.write(source, percent, 0, out and tmp_path / out)
     with pytest.raises(InputError, match="no annotation file at"):
         subsets.write(tmp_path / "no.json", 1, 0)
+
+
+def test_a_share_of_coco_that_is_not_there_says_how_to_write_it(tmp_path):
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    row = PROTOCOLS["coco-5pct-retinanet"]
+    with pytest.raises(InputError, match=r"detco data subset .*/coco/annotations/instances_train2017.json --percent 5` writes it"):
+        published.locate(row, tmp_path)
+    (tmp_path / "coco" / "annotations" / "instances_train2017_5pct.json").touch()
+    assert published.locate(row, tmp_path)["train"] == "train2017_5pct"

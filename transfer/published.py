@@ -26,9 +26,12 @@ def locate(protocol: Protocol, folder: Path | None = None) -> dict[str, str]:
     names = {split.partition("/")[0] for split in splits}
     if len(names) > 1:  # VOC's reader joins splits of several folders
         return {"layout": data.layout, "root": str(folder), "train": "+".join(data.train), "test": data.test}
-    (train,) = data.train
-    root, test = folder / names.pop(), data.test.partition("/")[2]
-    return {"layout": data.layout, "root": str(root), "train": train.partition("/")[2], "test": test}
+    root, train, test = folder / names.pop(), data.train[0].partition("/")[2], data.test.partition("/")[2]
+    whole, _, percent = train.removesuffix("pct").rpartition("_")
+    if train.endswith("pct") and not (root / "annotations" / f"instances_{train}.json").is_file():
+        write = f"detco data subset {root}/annotations/instances_{whole}.json --percent {percent}"
+        raise InputError(f"{root / 'annotations'}: no instances_{train}.json; `{write}` writes it")
+    return {"layout": data.layout, "root": str(root), "train": train, "test": test}
 
 
 def holds(protocol: Protocol, folder: Path) -> bool:

@@ -75,7 +75,10 @@ def resolve(name: str) -> str:
 
 def get(name: str) -> ModuleType:
     """The engine's module; it has `run(job: Job, report: Report) -> Outcome`."""
-    return importlib.import_module(f"{__name__}.{MODULES[resolve(name)]}")
+    try:
+        return importlib.import_module(f"{__name__}.{MODULES[resolve(name)]}")
+    except ImportError as error:
+        raise InputError(f"engine {name} cannot be imported ({error}); `detco doctor` tells more") from None
 
 
 def _available(name: str) -> bool:

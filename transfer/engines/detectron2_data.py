@@ -63,8 +63,10 @@ def mask_format(dataset: Dataset) -> str:
 
 
 def describe(dataset: Dataset) -> str:
-    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name there, which stands for its content."""
+    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name there."""
     name = f"{dataset.name}_{dataset.fingerprint[:8]}"
+    if name in MetadataCatalog:  # perhaps with other categories of the same pictures
+        MetadataCatalog.remove(name)
     meta = MetadataCatalog.get(name)
     meta.set(thing_classes=[category["name"] for category in dataset.categories])
     points = next((c for c in dataset.categories if c.get("keypoints")), None)

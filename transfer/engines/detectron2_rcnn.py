@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -78,7 +77,6 @@ def work(job: Job, report: Report) -> None:
         (out / "config.yaml").write_text(cfg.dump())
     comm.synchronize()
     seed_all_rng((job.seed & 0xFFFFFFFF) + comm.get_rank())
-    began = time.monotonic()
     try:
         detectron2_memory.check(cfg, cfg.SOLVER.IMS_PER_BATCH // job.launch.processes)
         trainer = Trainer(cfg, job, report)
@@ -86,7 +84,7 @@ def work(job: Job, report: Report) -> None:
         if comm.is_main_process():
             try_out(trainer.checkpointer.model, cfg, job.protocol, job.test)
         trainer.train()
-        seconds = time.monotonic() - began
+        seconds = trainer.steps.seconds
         found = predict(trainer.model, cfg, job.test, report)
     except Exception as error:
         told = detectron2_launch.explained(error, f"at iteration {trainer.iter}" if trainer else "at the start")

@@ -43,6 +43,7 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.steps = Steps(job, report)
         if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
             self._trainer.register_hooks([ClipNorm(cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE)])
         self.register_hooks(self.build_hooks())
@@ -68,7 +69,7 @@ class Trainer(DefaultTrainer):
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
-            Steps(self.job, self.report),
+            self.steps,
             precise,
             Saver(cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate, eval_after_train=False),
@@ -134,10 +135,16 @@ class Saver(hooks.HookBase):
 
 
 class Steps(hooks.HookBase):
-    """Reports every iteration; makes its random draws (anchors, RoIs) and RetinaNet's running normaliser survive a restart."""
+    """Reports every iteration; what a restart must not change: random draws (anchors, RoIs), RetinaNet's running normaliser,
+    and the seconds spent so far."""
 
     def __init__(self, job: Job, report: Report):
         self.seed, self.report = job.seed * 1_000_003 + 7919 * comm.get_rank(), report
+        self.began, self.before = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
 
     def before_step(self) -> None:
         torch.manual_seed(self.seed + self.trainer.iter)
@@ -149,9 +156,10 @@ class Steps(hooks.HookBase):
             self.report("train", self.trainer.iter + 1, self.trainer.max_iter, **figures)
 
     def state_dict(self) -> dict:
-        return {"loss_normalizer": getattr(bare(self.trainer.model), "loss_normalizer", None)}
+        return {"loss_normalizer": getattr(bare(self.trainer.model), "loss_normalizer", None), "seconds": self.seconds}
 
     def load_state_dict(self, state: dict) -> None:
+        self.before = state["seconds"]
         if state["loss_normalizer"] is not None:
             bare(self.trainer.model).loss_normalizer = state["loss_normalizer"]
 
