@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,6 +91,26 @@ def test_grouped_batch_norm_normalises_each_group_alone(channels_last):
     torch.testing.assert_close(x.grad, y.grad)
     torch.testing.assert_close(norm.weight.grad, weight.grad)
     torch.testing.assert_close(norm.bias.grad, bias.grad)
+
+
+def test_compiled_layers_are_the_plain_ones(monkeypatch):
+    """In one piece (fullgraph), grouped normalisation written as one expression: features, gradients, statistics."""
+    torch.manual_seed(0)
+    plain = Trunk("resnet18", groups=2).layer4
+    compiled = copy.deepcopy(plain)
+    fusible = []
+    monkeypatch.setattr(GroupedBatchNorm2d, "_fusible", lambda n, x, f=GroupedBatchNorm2d._fusible: fusible.append(n) or f(n, x))
+    compiled.compile(backend="eager", fullgraph=True, dynamic=False)
+    x = torch.randn(4, 256, 3, 3)
+    ours, theirs = compiled(x), plain(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert len(fusible) == 5
+    weights = torch.randn_like(ours)
+    (ours * weights).sum().backward(), (theirs * weights).sum().backward()
+    for (name, p), q in zip(compiled.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-3, msg=name)
+    for (name, p), q in zip(compiled.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_grouped_batch_norm_in_evaluation_uses_the_running_statistics():
