@@ -83,8 +83,6 @@ def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
 
 def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
     """Row -> maps of its backbone, for those whose file is still there and the one that was fine-tuned."""
-    from transfer import weights
-
     files: dict[str, str] = {}
     arch = None  # of random weights
     for rows in cells.values():
@@ -93,10 +91,16 @@ def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
             if path == "random":
                 files.setdefault(row, path)
                 arch = arch or (record.get("weights") or {}).get("arch")
-            elif row not in files and Path(path).is_file():
-                if weights.sha256_of(Path(path)) == (record.get("weights") or {}).get("sha256"):
-                    files[row] = path
+            elif row not in files and _is_there(Path(path), record):
+                files[row] = path
     missing = {row for rows in cells.values() for row in rows} - files.keys()
     if missing:
         notes.append(f"no attention maps of {', '.join(sorted(missing))}: the backbone file is gone, or another one")
     return pictures.attention_maps(files, paths, arch=arch) if paths and files else {}
+
+
+def _is_there(path: Path, record: dict) -> bool:
+    """Whether a backbone file is still there, and still the one that was fine-tuned."""
+    from transfer import weights
+
+    return path.is_file() and weights.sha256_of(path) == (record.get("weights") or {}).get("sha256")
