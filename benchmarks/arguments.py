@@ -207,7 +207,8 @@ COMMANDS = (
     Command(
         "run", "run a whole comparison and print its table; goes on where it was interrupted",
         "detco run demo\n         detco run own_pictures.yaml --seeds 3\n"
-        "         detco run paper-voc --data datasets --weights detco=detco.safetensors --start random,detco --dry-run",
+        "         detco run paper-voc --data datasets --weights detco=detco.safetensors --start random,detco --dry-run\n"
+        "         detco run paper-all --executor slurm --slurm partition=gpu --slurm gpus=8 --slurm pretrain.nodes=2",
         (
             option("suite", "demo, smoke, paper-voc, paper-coco-12k, paper-coco-90k, paper-coco-180k, paper-semi, "
                    "paper-cityscapes, paper-keypoints, paper-all, or a YAML file like examples/own_pictures.yaml", metavar="SUITE"),
@@ -219,7 +220,10 @@ COMMANDS = (
                    metavar="NAME=FILE", action="append", default=[]),
             option("--start", "only these starting points", metavar="A,B"),
             option("--engine", f"{ENGINES}; default: the suite's"),
-            option("--executor", "local: this machine", choices=("local",), default="local", metavar="NAME"),
+            option("--executor", "local (this machine) or slurm; default local", choices=("local", "slurm"), default="local",
+                   metavar="NAME"),
+            option("--slurm", "what jobs ask Slurm for: partition, account, qos, constraint, time, gpus, nodes, cpus, memory, "
+                   "parallel; for one kind: pretrain.gpus=8 (may be repeated)", metavar="KEY=VALUE", action="append", default=[]),
             option("--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int),
             option("--jobs", "jobs at once; default: one a GPU, or by the processor's cores", metavar="N", type=int),
             option("--num-gpus", "GPUs for each job; default 1", metavar="N", type=int, default=1),

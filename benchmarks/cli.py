@@ -5,7 +5,6 @@ import os
 import shlex
 import sys
 import time
-from pathlib import Path
 
 from results import store
 
@@ -49,7 +48,7 @@ def doctor(args) -> int:
 def pretrain(args) -> int:
     from pretrain.recipes import RECIPES
 
-    from . import jobs, plan
+    from . import jobs, plan, run
     from .suites import StartingPoint
 
     changes = settings.parse_assignments(args.changes)
@@ -63,7 +62,7 @@ def pretrain(args) -> int:
     if int(os.environ.get("RANK", "0")):  # of torchrun; its first process keeps the record and shows the progress
         return _help(job)
     _say_assumed(job.spec["recipe"])
-    failed = _work([job], args, args.recipe)
+    failed = run.work([job], args, out, args.recipe)
     if not failed:
         print(f"backbone: {args.out / 'backbone.safetensors'}")
         knn = list((store.read_json(job.folder / "probe.json") or {}).values()) if args.probe else []
@@ -88,78 +87,17 @@ def _say_assumed(recipe: dict) -> None:
 
 
 def transfer(args) -> int:
-    from . import outcomes, single
+    from . import outcomes, run, single
 
     job = single.job_of(args)
-    failed = _work([job], args, job.title)
+    failed = run.work([job], args, args.out, job.title)
     return failed if failed or job.kind == "machine" else outcomes.after_run([job], args.out, keep=False)
 
 
 def run(args) -> int:
-    from . import outcomes, plan, suites
+    from . import run
 
-    suite = suites.adapted(suites.load(args.suite), args.data, args.pictures, args.weights, args.start)
-    out = args.out or Path(suite.name)
-    launch = {"num_gpus": args.num_gpus} if args.num_gpus != 1 else {}
-    missing: list[str] | None = [] if args.dry_run else None
-    jobs = plan.plan(suite, out, args.engine, args.seeds, args.device, launch, missing)
-    if args.dry_run:
-        return _planned(jobs, args, out.absolute(), missing)
-    failed = _work(jobs, args, suite.name)
-    return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
-
-
-def _slots(jobs, args) -> list[dict[str, str]]:
-    """The slots of this machine for these jobs."""
-    from . import machine
-
-    wanted, gpus = getattr(args, "jobs", None), getattr(args, "num_gpus", 1)
-    for option, number in (("--jobs", wanted), ("--num-gpus", gpus)):
-        if number is not None and number < 1:
-            raise InputError(f"{option} must be at least 1, it is {number}")
-    if str(args.device).startswith("cuda") and not machine.visible_gpus():
-        raise InputError(f"--device {args.device}: torch sees no GPU here (`detco doctor` says more)")
-    return machine.local_slots(len(jobs), wanted, args.device, gpus)
-
-
-def _planned(jobs, args, out: Path, missing: list[str]) -> int:
-    """Print the plan and its cost; exit status 2 where something is missing."""
-    from results import store
-
-    from . import cost, machine, planned, speeds
-
-    slots = _slots(jobs, args)
-    here = machine.facts(slots[0])
-    known, device = speeds.known(out, here), cost.GPU if here["gpu"] else cost.CPU
-    guessed = device is cost.CPU and any(speeds.speed_key(job.spec) not in known for job in jobs)
-    costs = cost.estimate(jobs, known, device, speeds.step_seconds(here) / speeds.STEP if guessed else 1.0)
-    done = {job.id for job in jobs if (store.outcome(job.folder, job.id, time.time()) or {}).get("status") == "done"}
-    room = planned.Room(machine.describe(slots), len(slots), args.num_gpus if here["gpu"] else 0, device.name)
-    planned.show(jobs, done, costs, room, out)
-    for text in planned.summed(missing):
-        print(f"detco: before it can run: {text}", file=sys.stderr)
-    return 2 if missing else 0
-
-
-def _work(jobs, args, name: str) -> int:
-    """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
-    from . import cost, executor, machine, show, speeds, view
-
-    if args.out and args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {args.out} is not a folder; name a new one")
-    slots = _slots(jobs, args)
-    here = machine.facts(slots[0])
-    device = cost.GPU if here["gpu"] else cost.CPU
-    jobs = cost.priced(jobs, cost.estimate(jobs, speeds.known(args.out or Path(name), here), device))
-    try:
-        with view.of_run(name) as look:
-            outcome = executor.run(jobs, slots, look)
-    except KeyboardInterrupt:
-        print(f"\nstopped; nothing finished is lost. To go on: {args.again}", file=sys.stderr)
-        return 130
-    finally:
-        speeds.remember(jobs, here)
-    return show.outcome(outcome, args.again)
+    return run.suite(args)
 
 
 def status(args) -> int:

@@ -80,8 +80,10 @@ def _by_model(spec: dict, device: Device) -> float:
     """Seconds on the device. A job with several GPUs is that much faster."""
     if spec["kind"] == "scenes":
         return drawn(spec["settings"]) * SCENES * (spec["settings"]["size"] / 128) ** 2
+    launch = spec.get("launch", {})
+    gpus = launch.get("num_gpus", 1) * launch.get("num_machines", 1)
     if spec["kind"] == "pretrain":
-        return START + steps(spec)["pretrain"] * spec["recipe"]["batch"] * _pretrain_picture(spec["recipe"], device)
+        return START + steps(spec)["pretrain"] * spec["recipe"]["batch"] * _pretrain_picture(spec["recipe"], device) / gpus
     if spec["kind"] != "transfer":
         return 1.0
     planned = steps(spec)
@@ -93,8 +95,7 @@ def _by_model(spec: dict, device: Device) -> float:
     picture = scale * device.detectors[row["architecture"]] * (FLOAT32 if device is CPU and spec["engine"] == "detectron2" else 1)
     trained = planned["train"] + planned["precise BN"] / 3
     work = trained * row["schedule"]["images"] + planned["predict"] * device.predict
-    launch = spec.get("launch", {})
-    return START + score + work * picture / (launch.get("num_gpus", 1) * launch.get("num_machines", 1))
+    return START + score + work * picture / gpus
 
 
 def _pretrain_picture(recipe: Mapping, device: Device) -> float:

@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from results import store
 
+from . import processes
 from .cost import chain_costs
 from .jobs import Job
 from .worker import record_of
 
 WORKER = (sys.executable, "-m", "benchmarks.worker")
 POLL = 0.1  # seconds
-ROOT = Path(__file__).resolve().parents[1]  # workers start here, so that no package of the working directory hides ours
 GRACE = 5.0  # seconds a worker gets to end by itself after Ctrl-C
 
 
@@ -46,7 +45,7 @@ class Worker:
         self.state: State | None = None
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; what it prints before its first job, which has a log of its own
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, cwd=ROOT,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, cwd=processes.ROOT,
             env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
 
@@ -104,14 +103,14 @@ def run(jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Ru
     """
     this = Run({job.id: State(job) for job in jobs}, slots)
     for state in this.states.values():
-        _settle(state, this.began)
+        settle(state, this.began)
         write_spec(state)
     chains = chain_costs(jobs, {job.id: job.cost for job in jobs})
     order = sorted(this.states.values(), key=lambda state: -chains[state.job.id])
     with _terminate_as_interrupt():
         try:
             while this.named("waiting", "running", "elsewhere"):
-                _block(this)
+                block(this)
                 _start_ready(this, order, worker)
                 view(this)
                 _listen(this)
@@ -133,8 +132,8 @@ def write_spec(state: State) -> None:
         state.name, state.error = "failed", f"cannot work in {path.parent}: {error.strerror or error}"
 
 
-def _settle(state: State, began: float) -> bool:
-    """Take over the outcome from a job's record if there is one."""
+def settle(state: State, began: float) -> bool:
+    """Take over the outcome from a job's record if there is one: done, or failed after `began`."""
     record = store.outcome(state.job.folder, state.job.id, began)
     if record is None:
         return False
@@ -144,7 +143,8 @@ def _settle(state: State, began: float) -> bool:
     return True
 
 
-def _block(this: Run) -> None:
+def block(this: Run) -> None:
+    """What needs a failed job will not run."""
     for state in this.named("waiting", "elsewhere"):
         needed = [this.states[need] for need in state.job.needs if need in this.states]
         lost = next((need for need in needed if need.name in ("failed", "blocked")), None)
@@ -158,7 +158,7 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
         if not free:
             return
         ready = all(this.states[need].name == "done" for need in state.job.needs if need in this.states)
-        if state.name not in ("waiting", "elsewhere") or not ready or _settle(state, this.began):
+        if state.name not in ("waiting", "elsewhere") or not ready or settle(state, this.began):
             continue
         if store.is_taken(state.job.folder):
             state.name = "elsewhere"
@@ -187,17 +187,22 @@ def _listen(this: Run) -> None:
 def _finish(state: State, answer: str, began: float) -> None:
     """What became of a job: its record says, else the answer; a job without a record gets a failed one."""
     state.name, state.slot = "waiting", -1
-    if _settle(state, began):
+    if settle(state, began):
         return
     if answer == "taken":
         state.name, state.started = "elsewhere", None
         return
-    state.name, state.error = "failed", answer
-    record = record_of(state.job.spec, {}, answer, "work") | {"wall_seconds": time.time() - state.started}
+    fail(state, answer)
+
+
+def fail(state: State, error: str) -> None:
+    """A job that ended without a record has failed; it gets one that says so."""
+    state.name, state.error = "failed", error
+    record = record_of(state.job.spec, {}, error, "work") | {"wall_seconds": time.time() - (state.started or time.time())}
     try:
         store.write_json(state.job.folder / "record.json", record)
-    except OSError as error:
-        state.error += f" (and its record cannot be written: {error.strerror or error})"
+    except OSError as problem:
+        state.error += f" (and its record cannot be written: {problem.strerror or problem})"
 
 
 def last_lines(job: Job, count: int) -> list[str]:

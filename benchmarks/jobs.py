@@ -46,7 +46,8 @@ class Place:
     out: Path  # absolute
     engine: str = "auto"
     device: str = "auto"
-    launch: Mapping = field(default_factory=dict)  # fields of transfer.engines.Launch that are not the default
+    launch: Mapping = field(default_factory=dict)  # of transfers: fields of transfer.engines.Launch that are not the default
+    pretrain_launch: Mapping = field(default_factory=dict)  # of pretrainings: `num_gpus` and `num_machines` if not 1
     done: Mapping[str, Path] = field(default_factory=dict)  # jobs done below `out` before, by id, with their folders
 
 
@@ -71,6 +72,7 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
     spec = {
         "starting_point": start.name, "recipe": asdict(recipe), "images": str(pictures.path),
         "images_identity": pictures.identity, "pictures": pictures.images, "seed": start.seed, "device": place.device,
+        "launch": dict(place.pretrain_launch),
     }  # fmt: skip
     folder = folder or place.done.get(identity, place.out / "pretrain" / f"{start.name}-{identity[:8]}")
     return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs)

@@ -51,20 +51,20 @@ class Inputs:
 
 def plan(
     suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto",
-    launch: Mapping | None = None, missing: list[str] | None = None,
+    launches: tuple[Mapping, Mapping] = ({}, {}), missing: list[str] | None = None,
 ) -> list[Job]:  # fmt: skip
     """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work.
 
-    seeds: of every cell, instead of the suite's; launch: see Place; missing: see Inputs.
+    seeds: of every cell, instead of the suite's; launches: of transfers and of pretrainings, see Place; missing: see Inputs.
     """
-    from transfer import engines
+    from transfer import engines, finetune
 
     if (1 if seeds is None else seeds) < 1 or suite.seeds < 1 or not suite.start:
         raise InputError(f"suite {suite.name}: needs at least one seed and one starting point")
     _refuse_twins([start.name for start in suite.start])
     inputs, wanted = Inputs(missing), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
-    place = Place(out.absolute(), resolved, device, launch or {}, store.done(out))
+    place = Place(out.absolute(), resolved, device, *launches, store.done(out))
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
         start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)
@@ -72,6 +72,8 @@ def plan(
         if start.recipe
     }
     columns = _columns(suite, scenes, inputs, seeds)
+    for column in columns:
+        inputs.read(lambda column=column: finetune.refuse(column.protocol, resolved, engines.Launch(**place.launch)), None)
     jobs = [*([scenes] if scenes else []), *pretrainings.values()]
     sources = []
     for start in suite.start:

@@ -17,11 +17,11 @@ LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are
 
 @dataclass(frozen=True)
 class Room:
-    """Where jobs run: `slots` jobs at once with `gpus` GPUs each (0: none); `name` completes "about 3:00:00 on ..."."""
+    """Where jobs run: `slots` at once; `name` completes "about 3:00:00 on ..."."""
 
     name: str
     slots: int
-    gpus: int
+    gpus: Mapping[str, int]  # of one job, by kind; empty: there are none
     model: str  # what estimates without measured speeds assume
 
 
@@ -56,7 +56,7 @@ def show(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], roo
 def gpu_hours(jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> tuple[dict[str, float], str]:
     """GPU-hours of each job and what to call them; of the model's GPU where a long plan has none; empty for a short one."""
     if room.gpus:
-        return {job.id: costs[job.id].seconds * room.gpus / 3600 for job in jobs}, "GPU-hours"
+        return {job.id: costs[job.id].seconds * room.gpus.get(job.kind, 0) / 3600 for job in jobs}, "GPU-hours"
     if sum(costs[job.id].seconds for job in jobs) < LONG:
         return {}, ""
     there = cost.estimate(jobs, {}, cost.GPU)

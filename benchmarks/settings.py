@@ -66,7 +66,7 @@ def parse_assignments(texts: Iterable[str], option: str = "--set") -> dict[str, 
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """YAML with two traps closed: `1e-3` is a number, and a key given twice is an error."""
+    """YAML with three traps closed: `1e-3` is a number, `24:00:00` a text, and a key given twice is an error."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -78,6 +78,9 @@ def load_yaml(text: str, where: str) -> Any:
             return super().construct_mapping(node, deep)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+    text_first = ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
+    for digit in "0123456789":
+        Loader.yaml_implicit_resolvers[digit] = [text_first, *Loader.yaml_implicit_resolvers[digit]]
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:

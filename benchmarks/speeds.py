@@ -39,7 +39,7 @@ def speed_key(spec: dict) -> str:
     """What the speed of a job depends on, as a hash: all its settings but those that only say for how long."""
     if spec["kind"] == "pretrain":
         left_out = ("name", "source", "assumed", "epochs", "lr", "lr_batch", "milestones", "warmup_epochs", "keep", "temperature")
-        settings = {key: value for key, value in spec["recipe"].items() if key not in left_out}
+        settings = {key: value for key, value in spec["recipe"].items() if key not in left_out} | {"launch": spec.get("launch", {})}
     elif spec["kind"] == "transfer":
         row = {key: value for key, value in spec["protocol_row"].items() if key not in ("name", "version", "source", "data")}
         row["schedule"] = {key: row["schedule"][key] for key in ("images", "optimiser", "clip")}
@@ -49,15 +49,16 @@ def speed_key(spec: dict) -> str:
     return canonical_hash({"kind": spec["kind"], "settings": settings})
 
 
-def measured(records: Iterable[dict], here: Mapping) -> dict[str, dict]:
-    """Speeds by `speed_key` from records made on hardware like `here`.
+def measured(records: Iterable[dict], here: Mapping | None) -> dict[str, dict]:
+    """Speeds by `speed_key` from records made on hardware like `here` (None: on any).
 
     A speed: "stages": name -> (steps, seconds), "other": seconds outside of them, "jobs": how many all this was.
     """
     speeds: dict[str, dict] = {}
     for record in records:
         stages, hardware = record.get("stages"), record.get("hardware", {})
-        if record.get("status") != "done" or stages is None or any(hardware.get(key) != here.get(key) for key in HARDWARE):
+        other = here is not None and any(hardware.get(key) != here.get(key) for key in HARDWARE)
+        if record.get("status") != "done" or stages is None or other:
             continue
         speed = speeds.setdefault(speed_key(record["spec"]), {"stages": {}, "other": 0.0, "jobs": 0})
         for name, (count, seconds) in stages.items():
@@ -77,10 +78,13 @@ def by_speed(spec: dict, speed: Mapping) -> float:
     return seconds
 
 
-def known(out: Path, here: Mapping) -> dict[str, dict]:
-    """Speeds measured on this machine: remembered ones, and those of the records below `out`, by `speed_key`."""
+def known(out: Path, here: Mapping | None) -> dict[str, dict]:
+    """Speeds measured on this machine, by `speed_key`: remembered ones, and those of the records below `out`.
+
+    here: None for machines that cannot be looked at from here; then all records count and none that are remembered.
+    """
     records = (store.read_json(folder / "record.json") for folder in store.job_folders(out))
-    return _remembered(here) | measured(filter(None, records), here)
+    return (_remembered(here) if here else {}) | measured(filter(None, records), here)
 
 
 def remember(jobs: Iterable[Job], here: Mapping) -> None:

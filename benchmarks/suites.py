@@ -84,6 +84,7 @@ class Suite:
     transfer: dict = field(default_factory=dict)  # changes to every protocol
     engine: str = "auto"
     datasets: Path | None = None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
+    slurm: dict = field(default_factory=dict)  # what jobs ask for with --executor slurm, see benchmarks.slurm.Resources
 
 
 DEMO = Suite(
@@ -104,7 +105,7 @@ DEMO = Suite(
     scenes=Scenes(),
     engine="torchvision",  # the same table with and without Detectron2; --engine changes it
 )
-TINY = {"epochs": 1}
+TINY = {"epochs": 1, "fill_queue": False}
 SMOKE = replace(DEMO, name="smoke", scenes=Scenes(images=120, size=64), pretrain=TINY, engine="replay")
 
 # --- the DetCo paper's tables of detection and segmentation ----------------------------------------------------------

@@ -19,7 +19,7 @@ import results
 import transfer
 from results import store
 
-from . import InputError, settings
+from . import InputError, processes, settings
 from .provenance import code_version, hardware, versions
 
 Report = Callable[..., None]
@@ -40,7 +40,8 @@ def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
     from pretrain import recipes, train
 
     recipe = settings.build(recipes.Recipe, spec["recipe"], "recipe")
-    train.pretrain(recipe, Path(spec["images"]), folder, spec["seed"], spec["device"], report, spec.get("probe"))
+    with processes.joined(folder / "spec.json", spec.get("launch", {})):
+        train.pretrain(recipe, Path(spec["images"]), folder, spec["seed"], spec["device"], report, spec.get("probe"))
     return {"facts": {"knn": store.read_json(folder / "probe.json")}} if spec.get("probe") else {}
 
 
@@ -51,7 +52,7 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     protocol = settings.build(protocols.Protocol, spec["protocol_row"], "protocol")
     weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
     data = {key: spec["data"][key] for key in ("layout", "root", "train", "test")}
-    launch = settings.build(engines.Launch, spec.get("launch", {}), "launch")
+    launch = settings.build(engines.Launch, processes.launch_here(spec.get("launch", {})), "launch")
     helps = spec["kind"] == "machine"  # in the folder of the first machine, which reports
     curves = Curves(folder / "tb", report)
     try:
@@ -261,6 +262,13 @@ def _do(folder: Path, identity: str, log: bool) -> dict | None:
     return record
 
 
+def help_with(spec: dict, folder: Path) -> int:
+    """Take part in a job as one of its processes, in silence: the first one reports and keeps the record."""
+    if (store.outcome(folder, spec["id"], time.time()) or {}).get("status") != "done":
+        KINDS[spec["kind"]](spec, folder, lambda *_, **__: None)
+    return 0
+
+
 def _log_to(folder: Path) -> None:
     """From here on whatever this process prints, C libraries included, goes to the job's log."""
     with open(folder / "log.txt", "ab") as log:
@@ -287,6 +295,8 @@ def main(argv: list[str] | None = None) -> int:
     spec = store.read_json(path)
     if spec is None:
         raise SystemExit(f"{path} is not a job's spec")
+    if processes.HELPER in os.environ:
+        return help_with(spec, path.parent)
     answer = do(path.parent, spec["id"], time.time())
     if answer == "taken":
         raise SystemExit(f"another process is at work in {path.parent}")

@@ -97,7 +97,7 @@ def test_wall_time_is_that_of_the_executors_order():
 def test_the_plan_as_a_table(demo, capsys, tmp_path):
     done = {demo[0].id}
     costs = estimate(demo)
-    planned.show(demo, done, costs, planned.Room("this machine", 2, 0, "a core"), tmp_path)
+    planned.show(demo, done, costs, planned.Room("this machine", 2, {}, "a core"), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["job", "runs", "done", "each", "takes", "by", "after"]
     assert lines[1].split()[:6] == ["draw", "1000", "scenes", "1", "1", planned.clock(costs[demo[0].id].seconds)]
@@ -108,7 +108,8 @@ def test_the_plan_as_a_table(demo, capsys, tmp_path):
 
 
 def test_gpu_hours_count_all_gpus_of_a_job(demo, capsys, tmp_path):
-    planned.show(demo, set(), estimate(demo), planned.Room("a cluster", 4, 8, "V100"), tmp_path)
+    gpus = dict.fromkeys(("scenes", "pretrain", "transfer"), 8)
+    planned.show(demo, set(), estimate(demo), planned.Room("a cluster", 4, gpus, "V100"), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert "GPU-hours each" in lines[0]
     total = sum(found.seconds for found in estimate(demo).values()) * 8 / 3600
@@ -117,7 +118,7 @@ def test_gpu_hours_count_all_gpus_of_a_job(demo, capsys, tmp_path):
 
 def test_seeds_stand_in_one_line(capsys, tmp_path):
     jobs = plan.plan(suites.SUITES["paper-voc"], tmp_path, missing=[])
-    planned.show(jobs, set(), estimate(jobs), planned.Room("this machine", 2, 0, "a core"), tmp_path)
+    planned.show(jobs, set(), estimate(jobs), planned.Room("this machine", 2, {}, "a core"), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if line.startswith("voc-faster-rcnn-c4-24k from detco "))
     assert row.split()[3:5] == ["5", "0"] and row.endswith("pretrain detco") and "V100-hours each" in lines[0]

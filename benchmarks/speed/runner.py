@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import InputError, executor, worker
+from benchmarks import InputError, executor, processes, worker
 from benchmarks.jobs import Job
 
 WORKER = (sys.executable, "-m", "benchmarks.speed.runner")
@@ -78,7 +78,7 @@ def measure(count: int = 1000, seconds: float = 0.1, report: Callable | None = N
 def _seconds(words: str, out: Path) -> float:
     command = [sys.executable, "-m", "benchmarks.cli", *(str(out) if word == "DIR" else word for word in words.split())]
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=executor.ROOT)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=processes.ROOT)
     return time.perf_counter() - began
 
 

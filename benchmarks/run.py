@@ -1,0 +1,118 @@
+"""`detco run` and the other commands that work: where jobs run, what they cost there, the work under a live view."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from results import store
+
+from . import InputError, cost, executor, machine, outcomes, plan, planned, show, slurm, speeds, suites, view
+from .jobs import Job
+
+
+class Local:
+    """This machine: a worker for each GPU (or `--num-gpus` of them), or for groups of cores."""
+
+    def __init__(self, jobs: Sequence[Job], args):
+        wanted, self.gpus = getattr(args, "jobs", None), getattr(args, "num_gpus", 1)
+        for option, number in (("--jobs", wanted), ("--num-gpus", self.gpus)):
+            if number is not None and number < 1:
+                raise InputError(f"{option} must be at least 1, it is {number}")
+        if str(args.device).startswith("cuda") and not machine.visible_gpus():
+            raise InputError(f"--device {args.device}: torch sees no GPU here (`detco doctor` says more)")
+        self.slots = machine.local_slots(len(jobs), wanted, args.device, self.gpus)
+        self.here = machine.facts(self.slots[0])
+        self.device = cost.GPU if self.here["gpu"] else cost.CPU
+
+    def costs(self, jobs: Sequence[Job], out: Path, exact: bool = False) -> dict[str, cost.Estimate]:
+        """exact: measure how fast this processor is, where the model is needed."""
+        known = speeds.known(out, self.here)
+        guessed = exact and self.device is cost.CPU and any(speeds.speed_key(job.spec) not in known for job in jobs)
+        return cost.estimate(jobs, known, self.device, speeds.step_seconds(self.here) / speeds.STEP if guessed else 1.0)
+
+    def room(self) -> planned.Room:
+        gpus = dict.fromkeys(slurm.KINDS, self.gpus) if self.here["gpu"] else {}
+        return planned.Room(machine.describe(self.slots), len(self.slots), gpus, self.device.name)
+
+    def run(self, jobs: Sequence[Job], look) -> executor.Run:
+        try:
+            return executor.run(jobs, self.slots, look)
+        finally:
+            speeds.remember(jobs, self.here)
+
+    stopped = "nothing finished is lost"
+
+
+class Cluster:
+    """A Slurm cluster, through submitit."""
+
+    def __init__(self, asks: Mapping[str, slurm.Resources], out: Path):
+        self.asks, self.out = asks, out
+
+    def costs(self, jobs: Sequence[Job], out: Path, exact: bool = False) -> dict[str, cost.Estimate]:
+        """From records of the cluster's machines below `out`, which are taken to be alike."""
+        device = cost.GPU if self.asks["transfer"].gpus else cost.CPU
+        return cost.estimate(jobs, speeds.known(out, None), device)
+
+    def room(self) -> planned.Room:
+        most = self.asks["transfer"].parallel
+        gpus = {kind: ask.gpus * ask.nodes for kind, ask in self.asks.items()} if self.asks["transfer"].gpus else {}
+        return planned.Room(f"Slurm if {most} jobs run at once", most, gpus, (cost.GPU if gpus else cost.CPU).name)
+
+    def run(self, jobs: Sequence[Job], look) -> executor.Run:
+        return slurm.run(jobs, self.asks, self.out, look)
+
+    stopped = "the jobs stay in the queue (scancel ends them)"
+
+
+def suite(args) -> int:
+    """A whole comparison: planned, run, its table printed."""
+    wanted = suites.adapted(suites.load(args.suite), args.data, args.pictures, args.weights, args.start)
+    out = (args.out or Path(wanted.name)).absolute()
+    asks = _asks(wanted, args)
+    launches = ({"num_gpus": args.num_gpus} if args.num_gpus != 1 else {},) * 2
+    if asks:
+        launches = asks["transfer"].launch, asks["pretrain"].launch
+    missing: list[str] | None = [] if args.dry_run else None
+    jobs = plan.plan(wanted, out, args.engine, args.seeds, args.device, launches, missing)
+    site = Cluster(asks, out) if asks else Local(jobs, args)
+    if args.dry_run:
+        return _planned(jobs, site, out, missing)
+    failed = work(jobs, args, out, wanted.name, site)
+    return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
+
+
+def _asks(wanted: suites.Suite, args) -> dict[str, slurm.Resources] | None:
+    """What jobs ask Slurm for, where it is to run them."""
+    if args.executor == "slurm":
+        if args.num_gpus != 1 or args.jobs is not None:
+            raise InputError("with --executor slurm say --slurm gpus=N and --slurm parallel=N instead of --num-gpus and --jobs")
+        return slurm.resources(wanted.slurm, args.slurm)
+    if args.slurm:
+        raise InputError("--slurm needs --executor slurm")
+    return None
+
+
+def _planned(jobs: Sequence[Job], site: Local | Cluster, out: Path, missing: Sequence[str]) -> int:
+    """Print the plan and its cost; exit status 2 where something is missing."""
+    done = {job.id for job in jobs if (store.outcome(job.folder, job.id, time.time()) or {}).get("status") == "done"}
+    planned.show(jobs, done, site.costs(jobs, out, exact=True), site.room(), out)
+    for text in planned.summed(missing):
+        print(f"detco: before it can run: {text}", file=sys.stderr)
+    return 2 if missing else 0
+
+
+def work(jobs: Sequence[Job], args, out: Path, name: str, site: Local | Cluster | None = None) -> int:
+    """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is not a folder; name a new one")
+    site = site or Local(jobs, args)
+    jobs = cost.priced(jobs, site.costs(jobs, out))
+    try:
+        with view.of_run(name) as look:
+            outcome = site.run(jobs, look)
+    except KeyboardInterrupt:
+        print(f"\nstopped; {site.stopped}. To go on: {args.again}", file=sys.stderr)
+        return 130
+    return show.outcome(outcome, args.again)
