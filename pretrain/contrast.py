@@ -31,16 +31,44 @@ class Queue(nn.Module):
 def info_nce(query: Tensor, positive: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """InfoNCE for each level, in float32: -log(exp(q.k+/t) / (exp(q.k+/t) + sum_j exp(q.k_j/t))), j over the queue.
 
-    query, positive: (levels, n, dim); queue: (levels, dim, size). Returns the mean loss of each level, (levels,), and
-    the share of queries whose positive beats every key of the queue, (levels,).
+    query, positive: (levels, n, dim), the positive without gradient; queue: (levels, dim, size). Returns the mean loss of
+    each level, (levels,), and the share of queries whose positive beats every key of the queue, (levels,).
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, positive = query.float(), positive.float()
-        match = (query * positive).sum(-1) / temperature
-        others = torch.bmm(query, queue.float()) / temperature
-        loss = torch.logaddexp(match, others.logsumexp(-1)) - match
-        accuracy = (match > others.amax(-1)).float()
-    return loss.mean(-1), accuracy.mean(-1).detach()
+        loss, wins = _InfoNCE.apply(query.float(), positive.float(), queue.float(), temperature)
+    return loss.mean(-1), wins.mean(-1)
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Loss of each query with its gradient, from parts of the queue in turn: the logits of all keys at once, and as many
+    numbers more for the backward pass, would be gigabytes. The softmax is rescaled whenever a greater logit comes.
+
+    With p the softmax over the positive and all keys, the gradient is (sum_j p_j k_j - k+) / t.
+    """
+
+    KEYS = 8192  # at a time
+
+    @staticmethod
+    def forward(ctx, query: Tensor, positive: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        match = (query * positive).sum(-1, keepdim=True) / temperature
+        most, total, mean = match, torch.ones_like(match), positive
+        wins = torch.ones_like(match)
+        for keys in queue.split(_InfoNCE.KEYS, dim=2):
+            logits = torch.bmm(query, keys).div_(temperature)
+            here = logits.amax(-1, keepdim=True)
+            wins = wins * (match > here)
+            before, most = most, torch.maximum(most, here)
+            weights, kept = logits.sub_(most).exp_(), (before - most).exp_()
+            total = total * kept + weights.sum(-1, keepdim=True)
+            mean = mean * kept + torch.bmm(weights, keys.transpose(1, 2))
+        ctx.save_for_backward((mean / total - positive) / temperature)
+        ctx.mark_non_differentiable(wins)
+        return (most + total.log() - match).squeeze(-1), wins.squeeze(-1)
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return upstream.unsqueeze(-1) * gradient, None, None, None
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain import contrast
 from pretrain.contrast import Queue, follow, info_nce
 
 
@@ -21,9 +22,15 @@ def unit(*shape, axis=-1):
     return x / x.norm(dim=axis, keepdim=True)
 
 
+@pytest.fixture(params=[8192, 16])
+def keys_at_a_time(request, monkeypatch):
+    """The whole queue at once, and in parts."""
+    monkeypatch.setattr(contrast._InfoNCE, "KEYS", request.param)
+
+
 @pytest.mark.parametrize("size", [1, 7, 50])
 @pytest.mark.parametrize("temperature", [0.07, 0.2])
-def test_info_nce_against_naive_numpy(size, temperature):
+def test_info_nce_against_naive_numpy(size, temperature, keys_at_a_time):
     torch.manual_seed(0)
     query, positive, queue = unit(3, 6, 8), unit(3, 6, 8), unit(3, 8, size, axis=1)
     loss, accuracy = info_nce(query, positive, queue, temperature)
@@ -33,7 +40,7 @@ def test_info_nce_against_naive_numpy(size, temperature):
         assert accuracy[level].item() == pytest.approx(expected[1])
 
 
-def test_info_nce_gradient_is_that_of_cross_entropy_over_positive_and_queue():
+def test_info_nce_gradient_is_that_of_cross_entropy_over_positive_and_queue(keys_at_a_time):
     torch.manual_seed(0)
     query, positive, queue = unit(2, 5, 8), unit(2, 5, 8), unit(2, 8, 40, axis=1)
     a, b = query.clone().requires_grad_(), query.clone().requires_grad_()
@@ -44,6 +51,17 @@ def test_info_nce_gradient_is_that_of_cross_entropy_over_positive_and_queue():
         loss = torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long)) * weights[level]
         loss.backward()
     torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_info_nce_of_logits_beyond_the_range_of_exp(keys_at_a_time):
+    """At a temperature of 0.005 logits reach 200: e^200 is no float32."""
+    query = torch.tensor([[[1.0, 0.0]]]).requires_grad_()
+    queue = torch.stack([torch.linspace(-1, 1, 50), torch.zeros(50)])[None]
+    loss, accuracy = info_nce(query, torch.tensor([[[0.9, 0.1]]]), queue, 0.005)
+    loss.sum().backward()
+    logits = np.concatenate([[0.9], np.linspace(-1, 1, 50)]).astype(np.float64) / 0.005
+    assert loss.item() == pytest.approx(np.logaddexp.reduce(logits) - logits[0], rel=1e-5) and accuracy.item() == 0
+    assert torch.isfinite(query.grad).all()
 
 
 def test_info_nce_is_in_float32_under_autocast():
