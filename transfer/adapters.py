@@ -76,7 +76,7 @@ CAFFE2 = (
     (r"(layer\d)_(\d+)_branch2a_bn_(.*)", r"\1.\2.bn1_\3"), (r"(layer\d)_(\d+)_branch2a_w", r"\1.\2.conv1_w"),
     (r"(layer\d)_(\d+)_branch2b_bn_(.*)", r"\1.\2.bn2_\3"), (r"(layer\d)_(\d+)_branch2b_w", r"\1.\2.conv2_w"),
     (r"(layer\d)_(\d+)_branch2c_bn_(.*)", r"\1.\2.bn3_\3"), (r"(layer\d)_(\d+)_branch2c_w", r"\1.\2.conv3_w"),
-    (r"(.*)_(?:w|gamma|s)", r"\1.weight"), (r"(.*)_(?:beta|b)", r"\1.bias"),
+    (r"(.*)_(?:w|gamma|s)", r"\1.weight"), (r"(.*(?:bn\d|downsample\.1))_(?:beta|b)", r"\1.bias"),
     (r"(.*)_(?:running_mean|rm)", r"\1.running_mean"), (r"(.*)_(?:running_var|riv)", r"\1.running_var"),
 )  # fmt: skip
 HUGGING_FACE = (

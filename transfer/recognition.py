@@ -32,8 +32,10 @@ def tensors_of(found: Any) -> dict[str, torch.Tensor]:
     """The tensors of a dictionary by name, without wrappers. Raises InputError where two names become one."""
     tensors: dict[str, torch.Tensor] = {}
     for key, value in found.items() if isinstance(found, dict) else ():
-        if isinstance(key, str) and isinstance(value, torch.Tensor):
+        if isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided:
             name = WRAPPERS.sub("", key)
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise InputError(f"says that {name[:60]} has shape {tuple(value.shape)}, far more than there are numbers for it")
             if name in tensors:
                 raise InputError(f"has {name} twice, with and without the wrapper `module.`")
             tensors[name] = value
