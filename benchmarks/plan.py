@@ -206,7 +206,7 @@ def published(protocol, folder: Path | None) -> Data:
     """Where a protocol's published data lie."""
     from transfer import published
 
-    found = published.locate(protocol, folder)
+    found = published.locate(protocol, folder, unwritten=True)
     return Data(Path(found["root"]), found["layout"], found["train"], found["test"])
 
 

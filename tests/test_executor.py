@@ -37,9 +37,10 @@ worker.KINDS["fake"] = fake
 sys.exit(worker.main())
 """
 DRIVER = """
-import sys
+import signal, sys
 from pathlib import Path
 from tests.test_executor import grid, run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 print("ready", flush=True)
 try:
     run(grid(Path(sys.argv[1]), int(sys.argv[2])), Path(sys.argv[1]), slots=2)

@@ -8,11 +8,12 @@ from .datasets import Dataset
 from .protocols import Protocol
 
 
-def locate(protocol: Protocol, folder: Path | None = None) -> dict[str, str]:
+def locate(protocol: Protocol, folder: Path | None = None, unwritten: bool = False) -> dict[str, str]:
     """`layout`, `root`, `train`, `test` of a protocol's published data below `folder`.
 
     `folder` is by default what DETECTRON2_DATASETS says, else ./datasets; it holds VOC2007, VOC2012, coco, cityscapes.
-    Raises InputError if the protocol has no published data, or they are not there.
+    unwritten: a share of COCO's pictures may be missing, it will be written. Raises InputError if the protocol has no
+    published data, or they are not there.
     """
     data = protocol.data
     if data is None:
@@ -28,7 +29,7 @@ def locate(protocol: Protocol, folder: Path | None = None) -> dict[str, str]:
         return {"layout": data.layout, "root": str(folder), "train": "+".join(data.train), "test": data.test}
     root, train, test = folder / names.pop(), data.train[0].partition("/")[2], data.test.partition("/")[2]
     whole, _, percent = train.removesuffix("pct").rpartition("_")
-    if train.endswith("pct") and not (root / "annotations" / f"instances_{train}.json").is_file():
+    if train.endswith("pct") and not unwritten and not (root / "annotations" / f"instances_{train}.json").is_file():
         write = f"detco data subset {root}/annotations/instances_{whole}.json --percent {percent}"
         raise InputError(f"{root / 'annotations'}: no instances_{train}.json; `{write}` writes it")
     return {"layout": data.layout, "root": str(root), "train": train, "test": test}
