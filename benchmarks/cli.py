@@ -72,11 +72,14 @@ def pretrain(args) -> int:
 
 
 def _help(job) -> int:
-    """Take part in a pretraining as one of several processes, in silence."""
+    """Take part in a pretraining as one of several processes, in silence: the first says what is wrong with the input."""
     from .worker import run_pretrain
 
-    if not store.outcome(job.folder, job.id, time.time()):
-        run_pretrain(job.spec, job.folder, lambda *_, **__: None)
+    try:
+        if not store.outcome(job.folder, job.id, time.time()):
+            run_pretrain(job.spec, job.folder, lambda *_, **__: None)
+    except INPUT_ERRORS:
+        return 2
     return 0
 
 

@@ -147,7 +147,7 @@ def _rates(progress: dict) -> tuple[str, str, str]:
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress["figures"].items()
     ]
     rate = "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
-    return rate, ", ".join(shown[:3]), f"{clock(missing / speed)} left" if speed and missing > 0 else ""
+    return rate, ", ".join(shown[:5]), f"{clock(missing / speed)} left" if speed and missing > 0 else ""
 
 
 def fraction_of(state: State, progress: dict | None) -> float:

@@ -97,10 +97,12 @@ class Run:
         self.precision = optimize.precision(recipe, process.device)
 
     def go(self) -> Path:
-        if self._finished():
+        finished = self._finished()
+        state = None if finished else checkpoints.load(self.out)
+        self._agree("finished" if finished else state["iteration"] if state else 0)
+        if finished:
             return self.file
         self.out.mkdir(parents=True, exist_ok=True)
-        state = checkpoints.load(self.out)
         if state:
             self._same(state.get("identity", {}))
         self._read_pictures()
@@ -124,6 +126,15 @@ class Run:
             raise InputError(f"{self.file} is not a backbone file ({error}); remove it, or use another --out") from None
         self._same(metadata)
         return True
+
+    def _agree(self, start: int | str) -> None:
+        """All processes begin at the same point: they all see the files of the first."""
+        starts = [start] * self.process.world
+        if self.process.world > 1:
+            dist.all_gather_object(starts, start)
+        if len(set(starts)) > 1:
+            raise InputError(f"{self.out} is not the same folder for all processes (runs there are at {starts}); "
+                             "name one on a file system that all machines share")
 
     def _same(self, other: dict[str, str]) -> None:
         names = {"recipe_hash": "recipe", "seed": "seed", "pictures": "pictures"}

@@ -23,7 +23,7 @@ from pretrain.listing import find
 from pretrain.loader import Batches, Views
 from pretrain.optimize import learning_rate, precision
 from pretrain.recipes import RECIPES, recipe_hash
-from pretrain.train import TrainingError, _model, pretrain
+from pretrain.train import Process, Run, TrainingError, _model, pretrain
 
 TINY = dict(epochs=2, batch=8, groups=2, view_size=32, jigsaw_size=60, patch_size=20, dim=16, queue=20,
             precision="float32", warmup_epochs=0.0, optimizer="sgd", fill_queue=False, lr=0.12)
@@ -305,3 +305,14 @@ def test_probe_changes_nothing_and_is_kept(pictures, tmp_path):
     kept = json.loads((tmp_path / "probed" / "probe.json").read_text())
     assert list(kept) == ["0", "1", "2"] and all(0 <= x <= 1 for x in kept.values())
     assert kept["0"] in seen and kept["1"] in seen
+
+
+def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, monkeypatch):
+    run = Run(MOCO, pictures, tmp_path / "out", 0, Process(torch.device("cpu"), 1, 2), None)
+
+    def gather(into, mine):
+        into[:] = [12, mine]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    with pytest.raises(InputError, match=r"not the same folder for all processes \(runs there are at \[12, 0\]\)"):
+        run.go()
