@@ -22,7 +22,7 @@ TERMS = ("global-global", "local-local", "global-local")
 METHODS = ("detco", "moco-v1", "moco-v2", "supervised")
 
 # Settings that change how a run goes but not what it gives; they stay out of the hash.
-RUNNING = ("workers", "cache_gb", "checkpoint_minutes", "keep")
+RUNNING = ("channels_last", "workers", "cache_gb", "checkpoint_minutes", "keep")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     warmup_epochs: NotNegative = 0.0
     precision: str = "auto"  # auto, float32, bf16, fp16
+    channels_last: bool = True  # memory layout of weights and pictures
     compile: bool = False  # torch.compile of the network; needs a C++ compiler
     # views
     load_size: Amount = 0  # pictures are reduced to this short side once when read; 0: never

@@ -167,7 +167,7 @@ class Run:
             torch.manual_seed(self.seed)
             self.model = _model(r, groups, len(self.data.classes))
         self.groups = groups * process.world  # that the batch is really normalised in
-        self.model.to(process.device, memory_format=torch.channels_last)
+        self.model.to(process.device, memory_format=torch.channels_last if r.channels_last else torch.contiguous_format)
         for module in self.model.modules():
             if r.compile and isinstance(module, Trunk):
                 module.compile(dynamic=False)

@@ -168,9 +168,10 @@ class Photometric:
         self.flip_p = recipe.patch_flip_p if local else recipe.flip_p
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """uint8 (n, 3, h, w) -> normalised float32 in channels_last."""
+        """uint8 (n, 3, h, w) -> normalised float32 in the recipe's memory layout."""
         mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) / 255 for v in (MEAN, STD))
-        out = torch.empty_like(images, dtype=torch.float32, memory_format=torch.channels_last)
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        out = torch.empty_like(images, dtype=torch.float32, memory_format=layout)
         steps = list(self.steps(draws.numpy()))
         for part in _parts(images):
             x = images[part].contiguous().float().div_(255)

@@ -52,6 +52,7 @@ def measure(
     our precision: forward and backward for the query views, forward for the key views. Raises InputError.
     """
     place = speed.resolve(device)
+    torch.backends.cudnn.benchmark = True
     name = recipe or ("detco-200ep" if place.type == "cuda" else "detco-small")
     row = settings.find(RECIPES, name, "recipe")
     if row.method != "detco" or len(row.levels) != 4 or len(row.terms) != 3:
