@@ -90,15 +90,16 @@ def plan(
 
 
 def weights_of(start: StartingPoint, job: Job | None) -> Source:
-    """The backbone of a starting point: the file its pretraining will write, its own (read strictly), or random."""
+    """The backbone of a starting point: what its pretraining will write, its own file or public checkpoint, or random."""
     if job:
         return Source(job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"])
     if start.random:
         return RANDOM
-    from transfer import weights
+    from transfer import importing, weights
 
-    backbone = weights.read(start.weights)
-    return Source(start.weights.absolute(), backbone.sha256, arch=backbone.arch)
+    path = importing.file_of(start.weights)
+    backbone = weights.read(path)
+    return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
 
 
 def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:

@@ -38,7 +38,11 @@ class Data:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """One row of the table: exactly one of a recipe to pretrain with, a backbone file, or random weights."""
+    """One row of the table: exactly one of a recipe to pretrain with, a backbone file, or random weights.
+
+    weights: a file, or the name of a public checkpoint (`detco weights list`) whose copy lies in $DETCO_WEIGHTS or in `weights`
+    beside the suite file. A name alone that is a recipe's too means the recipe.
+    """
 
     name: str
     recipe: str | None = None
@@ -218,10 +222,13 @@ def adapted(
 
 
 def _starting_point(item: Any) -> Any:
+    from pretrain.recipes import RECIPES
+    from transfer.known import BY_NAME
+
     if isinstance(item, str):
         if item == "random":
             return {"name": item, "random": True}
-        is_file = item.endswith(".safetensors") or "/" in item
+        is_file = item.endswith(".safetensors") or "/" in item or (item in BY_NAME and item not in RECIPES)
         return {"name": name_of(Path(item)), "weights": item} if is_file else {"name": item, "recipe": item}
     if isinstance(item, Mapping) and "name" not in item:
         name = "random" if item.get("random") else item.get("recipe") or name_of(Path(str(item.get("weights", ""))))

@@ -1,19 +1,11 @@
 """The `detco weights` commands: import, show, compare, export, list."""
 
 import json
-import os
 from pathlib import Path
 
 from transfer import InputError
 
 from . import settings, show
-
-FOLDER = "DETCO_WEIGHTS"  # environment variable: where copies of public checkpoints lie
-
-
-def folder(given: Path | None) -> Path:
-    """Where copies of public checkpoints lie: as said, else $DETCO_WEIGHTS, else `weights` here."""
-    return given or Path(os.environ.get(FOLDER, "weights"))
 
 
 def import_(args) -> int:
@@ -34,12 +26,13 @@ def _source(args):
     if Path(args.source).exists() or "/" in args.source or "." in args.source:
         return Path(args.source), None
     row = settings.find(known.BY_NAME, args.source, "file or public checkpoint")
+    where = args.dir or known.folder()
     if not args.download:
-        return known.get(row, folder(args.dir)), row
+        return known.get(row, where), row
     from . import view
 
     with view.of_task(row.name) as progress:
-        return known.get(row, folder(args.dir), True, progress), row
+        return known.get(row, where, True, progress), row
 
 
 def _facts(backbone, report) -> dict:
@@ -91,7 +84,7 @@ def list_(args) -> int:
     """The table of public checkpoints, one of them, or the layouts that can be read."""
     from transfer import known
 
-    where = folder(args.dir)
+    where = args.dir or known.folder()
     if args.layouts:
         return _layouts(args.json)
     if args.name:

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from benchmarks import cli
+from benchmarks import cli, plan, suites
 from tests import checkpoints
 from transfer import InputError, export, importing, known, weights
 from transfer.engines.torchvision_models import load_resnet
@@ -333,6 +333,23 @@ def test_download(tmp_path, moco):
     with pytest.raises(InputError, match="not the published other"):
         known.get(wrong, tmp_path / "others", download=True)
     assert not (tmp_path / "others" / wrong.file).exists()
+
+
+def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(known, "KNOWN", (row := known.Known("mine", "moco-v2", 200, "torchvision", "https://x/mine.pth", "MIT"),))
+    monkeypatch.setattr(known, "BY_NAME", {"mine": row})
+    suite = suites.parse({"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml")
+    assert suite.start[0].weights == tmp_path / "mine" and suite.start[0].name == "mine"
+    with pytest.raises(InputError, match=r"no copy of mine in .*save https://x/mine\.pth as"):
+        plan.weights_of(suite.start[0], None)
+    (tmp_path / "weights").mkdir()
+    torch.save(checkpoints.names() | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth")
+    first, again = plan.weights_of(suite.start[0], None), plan.weights_of(suite.start[0], None)
+    made = weights.read(first.path)
+    assert first == again and first.identity == made.sha256 and (made.arch, made.method) == ("resnet18", "moco-v2")
+    moco = {"name": "m", "weights": "moco-v2-200ep"}, "moco-v2-200ep"  # a name alone that is a recipe's too means the recipe
+    start = suites.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
+    assert (start[0].weights, start[1].recipe) == (tmp_path / "moco-v2-200ep", "moco-v2-200ep")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -67,6 +67,21 @@ def load(
     return backbone, Report(adapter, chosen, others, dropped, notes)
 
 
+def file_of(path: Path) -> Path:
+    """The backbone file meant by `path`: itself, or, where it names a public checkpoint instead, that one imported.
+
+    The copy is looked for in `known.folder(path.parent)` and never downloaded; what is made of it lies below, in `imported`.
+    Raises InputError that says how to get it.
+    """
+    if path.exists() or path.name not in known.BY_NAME:
+        return path
+    row, folder = known.BY_NAME[path.name], known.folder(path.parent)
+    made = folder / "imported" / f"{row.name}.safetensors"
+    if not made.exists():
+        weights.write(made, load(known.get(row, folder), row.adapter)[0])
+    return made
+
+
 def open_any(path: Path) -> weights.Backbone:
     """A backbone file, or a checkpoint that can be recognised, as a backbone. Raises InputError."""
     if formats.is_backbone_file(path):

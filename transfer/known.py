@@ -162,6 +162,11 @@ KNOWN = (
 BY_NAME = {row.name: row for row in KNOWN}
 
 
+def folder(base: Path = Path()) -> Path:
+    """Where copies lie: $DETCO_WEIGHTS, else `weights` below `base`."""
+    return Path(os.environ.get("DETCO_WEIGHTS") or base / "weights")
+
+
 def same_file(name: str, sha256: str) -> Known | None:
     """The published file that a file is, by its hash, else by its name."""
     for row in KNOWN:

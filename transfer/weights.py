@@ -77,7 +77,8 @@ def read(path: Path) -> Backbone:
             metadata = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+        hint = "; `detco weights import` makes a backbone file of another project's checkpoint"
+        raise InputError(f"{path} is not a readable safetensors file: {error}{hint}") from None
     missing = [k for k in REQUIRED if k not in metadata]
     if missing or metadata["format"] != "detco-backbone":
         raise InputError(
