@@ -266,6 +266,7 @@ def made() -> dict[str, Made]:
             {**TRAINING, "state_dict": moco("fc.weight", "fc.bias")}, "moco-v1", "moco-v1", QUERY_KEY, ".pth.tar", epochs="200"
         ),
         "moco v2": Made({**TRAINING, "state_dict": moco(*MLP)}, "moco-v2", "moco-v2", QUERY_KEY, ".pth.tar", epochs="200"),
+        "moco without its head": Made({"state_dict": moco()}, "moco", "moco", QUERY_KEY),
         "moco v3": Made({**TRAINING, "state_dict": wrapped(v3), "scaler": {}}, "moco-v3", "moco-v3", BASE_MOMENTUM, epochs="200"),
         "simsiam": Made(
             {**TRAINING, "state_dict": wrapped(siam | linears("predictor.", 0, 3))},

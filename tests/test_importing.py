@@ -109,6 +109,29 @@ def test_tensors_stored_twice_must_be_the_same(tmp_path):
         importing.load(saved(state, tmp_path / "a.pth"))
 
 
+def test_names_from_a_file_cannot_disturb_the_terminal(tmp_path, moco):
+    moco["module.\x1b[31mred\nline" + "x" * 500] = torch.ones(1)
+    with pytest.raises(InputError) as error:
+        importing.load(saved(moco, tmp_path / "a.pth"))
+    assert str(error.value).isprintable() and len(str(error.value)) < 300
+
+
+def test_checkpoints_of_this_project(tmp_path):
+    """Written by its own pretraining, as it does while it runs."""
+    from pretrain import checkpoints as own
+    from pretrain.moco import MoCo
+    from pretrain.recipes import RECIPES
+
+    model = MoCo(RECIPES["moco-v2-small"], 1)
+    state = {"identity": {"seed": "0"}, "iteration": 5, "model": model.state_dict(), "optimizer": {}, "scaler": {}}
+    own.save(tmp_path, 5, state, 2)
+    for role, network in (("query", model.query), ("key", model.key)):
+        backbone, report = importing.load(tmp_path / "checkpoint-000000005.pt", encoder=role)
+        state = network.trunk.state_dict()
+        assert report.adapter.name == "detco-checkpoint"
+        assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.tensors.items())
+
+
 def test_report_accounts_for_every_tensor(tmp_path, moco):
     backbone, report = importing.load(saved(moco, tmp_path / "a.pth"))
     assert len(backbone.tensors) + sum(report.dropped.values()) == len(moco)
@@ -372,6 +395,8 @@ def test_commands(tmp_path, moco, capsys):
     assert cli.main(["weights", "list", "--layouts"]) == 0
     assert cli.main(["weights", "list", "moco-v2-200ep", "--json"]) == 0
     assert "59fd9945" in capsys.readouterr().out
+    assert cli.main(["weights", "import", source, "--out", str(tmp_path)]) == 2  # a folder
+    assert "cannot write" in capsys.readouterr().err and not list(tmp_path.parent.glob("*.part"))
     (tmp_path / "page.pth").write_text("<html>")
     assert cli.main(["weights", "import", str(tmp_path / "page.pth"), "--out", out]) == 2
     error = capsys.readouterr().err

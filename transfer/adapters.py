@@ -143,6 +143,8 @@ D2_HEADS = (
 ADAPTERS = (
     MOCO,
     replace(MOCO, name="moco-v1", method="moco-v1", marks=(r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.weight")),
+    replace(MOCO, name="moco", method="moco", marks=(r"encoder_q\.conv1\.weight",),  # its head was taken off
+            lacks=(r"encoder_q\.fc\..*", r"encoder_q\.layers\..*")),
     Adapter(
         "moco-v3", "moco-v3", "facebookresearch/moco-v3: main_moco.py, moco/builder.py",
         (Encoder("base", "base_encoder."), Encoder("momentum", "momentum_encoder.")), (r"base_encoder\.conv1\.weight",),
@@ -255,10 +257,10 @@ ADAPTERS = (
             Encoder("student", "student_backbone."), Encoder("query", "query_backbone."), Encoder("base", "backbone."),
             Encoder("teacher", "teacher_backbone."), Encoder("key", "key_backbone."), Encoder("momentum", "backbone_momentum."),
         ),
-        (r"(student_|query_)?backbone\.(conv1|0)\.weight", r"\w*projection_head\w*\..*"),
+        (r"(student_|query_)?backbone\.(conv1|0)\.weight", r"(\w*projection_head\w*|student_head)\..*"),
         drop=(
-            r"\w*projection_head\w*\..*", r"\w*prediction_head\w*\..*", r"\w*backbone\w*\.fc\..*",
-            r"(online|knn)_classifier\..*", r"(criterion|prototypes|queues)\..*", r"(queue|queue_ptr|center)",
+            r"\w*(projection|prediction)_head\w*\..*", r"(student|teacher)_head\..*", r"\w*backbone\w*\.fc\..*",
+            r"(online|knn)_classifier\..*", r"(criterion|prototypes|queues|memory_bank)\..*", r"(queue|queue_ptr|center)",
         ),
         rename=SEQUENTIAL,
     ),  # a DINO of lightly has its teacher under `backbone.` and its student beside it

@@ -1,6 +1,5 @@
 """A backbone as files of other programs, with every name matched by their own loaders."""
 
-import os
 import pickle
 import re
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 
 from . import InputError
-from .weights import Backbone
+from .weights import Backbone, write_whole
 
 TO_DETECTRON2 = (
     (r"^conv1\.", "stem.conv1."), (r"^bn1\.", "stem.conv1.norm."), (r"\.bn(\d)\.", r".conv\1.norm."),
@@ -48,7 +47,7 @@ def to_detectron2(backbone: Backbone, path: Path) -> dict:
     model = {detectron2_name(name): tensor.numpy() for name, tensor in backbone.tensors.items()}
     pre = {key: getattr(backbone, key) for key in ("channel_order", "mean", "std", "stride_in")}
     content = {"model": model, "__author__": f"detco {backbone.method}", "matching_heuristics": True, "preprocessing": pre}
-    _write(path, lambda file: pickle.dump(content, file, protocol=4))
+    write_whole(path, lambda file: pickle.dump(content, file, protocol=4))
     return detectron2_config(backbone)
 
 
@@ -61,17 +60,9 @@ def to_torchvision(backbone: Backbone, path: Path) -> dict:
         raise InputError("torchvision's ResNets have their stride in the 3 x 3 convolution, these weights in the 1 x 1 (MSRA)")
     norms = [name.removesuffix("running_mean") for name in backbone.tensors if name.endswith("running_mean")]
     counters = {f"{name}num_batches_tracked": torch.tensor(0) for name in norms}
-    _write(path, lambda file: torch.save(backbone.tensors | counters, file))
+    write_whole(path, lambda file: torch.save(backbone.tensors | counters, file))
     scale = {"mean": [m / 255 for m in backbone.mean], "std": [s / 255 for s in backbone.std]}
     return {"channel order": backbone.channel_order} | {key: [round(v, 6) for v in values] for key, values in scale.items()}
 
 
 FORMATS = {"detectron2": to_detectron2, "torchvision": to_torchvision}
-
-
-def _write(path: Path, dump) -> None:
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "wb") as file:
-        dump(file)
-    os.replace(part, path)

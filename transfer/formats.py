@@ -44,8 +44,11 @@ def read(path: Path) -> Content:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no checkpoint at {path}" + (" (it is a folder)" if path.is_dir() else ""))
-    with open(path, "rb") as file:
-        head = file.read(1024)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
     _refuse(path, head)
     try:
         if head.startswith(b"PK\x03\x04"):

@@ -16,9 +16,10 @@ import torch
 
 from . import InputError, formats, known, recognition, weights
 from .adapters import COUNTERS, Adapter, Encoder, Preprocessing
-from .recognition import LISTED, Places, inside, tensors_at
+from .recognition import LISTED, Places, inside, shown, tensors_at
 
 METHOD_PATHS = ("hyper_parameters/method", "hyper_parameters/_content/method/_val", "meta/method")  # solo-learn, also OmegaConf's
+METHOD = re.compile(r"[\w.+-]{1,40}")
 EPOCH_PATHS = ("epoch", "meta/epoch")
 ASSUMED = "preprocessing: that of the project, the file does not say"
 
@@ -141,11 +142,11 @@ def _take(adapter: Adapter, chosen: Encoder, present: list[Encoder], state: dict
         elif twin and twin in state and torch.equal(state[twin], value):
             dropped["stored twice"] += 1
         elif twin and not re.fullmatch(COUNTERS, name):
-            unexplained.append(f"{name} (differs from {twin})")
+            unexplained.append(f"{shown(name)} (differs from {shown(twin)})")
         elif pattern:
             dropped[pattern] += 1
         else:
-            unexplained.append(name)
+            unexplained.append(shown(name))
     if unexplained:
         more = f" and {len(unexplained) - LISTED} more" if len(unexplained) > LISTED else ""
         raise InputError(f"has what {adapter.name} does not explain: {', '.join(sorted(unexplained)[:LISTED])}{more}")
@@ -178,7 +179,8 @@ def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
     digest = weights.sha256_of(path)
     if row := known.same_file(path.name, digest):
         return {"method": row.method, "epochs": str(row.epochs or ""), "source": row.name, "source_sha256": digest}
-    named = next((value for at in METHOD_PATHS if isinstance(value := inside(data, at), str)), adapter.method)
+    said = (value for at in METHOD_PATHS if isinstance(value := inside(data, at), str) and METHOD.fullmatch(value))
+    named = next(said, adapter.method)
     epochs = next((value for at in EPOCH_PATHS if type(value := inside(data, at)) is int), None)
     counted = "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)  # Lightning's may be one less
     return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}

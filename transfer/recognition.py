@@ -16,6 +16,12 @@ WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 LISTED = 8  # names in an error
 
 
+def shown(name: str) -> str:
+    """A name out of a file as it can be printed: no control characters, not endless."""
+    plain = name if name.isprintable() else ascii(name)
+    return plain if len(plain) <= 80 else plain[:77] + "..."
+
+
 def places(data: Any) -> Places:
     """Every dictionary in which some row looks for an encoder: place -> its tensors."""
     wanted = dict.fromkeys(at for adapter in ADAPTERS for encoder in adapter.encoders for at in encoder.at)
@@ -35,9 +41,9 @@ def tensors_of(found: Any) -> dict[str, torch.Tensor]:
         if isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided:
             name = WRAPPERS.sub("", key)
             if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                raise InputError(f"says that {name[:60]} has shape {tuple(value.shape)}, far more than there are numbers for it")
+                raise InputError(f"says that {shown(name)} has shape {tuple(value.shape)}, far more than there are numbers for it")
             if name in tensors:
-                raise InputError(f"has {name} twice, with and without the wrapper `module.`")
+                raise InputError(f"has {shown(name)} twice, with and without the wrapper `module.`")
             tensors[name] = value
     return tensors
 
@@ -90,11 +96,12 @@ def _unknown(content: formats.Content, places: Places, facts: list[str]) -> str:
     names = [name for tensors in places.values() for name in tensors]
     if not names and isinstance(content.data, Inert):
         what = "holds a whole object, not its weights"
-        return f"{what} ({content.data.name[:60]}): load it in its own project and save its state_dict()"
+        return f"{what} ({shown(content.data.name)}): load it in its own project and save its state_dict()"
     if not names:
-        return f"holds no dictionary of tensors under a known name; it has {', '.join(facts[:LISTED]) or 'nothing at all'}"
+        has = ", ".join(map(shown, facts[:LISTED])) or "nothing at all"
+        return f"holds no dictionary of tensors under a known name; it has {has}"
     if any(re.search(r"patch_embed|blocks\.\d+\.attn", name) for name in names):
         return "holds a vision transformer; the detectors here take ResNets"
-    begins = Counter(".".join(name.split(".")[:2]) for name in names)
+    begins = Counter(shown(".".join(name.split(".")[:2])) for name in names)
     listed = ", ".join(f"{begin}..." for begin, _ in begins.most_common(LISTED))
     return f"names its tensors like no known project: {listed}; if it is a ResNet, --as NAME says whose"

@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -141,14 +143,23 @@ def write(path: Path, backbone: Backbone) -> str:
     header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order is random
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "wb") as file:
-        file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :]))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_whole(path, lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :])))
     return sha256_of(path)
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all. Raises InputError where that cannot be."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
