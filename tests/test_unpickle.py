@@ -142,6 +142,8 @@ def test_opcodes_that_refer_outside_or_reserve_memory_are_refused(tmp_path):
             "memo entry": b"\x80\x02]r\xff\xff\xff\x7f.",
             "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.",
             "NEXT_BUFFER": b"\x80\x05\x97.",
+            "more than 1000 deep": b"\x80\x02}N" + b"\x85" * 2_000_000 + b"K\x01s.",  # hashing that crashes Python
+            "list index out of range|pop from empty": b"\x80\x02\x85.",
             "more than the file holds": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.",  # bytes that are not there
         }
         for says, data in files.items():
@@ -158,6 +160,17 @@ def test_what_is_ours_cannot_be_changed_by_a_pickle():
     with pytest.raises(InputError, match="changed after it was made"):
         unpickle.load(io.BytesIO(build))
     assert callable(unpickle.KNOWN["torch._utils._rebuild_tensor_v2"].function)
+
+
+def test_deep_and_tangled_containers_are_read(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".")
+    assert isinstance(formats.read(tmp_path / "a.pkl").data, list)
+    tangle: list = []
+    for _ in range(200):  # 2 ** 200 paths
+        tangle = [tangle, tangle]
+    tangle[0].append(tangle)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": tangle, "w": np.ones(2, "f4")}))
+    assert formats.read(tmp_path / "a.pkl").data["w"].tolist() == [1.0, 1.0]
 
 
 def test_inert_objects_take_anything_and_do_nothing():

@@ -8,12 +8,11 @@ that takes whatever is done to it and does nothing. All opcodes are checked befo
 import io
 import math
 import pickle
-import pickletools
 import re
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
-from . import InputError
+from . import InputError, opcodes
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a torch file from before torch 1.6
 DTYPES = {
@@ -238,7 +237,7 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
     """
     start = file.tell()
     try:
-        _check(file)
+        opcodes.check(file)
         file.seek(start)
         return _Unpickler(file, {} if storages is None else storages).load()
     except InputError:
@@ -266,17 +265,3 @@ def load_torch(file: BinaryIO) -> Any:
             raise InputError("truncated or damaged: it ends before the numbers of its tensors do")
         storage.start, start = start + 8, start + length
     return data
-
-
-def _check(file: BinaryIO) -> None:
-    """Read every opcode with its argument; refuse what reserves memory out of proportion or reaches outside the file."""
-    start = file.tell()
-    size = file.seek(0, 2)
-    file.seek(start)
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name.startswith("EXT") or opcode.name in ("NEXT_BUFFER", "READONLY_BUFFER"):
-            raise ValueError(f"opcode {opcode.name} refers to something outside the file")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count:
-            raise ValueError(f"memo entry {argument} after {count} opcodes")
-        if opcode.name == "FRAME" and argument > size:
-            raise ValueError(f"a frame of {argument} bytes in a file of {size}")

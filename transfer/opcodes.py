@@ -1,0 +1,49 @@
+"""A pickle's opcodes looked at before any is obeyed: refused is what reaches outside the file or would exhaust the machine."""
+
+import pickletools
+from typing import BinaryIO
+
+OUTSIDE = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")  # Python's registry of names; buffers beside the file
+PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+DEEPEST = 1000  # tuples within tuples: Python's hash of one is computed by recursion in C
+
+
+def check(file: BinaryIO) -> None:
+    """Read one pickle from where the file stands; raises ValueError (or what reading it raises) for one not to be obeyed."""
+    start = file.tell()
+    size = file.seek(0, 2)
+    file.seek(start)
+    stack: list[int | None] = []  # how deep the tuples on Python's stack would be; None: a mark
+    memo: dict[int, int | None] = {}
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        name = opcode.name
+        if name in OUTSIDE:
+            raise ValueError(f"opcode {name} refers to something outside the file")
+        if name == "FRAME" and argument > size:
+            raise ValueError(f"a frame of {argument} bytes in a file of {size}")
+        if name in PUTS and int(argument) > count:
+            raise ValueError(f"memo entry {argument} after {count} opcodes")
+        if name in PUTS or name == "MEMOIZE":
+            memo[int(argument) if name in PUTS else len(memo)] = stack[-1]
+        elif name in GETS:
+            stack.append(memo[int(argument)])
+        elif name == "MARK":
+            stack.append(None)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            taken = _take(stack, opcode.stack_before)
+            deep = 1 + max((n or 0 for n in taken), default=0) if name.startswith("TUPLE") else 0
+            if deep > DEEPEST:
+                raise ValueError(f"tuples within tuples, more than {DEEPEST} deep")
+            stack += [deep] * len(opcode.stack_after)
+
+
+def _take(stack: list[int | None], wanted: list) -> list[int | None]:
+    """Remove from the stack what an opcode takes: so many values, or everything down to the last mark and what is below it."""
+    if pickletools.markobject not in wanted:
+        return [stack.pop() for _ in wanted]
+    taken = []
+    while (value := stack.pop()) is not None:
+        taken.append(value)
+    return taken + [stack.pop() for _ in wanted[: wanted.index(pickletools.markobject)]]
