@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks import cli, plan, suites
 from tests import checkpoints
 from transfer import InputError, export, importing, known, weights
-from transfer.engines.torchvision_models import load_resnet
+from transfer.engines.torchvision_models import channels, load_resnet
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,6 +146,13 @@ def test_architecture_is_read_off_the_shapes(arch):
     assert weights.arch_of(wanted) == arch
     del wanted["layer2.0.conv1.weight"]
     assert weights.arch_of(wanted) == arch  # the nearest, so that what is missing can be said
+
+
+@pytest.mark.parametrize("arch", weights.ARCHS)
+def test_detectors_know_the_channels_of_every_architecture(arch):
+    with torch.device("meta"):
+        wanted = getattr(torchvision.models, arch)().fc.in_features
+    assert channels(weights.Backbone(arch, {}))["res5"] == wanted
 
 
 @pytest.mark.parametrize(

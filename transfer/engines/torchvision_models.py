@@ -83,7 +83,7 @@ def load_resnet(backbone: Backbone) -> nn.Module:
 
 
 def channels(backbone: Backbone) -> dict[str, int]:
-    wide = 4 if backbone.arch in ("resnet50", "resnet101") else 1
+    wide = 1 if backbone.arch in ("resnet18", "resnet34") else 4
     return {"res2": 64 * wide, "res3": 128 * wide, "res4": 256 * wide, "res5": 512 * wide}
 
 
