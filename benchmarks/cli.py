@@ -180,6 +180,8 @@ def speed_views(args) -> int:
 
 
 def speed_step(args) -> int:
+    # The ways take turns on a GPU, and what one leaves free in the allocator's cache must be of use to the next.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from . import view
     from .speed import step
 

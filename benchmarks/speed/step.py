@@ -60,8 +60,11 @@ def measure(
     if repeats < 1 or (batch or 1) < 1:
         raise InputError("--batch and --repeats must be at least 1")
     row = replace(row, batch=batch or row.batch)
-    ways, gib = _ways(row, place)
-    seconds = speed.alternate(ways, repeats, speed.device_clock(place), report)
+    try:
+        ways, gib = _ways(row, place)
+        seconds = speed.alternate(ways, repeats, speed.device_clock(place), report)
+    except torch.OutOfMemoryError:
+        raise InputError(f"a batch of {row.batch} does not fit on this GPU in all the ways; try --batch {row.batch // 2}") from None
     title = (f"a step of {row.name}: {row.arch}, batch {row.batch}, views of {row.view_size} and 9 x {row.patch_size}, "
              f"{row.queue} keys; ours: {optimize.precision(row, place)}, channels_last; {speed.machine(place)}")  # fmt: skip
     each = {way: speed.Spread.of([1000 * s for s in values]) for way, values in seconds.items()}

@@ -75,7 +75,7 @@ def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.d
         ways[OURS] = lambda: views.finish(ours[everything], recipe, place)
     seconds = speed.alternate(ways, repeats, time.process_time, report)
     if place.type == "cuda":
-        batch = {name: value.pin_memory() for name, value in ours[everything].items()}
+        batch = {name: value.pin_memory() for name, value in ours[everything].items() if name != "bad"}
         colour = {"colour": lambda: views.finish(batch, recipe, place)}
         seconds |= speed.alternate(colour, repeats, speed.device_clock(place), report)
         seconds[OURS] = [max(pair) for pair in zip(seconds[CUT], seconds["colour"], strict=True)]
