@@ -6,10 +6,8 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -24,25 +22,13 @@ from pretrain.journal import Journal
 from pretrain.loader import SHUFFLE, Batches, Views, generator, loader
 from pretrain.moco import MoCo
 from pretrain.probe import Probe
+from pretrain.processes import Process, distributed, join
 from pretrain.recipes import Recipe, recipe_hash
 from pretrain.supervised import Supervised
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says what happened and at which iteration."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """This process among all that train together."""
-
-    device: torch.device
-    rank: int = 0
-    world: int = 1
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
 
 
 def pretrain(recipe: Recipe, images: Path, out: Path, seed: int = 0, device: str = "auto",
@@ -57,31 +43,8 @@ def pretrain(recipe: Recipe, images: Path, out: Path, seed: int = 0, device: str
     """
     if seed < 0:
         raise InputError(f"the seed is {seed}; it must not be negative")
-    with _join(device) as process:
+    with join(device) as process:
         return Run(recipe, Path(images), Path(out), seed, process, report if process.first else None, probe).go()
-
-
-@contextmanager
-def _join(device: str):
-    """Join the other processes if torchrun started several; on GPUs through NCCL, else through gloo."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    place = torch.device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    joins = world > 1 and not dist.is_initialized()
-    if joins:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-    try:
-        yield Process(place, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Process(place)
-    finally:
-        torch.backends.cudnn.benchmark = before  # what runs in this process afterwards has settings of its own
-        if joins:
-            dist.destroy_process_group()
 
 
 class Run:
@@ -194,7 +157,7 @@ class Run:
     def _train(self, start: int) -> None:
         process, total, per_epoch = self.process, self.batches.total, self.batches.per_epoch
         self.batches.start = start
-        model = self._distributed()
+        model = distributed(self.model, process)
         journal = Journal(self.out, self.recipe, start, self.report) if process.first else None
         if journal and start == 0:
             self._measure(journal, 0)
@@ -222,16 +185,6 @@ class Run:
         if self.probe:
             journal.probe(done // self.batches.per_epoch, done, self.probe(self.model.trunk, self.process.device))
             journal.resume()
-
-    def _distributed(self) -> nn.Module:
-        if self.process.world == 1:
-            return self.model
-        ids = [self.process.device.index] if self.process.device.type == "cuda" else None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its successor is missing before torch 2.15
-            # Each process keeps its own running statistics; those of the first are saved.
-            return nn.parallel.DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False,
-                                                            gradient_as_bucket_view=True)
 
     def _step(self, model: nn.Module, batch: dict, iteration: int, lr: float) -> dict[str, float]:
         """One iteration; returns its figures, the means over all processes. The keys enter the queues at the end."""

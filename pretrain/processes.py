@@ -1,0 +1,59 @@
+"""The processes that train together: one, several on a machine, or on several machines, started by torchrun."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among all that train together."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+@contextmanager
+def join(device: str):
+    """Join the other processes if torchrun started several; on GPUs through NCCL, else through gloo."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    place = torch.device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    joins = world > 1 and not dist.is_initialized()
+    if joins:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield Process(place, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Process(place)
+    finally:
+        torch.backends.cudnn.benchmark = before  # what runs in this process afterwards has settings of its own
+        if joins:
+            dist.destroy_process_group()
+
+
+def distributed(model: nn.Module, process: Process) -> nn.Module:
+    """The model with gradients averaged over all processes. Each keeps its own running statistics: the first's are saved."""
+    if process.world == 1:
+        return model
+    ids = [process.device.index] if process.device.type == "cuda" else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its successor is missing before torch 2.15
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
