@@ -43,7 +43,7 @@ def _facts(backbone, report) -> dict:
         "source sha256": meta["source_sha256"],
         "layout": f"{report.adapter.name} (learnt from {report.adapter.learnt})",
         "encoder": report.encoder.role + (f" (the file also has: {left}; --encoder takes another)" if left else ""),
-        "method": backbone.method,
+        "method": backbone.method + (" (--method says it)" if backbone.method == "unknown" else ""),
         "architecture": f"{backbone.arch}, all {len(backbone.tensors)} tensors there and finite",
         "dropped": report.dropped,
         "channel order": backbone.channel_order,

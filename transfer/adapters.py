@@ -212,7 +212,7 @@ ADAPTERS = (
         drop=(r"projector(_instance)?(_k)?\..*", r"value_transform\..*", r"predictor\..*", r"encoder(_k)?\.fc\d?\..*"),
     ),
     Adapter(
-        "pycontrast", "infomin", "HobbitLong/PyContrast: learning/contrast_trainer.py, networks/build_backbone.py",
+        "pycontrast", "unknown", "HobbitLong/PyContrast: learning/contrast_trainer.py, networks/build_backbone.py",
         (Encoder("base", "encoder."), Encoder("momentum", "encoder.", ("model_ema",))),
         (r"encoder\.conv1\.weight", r"head\.[02]\.weight"), drop=(r"head(_jig)?\..*",),
     ),

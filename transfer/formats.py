@@ -20,7 +20,7 @@ import torch
 from . import InputError, unpickle
 
 LARGEST_PICKLE = 1 << 27  # bytes of data.pkl in a torch file; ordinary ones have some 100 kB
-LARGEST_NPZ = 1 << 32  # bytes, unpacked
+LARGEST_NPZ = 1 << 31  # bytes, unpacked
 NOT_CHECKPOINTS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to: run `git lfs pull` where it came from"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),

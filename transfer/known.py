@@ -25,8 +25,8 @@ VAGUE = re.compile(r"resnet50|checkpoint|checkpoint_0099|model|R-\d+|model_final
 class Known:
     """One published file.
 
-    `url`: the file, or with `by_hand` the page that links to it; `digest`: the beginning of its sha256 (`md5:` of that one) as
-    far as its source publishes it; `epochs` 0: not stated; `adapter`: how it is read.
+    `url`: the file, or the page that links to it under the name `by_hand`; `digest`: the beginning of its sha256 (`md5:` of that
+    one) as far as its source publishes it; `epochs` 0: not stated; `adapter`: how it is read.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Known:
     licence: str
     digest: str = ""
     arch: str = "resnet50"
-    by_hand: bool = False
+    by_hand: str = ""
 
     @property
     def file(self) -> str:
         """The name to keep it under: the published one where that is an identity, else the row's."""
         if self.by_hand:
-            return f"{self.name}.pth"
+            return self.by_hand
         published = unquote(urlparse(self.url).path.rpartition("/")[2])
         end = next(end for end in ENDS if published.endswith(end))
         return self.name + end if VAGUE.fullmatch(published.removesuffix(end)) else published
@@ -77,8 +77,8 @@ DETCO, PIXPRO = "https://github.com/xieenze/DetCo#download-models", "https://git
 PYCONTRAST = "https://github.com/HobbitLong/PyContrast/blob/master/pycontrast/docs/MODEL_ZOO.md"
 SIMSIAM, DENSECL = f"{META}/simsiam/models", "https://huggingface.co/xinlongwang/DenseCL/resolve/main"
 KNOWN = (
-    Known("detco-200ep", "detco", 200, "detco", DETCO, "BSD-2-Clause, academic use", by_hand=True),
-    Known("detco-aa-200ep", "detco-aa", 200, "detco", DETCO, "BSD-2-Clause, academic use", by_hand=True),
+    Known("detco-200ep", "detco", 200, "detco", DETCO, "BSD-2-Clause, academic use", by_hand="detco_200ep.pth"),
+    Known("detco-aa-200ep", "detco-aa", 200, "detco", DETCO, "BSD-2-Clause, academic use", by_hand="detco_200ep_AA.pth"),
     Known("moco-v1-200ep", "moco-v1", 200, "moco-v1", f"{META}/moco/moco_checkpoints/moco_v1_200ep/moco_v1_200ep_pretrain.pth.tar",
           NC, "md5:b251726a"),
     Known("moco-v2-200ep", "moco-v2", 200, "moco-v2", f"{META}/moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
@@ -112,12 +112,12 @@ KNOWN = (
           arch="resnet101"),
     Known("densecl-coco-800ep", "densecl", 800, "densecl-released", f"{DENSECL}/densecl_r50_coco_800ep.pth", "academic use"),
     Known("densecl-coco-1600ep", "densecl", 1600, "densecl-released", f"{DENSECL}/densecl_r50_coco_1600ep.pth", "academic use"),
-    Known("pixpro-100ep", "pixpro", 100, "pixpro", PIXPRO, MIT, by_hand=True),
-    Known("pixpro-400ep", "pixpro", 400, "pixpro", PIXPRO, MIT, by_hand=True),
-    Known("infomin-200ep", "infomin", 200, "pycontrast", PYCONTRAST, BSD2, by_hand=True),
-    Known("infomin-800ep", "infomin", 800, "pycontrast", PYCONTRAST, BSD2, by_hand=True),
-    Known("pirl-200ep", "pirl", 200, "pycontrast", PYCONTRAST, BSD2, by_hand=True),
-    Known("insdis-200ep", "insdis", 200, "pycontrast", PYCONTRAST, BSD2, by_hand=True),
+    Known("pixpro-100ep", "pixpro", 100, "pixpro", PIXPRO, MIT, by_hand="pixpro_base_r50_100ep.pth"),
+    Known("pixpro-400ep", "pixpro", 400, "pixpro", PIXPRO, MIT, by_hand="pixpro_base_r50_400ep.pth"),
+    Known("infomin-200ep", "infomin", 200, "pycontrast", PYCONTRAST, BSD2, by_hand="InfoMin_200.pth"),
+    Known("infomin-800ep", "infomin", 800, "pycontrast", PYCONTRAST, BSD2, by_hand="InfoMin_800.pth"),
+    Known("pirl-200ep", "pirl", 200, "pycontrast", PYCONTRAST, BSD2, by_hand="PIRL.pth"),
+    Known("insdis-200ep", "insdis", 200, "pycontrast", PYCONTRAST, BSD2, by_hand="InsDis.pth"),
     _mm("moco-v2", 200, "mocov2", "mocov2_resnet50_8xb32-coslr-200e", "20220825-b6d23c86"),
     _mm("moco-v3", 100, "mocov3", "mocov3_resnet50_8xb512-amp-coslr-100e", "20220927-f1144efa"),
     _mm("moco-v3", 300, "mocov3", "mocov3_resnet50_8xb512-amp-coslr-300e", "20220927-1e4f3304"),

@@ -70,6 +70,12 @@ def recognise(content: formats.Content, places: Places) -> Adapter:
     raise InputError(_unknown(content, places, facts))
 
 
+def lookalikes(content: formats.Content, places: Places) -> list[str]:
+    """Rows taken only where the user says so that would fit as well."""
+    facts = list(_facts(content))
+    return [adapter.name for adapter in ADAPTERS if adapter.only_said and _fits(adapter, places, facts)]
+
+
 def _fits(adapter: Adapter, places: Places, facts: list[str]) -> bool:
     names = facts + [name for encoder in adapter.encoders for name in tensors_at(places, encoder)]
     return all(_matches(mark, names) for mark in adapter.marks) and not any(_matches(lack, names) for lack in adapter.lacks)

@@ -224,11 +224,12 @@ def compare(one: Backbone, other: Backbone) -> dict:
     `distance`: Frobenius norm of the difference over that of the first, by stage, over the tensors of the same name and shape.
     """
     digests = {name: _bytes_of(tensor) for name, tensor in other.tensors.items()}
-    elsewhere = {digest: name for name, digest in digests.items()}
+    own = {name: _bytes_of(tensor) for name, tensor in one.tensors.items()}
+    elsewhere = {digest: name for name, digest in digests.items() if own.get(name) != digest}
     identical, renamed, different = 0, {}, []
     change, size = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
     for name, tensor in one.tensors.items():
-        digest, twin = _bytes_of(tensor), other.tensors.get(name)
+        digest, twin = own[name], other.tensors.get(name)
         if digests.get(name) == digest:
             identical += 1
         elif digest in elsewhere:
