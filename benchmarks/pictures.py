@@ -13,7 +13,7 @@ def attention(args) -> int:
     """Draws the attention maps of some backbones over some pictures into one figure."""
     from PIL import Image
 
-    from pretrain import images
+    from pretrain import listing
     from results import attention as drawing
     from transfer.pictures import read_rgb
 
@@ -25,7 +25,7 @@ def attention(args) -> int:
         raise InputError(f"--most must be at least 1, it is {args.most}")
     paths: list[Path] = []
     for path in args.images:
-        paths += [path / name for name in images.find(path).names[: args.most]] if path.is_dir() else [path]
+        paths += [path / name for name in listing.find(path).names[: args.most]] if path.is_dir() else [path]
     pictures = [read_rgb(str(path)) for path in paths]
     maps = attention_maps(_names(args.weights), paths, args.level, args.size)
     drawing.save(drawing.figure(pictures, maps, args.level), args.out)

@@ -13,11 +13,10 @@ import numpy as np
 from PIL import Image
 
 from pretrain import InputError
-from pretrain.listing import Pictures, find
-
-__all__ = ("Bad", "BadPicture", "check", "decode", "find", "memory")
+from pretrain.listing import Pictures
 
 log = logging.getLogger("detco.pretrain")
+
 
 class BadPicture(Exception):
     """A file that cannot be decoded; the message says why."""
