@@ -236,6 +236,23 @@ COMMANDS = (
         (folder("dir", "a folder of runs"), JSON),
     ),
     Command(
+        "logs", "the log of one job", "detco logs demo 'retinanet from detco-small'\n         detco logs demo 3f91c2 --follow",
+        (
+            folder("dir", "a folder of runs"),
+            option("job", "a part of its title, the beginning of its id, or its folder", metavar="JOB"),
+            option("--lines", "only the last ones", metavar="N", type=not_negative, default=0),
+            option("--follow", "go on until the job is over", action="store_true"),
+        ),
+    ),
+    Command(
+        "clean", "delete what finished jobs no longer need; shows it first", "detco clean demo\n         detco clean demo --yes",
+        (
+            folder("dir", "a folder of runs"),
+            option("--models", "trained detectors too (detectron2, long schedules)", action="store_true"),
+            option("--yes", "delete", action="store_true"),
+        ),
+    ),
+    Command(
         "table", "the AP table of all results below a folder, or a table of the DetCo paper",
         "detco table demo --baseline supervised --format latex\n         detco table runs --against detco-arxiv-v1\n"
         "         detco table --paper 4",

@@ -111,6 +111,18 @@ def status(args) -> int:
     return show.status(args.dir, args.json)
 
 
+def logs(args) -> int:
+    from . import housekeeping
+
+    return housekeeping.logs(args)
+
+
+def clean(args) -> int:
+    from . import housekeeping
+
+    return housekeeping.clean(args)
+
+
 def table(args) -> int:
     from . import outcomes
 
@@ -214,7 +226,8 @@ CALLS = {
     "weights show": weights("show_"), "weights export": weights("export"), "weights list": weights("list_"), "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check,
     "data subset": data_subset, "transfer": transfer,
-    "run": run, "status": status, "table": table, "compare": compare, "report": report, "attention": attention,
+    "run": run, "status": status, "logs": logs, "clean": clean, "table": table,
+    "compare": compare, "report": report, "attention": attention,
     "speed views": speed_views, "speed step": speed_step, "speed runner": speed_runner,
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import cost
 from .cost import Estimate
 from .jobs import Job
-from .show import columns
+from .show import columns, size
 from .view import clock
 
 LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are told too
@@ -68,7 +68,7 @@ def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: P
     more = sum(sorted((costs[job.id].runs for job in todo), reverse=True)[: room.slots])
     place = next(folder for folder in (out, *out.parents) if folder.exists())
     free = shutil.disk_usage(place).free
-    print(f"disk: {_size(stays)} stay, up to {_size(more)} more while it runs; {_size(free)} are free in {place}")
+    print(f"disk: {size(stays)} stay, up to {size(more)} more while it runs; {size(free)} are free in {place}")
     if stays + more > free:
         print(f"detco: not enough room on the disk of {place}", file=sys.stderr)
 
@@ -83,7 +83,3 @@ def summed(missing: Sequence[str]) -> list[str]:
 
 def _number(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

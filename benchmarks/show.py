@@ -158,6 +158,11 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
         print("  ".join(cells).rstrip())
 
 
+def size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def near(path: Path) -> str:
     """A path relative to here where it lies below."""
     here = Path.cwd()

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +18,12 @@ from typing import Any
 from results import store
 
 from . import InputError, processes, settings
-from .executor import Run, State, block, fail, last_lines, settle, write_spec
+from .executor import WORKER, Run, State, block, fail, last_lines, settle, write_spec
 from .jobs import Job
 
 POLL = 5.0  # seconds between two looks at the queue
 GONE = 10.0  # seconds that a record may take to be seen here after its job has left the queue
-NUMBER = ".slurm.json"  # in a job's folder: its number in the queue
+NUMBER = ".slurm.json"  # in a job's folder: its number in the queue, and where submitit keeps its files
 KINDS = ("scenes", "pretrain", "transfer")
 
 
@@ -95,8 +94,8 @@ def minutes(text: str) -> int:
 class Work:
     """What submitit runs on each machine of a job: the worker on a spec file; after a preemption again, from its checkpoint."""
 
-    def __init__(self, spec: Path, machines: int):
-        self.spec, self.machines = spec, machines
+    def __init__(self, worker: Sequence[str], spec: Path, machines: int):
+        self.command, self.spec, self.machines = [*worker, str(spec)], spec, machines
 
     def __call__(self) -> None:
         import submitit
@@ -107,10 +106,8 @@ class Work:
             environment |= {"MASTER_ADDR": there.master_addr, "MASTER_PORT": str(there.master_port), "DETCO_MACHINE": str(rank)}
             environment |= {processes.HELPER: "1"} if rank else {}
         with open(self.spec.parent / "log.txt", "ab") as log:
-            command = [sys.executable, "-m", "benchmarks.worker", str(self.spec)]
-            status = subprocess.run(
-                command, cwd=processes.ROOT, env=environment, stdout=log, stderr=log, preexec_fn=_deaf_to_notice
-            ).returncode
+            where = {"cwd": processes.ROOT, "env": environment, "stdout": log, "stderr": log}
+            status = subprocess.run(self.command, **where, preexec_fn=_deaf_to_notice).returncode
         if status:
             raise SystemExit(f"the worker ended with status {status}, see {self.spec.parent / 'log.txt'}")
 
@@ -125,7 +122,9 @@ def _deaf_to_notice() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to all processes; it is for submitit
 
 
-def run(jobs: Sequence[Job], asks: Mapping[str, Resources], out: Path, view: Callable[[Run], None]) -> Run:
+def run(
+    jobs: Sequence[Job], asks: Mapping[str, Resources], out: Path, view: Callable[[Run], None], worker: Sequence[str] = WORKER
+) -> Run:
     """Put every job that is neither done nor queued into the queue, then watch until none is there.
 
     What is in the queue goes on if this process ends. Raises InputError where there is no Slurm, or it takes no such job.
@@ -138,20 +137,26 @@ def run(jobs: Sequence[Job], asks: Mapping[str, Resources], out: Path, view: Cal
     while (lock := store.take(out)) is None:  # another runner submits
         time.sleep(0.2)
     try:
-        numbers = submit(this.states.values(), asks, out / "slurm", queue())
+        numbers = submit(this.states.values(), asks, out / "slurm", queue(), worker)
     finally:
         store.release(lock)
     gone: dict[str, float] = {}
     while True:
         _look(this, numbers, queue(), gone)
         block(this)
-        view(this)
-        if not this.named("waiting", "running"):
-            return this
-        time.sleep(POLL)
+        end = time.time() + POLL
+        while True:
+            view(this)
+            if not this.named("waiting", "running"):
+                return this
+            if time.time() > end:
+                break
+            time.sleep(min(0.5, POLL))
 
 
-def submit(states: Iterable[State], asks: Mapping[str, Resources], folder: Path, queued: Mapping[str, str]) -> dict[str, str]:
+def submit(
+    states: Iterable[State], asks: Mapping[str, Resources], folder: Path, queued: Mapping[str, str], worker: Sequence[str]
+) -> dict[str, str]:
     """Submit what waits, an array for all that wait for the same; number in the queue by job id, earlier ones included."""
     numbers, waiting, lost = {}, {}, set()
     for state in states:  # they stand after what they need
@@ -167,13 +172,14 @@ def submit(states: Iterable[State], asks: Mapping[str, Resources], folder: Path,
         needs = tuple(need for need in job.needs if need in waiting or need in numbers)
         arrays.setdefault((job.kind, needs), []).append(job)
     for (kind, needs), array in arrays.items():
-        for job, number in zip(array, _submit(array, asks[kind], folder, [numbers[need] for need in needs])):
+        work = [Work(worker, job.folder / "spec.json", asks[kind].nodes) for job in array]
+        for job, number in zip(array, _submit(work, f"detco-{kind}", asks[kind], folder, [numbers[need] for need in needs])):
             numbers[job.id] = number
-            store.write_json(job.folder / NUMBER, {"number": number})
+            store.write_json(job.folder / NUMBER, {"number": number, "folder": str(folder)})
     return numbers
 
 
-def _submit(array: Sequence[Job], ask: Resources, folder: Path, after: Sequence[str]) -> list[str]:
+def _submit(work: Sequence[Work], name: str, ask: Resources, folder: Path, after: Sequence[str]) -> list[str]:
     """One job array that begins when the jobs with the numbers `after` have succeeded; the numbers of its jobs."""
     try:
         import submitit
@@ -182,7 +188,7 @@ def _submit(array: Sequence[Job], ask: Resources, folder: Path, after: Sequence[
     executor = submitit.SlurmExecutor(folder, max_num_timeout=ask.timeouts)
     more = {"requeue": True, "kill-on-invalid-dep": "yes", **ask.more}
     asked = {
-        "job_name": f"detco-{array[0].kind}", "partition": ask.partition, "account": ask.account, "qos": ask.qos,
+        "job_name": name, "partition": ask.partition, "account": ask.account, "qos": ask.qos,
         "constraint": ask.constraint, "time": minutes(ask.time), "nodes": ask.nodes, "ntasks_per_node": 1,
         "gpus_per_node": ask.gpus or None, "cpus_per_task": ask.cpus, "mem": ask.memory, "array_parallelism": ask.parallel,
         "signal_delay_s": ask.notice, "setup": [f"export PYTHONPATH={processes.ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", *ask.setup],
@@ -190,7 +196,7 @@ def _submit(array: Sequence[Job], ask: Resources, folder: Path, after: Sequence[
     }  # fmt: skip
     executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
     try:
-        return [job.job_id for job in executor.submit_array([Work(job.folder / "spec.json", ask.nodes) for job in array])]
+        return [job.job_id for job in executor.submit_array(work)]
     except submitit.core.utils.FailedJobError as error:
         raise InputError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from None
 

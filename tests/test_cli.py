@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -112,7 +113,7 @@ def test_examples_in_the_help_can_be_parsed():
     parser = arguments.parser("0")
     for command in arguments.COMMANDS:
         for line in command.example.splitlines():
-            assert parser.parse_args(line.split()[1:]).command.split()[0] == command.name.split()[0]
+            assert parser.parse_args(shlex.split(line)[1:]).command.split()[0] == command.name.split()[0]
     assert {command.name for command in arguments.COMMANDS} == set(cli.CALLS)
 
 
