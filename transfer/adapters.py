@@ -274,8 +274,8 @@ ADAPTERS = (
         "bare", "unknown", "the final files of facebookresearch/barlowtwins, vicreg and dino: torchvision's names, no classifier",
         _bare("", "backbone."), (r"(backbone\.)?conv1\.weight", r"(backbone\.)?layer4\..*"),
         (r"(backbone\.)?fc\..*", r"(neck|head|projector|classifier|prototypes|bn)\..*", r"\w*projection_head\w*\..*",
-         r"(encoder_[qk]|online_net|target_net|momentum_encoder)\..*", r"queue\w*", r"/author=DenseCL",
-         r"/only=state_dict"), drop=(r"(backbone\.)?fc\..*",),
+         r"(encoder_[qk]|online_net|target_net|momentum_encoder)\..*", r"queue\w*",
+         r"student_head\..*", r"/author=DenseCL", r"/only=state_dict"), drop=(r"(backbone\.)?fc\..*",),
     ),
     Adapter(
         "hugging-face", "supervised", "huggingface/transformers: models/resnet/modeling_resnet.py", _bare("resnet.", ""),
