@@ -1,4 +1,4 @@
-"""How much GPU memory training takes at least, before it starts."""
+"""How much GPU memory training takes, before it starts."""
 
 import logging
 
@@ -13,12 +13,12 @@ GIB = 2**30
 
 
 def check(cfg, images: int) -> None:
-    """For `images` pictures on this GPU: InputError if they cannot fit, a warning if they hardly will."""
+    """For `images` pictures on this GPU: InputError if they cannot fit, a warning if pictures of the largest size may not."""
     if cfg.MODEL.DEVICE != "cuda":
         return
     needed, there = estimate(cfg, images), torch.cuda.mem_get_info()[1]
-    text = f"{images} pictures on a GPU need at least {needed / GIB:.1f} GiB, it has {there / GIB:.1f} GiB"
-    if needed > there:
+    text = f"{images} pictures of the largest size need about {needed / GIB:.1f} GiB on a GPU, it has {there / GIB:.1f} GiB"
+    if needed > 1.5 * there:  # most pictures are smaller
         raise InputError(f"{text}: {LESS_MEMORY}")
     if needed > 0.8 * there:
         log.warning("%s: should memory run out, %s", text, LESS_MEMORY)
