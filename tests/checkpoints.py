@@ -7,9 +7,11 @@ transfer/adapters.py. All tensors are views of one storage, so that a file takes
 import argparse
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torchvision
+from torch import nn
 
 BANK = torch.linspace(-1, 1, 2_400_000)
 
@@ -65,6 +67,34 @@ def linears(prefix: str, *numbers: int, bias: bool = True) -> dict[str, torch.Te
 def norm(prefix: str) -> dict[str, torch.Tensor]:
     leaves = ("weight", "bias", "running_mean", "running_var")
     return some(*(prefix + leaf for leaf in leaves)) | {prefix + "num_batches_tracked": torch.tensor(5)}
+
+
+def saved(state: dict, path: Path, **more) -> Path:
+    """A file as most training loops write it."""
+    torch.save({"state_dict": state, "epoch": 200, **more}, path)
+    return path
+
+
+def trained(arch: str, seed: int = 0) -> nn.Module:
+    """A network whose normalisation is as after training, in evaluation mode."""
+    torch.manual_seed(seed)
+    net = getattr(torchvision.models, arch)().eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return net
+
+
+def res5(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Features of torchvision's ResNet."""
+    with torch.no_grad():
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = layer(x)
+    return x
 
 
 # --- other words for the parts of a ResNet ---------------------------------------------------------------------------

@@ -1,8 +1,6 @@
-"""Importing is strict, says what it did, and is quick with large files; exports are read by the other programs."""
+"""Importing is strict, says what it did, and is quick with large files."""
 
-import json
 import math
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from torch import nn
 
-from benchmarks import cli, plan, suites
 from tests import checkpoints
-from transfer import InputError, export, importing, known, weights
-from transfer.engines.torchvision_models import channels, load_resnet
+from tests.checkpoints import saved
+from transfer import InputError, importing, weights
+from transfer.engines.torchvision_models import channels
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,32 +21,6 @@ ROOT = Path(__file__).parents[1]
 def moco() -> dict:
     """Tensors of a MoCo v2 file, to be damaged."""
     return checkpoints.moco(*checkpoints.MLP)
-
-
-def saved(state: dict, path: Path, **more) -> Path:
-    torch.save({"state_dict": state, "epoch": 200, **more}, path)
-    return path
-
-
-def real(arch: str, seed: int = 0) -> nn.Module:
-    """A network with normalisation as after training."""
-    torch.manual_seed(seed)
-    net = getattr(torchvision.models, arch)().eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            nn.init.normal_(module.running_mean, 0, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return net
-
-
-def res5(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = layer(x)
-    return x
 
 
 # --- strict ----------------------------------------------------------------------------------------------------------
@@ -186,116 +157,6 @@ def test_whole_models_are_refused(tmp_path):
         importing.load(tmp_path / "a.pth")
 
 
-# --- features and other programs -------------------------------------------------------------------------------------
-
-
-def test_features_are_those_of_the_original(tmp_path):
-    net, x = real("resnet50"), torch.randn(1, 3, 65, 97)
-    state = {f"module.base_encoder.{k}": v for k, v in net.state_dict().items() if not k.startswith("fc.")}
-    backbone, _ = importing.load(saved(state, tmp_path / "a.pth.tar"))
-    weights.write(tmp_path / "b.safetensors", backbone)
-    assert torch.equal(res5(load_resnet(weights.read(tmp_path / "b.safetensors")).eval(), x), res5(net, x))
-
-
-def test_half_precision_becomes_single(tmp_path):
-    state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoints.names().items()}
-    torch.save(state, tmp_path / "a.pth")
-    backbone, _ = importing.load(tmp_path / "a.pth")
-    assert all(t.dtype == torch.float32 and torch.equal(t, state[k].float()) for k, t in backbone.tensors.items())
-
-
-def test_written_files_are_read_back_and_always_the_same_bytes(tmp_path, moco):
-    backbone, _ = importing.load(saved(moco, tmp_path / "a.pth"))
-    first, second = weights.write(tmp_path / "1.safetensors", backbone), weights.write(tmp_path / "2.safetensors", backbone)
-    again = weights.read(tmp_path / "1.safetensors")
-    assert first == second == again.sha256 and not list(tmp_path.glob("*.part"))
-    assert (again.arch, again.method, again.mean, again.std) == ("resnet18", "moco-v2", backbone.mean, backbone.std)
-    assert all(torch.equal(again.tensors[k], v) for k, v in backbone.tensors.items())
-    with pytest.raises(InputError, match="already"):
-        importing.load(tmp_path / "1.safetensors")
-
-
-def test_export_to_torchvision_is_loaded_strictly(tmp_path):
-    net, x = real("resnet18"), torch.randn(1, 3, 64, 64)
-    torch.save(net.state_dict(), tmp_path / "a.pth")
-    needs = export.to_torchvision(importing.open_any(tmp_path / "a.pth"), tmp_path / "b.pth")
-    other = torchvision.models.resnet18()
-    other.fc = nn.Identity()
-    other.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True), strict=True)
-    assert torch.equal(res5(other.eval(), x), res5(net, x))
-    assert needs == {"channel order": "RGB", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-
-
-def test_export_to_detectron2_has_the_names_of_its_own_conversion_script(tmp_path, moco):
-    backbone, _ = importing.load(saved(moco, tmp_path / "a.pth"))
-    export.to_detectron2(backbone, tmp_path / "b.pkl")
-    written = pickle.loads((tmp_path / "b.pkl").read_bytes())
-    own = {k: v for k, v in checkpoints.detectron2().items() if "num_batches" not in k}
-    assert written["model"].keys() == own.keys() and written["matching_heuristics"]
-    assert all((written["model"][k] == v).all() for k, v in own.items())
-
-
-def test_exports_keep_their_preprocessing(tmp_path):
-    path = tmp_path / "msra.pkl"
-    path.write_bytes(pickle.dumps(checkpoints.caffe2(), 2))
-    msra = importing.open_any(path)
-    needs = export.to_detectron2(msra, tmp_path / "b.pkl")
-    assert (needs["INPUT.FORMAT"], needs["MODEL.RESNETS.STRIDE_IN_1X1"], needs["MODEL.PIXEL_STD"]) == ("BGR", True, [1.0, 1.0, 1.0])
-    back = importing.open_any(tmp_path / "b.pkl")
-    assert (back.channel_order, back.mean, back.std, back.stride_in) == (msra.channel_order, msra.mean, msra.std, "1x1")
-    with pytest.raises(InputError, match="1 x 1"):
-        export.to_torchvision(msra, tmp_path / "b.pth")
-    with pytest.raises(InputError, match=r"something\.pkl"):
-        export.to_detectron2(msra, tmp_path / "b.pth")
-
-
-@pytest.mark.detectron2
-@pytest.mark.parametrize(("arch", "stride"), [("resnet18", "3x3"), ("resnet50", "3x3"), ("resnet50", "1x1")])
-def test_detectron2_finds_every_tensor_and_computes_the_same(tmp_path, arch, stride):
-    """Its own loader takes our file, and its network gives the same res5."""
-    code = (
-        "import pickle, sys, torch; from detectron2.checkpoint import DetectionCheckpointer; "
-        "from detectron2.config import get_cfg; from detectron2.modeling import build_backbone\n"
-        "cfg = get_cfg(); cfg.merge_from_list(eval(sys.argv[2])); cfg.MODEL.RESNETS.NORM = 'BN'\n"
-        "cfg.MODEL.RESNETS.OUT_FEATURES = ['res2', 'res5']; cfg.MODEL.DEVICE = 'cpu'; net = build_backbone(cfg).eval()\n"
-        "DetectionCheckpointer(net).load(sys.argv[1]); torch.manual_seed(3); x = torch.randn(1, 3, 65, 97)\n"
-        "state, file = net.state_dict(), pickle.load(open(sys.argv[1], 'rb'))['model']\n"
-        "assert {k for k in state if 'num_batches' not in k} == file.keys()\n"
-        "assert all(torch.equal(state[k], torch.tensor(v)) for k, v in file.items())\n"
-        "torch.save(net(x)['res5'].detach(), sys.argv[3])"
-    )
-    state = {k: v for k, v in real(arch, 1).state_dict().items() if k in weights.expected_shapes(arch)}
-    backbone = weights.Backbone(arch, state, "x", stride_in=stride)
-    pairs = [item for pair in export.to_detectron2(backbone, tmp_path / "b.pkl").items() for item in pair]
-    command = [sys.executable, "-c", code, str(tmp_path / "b.pkl"), repr(pairs), str(tmp_path / "res5.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "not used by the model" not in done.stderr + done.stdout
-    torch.manual_seed(3)
-    x = torch.randn(1, 3, 65, 97)
-    ours = res5(load_resnet(backbone).eval(), x)
-    theirs = torch.load(tmp_path / "res5.pt", weights_only=True)
-    assert float((theirs - ours).abs().max() / ours.abs().max()) < 1e-5
-    again = importing.open_any(tmp_path / "b.pkl")
-    assert again.stride_in == stride and all(torch.equal(again.tensors[k], v) for k, v in state.items())
-
-
-# --- comparing -------------------------------------------------------------------------------------------------------
-
-
-def test_compare():
-    one = weights.random_backbone("resnet18", 0)
-    changed = dict(one.tensors)
-    changed["layer4.0.conv1.weight"] = one.tensors["layer4.0.conv1.weight"] * 1.1
-    a, b = "layer1.0.conv1.weight", "layer1.0.conv2.weight"
-    changed[a], changed[b] = changed[b], changed[a]
-    facts = weights.compare(one, weights.Backbone("resnet18", changed, "x"))
-    names = [k for k in one.tensors if weights.stage_of(k) == "res5"]
-    norm = math.sqrt(sum(float(one.tensors[k].square().sum()) for k in names))
-    assert facts["renamed"] == {a: b, b: a} and facts["different"] == 1 and facts["identical"] == 97
-    assert facts["distance"]["res5"] == pytest.approx(0.1 * float(one.tensors["layer4.0.conv1.weight"].norm()) / norm, abs=1e-5)
-    assert facts["distance"]["res4"] == 0 and facts["same architecture and preprocessing"]
-
-
 # --- large files -----------------------------------------------------------------------------------------------------
 
 
@@ -313,98 +174,3 @@ def test_400_megabytes_in_ten_seconds_and_two_gigabytes(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors")]
     seconds, kilobytes = map(float, subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
     assert seconds < 10 and kilobytes < 2e6
-
-
-# --- public checkpoints ----------------------------------------------------------------------------------------------
-
-
-def test_table_of_public_checkpoints():
-    from transfer.adapters import ADAPTERS
-
-    layouts = {adapter.name for adapter in ADAPTERS}
-    assert len(known.BY_NAME) == len(known.KNOWN) and len({row.file for row in known.KNOWN}) == len(known.KNOWN)
-    for row in known.KNOWN:
-        assert row.adapter in layouts and row.arch in weights.ARCHS and row.url.startswith("https://") and row.licence
-        assert all(c in "0123456789abcdef" for c in row.digest.removeprefix("md5:"))
-        assert known.find(row, Path("nowhere")) is None and str(Path("nowhere", row.file)) in known.how_to_get(row, Path("nowhere"))
-
-
-def test_copies_are_verified(tmp_path, monkeypatch, moco):
-    path = saved(moco, tmp_path / "moco_v2_200ep_pretrain.pth.tar")
-    row = known.BY_NAME["moco-v2-200ep"]
-    with pytest.raises(InputError, match="not the published moco-v2-200ep: its md5 begins with"):
-        known.find(row, tmp_path)
-    digest = weights.sha256_of(path)[:8]
-    right = known.Known(row.name, row.method, row.epochs, row.adapter, row.url, row.licence, digest)
-    assert known.find(right, tmp_path) == path and known.verified(right, path)
-    monkeypatch.setattr(known, "KNOWN", (right,))
-    path = path.rename(tmp_path / "renamed.pth")  # known by its hash
-    meta = dict(importing.load(path)[0].metadata)
-    assert (meta["source"], meta["epochs"]) == ("moco-v2-200ep", "200")
-
-
-def test_missing_copies_are_not_downloaded_unasked(tmp_path, monkeypatch, capsys):
-    import urllib.request
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **more: pytest.fail("a download"))
-    out = ["--dir", str(tmp_path), "--out", str(tmp_path / "b.safetensors")]
-    assert cli.main(["weights", "import", "swav-800ep", *out]) == 2
-    assert "swav_800ep_pretrain.pth.tar" in capsys.readouterr().err
-    assert cli.main(["weights", "import", "detco-200ep", "--download", *out]) == 2
-    assert "by hand" in capsys.readouterr().err
-
-
-def test_download(tmp_path, moco):
-    source = saved(moco, tmp_path / "there.pth.tar")
-    digest = weights.sha256_of(source)[:12]
-    row = known.Known("mine", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", digest)
-    assert known.get(row, tmp_path / "copies", download=True).read_bytes() == source.read_bytes()
-    wrong = known.Known("other", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", "0" * 12)
-    with pytest.raises(InputError, match="not the published other"):
-        known.get(wrong, tmp_path / "others", download=True)
-    assert not (tmp_path / "others" / wrong.file).exists()
-
-
-def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr(known, "KNOWN", (row := known.Known("mine", "moco-v2", 200, "torchvision", "https://x/mine.pth", "MIT"),))
-    monkeypatch.setattr(known, "BY_NAME", {"mine": row})
-    suite = suites.parse({"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml")
-    assert suite.start[0].weights == tmp_path / "mine" and suite.start[0].name == "mine"
-    with pytest.raises(InputError, match=r"no copy of mine in .*save https://x/mine\.pth as"):
-        plan.weights_of(suite.start[0], None)
-    (tmp_path / "weights").mkdir()
-    torch.save(checkpoints.names() | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth")
-    first, again = plan.weights_of(suite.start[0], None), plan.weights_of(suite.start[0], None)
-    made = weights.read(first.path)
-    assert first == again and first.identity == made.sha256 and (made.arch, made.method) == ("resnet18", "moco-v2")
-    moco = {"name": "m", "weights": "moco-v2-200ep"}, "moco-v2-200ep"  # a name alone that is a recipe's too means the recipe
-    start = suites.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
-    assert (start[0].weights, start[1].recipe) == (tmp_path / "moco-v2-200ep", "moco-v2-200ep")
-
-
-# --- the command -----------------------------------------------------------------------------------------------------
-
-
-def test_commands(tmp_path, moco, capsys):
-    source, out = str(saved(moco, tmp_path / "moco.pth.tar")), str(tmp_path / "b.safetensors")
-    assert cli.main(["weights", "import", source, "--out", out, "--encoder", "key", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["encoder"].startswith("key") and "query" in facts["encoder"]
-    assert facts["architecture"].startswith("resnet18, all 100")
-    assert cli.main(["weights", "show", out, "--compare", source, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["identical"] < 100  # the other encoder
-    for to, name in (("detectron2", "c.pkl"), ("torchvision", "c.pth")):
-        assert cli.main(["weights", "export", out, "--to", to, str(tmp_path / name)]) == 0
-        assert cli.main(["weights", "show", out, "--compare", str(tmp_path / name), "--json"]) == 0
-        shown = capsys.readouterr().out
-        assert json.loads(shown[shown.rindex("\n{") :])["identical"] == 100
-    assert cli.main(["weights", "list", "--dir", str(tmp_path)]) == 0
-    assert cli.main(["weights", "list", "--layouts"]) == 0
-    assert cli.main(["weights", "list", "moco-v2-200ep", "--json"]) == 0
-    assert "59fd9945" in capsys.readouterr().out
-    assert cli.main(["weights", "import", source, "--out", str(tmp_path)]) == 2  # a folder
-    assert "cannot write" in capsys.readouterr().err and not list(tmp_path.parent.glob("*.part"))
-    (tmp_path / "page.pth").write_text("<html>")
-    assert cli.main(["weights", "import", str(tmp_path / "page.pth"), "--out", out]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "web page" in error and "Traceback" not in error

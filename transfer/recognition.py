@@ -12,7 +12,7 @@ from .adapters import ADAPTERS, Adapter, Encoder
 from .unpickle import Inert
 
 Places = Mapping[str, Mapping[str, torch.Tensor]]  # where in the file (a/b: nested) -> its tensors by name
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 LISTED = 8  # names in an error
 
 

@@ -1,0 +1,113 @@
+"""Public checkpoints by name, and the `detco weights` commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import cli, plan, suites
+from tests import checkpoints
+from tests.checkpoints import saved
+from transfer import InputError, importing, known, weights
+
+
+@pytest.fixture
+def moco() -> dict:
+    """Tensors of a MoCo v2 file, to be damaged."""
+    return checkpoints.moco(*checkpoints.MLP)
+
+
+# --- public checkpoints ----------------------------------------------------------------------------------------------
+
+
+def test_table_of_public_checkpoints():
+    from transfer.adapters import ADAPTERS
+
+    layouts = {adapter.name for adapter in ADAPTERS}
+    assert len(known.BY_NAME) == len(known.KNOWN) and len({row.file for row in known.KNOWN}) == len(known.KNOWN)
+    for row in known.KNOWN:
+        assert row.adapter in layouts and row.arch in weights.ARCHS and row.url.startswith("https://") and row.licence
+        assert all(c in "0123456789abcdef" for c in row.digest.removeprefix("md5:"))
+        assert known.find(row, Path("nowhere")) is None and str(Path("nowhere", row.file)) in known.how_to_get(row, Path("nowhere"))
+
+
+def test_copies_are_verified(tmp_path, monkeypatch, moco):
+    path = saved(moco, tmp_path / "moco_v2_200ep_pretrain.pth.tar")
+    row = known.BY_NAME["moco-v2-200ep"]
+    with pytest.raises(InputError, match="not the published moco-v2-200ep: its md5 begins with"):
+        known.find(row, tmp_path)
+    digest = weights.sha256_of(path)[:8]
+    right = known.Known(row.name, row.method, row.epochs, row.adapter, row.url, row.licence, digest)
+    assert known.find(right, tmp_path) == path and known.verified(right, path)
+    monkeypatch.setattr(known, "KNOWN", (right,))
+    path = path.rename(tmp_path / "renamed.pth")  # known by its hash
+    meta = dict(importing.load(path)[0].metadata)
+    assert (meta["source"], meta["epochs"]) == ("moco-v2-200ep", "200")
+
+
+def test_missing_copies_are_not_downloaded_unasked(tmp_path, monkeypatch, capsys):
+    import urllib.request
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **more: pytest.fail("a download"))
+    out = ["--dir", str(tmp_path), "--out", str(tmp_path / "b.safetensors")]
+    assert cli.main(["weights", "import", "swav-800ep", *out]) == 2
+    assert "swav_800ep_pretrain.pth.tar" in capsys.readouterr().err
+    assert cli.main(["weights", "import", "detco-200ep", "--download", *out]) == 2
+    assert "by hand" in capsys.readouterr().err
+
+
+def test_download(tmp_path, moco):
+    source = saved(moco, tmp_path / "there.pth.tar")
+    digest = weights.sha256_of(source)[:12]
+    row = known.Known("mine", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", digest)
+    assert known.get(row, tmp_path / "copies", download=True).read_bytes() == source.read_bytes()
+    wrong = known.Known("other", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", "0" * 12)
+    with pytest.raises(InputError, match="not the published other"):
+        known.get(wrong, tmp_path / "others", download=True)
+    assert not (tmp_path / "others" / wrong.file).exists()
+
+
+def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(known, "KNOWN", (row := known.Known("mine", "moco-v2", 200, "torchvision", "https://x/mine.pth", "MIT"),))
+    monkeypatch.setattr(known, "BY_NAME", {"mine": row})
+    suite = suites.parse({"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml")
+    assert suite.start[0].weights == tmp_path / "mine" and suite.start[0].name == "mine"
+    with pytest.raises(InputError, match=r"no copy of mine in .*save https://x/mine\.pth as"):
+        plan.weights_of(suite.start[0], None)
+    (tmp_path / "weights").mkdir()
+    torch.save(checkpoints.names() | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth")
+    first, again = plan.weights_of(suite.start[0], None), plan.weights_of(suite.start[0], None)
+    made = weights.read(first.path)
+    assert first == again and first.identity == made.sha256 and (made.arch, made.method) == ("resnet18", "moco-v2")
+    moco = {"name": "m", "weights": "moco-v2-200ep"}, "moco-v2-200ep"  # a name alone that is a recipe's too means the recipe
+    start = suites.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
+    assert (start[0].weights, start[1].recipe) == (tmp_path / "moco-v2-200ep", "moco-v2-200ep")
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_commands(tmp_path, moco, capsys):
+    source, out = str(saved(moco, tmp_path / "moco.pth.tar")), str(tmp_path / "b.safetensors")
+    assert cli.main(["weights", "import", source, "--out", out, "--encoder", "key", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["encoder"].startswith("key") and "query" in facts["encoder"]
+    assert facts["architecture"].startswith("resnet18, all 100")
+    assert cli.main(["weights", "show", out, "--compare", source, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["identical"] < 100  # the other encoder
+    for to, name in (("detectron2", "c.pkl"), ("torchvision", "c.pth")):
+        assert cli.main(["weights", "export", out, "--to", to, str(tmp_path / name)]) == 0
+        assert cli.main(["weights", "show", out, "--compare", str(tmp_path / name), "--json"]) == 0
+        shown = capsys.readouterr().out
+        assert json.loads(shown[shown.rindex("\n{") :])["identical"] == 100
+    assert cli.main(["weights", "list", "--dir", str(tmp_path)]) == 0
+    assert cli.main(["weights", "list", "--layouts"]) == 0
+    assert cli.main(["weights", "list", "moco-v2-200ep", "--json"]) == 0
+    assert "59fd9945" in capsys.readouterr().out
+    assert cli.main(["weights", "import", source, "--out", str(tmp_path)]) == 2  # a folder
+    assert "cannot write" in capsys.readouterr().err and not list(tmp_path.parent.glob("*.part"))
+    (tmp_path / "page.pth").write_text("<html>")
+    assert cli.main(["weights", "import", str(tmp_path / "page.pth"), "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "web page" in error and "Traceback" not in error
