@@ -13,11 +13,13 @@ from ..protocols import Detector, Protocol, Resize, Schedule
 from ..weights import Backbone
 
 LEVELS = ("res2", "res3", "res4", "res5")
-DATASETS = {  # our names of the published splits -> Detectron2's, by the protocol's architecture where that matters
+DATASETS = {  # our names of the published splits -> Detectron2's
     "coco/train2017": "coco_2017_train", "coco/val2017": "coco_2017_val", "VOC2007/trainval": "voc_2007_trainval",
     "VOC2012/trainval": "voc_2012_trainval", "VOC2007/test": "voc_2007_test",
 }  # fmt: skip
-CITYSCAPES = {"mask-rcnn-fpn": "cityscapes_fine_instance_seg_", "fcn-16s": "cityscapes_fine_sem_seg_"}
+CITYSCAPES = {  # and where these depend on the task
+    "mask-rcnn-fpn": "cityscapes_fine_instance_seg_", "fcn-16s": "cityscapes_fine_sem_seg_",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class Circumstances:
     seed: int = -1
     amp: bool = False
     eval_period: int = 0
-    checkpoint_period: int = 5000
 
 
 def resolve(protocol: Protocol, backbone: Backbone, run: Circumstances = Circumstances()) -> CfgNode:
@@ -59,7 +60,7 @@ def resolve(protocol: Protocol, backbone: Backbone, run: Circumstances = Circums
 
 
 def norm_of(protocol: Protocol, run: Circumstances) -> str:
-    """One process has nobody to synchronise with: BN. Torch's SyncBN runs on GPUs only: processors take naiveSyncBN."""
+    """One process has nobody to synchronise with: BN. Torch's SyncBN runs on GPUs only; without them it is naiveSyncBN."""
     if (run.processes or protocol.schedule.devices) == 1:
         return "BN"
     return protocol.detector.norm if run.device == "cuda" else "naiveSyncBN"
@@ -222,7 +223,6 @@ def _run(protocol: Protocol, run: Circumstances) -> dict:
         "MODEL.DEVICE": run.device,
         "DATALOADER.NUM_WORKERS": run.workers,
         "SOLVER.AMP.ENABLED": run.amp,
-        "SOLVER.CHECKPOINT_PERIOD": run.checkpoint_period,
         "TEST.EVAL_PERIOD": run.eval_period,
         "OUTPUT_DIR": run.out,
         "SEED": run.seed,

@@ -180,6 +180,19 @@ class ClipNorm(hooks.HookBase):
         nn.utils.clip_grad_norm_(self.trainer.model.parameters(), self.largest)
 
 
+class Counted:
+    """The batches of a loader, each reported."""
+
+    def __init__(self, loader, total: int, report: Report):
+        self.loader, self.total, self.report = loader, total, report
+
+    def __iter__(self):
+        for done, batch in enumerate(self.loader):
+            if comm.is_main_process():
+                self.report("precise BN", done, self.total)
+            yield batch
+
+
 class PreciseBN(hooks.PreciseBN):
     """Detectron2's, over the batches that follow the training's, the same at every evaluation and in every process."""
 
@@ -188,13 +201,11 @@ class PreciseBN(hooks.PreciseBN):
         cfg = trainer.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
-        loader = train_loader(cfg, batches, trainer.records)
+        loader = Counted(train_loader(cfg, batches, trainer.records), test.PRECISE_BN.NUM_ITER, trainer.report)
         super().__init__(test.EVAL_PERIOD, trainer.model, loader, test.PRECISE_BN.NUM_ITER)
-        self.seed, self.report = trainer.job.seed, trainer.report
+        self.seed = trainer.job.seed
 
     def update_stats(self) -> None:
-        if comm.is_main_process():
-            self.report("precise BN", 0, self._num_iter)
         torch.manual_seed(self.seed)
         self._data_iter = None
         super().update_stats()
