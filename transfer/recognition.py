@@ -14,6 +14,7 @@ from .unpickle import Inert
 Places = Mapping[str, Mapping[str, torch.Tensor]]  # where in the file (a/b: nested) -> its tensors by name
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 LISTED = 8  # names in an error
+LONGEST = 1000  # characters of a name; patterns take long for endless ones
 
 
 def shown(name: str) -> str:
@@ -39,6 +40,8 @@ def tensors_of(found: Any) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for key, value in found.items() if isinstance(found, dict) else ():
         if isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided:
+            if len(key) > LONGEST:
+                raise InputError(f"has a tensor whose name has {len(key)} characters")
             name = WRAPPERS.sub("", key)
             if value.numel() * value.element_size() > value.untyped_storage().nbytes():
                 raise InputError(f"says that {shown(name)} has shape {tuple(value.shape)}, far more than there are numbers for it")

@@ -149,7 +149,7 @@ def write(path: Path, backbone: Backbone) -> str:
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all. Raises InputError where that cannot be."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
