@@ -57,7 +57,7 @@ def deviations(job: Job) -> tuple[str, ...]:
     published = PROTOCOLS.get(job.protocol.name, job.protocol).schedule
     share, texts = published.images // published.devices, []
     if processes == 1 and schedule.images < share:
-        texts.append(f"BN over {schedule.images} images (published: {d.norm}, {share} images a device)")
+        texts.append(f"BN over {schedule.images} image{'s' * (schedule.images > 1)} (row: {share} a device)")
     if processes > 1 and job.device == "cpu" and d.norm != "naiveSyncBN":
         texts.append(f"naiveSyncBN over {processes} processes ({d.norm} runs on GPUs only)")
     if job.launch.amp:
