@@ -104,11 +104,11 @@ def run(args) -> int:
 
 
 def status(args) -> int:
-    from . import show
+    from . import status
 
     if not args.dir.is_dir():
         raise InputError(f"no folder {args.dir}")
-    return show.status(args.dir, args.json)
+    return status.show(args.dir, args.json)
 
 
 def logs(args) -> int:

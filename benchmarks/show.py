@@ -3,20 +3,15 @@
 import json
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from results import store
-
 from . import settings
 from .executor import Run, last_lines
-from .view import clock
 from .worker import command
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
-LONGEST = 100  # characters of an error in `detco status`; the log has all of it
 
 
 def outcome(run: Run, again: str) -> int:
@@ -47,31 +42,6 @@ def _warnings(run: Run) -> None:
             rest = [f"{more} more warnings in {near(state.job.folder / 'log.txt')}"] if more > 0 else []
             for text in [*state.warnings[:WARNINGS], *rest]:
                 print(f"{state.job.title}: {text}", file=sys.stderr)
-
-
-def status(directory: Path, as_json: bool) -> int:
-    """Counts, then a line for each job that is at work, failed or interrupted."""
-    rows = store.status(directory)
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return 0
-    counts = Counter(row["state"] for row in rows)
-    states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    print(f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}{': ' if rows else ''}{states}")
-    lines = []
-    for row in rows:
-        count = f" {row['done']}/{row['total']}" if row["total"] else ""
-        figures = "".join(f", {k} {v:.3g}" if isinstance(v, float) else f", {k} {v}" for k, v in row["figures"].items())
-        detail = row["error"] or f"{row['stage']}{count}{figures}"
-        if row["state"] not in ("done", "planned"):
-            lines.append((row["state"], row["title"], _cut(detail), clock(row["seconds"]) if row["seconds"] else ""))
-    columns(lines)
-    return 0
-
-
-def _cut(text: str) -> str:
-    """The beginning of a long text: one long error must not push all columns aside."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def protocols(name: str | None, as_json: bool) -> int:

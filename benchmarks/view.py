@@ -95,7 +95,7 @@ class Terminal:
         wide = self.live.console.width >= WIDE
         for key, shown in progress.items():
             done, total = shown["done"], shown["total"]
-            rate, figures, rest = _rates(shown)
+            rate, figures, rest = rates(shown)
             texts = [f"{done}/{total}" if total else "", rest, *([rate, figures] if wide else [])]
             bar = ProgressBar(total or 1, done, width=12)
             body.add_row(_line(f" {run.states[key].job.title}"), _line(shown["stage"]), bar, *map(_line, texts))
@@ -136,11 +136,10 @@ def describe(state: State, progress: dict | None) -> str:
     if progress is None:
         return "started" if state.name == "running" else state.name
     count = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
-    rates = [text for text in _rates(progress) if text]
-    return f"{progress['stage']}{count}" + "".join(f", {text}" for text in rates)
+    return f"{progress['stage']}{count}" + "".join(f", {text}" for text in rates(progress) if text)
 
 
-def _rates(progress: dict) -> tuple[str, str, str]:
+def rates(progress: dict) -> tuple[str, str, str]:
     """Speed, figures and time left of a stage as texts."""
     speed, missing = progress.get("speed"), progress["total"] - progress["done"]
     shown = [

@@ -207,7 +207,8 @@ def is_taken(folder: Path) -> bool:
 
 
 def status(directory: Path) -> list[dict]:
-    """One dict a job: folder, id, kind, title, state, stage, done, total, figures, error, seconds (so far, or in all).
+    """One dict a job: folder, id, kind, title, state, stage, done, total, speed (steps a second, None: not known yet),
+    figures, error, seconds (so far, or in all).
 
     state: planned, running, interrupted, failed or done.
     """
@@ -225,9 +226,9 @@ def _status(folder: Path) -> dict:
         "error": None,
         "seconds": None,
     }
-    row |= {"title": spec.get("title", folder.name), "stage": "", "done": 0, "total": 0, "figures": {}}
+    row |= {"title": spec.get("title", folder.name), "stage": "", "done": 0, "total": 0, "speed": None, "figures": {}}
     if is_taken(folder):
-        row |= {k: progress[k] for k in ("stage", "done", "total", "figures") if k in progress}
+        row |= {k: progress[k] for k in ("stage", "done", "total", "speed", "figures") if k in progress}
         return row | {"state": "running", "seconds": time.time() - progress.get("started", time.time())}
     if record is not None and record.get("status") in ("done", "failed"):
         row |= {"error": record.get("error"), "seconds": record.get("wall_seconds")}

@@ -278,3 +278,37 @@ def test_time_left_by_measured_pace(monkeypatch):
     # 15 of 40 units are done, in 60 s of work: 4 s a unit, 25 units left, two slots
     assert fraction == pytest.approx(15 / 40) and left == pytest.approx(25 * 4 / 2)
     assert [view.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
+
+
+def test_status_from_outside_says_what_the_view_says(tmp_path, capsys):
+    from benchmarks import cli
+
+    shown = []
+
+    def look(this):
+        if not shown and this.states["long"].name == "running" and (view.progress_of(this.states["long"])["speed"] or 0) > 0:
+            assert cli.main(["status", str(tmp_path)]) == 0
+            shown.append((capsys.readouterr().out, view.rates(view.progress_of(this.states["long"]))))
+
+    run([job(tmp_path, "quick"), job(tmp_path, "long", ["quick"], steps=40), job(tmp_path, "last", ["long"])], tmp_path, view=look)
+    head, line = shown[0][0].splitlines()
+    assert head.startswith("3 jobs: ") and "1 done" in head and "1 running" in head and "% of the work" in head
+    speed, figures, _ = shown[0][1]
+    assert line.startswith("running  long  train ") and "/40, " in line and speed.endswith("/s") and "loss 0." in figures
+    assert line.split()[-1] == "left"
+    assert cli.main(["status", str(tmp_path)]) == 0 and capsys.readouterr().out == "3 jobs: 3 done\n"
+
+
+def test_status_of_a_thousand_jobs_takes_less_than_a_second(tmp_path, capsys):
+    from benchmarks import cli
+
+    for number in range(1000):
+        planned = job(tmp_path, f"job{number:04}")
+        executor.write_spec(executor.State(planned))
+        if number % 2:
+            record = {"format": 1, "id": planned.id, "kind": "fake", "status": "done", "spec": planned.spec, "metrics": {},
+                      "wall_seconds": 1.0}  # fmt: skip
+            store.write_json(planned.folder / "record.json", record)
+    began = time.process_time()
+    assert cli.main(["status", str(tmp_path)]) == 0
+    assert time.process_time() - began < 1 and capsys.readouterr().out == "1000 jobs: 500 planned, 500 done\n"
