@@ -1,0 +1,88 @@
+"""`detco transfer` as a job: published data, the scaled batch, processes and machines; `data subset`, `protocols show`."""
+
+import json
+
+import pytest
+
+from benchmarks import InputError, arguments, cli, machine, single
+from transfer.protocols import PROTOCOLS
+
+
+def job(scenes, tmp_path, *more, protocol="small-retinanet", data="voc"):
+    words = ["transfer", protocol, "--weights", "random", "--out", tmp_path, "--engine", "replay", *more]
+    words += ["--data", scenes / data] if data else []
+    return single.job_of(arguments.parser("x").parse_args(list(map(str, words))))
+
+
+def test_batch_follows_the_linear_rule_and_is_a_scaling_of_its_own(scenes, tmp_path):
+    plain, half = job(scenes, tmp_path), job(scenes, tmp_path, "--batch", 2)
+    row, scaled = PROTOCOLS["small-retinanet"].schedule, half.spec["protocol_row"]["schedule"]
+    assert (plain.spec["scaling"], half.spec["scaling"]) == ("1", "1/2") and plain.id != half.id
+    assert (scaled["images"], scaled["lr"], scaled["iterations"]) == (2, row.lr / 2, row.iterations * 2)
+    with pytest.raises(InputError, match="--batch must be at least 1"):
+        job(scenes, tmp_path, "--batch", 0)
+
+
+def test_processes_and_precision_determine_the_run_and_evaluations_do_not(scenes, tmp_path):
+    plain = job(scenes, tmp_path)
+    assert job(scenes, tmp_path, "--eval-period", 10).id == plain.id == job(scenes, tmp_path, "--num-gpus", 1).id
+    others = {job(scenes, tmp_path, *more).id for more in (["--num-gpus", 2], ["--amp"], ["--num-gpus", 2, "--amp"])}
+    assert len(others | {plain.id}) == 4
+    assert job(scenes, tmp_path, "--num-gpus", 2, "--amp").spec["launch"] == {"num_gpus": 2, "amp": True}
+
+
+def test_other_machines_help_in_the_folder_of_the_first(scenes, tmp_path):
+    url = ["--num-machines", 2, "--dist-url", "tcp://first:1234"]
+    first, second = job(scenes, tmp_path, *url), job(scenes, tmp_path, *url, "--machine-rank", 1)
+    assert (first.kind, second.kind) == ("transfer", "machine") and first.id != second.id
+    assert second.folder == first.folder / "machine1"
+
+
+def test_published_data_need_no_option(scenes, tmp_path, monkeypatch):
+    (tmp_path / "cityscapes").symlink_to(scenes / "cityscapes")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    by_variable = job(scenes, tmp_path, protocol="cityscapes-instance", data=None)
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    by_option = job(tmp_path, tmp_path, protocol="cityscapes-instance", data=".")
+    assert by_variable.spec["data"]["root"] == str(tmp_path / "cityscapes") == by_option.spec["data"]["root"]
+    assert (by_variable.spec["data"]["train"], by_variable.spec["data"]["test"]) == ("train", "val")
+
+
+def test_a_job_over_several_gpus_gets_them_all(monkeypatch):
+    monkeypatch.setattr(machine, "visible_gpus", lambda: ["0", "1", "2", "3", "4"])
+
+    def gpus(each):
+        return [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.local_slots(9, None, "auto", each)]
+
+    assert gpus(1) == ["0", "1", "2", "3", "4"] and gpus(2) == ["0,1", "2,3"] and gpus(8) == ["0,1,2,3,4"]
+
+
+def test_data_subset(scenes, tmp_path, capsys):
+    out = tmp_path / "share.json"
+    words = ["data", "subset", scenes / "coco" / "annotations" / "instances_train.json", "--percent", "10", "--out", out]
+    assert cli.main(list(map(str, words))) == 0
+    count = len(json.loads(out.read_text())["annotations"])
+    assert capsys.readouterr().out == f"{out}: 3 of 30 pictures, {count} objects\n"
+
+
+@pytest.mark.detectron2
+def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
+    import yaml
+    from safetensors.torch import save_file
+
+    from transfer import weights
+
+    backbone = weights.random_backbone("resnet18", 0)
+    metadata = {
+        "format": "detco-backbone", "format_version": "1", "method": "x", "arch": "resnet18", "channel_order": "BGR",
+        "mean": "[1, 2, 3]", "std": "[4, 5, 6]", "stride_in": "3x3",
+    }  # fmt: skip
+    save_file(backbone.tensors, tmp_path / "own.safetensors", metadata)
+    base = ["protocols", "show", "coco-retinanet-90k", "--detectron2"]
+    assert cli.main(base) == 0
+    plain = yaml.safe_load(capsys.readouterr().out)
+    assert cli.main([*base, "--weights", str(tmp_path / "own.safetensors")]) == 0
+    own = yaml.safe_load(capsys.readouterr().out)
+    assert (plain["MODEL"]["META_ARCHITECTURE"], plain["SOLVER"]["MAX_ITER"]) == ("RetinaNet", 90_000)
+    assert (plain["INPUT"]["FORMAT"], own["INPUT"]["FORMAT"]) == ("RGB", "BGR")
+    assert own["MODEL"]["PIXEL_MEAN"] == [1, 2, 3] and own["MODEL"]["RESNETS"]["DEPTH"] == 18
