@@ -64,6 +64,8 @@ class Run:
         state = None if finished else checkpoints.load(self.out)
         self._agree("finished" if finished else state["iteration"] if state else 0)
         if finished:
+            if self.process.first:
+                checkpoints.clear(self.out)  # a kill between the last two steps below leaves them
             return self.file
         self.out.mkdir(parents=True, exist_ok=True)
         if state:

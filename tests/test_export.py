@@ -115,6 +115,25 @@ def test_detectron2_finds_every_tensor_and_computes_the_same(tmp_path, arch, str
     assert again.stride_in == stride and all(torch.equal(again.tensors[k], v) for k, v in state.items())
 
 
+@pytest.mark.detectron2
+@pytest.mark.parametrize("affine", [False, True])
+def test_msra_weights_are_read_as_detectron2_reads_them(tmp_path, affine):
+    """Caffe2's names through Detectron2's own loader and through ours."""
+    path = tmp_path / "R-18.pkl"
+    path.write_bytes(pickle.dumps(checkpoints.caffe2(affine) | {"conv1_b": torch.ones(64).numpy()}, 2))
+    code = (
+        "import sys, torch; from detectron2.checkpoint import DetectionCheckpointer; "
+        "from detectron2.config import get_cfg; from detectron2.modeling import build_backbone\n"
+        "cfg = get_cfg(); cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64; cfg.MODEL.DEVICE = 'cpu'\n"
+        "cfg.MODEL.RESNETS.OUT_FEATURES = ['res2', 'res5']; net = build_backbone(cfg)\n"
+        "DetectionCheckpointer(net).load(sys.argv[1]); torch.save(net.state_dict(), sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "state.pt")], capture_output=True, check=True)
+    theirs = torch.load(tmp_path / "state.pt", weights_only=True)
+    ours = {export.detectron2_name(name): tensor for name, tensor in importing.load(path)[0].tensors.items()}
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 

@@ -78,14 +78,18 @@ def losses(process):
 
 def test_killed_at_random_moments_it_goes_on_to_bit_identical_weights(pictures, tmp_path):
     """Anywhere: while pictures are read, in a step, while a checkpoint or the backbone is written or old ones are removed."""
-    losses(child("detco-small", pictures, tmp_path / "whole", checkpoint_minutes=0.0))
+    settings = dict(epochs=3, checkpoint_minutes=0.0)  # 9 iterations, a checkpoint after each
+    whole = child("detco-small", pictures, tmp_path / "whole", **settings)
+    times = [time.monotonic() for line in whole.stdout if json.loads(line)["stage"] == "pretrain"]
+    assert whole.wait() == 0 and len(times) == 9
+    step = (times[-1] - times[0]) / 8  # seconds, with its checkpoint
     out, kills, rng = tmp_path / "killed", 0, np.random.default_rng()
     while True:
-        process = child("detco-small", pictures, out, checkpoint_minutes=0.0)
+        process = child("detco-small", pictures, out, **settings)
         stages = (json.loads(line)["stage"] for line in process.stdout)
-        steps = int(rng.integers(1, 4))  # of this attempt, and then up to 0.4 s: a step and its checkpoint take 0.2 s
+        steps = int(rng.integers(1, 4))  # of this attempt, and then up to a step more
         if next(itertools.islice((s for s in stages if s == "pretrain"), steps - 1, None), None) and kills < 5:
-            time.sleep(rng.uniform(0, 0.4))
+            time.sleep(rng.uniform(0, step))
             process.send_signal(signal.SIGKILL)
         list(stages)  # to its end, or a run that is left alone would break on the closed pipe
         process.stdout.close()
@@ -98,6 +102,16 @@ def test_killed_at_random_moments_it_goes_on_to_bit_identical_weights(pictures, 
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not list(out.glob("checkpoint*"))
+
+
+def test_killed_between_the_backbone_and_the_removal_of_the_checkpoints(pictures, tmp_path):
+    pretrain(MOCO, pictures, tmp_path, device="cpu")
+    (tmp_path / "checkpoint-000000005.pt").write_bytes(b"left")
+    (tmp_path / "checkpoint-000000006.tmp").write_bytes(b"half")
+    before = (tmp_path / "backbone.safetensors").read_bytes()
+    pretrain(MOCO, pictures, tmp_path, device="cpu")
+    assert (tmp_path / "backbone.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob("checkpoint*"))
 
 
 def test_checkpoint_of_a_resumed_run_is_the_uninterrupted_ones(pictures, tmp_path):
