@@ -80,6 +80,21 @@ def test_keypoints_follow_their_person(scenes):
             assert target["keypoints"][0, i].numpy() == pytest.approx([*expected, v], abs=1e-3)
 
 
+def test_an_object_without_visible_keypoints_keeps_its_box(scenes):
+    """As in Detectron2; a picture with nothing but such objects is not trained on."""
+    dataset = datasets.load("coco", scenes / "coco", "train", keypoints=True)
+    first = dataset.annotations[0]["image_id"]
+    mine = [a for a in dataset.annotations if a["image_id"] == first]
+    hidden = mine[0] | {"keypoints": [0] * len(mine[0]["keypoints"]), "num_keypoints": 0}
+    number = [image["id"] for image in dataset.images].index(first)
+    for others in (mine[1:], []):
+        pictures = Pictures(replace(dataset, annotations=(hidden, *others)), Wanted(keypoints=True), 192)
+        target = pictures[number, 64, False][1]
+        assert len(target["boxes"]) == len(target["keypoints"]) == 1 + len(others)
+        assert not target["keypoints"][0, :, 2].any()
+        assert pictures.trainable() == ([number] if any(any(a["keypoints"][2::3]) for a in others) else [])
+
+
 def test_flip_order_swaps_sides():
     assert flip_order(["nose", "left_eye", "right_eye", "left_foot", "right_foot"]) == [0, 2, 1, 4, 3]
     assert flip_order(["a", "left_only"]) == [0, 1]

@@ -91,7 +91,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def _target(self, image: dict, height: int, width: int) -> dict:
         sy, sx = height / image["height"], width / image["width"]
-        mine = [a for a in self.of_image[image["id"]] if self._useful(a)]
+        mine = self.of_image[image["id"]]  # those without a visible keypoint have a box to learn from
         boxes = np.array([a["bbox"] for a in mine], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target = {
