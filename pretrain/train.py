@@ -139,6 +139,7 @@ class Run:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimize.optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
+        self.ready: dict[str, torch.Tensor] = {}  # views of the last iteration
         self.filling = math.ceil(r.queue / r.batch) if r.fill_queue else 0
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
         if 2 * self.filling > self.batches.total:
@@ -191,7 +192,7 @@ class Run:
     def _step(self, model: nn.Module, batch: dict, iteration: int, lr: float) -> dict[str, float]:
         """One iteration; returns its figures, the means over all processes. The keys enter the queues at the end."""
         device = self.process.device
-        ready = views.finish(batch, self.recipe, device)
+        self.ready = ready = views.finish(batch, self.recipe, device, self.ready)
         order = generator(SHUFFLE, self.seed, iteration).permutation(self.recipe.batch)
         trains = iteration >= self.filling
         with optimize.autocast(self.precision, device), torch.set_grad_enabled(trains):

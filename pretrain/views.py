@@ -102,35 +102,30 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return _blend(x, gray(x).flatten(1).mean(1).view(-1, 1, 1, 1), factor)
+    mean = gray(x.mean((2, 3), keepdim=True))
+    return x.mul_(_per_sample(factor)).add_(mean.mul_(_per_sample(1 - factor))).clamp_(0, 1)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return _blend(x, gray(x), factor)
-
-
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    factor = _per_sample(factor)
-    return x.mul_(factor).add_(other.mul_(1 - factor)).clamp_(0, 1)
+    return x.lerp_(gray(x), _per_sample(1 - factor)).clamp_(0, 1)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by ``shift`` (-0.5..0.5, in turns).
+    """Turn the hue by ``shift`` (in turns).
 
-    With the hue h in sixths of a turn and the chroma c, HSV's piecewise conversion written without cases: from red,
-    c |h| = c + (green - low) + (blue - low) - (red - low), with the sign of green - blue; and back, the channels are
-    low + c times |h - 3| - 1, 2 - |h - 2|, 2 - |h - 4|, each cut to 0..1, for h in 0..6.
+    HSV's piecewise conversion written without cases. With the hue h in sixths of a turn and the chroma c, from red:
+    c |h| = green + blue - red + high - 2 low, with the sign of green - blue. Back, a channel is low at the colour opposite
+    to its own and up to a sixth of a turn from there, high from two sixths on.
     """
     red, green, blue = x.unbind(1)
     high, low = (most(most(red, green), blue) for most in (torch.maximum, torch.minimum))
     chroma = high - low
-    hue = (green + blue).sub_(red).add_(high).sub_(low, alpha=2).div_(chroma.clamp_min(1e-8))
-    hue = hue.copysign_(green - blue).add_(6 * shift.view(-1, 1, 1))
-    hue.sub_((hue / 6).floor_(), alpha=6)
-    torch.addcmul(low - chroma, chroma, (hue - 3).abs_().clamp_(1, 2), out=red)
-    top = low.add_(chroma, alpha=2)
-    torch.addcmul(top, chroma, (hue - 2).abs_().clamp_(1, 2), value=-1, out=green)
-    torch.addcmul(top, chroma, (hue - 4).abs_().clamp_(1, 2), value=-1, out=blue)
+    hue = (green + blue).sub_(red).add_(high).sub_(low, alpha=2).copysign_(green - blue)
+    turned = (shift.view(-1, 1, 1) + 0.5).remainder(1) + 1  # hues are counted from cyan, 0..1
+    hue = torch.addcdiv(turned, hue, chroma.clamp_min(1e-8), value=1 / 6).frac_()
+    below, above = low - chroma, low.add_(chroma, alpha=2)
+    for channel, start, middle, slope in ((red, above, 1 / 2, -6), (green, below, 1 / 3, 6), (blue, below, 2 / 3, 6)):
+        torch.addcmul(start, chroma, (hue - middle).abs_().clamp_(1 / 6, 1 / 3), value=slope, out=channel)
     return x
 
 
@@ -141,15 +136,17 @@ def gaussian_blur(x: Tensor, sigma: Tensor, greatest: float) -> Tensor:
     taps = torch.arange(radius + 1, device=x.device)
     weights = torch.exp(-0.5 * (taps / sigma.view(-1, 1)) ** 2) * (taps <= reach.view(-1, 1))
     weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])  # of the middle, and of both sides
-    x = F.pad(x, (radius,) * 4, mode="reflect")
-    for dim in (2, 3):
-        size = x.shape[dim] - 2 * radius
-        blurred = x.narrow(dim, radius, size) * _per_sample(weights[:, 0])
+    padded = F.pad(x, (radius,) * 4, mode="reflect")
+    plane, row = padded[0, 0].numel(), padded.shape[3]
+    line = padded.flatten(1)  # of all rows of a picture, which is faster than rows: what is mixed at their ends is left out
+    for step in (1, row):
+        size = line.shape[1] - 2 * radius * step
+        blurred = line.narrow(1, radius * step, size) * weights[:, :1]
         for i in range(1, radius + 1):
-            sides = x.narrow(dim, radius - i, size) + x.narrow(dim, radius + i, size)
-            blurred.addcmul_(sides, _per_sample(weights[:, i]))
-        x = blurred
-    return x
+            sides = line.narrow(1, (radius - i) * step, size) + line.narrow(1, (radius + i) * step, size)
+            blurred.addcmul_(sides, weights[:, i : i + 1])
+        line = blurred
+    return line.as_strided(x.shape, (line.shape[1], plane, row, 1))
 
 
 JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
@@ -162,29 +159,37 @@ class Photometric:
     """
 
     DRAWS = 9
+
     def __init__(self, recipe: Recipe, local: bool):
         self.recipe = recipe
         self.blur_p = recipe.patch_blur_p if local else recipe.blur_p
         self.flip_p = recipe.patch_flip_p if local else recipe.flip_p
 
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """uint8 (n, 3, h, w) -> normalised float32 in the recipe's memory layout."""
+    def __call__(self, images: Tensor, draws: Tensor, out: Tensor | None = None) -> Tensor:
+        """uint8 (n, 3, h, w) -> normalised float32 in the recipe's memory layout, or in ``out``."""
         mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) / 255 for v in (MEAN, STD))
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        out = torch.empty_like(images, dtype=torch.float32, memory_format=layout)
+        if out is None:
+            out = torch.empty_like(images, dtype=torch.float32, memory_format=layout)
         steps = list(self.steps(draws.numpy()))
-        for part in _parts(images):
-            x = images[part].contiguous().float().div_(255)
-            for operation, chosen, parameter in steps:
-                x = _on(x, chosen[part], operation, parameter[part])
-            out[part] = x.sub_(mean).div_(std)
+        chosen = np.stack([rows for _, rows, _ in steps])
+        for part in _parts(images, self.jitter(draws.numpy())):
+            x = images[part].contiguous().float().mul_(1 / 255)
+            for step in chosen[:, part].any(1).nonzero()[0]:
+                operation, _, parameter = steps[step]
+                x = _on(x, chosen[step, part], operation, parameter[part])
+            out[part] = x.sub_(mean).mul_(1 / std).contiguous(memory_format=layout)
         return out
+
+    def jitter(self, draws: np.ndarray) -> np.ndarray:
+        """Which of ORDERS each picture's jitter goes by, (n,); -1: none."""
+        return np.where(draws[:, 0] < self.recipe.jitter_p, (draws[:, 1] * len(ORDERS)).astype(int), -1)
 
     def steps(self, draws: np.ndarray) -> Iterator[tuple[Callable, np.ndarray, np.ndarray]]:
         """What the draws ask for, in order: (operation, which of the pictures, its parameter for each of them)."""
         r = self.recipe
-        jittered = draws[:, 0] < r.jitter_p
-        order = np.array(ORDERS)[(draws[:, 1] * len(ORDERS)).astype(int)]
+        number = self.jitter(draws)
+        jittered, order = number >= 0, np.array(ORDERS)[number]
         factors = (draws[:, 2:6] * 2 - 1) * np.array(r.jitter, np.float32)
         factors[:, :3] = (1 + factors[:, :3]).clip(0)
         grayed = (lambda x, _: gray(x).expand_as(x)), draws[:, 6] < r.gray_p, draws[:, 6]
@@ -202,12 +207,16 @@ class Photometric:
         yield lambda x, _: x.flip(-1), draws[:, 8] < self.flip_p, sigma
 
 
-def _parts(images: Tensor) -> Iterator[slice]:
-    """What is worked on at a time: on a GPU the whole batch; on a CPU what stays in a core's cache from one operation to
-    the next, at least one picture, and of small ones more than fit, as each call takes its time too."""
+def _parts(images: Tensor, alike: np.ndarray) -> Iterator[slice | np.ndarray]:
+    """What is worked on at a time. On a GPU the whole batch; on a CPU what stays in a core's cache from one operation to the
+    next: a picture, or several small ones whose jitter is ``alike``, (n,), so that all of them go through each operation."""
     n, values = len(images), images[0].numel()
-    rows = n if images.is_cuda else max(1, (2**19 if values < 2**16 else 2**17) // values)
-    return (slice(start, start + rows) for start in range(0, n, rows))
+    if images.is_cuda or values >= 2**16:
+        rows = n if images.is_cuda else 1
+        return (slice(start, start + rows) for start in range(0, n, rows))
+    rows, order = 2**19 // values, np.argsort(alike, kind="stable")
+    groups = np.split(order, np.diff(alike[order]).nonzero()[0] + 1)
+    return (group[start : start + rows] for group in groups for start in range(0, len(group), rows))
 
 
 def _on(x: Tensor, chosen: np.ndarray, operation: Callable, parameter: np.ndarray) -> Tensor:
@@ -227,13 +236,18 @@ def draw(recipe: Recipe, rng: np.random.Generator) -> dict[str, np.ndarray]:
             for name in names(recipe)}
 
 
-def finish(batch: dict[str, Tensor], recipe: Recipe, device: torch.device) -> dict[str, Tensor]:
-    """Cut uint8 views of a batch and their draws -> normalised float views on the device, ready for the encoders."""
+def finish(batch: dict[str, Tensor], recipe: Recipe, device: torch.device,
+           over: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Cut uint8 views of a batch and their draws -> normalised float views on the device, ready for the encoders.
+
+    ``over``: views that this has returned for an earlier batch, as large, and are no longer needed: they are written over,
+    as a system takes as long to provide new memory as a pass over it.
+    """
     ready = {name: batch[name].to(device, non_blocking=True) for name in ("label",) if name in batch}
     for name in names(recipe):
         images = batch[name].to(device, non_blocking=True)
         local = images.dim() == 5
-        flat = images.flatten(0, 1) if local else images
-        flat = Photometric(recipe, local)(flat, batch[f"{name}_draws"])
+        flat, out = (x.flatten(0, 1) if local and x is not None else x for x in (images, (over or {}).get(name)))
+        flat = Photometric(recipe, local)(flat, batch[f"{name}_draws"], out)
         ready[name] = flat.unflatten(0, images.shape[:2]) if local else flat
     return ready

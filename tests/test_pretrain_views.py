@@ -75,7 +75,7 @@ def test_the_whole_chain_against_torchvision_one_picture_at_a_time(local, size, 
         expected.append(T.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     torch.testing.assert_close(out, torch.stack(expected), rtol=1e-4, atol=5e-5)
     assert out.is_contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr(views, "_parts", lambda images: [slice(0, len(images))])  # as on a GPU
+    monkeypatch.setattr(views, "_parts", lambda images, _: [slice(0, len(images))])  # as on a GPU
     torch.testing.assert_close(views.Photometric(recipe, local)(images, draws), out, rtol=1e-5, atol=1e-5)
     plain = views.Photometric(replace(recipe, channels_last=False), local)(images, draws)
     assert plain.is_contiguous()

