@@ -1,12 +1,9 @@
 """Runs jobs on this machine: a worker process for each slot that does one job after another, folders locked."""
 
-import json
-import os
 import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
@@ -14,14 +11,13 @@ from dataclasses import dataclass, field
 
 from results import store
 
-from . import processes
 from .cost import chain_costs
 from .jobs import Job
 from .worker import record_of
+from .workers import GRACE, Worker
 
 WORKER = (sys.executable, "-m", "benchmarks.worker")
 POLL = 0.1  # seconds
-GRACE = 5.0  # seconds a worker gets to end by itself after Ctrl-C
 
 
 @dataclass
@@ -36,50 +32,6 @@ class State:
     started: float | None = None  # by this call
     seconds: float = 0.0  # that a done job took
     warnings: Sequence[str] = ()
-
-
-class Worker:
-    """A process that does one job after another; `state` is the one at work."""
-
-    def __init__(self, command: Sequence[str], environment: dict[str, str]):
-        self.state: State | None = None
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; what it prints before its first job, which has a log of its own
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, cwd=processes.ROOT,
-            env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-
-    def ask(self, state: State, began: float) -> None:
-        self.state = state
-        order = {"folder": str(state.job.folder), "id": state.job.id, "began": began}
-        with suppress(BrokenPipeError):  # it has died: `answer` will find that
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def answer(self, ready: bool) -> str | None:
-        """What `benchmarks.worker.do` returned, or why the process ended without an answer; None while it works."""
-        line = self.process.stdout.readline() if ready else b""
-        if line:
-            return json.loads(line)
-        if ready:  # its end of the pipe is closed
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
-        status = self.process.poll()
-        if status is None:
-            return None
-        if status < 0:
-            return f"its process was ended by {_signal_name(-status)}"
-        self.errors.seek(0)
-        last = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return f"its process ended with status {status} and left no record{''.join(f': {text}' for text in last)}"
-
-    def end(self) -> None:
-        """Kill it with its data-loading processes."""
-        _signal_group(self.process, signal.SIGKILL)
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.errors):
-            with suppress(BrokenPipeError):
-                stream.close()
 
 
 @dataclass
@@ -173,9 +125,9 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
 def _listen(this: Run) -> None:
     """Wait until a worker answers, POLL seconds at most, and take over what has come to its end."""
     working = {slot: worker for slot, worker in this.workers.items() if worker.state}
-    ready = select.select([worker.process.stdout for worker in working.values()], [], [], POLL)[0]
+    select.select([worker.process.stdout for worker in working.values()], [], [], POLL)
     for slot, worker in working.items():
-        answer = worker.answer(worker.process.stdout in ready)
+        answer = worker.answer()
         if answer is None:
             continue
         state, worker.state = worker.state, None
@@ -213,16 +165,11 @@ def last_lines(job: Job, count: int) -> list[str]:
         return []
 
 
-def _signal_name(number: int) -> str:
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return f"{name} (out of memory?)" if number == signal.SIGKILL else name
-
-
 def _stop(this: Run) -> None:
     """End all workers: idle ones at once, those at work after a moment to end by themselves."""
     working = [worker for worker in this.workers.values() if worker.state]
     for worker in working:
-        _signal_group(worker.process, signal.SIGTERM)
+        worker.signal(signal.SIGTERM)
         worker.state.name, worker.state.slot = "waiting", -1
     deadline = time.time() + GRACE
     for worker in working:
@@ -230,11 +177,6 @@ def _stop(this: Run) -> None:
             worker.process.wait(max(0.0, deadline - time.time()))
     while this.workers:
         this.workers.popitem()[1].end()
-
-
-def _signal_group(process: subprocess.Popen, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 @contextmanager

@@ -1,23 +1,20 @@
 """A suite turned into jobs: what to run and after what. Every input is read and checked before any work starts."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from results import store
 
-from . import InputError
+from . import InputError, labelled
 from .jobs import RANDOM, Job, Place, Source, pretrain_job, scenes_job, transfer_job
-from .settings import canonical_hash, find, override
-from .suites import Data, StartingPoint, Suite, Task, find_splits
+from .settings import find, nearest, override
+from .suites import Data, StartingPoint, Suite
 from .worker import INPUT_ERRORS
 
 T = TypeVar("T")
-SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet")
-SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
-DRAWN = {"voc": ("trainval", "test"), "coco": ("train", "val"), "cityscapes": ("train", "val")}  # of benchmarks.scenes
 IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
 
 
@@ -59,9 +56,8 @@ def plan(
     """
     from transfer import engines, finetune
 
-    if (1 if seeds is None else seeds) < 1 or suite.seeds < 1 or not suite.start:
-        raise InputError(f"suite {suite.name}: needs at least one seed and one starting point")
-    _refuse_twins([start.name for start in suite.start])
+    if seeds is not None and seeds < 1:
+        raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
     place = Place(out.absolute(), resolved, device, *launches, store.done(out))
@@ -73,12 +69,13 @@ def plan(
     }
     columns = _columns(suite, scenes, inputs, seeds)
     for column in columns:
-        inputs.read(lambda column=column: finetune.refuse(column.protocol, resolved, engines.Launch(**place.launch)), None)
+        inputs.read(partial(finetune.refuse, column.protocol, resolved, engines.Launch(**place.launch)), None)
     jobs = [*([scenes] if scenes else []), *pretrainings.values()]
-    sources = []
+    imported, sources = place.out / "imported", []
     for start in suite.start:
         unread = Source(start.weights or Path(), f"unread {start.weights}")
-        sources.append(inputs.read(lambda start=start: weights_of(start, pretrainings.get(start.name)), unread))
+        read = partial(weights_of, start, pretrainings.get(start.name), imported, missing is None)
+        sources.append(inputs.read(read, unread))
     _refuse_another_random(suite, columns, {source.arch for source in sources} - {""})
     for row, (start, weights) in enumerate(zip(suite.start, sources)):
         for number, column in enumerate(columns):
@@ -89,16 +86,27 @@ def plan(
     return jobs
 
 
-def weights_of(start: StartingPoint, job: Job | None) -> Source:
-    """The backbone of a starting point: what its pretraining will write, its own file or public checkpoint, or random."""
+def weights_of(start: StartingPoint, job: Job | None, imported: Path | None = None, write: bool = True) -> Source:
+    """The backbone of a starting point: what its pretraining will write, its own file or public checkpoint, or random.
+
+    imported: a folder for backbone files made of other projects' checkpoints; without it those are refused. Raises InputError.
+    """
     if job:
         return Source(job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"])
     if start.random:
         return RANDOM
-    from transfer import importing, weights
+    from transfer import formats, importing, known, weights
 
     path = importing.file_of(start.weights)
-    backbone = weights.read(path)
+    if not path.exists() and (close := nearest(path.name, known.BY_NAME)):
+        raise InputError(f"no backbone file at {path}{close}")
+    if imported is None or not path.is_file() or formats.is_backbone_file(path):
+        backbone = weights.read(path)
+    else:
+        backbone = importing.open_any(path)
+        path = imported / f"{start.name}-{backbone.sha256[:8]}.safetensors"
+        if write and not path.exists():
+            weights.write(path, backbone)
     return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
 
 
@@ -110,17 +118,6 @@ def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:
     if by_class and len(pictures.classes) < 2:
         raise InputError(f"{folder}: supervised pretraining needs one folder of pictures for each class, at least two")
     return Source(folder.absolute(), pictures.fingerprint, (), len(pictures))
-
-
-def labelled(data: Data, protocol) -> tuple[Data, Source]:
-    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content is the identity."""
-    from transfer import finetune
-
-    data = find_splits(data)
-    named = {"layout": data.layout, "root": str(data.root), "train": data.train, "test": data.test}
-    train, test = finetune.load_data(protocol, named)
-    identity = canonical_hash([train.fingerprint, test.fingerprint])
-    return data, Source(data.root.absolute(), identity, (), len(train.images), len(test.images))
 
 
 def refuse_other_run(job: Job) -> None:
@@ -162,84 +159,19 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
 
     loaded: dict = {}
     columns = []
-    for task in suite.protocols or _fitting(suite):
+    for task in suite.protocols or labelled.fitting(suite):
         row = find(PROTOCOLS, task.protocol, "protocol")
         protocol = override(row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}")
-        for name in task.start:
-            find({start.name: start for start in suite.start}, name, "starting point")
-        if scenes and (task.data or suite.data):
-            data = _drawn(suite, task)
-            images = suite.scenes.images
-            source = Source(scenes.folder / data.root, f"{scenes.id}/{data.root}", (scenes.id,), images - images // 4, images // 4)
+        own = task.data or suite.data
+        if scenes and own:
+            data, source = labelled.drawn(suite, own, scenes)
         else:
             unread = Source(Path(), f"unread {protocol.name}", (), *(protocol.data.images if protocol.data else ()))
-            nowhere = (Data(Path(), "", "", ""), unread)
-            data, source = inputs.read(lambda: _labelled(suite, task, protocol, inputs, loaded), nowhere)  # noqa: B023
+            read = partial(labelled.of_task, suite, task, protocol, inputs.missing is None, loaded)
+            data, source = inputs.read(read, (Data(Path(), "", "", ""), unread))
         names = task.start or tuple(start.name for start in suite.start)
         columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
     return columns
-
-
-def _drawn(suite: Suite, task: Task) -> Data:
-    """A data set among those that will be drawn; its folder's name says the layout, and with it the splits."""
-    data = task.data or suite.data
-    if str(data.root) not in DRAWN:
-        raise InputError(f"suite {suite.name}: the drawn data sets are {', '.join(DRAWN)}; there is no {str(data.root)!r}")
-    train, test = DRAWN[str(data.root)]
-    return Data(data.root, data.layout or str(data.root), data.train or train, data.test or test)
-
-
-def _labelled(suite: Suite, task: Task, protocol, inputs: Inputs, loaded: dict) -> tuple[Data, Source]:
-    """The data set of a task: its own, the suite's, or the published one of its protocol."""
-    data = task.data or suite.data
-    if data is None and protocol.data is None:
-        raise InputError(f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with --data")
-    data = data or published(protocol, suite.datasets)
-    if not _share_is_there(data, write=inputs.missing is None):
-        return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
-    key = (data, protocol.metrics)
-    if key not in loaded:
-        loaded[key] = labelled(data, protocol)
-    return loaded[key]
-
-
-def published(protocol, folder: Path | None) -> Data:
-    """Where a protocol's published data lie."""
-    from transfer import published
-
-    found = published.locate(protocol, folder, unwritten=True)
-    return Data(Path(found["root"]), found["layout"], found["train"], found["test"])
-
-
-def _share_is_there(data: Data, write: bool) -> bool:
-    """Whether a share of COCO's pictures, e.g. train2017_1pct, can be read; it is written beside the whole if `write`."""
-    share = re.fullmatch(r"(\w+)_(\d+)pct", data.train or "")
-    whole = data.root / "annotations" / f"instances_{share[1]}.json" if share else None
-    if not share or whole.with_name(f"instances_{data.train}.json").is_file() or not whole.is_file():
-        return True  # or the reader will say what is wrong
-    if write:
-        from transfer import subsets
-
-        subsets.write(whole, int(share[2]), 0)
-    return write
-
-
-def _fitting(suite: Suite) -> tuple[Task, ...]:
-    """The protocols of a suite that names none: small ones for what its data set has."""
-    from transfer import datasets
-
-    if suite.data is None or suite.scenes:
-        raise InputError(f"suite {suite.name}: name the data set under 'data', or the protocols and their data")
-    data = find_splits(suite.data)
-    annotations = datasets.load(data.layout, data.root, data.train).annotations
-    masks = annotations and all(item.get("segmentation") for item in annotations)
-    return tuple(Task(name) for name in (SMALL_FOR_MASKS if masks else SMALL_FOR_BOXES))
-
-
-def _refuse_twins(names: Sequence[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"starting point {twice!r} is given twice; give each its own name")
 
 
 def _refuse_another_random(suite: Suite, columns: Sequence[Column], others: set[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from results import store
 
-from . import InputError, cost, executor, machine, outcomes, plan, planned, show, slurm, speeds, suites, view
+from . import InputError, cost, executor, machine, outcomes, plan, planned, show, slurm, speeds, suite_files, suites, view
 from .jobs import Job
 
 
@@ -68,7 +68,11 @@ class Cluster:
 
 def suite(args) -> int:
     """A whole comparison: planned, run, its table printed."""
-    wanted = suites.adapted(suites.load(args.suite), args.data, args.pictures, args.weights, args.start)
+    wanted = suite_files.adapted(suite_files.load(args.suite), args.data, args.pictures, args.weights, args.start)
+    if not args.dry_run:
+        wanted, absent = suite_files.without_absent(wanted)
+        for text in absent:
+            print(f"detco: without {text}", file=sys.stderr)
     out = (args.out or Path(wanted.name)).absolute()
     asks = _asks(wanted, args)
     launches = ({"num_gpus": args.num_gpus} if args.num_gpus != 1 else {},) * 2
@@ -85,10 +89,11 @@ def suite(args) -> int:
 
 def _asks(wanted: suites.Suite, args) -> dict[str, slurm.Resources] | None:
     """What jobs ask Slurm for, where it is to run them."""
+    asks = slurm.resources(wanted.slurm, args.slurm)
     if args.executor == "slurm":
         if args.num_gpus != 1 or args.jobs is not None:
             raise InputError("with --executor slurm say --slurm gpus=N and --slurm parallel=N instead of --num-gpus and --jobs")
-        return slurm.resources(wanted.slurm, args.slurm)
+        return asks
     if args.slurm:
         raise InputError("--slurm needs --executor slurm")
     return None

@@ -1,18 +1,18 @@
-"""What to compare: starting points x protocols x seeds, as rows here or as a YAML file of the user."""
+"""What to compare: starting points x protocols x seeds. The suites that have a name; files of users: benchmarks.suite_files."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from . import InputError, settings
+from . import InputError
+from .settings import find
 
-SIGNS = {"voc": "Annotations", "coco": "annotations", "cityscapes": "gtFine"}  # folders that tell a layout
-
+FILES = (".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt", ".torch", ".pkl", ".npz")  # what names of weights end with
 Amount = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class StartingPoint:
     random: bool = False
     settings: dict = field(default_factory=dict)  # changes to the recipe
     seed: Amount = 0  # of the pretraining
+    optional: bool = False  # left out, and said so, where `weights` names a public checkpoint of which no copy is here
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w.+-]+", self.name):
@@ -68,7 +69,7 @@ class Task:
     protocol: str
     data: Data | None = None
     settings: dict = field(default_factory=dict)
-    seeds: int | None = None  # default: the suite's
+    seeds: Count | None = None  # default: the suite's
     start: tuple[str, ...] = ()
 
 
@@ -83,12 +84,24 @@ class Suite:
     pictures: Path | None = None  # a folder of unlabelled pictures: what recipes pretrain on
     pictures_by_class: Path | None = None  # one folder a class: what supervised recipes pretrain on
     scenes: Scenes | None = None
-    seeds: int = 1
+    seeds: Count = 1
     pretrain: dict = field(default_factory=dict)  # changes to every recipe
     transfer: dict = field(default_factory=dict)  # changes to every protocol
     engine: str = "auto"
     datasets: Path | None = None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
     slurm: dict = field(default_factory=dict)  # what jobs ask for with --executor slurm, see benchmarks.slurm.Resources
+
+    def __post_init__(self):
+        if "/" in self.name or not self.name.strip("."):
+            raise InputError(f"name: {self.name!r} cannot be the name of the folder with the results")
+        if not self.start:
+            raise InputError("start: needs at least one starting point")
+        names = [start.name for start in self.start]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"starting point {twice!r} is given twice; give each its own name")
+        for name in (name for task in self.protocols for name in task.start):
+            find(dict.fromkeys(names), name, "starting point")
 
 
 DEMO = Suite(
@@ -127,8 +140,13 @@ VOC_START = (  # pretrained shorter and longer
     StartingPoint("detco-100ep", recipe="detco-100ep"),
     StartingPoint("detco-800ep", recipe="detco-800ep"),
 )
-ALL = tuple(start.name for start in PAPER_START)
-WITHOUT_AA = ALL[:-1]  # the rows that every table has
+OTHERS = tuple(  # methods without a recipe here
+    StartingPoint(name, weights=Path(public), optional=True)
+    for name, public in (("insdis", "insdis-200ep"), ("pirl", "pirl-200ep"), ("swav", "swav-200ep"), ("swav-800ep", "swav-800ep"))
+)
+OWN = tuple(start.name for start in PAPER_START)
+ALL = (*OWN, "insdis", "pirl", "swav")
+WITHOUT_AA = tuple(name for name in ALL if name != "detco-aa")
 
 
 def _tasks(*protocols: str, start: tuple[str, ...] = ALL, seeds: int | None = None) -> tuple[Task, ...]:
@@ -136,16 +154,22 @@ def _tasks(*protocols: str, start: tuple[str, ...] = ALL, seeds: int | None = No
 
 
 def _coco(schedule: str) -> tuple[Task, ...]:
-    return _tasks(*(f"coco-{detector}-{schedule}" for detector in ("mask-rcnn-c4", "mask-rcnn-fpn", "retinanet")))
+    detectors = _tasks(f"coco-mask-rcnn-c4-{schedule}", f"coco-mask-rcnn-fpn-{schedule}", start=OWN if schedule == "180k" else ALL)
+    return (*detectors, *_tasks(f"coco-retinanet-{schedule}"))
 
 
 PAPER_TASKS = {  # tables of the paper: protocols
-    "paper-voc": _tasks("voc-faster-rcnn-c4-24k", start=(*WITHOUT_AA, *(row.name for row in VOC_START)), seeds=5),  # 6
+    "paper-voc": _tasks(  # 6
+        "voc-faster-rcnn-c4-24k",
+        start=(*OWN[:-1], *(row.name for row in VOC_START), "insdis", "pirl", "swav-800ep"),
+        seeds=5,
+    ),
     "paper-coco-12k": _coco("12k"),  # 3, 5
     "paper-coco-90k": _coco("90k"),  # 4, 5
     "paper-coco-180k": _coco("180k"),  # 13, 5
     "paper-semi": _tasks(  # 10, 11, 12
         *(f"coco-{percent}pct-{detector}" for detector in ("mask-rcnn-fpn", "retinanet") for percent in (1, 2, 5, 10)),
+        start=OWN,
     ),
     "paper-cityscapes": _tasks("cityscapes-instance", "cityscapes-semantic", start=WITHOUT_AA),  # 7
     "paper-keypoints": _tasks("coco-keypoint-rcnn-180k", start=WITHOUT_AA),  # 5
@@ -156,124 +180,14 @@ PAPER_TASKS["paper-all"] = sum(PAPER_TASKS.values(), ())
 def _paper(name: str, tasks: tuple[Task, ...]) -> Suite:
     """The starting points that some task asks for; VOC rows are means of five runs, the others single ones, as published."""
     used = {start for task in tasks for start in task.start}
-    rows = tuple(row for row in (*PAPER_START, *VOC_START) if row.name in used)
+    rows = tuple(row for row in (*PAPER_START, *VOC_START, *OTHERS) if row.name in used)
     return Suite(name, rows, tasks, engine="detectron2")
 
 
 SUITES = {suite.name: suite for suite in (DEMO, SMOKE, *(_paper(*item) for item in PAPER_TASKS.items()))}
 
 
-def load(name_or_file: str) -> Suite:
-    """A suite by name, or from a YAML file; paths in the file are relative to it. Raises InputError."""
-    if name_or_file in SUITES:
-        return SUITES[name_or_file]
-    path = Path(name_or_file)
-    if path.suffix not in (".yaml", ".yml") and not path.exists():
-        settings.find(SUITES, name_or_file, "suite")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the suite file {path}: {getattr(error, 'strerror', None) or error}") from None
-    return parse(settings.load_yaml(text, str(path)), path)
-
-
-def parse(content: Any, path: Path) -> Suite:
-    """The suite a YAML document describes; short forms (`start: [random, detco-small]`) are allowed for the lists."""
-    where = str(path)
-    if not isinstance(content, Mapping):
-        raise InputError(f"{where}: a suite file holds `key: value` lines (pictures, data, start, ...)")
-    content = {"name": path.stem, **content}
-    for key, long_form in (("start", _starting_point), ("protocols", _task)):
-        if isinstance(content.get(key), str | Mapping):
-            content[key] = [content[key]]
-        if isinstance(content.get(key), list):
-            content[key] = [long_form(item) for item in content[key]]
-    suite = settings.build(Suite, content, where)
-    return suite if suite.scenes else _anchored(suite, path.resolve().parent)
-
-
-def adapted(
-    suite: Suite, data: Path | None = None, pictures: Path | None = None, weights: Sequence[str] = (), start: str | None = None
-) -> Suite:
-    """A suite with what the command line says instead: its folders, backbone files for its starting points, only some of them.
-
-    data: a data set, or the folder of the published ones; weights: NAME=FILE each, a new name is a further starting point;
-    start: names with commas between them. Raises InputError.
-    """
-    if suite.scenes and (data or pictures):
-        raise InputError(f"suite {suite.name} draws its own pictures: leave out --data and --pictures")
-    if data:
-        suite = replace(suite, data=Data(data)) if _layout_of(data) else replace(suite, data=None, datasets=data)
-    if pictures:
-        suite = replace(suite, pictures=pictures, pictures_by_class=pictures)
-    rows = {row.name: row for row in suite.start}
-    for text in weights:
-        name, equals, file = text.partition("=")
-        if not equals or not file:
-            raise InputError(f"--weights {text}: expected NAME=FILE, e.g. detco=detco.safetensors")
-        rows[name] = StartingPoint(name, weights=Path(file))
-    new = tuple(name for name in rows if name not in {row.name for row in suite.start})
-    chosen = [name.strip() for name in start.split(",")] if start else list(rows)
-    for name in chosen:
-        settings.find(rows, name, "starting point")
-    tasks = (replace(task, start=(*task.start, *new) if task.start else ()) for task in suite.protocols)
-    tasks = (replace(task, start=tuple(name for name in task.start or rows if name in chosen)) for task in tasks)
-    return replace(suite, start=tuple(rows[name] for name in chosen), protocols=tuple(task for task in tasks if task.start))
-
-
-def _starting_point(item: Any) -> Any:
-    from pretrain.recipes import RECIPES
-    from transfer.known import BY_NAME
-
-    if isinstance(item, str):
-        if item == "random":
-            return {"name": item, "random": True}
-        is_file = item.endswith(".safetensors") or "/" in item or (item in BY_NAME and item not in RECIPES)
-        return {"name": name_of(Path(item)), "weights": item} if is_file else {"name": item, "recipe": item}
-    if isinstance(item, Mapping) and "name" not in item:
-        name = "random" if item.get("random") else item.get("recipe") or name_of(Path(str(item.get("weights", ""))))
-        return {"name": name, **item} if name else item
-    return item
-
-
 def name_of(weights: Path) -> str:
     """What to call a backbone file where nobody says: its own name; its folder's where the file is just `backbone`."""
-    return weights.absolute().parent.name if weights.stem == "backbone" else weights.stem
-
-
-def _task(item: Any) -> Any:
-    return {"protocol": item} if isinstance(item, str) else item
-
-
-def _anchored(value: Any, base: Path) -> Any:
-    """Every relative path below a dataclass made absolute."""
-    if isinstance(value, Path):
-        return base / value.expanduser()
-    if isinstance(value, tuple):
-        return tuple(_anchored(item, base) for item in value)
-    if is_dataclass(value):
-        return replace(value, **{f.name: _anchored(getattr(value, f.name), base) for f in fields(value)})
-    return value
-
-
-def find_splits(data: Data) -> Data:
-    """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot be told."""
-    from transfer import datasets
-
-    if not data.root.is_dir():
-        raise InputError(f"no data set folder at {data.root}")
-    layout = data.layout or _layout_of(data.root)
-    if layout is None:
-        listed = ", ".join(f"{sign}/ ({layout})" for layout, sign in SIGNS.items())
-        raise InputError(f"{data.root}: no known layout; expected one of {listed}")
-    train, test = data.train, data.test
-    if train is None or test is None:
-        usual = datasets.default_splits(layout, data.root)
-        train, test = train or usual[0], test or usual[1]
-    return replace(data, layout=layout, train=train, test=test)
-
-
-def _layout_of(folder: Path) -> str | None:
-    """The layout of a data set by the folders in it."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()  # not exists(): some systems ignore case
-    return next((layout for layout, sign in SIGNS.items() if sign in names), None)
+    name = next((weights.name.removesuffix(end) for end in FILES if weights.name.endswith(end)), weights.name)
+    return weights.absolute().parent.name if name == "backbone" else name

@@ -15,6 +15,7 @@ SHARE = {  # of a job that lies before and up to the end of a stage; a stage not
 }  # fmt: skip
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
 WIDE = 110  # columns of a terminal from which on speed and figures are shown
+TRUST = 30.0  # seconds of work at the planned pace that the measured one is averaged with: starting up is no pace
 LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
 
 
@@ -159,8 +160,8 @@ def fraction_of(state: State, progress: dict | None) -> float:
     return low + (high - low) * progress["done"] / progress["total"]
 
 
-def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float | None]:
-    """Fraction of the whole that is done, and seconds left: each kind of job by its measured pace, else by its cost."""
+def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
+    """Fraction of the whole that is done, and seconds left: what each kind of job cost so far tells what the rest of it costs."""
     now, cost, spent, behind = time.time(), {}, {}, 0.0
     total = sum(state.job.cost for state in run.states.values()) or 1.0
     missing: dict[str, float] = {}
@@ -169,13 +170,11 @@ def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float | None]:
         behind += part * state.job.cost
         if state.name not in ("failed", "blocked"):
             missing[kind] = missing.get(kind, 0.0) + (1 - part) * state.job.cost
-        if state.started and part > 0.02:
+        if state.started:
             seconds = state.seconds if state.name == "done" else now - state.started
             cost[kind], spent[kind] = cost.get(kind, 0.0) + part * state.job.cost, spent.get(kind, 0.0) + seconds
-    if not cost:
-        return behind / total, None
-    seconds = sum(units * (spent[kind] / cost[kind] if kind in cost else 1.0) for kind, units in missing.items())
-    return behind / total, seconds / max(1, len(run.slots))
+    pace = {kind: (spent.get(kind, 0.0) + TRUST) / (cost.get(kind, 0.0) + TRUST) for kind in missing}
+    return behind / total, sum(units * pace[kind] for kind, units in missing.items()) / max(1, len(run.slots))
 
 
 def clock(seconds: float) -> str:

@@ -64,7 +64,7 @@ def refused(capsys, *words):
         (["run", "dmeo"], ["unknown suite 'dmeo'", "'demo'"]),
         (["run", "/nowhere/own.yaml"], ["/nowhere/own.yaml", "No such file"]),
         (["run", "smoke", "--jobs", "0"], ["--jobs must be at least 1"]),
-        (["run", "smoke", "--seeds", "0"], ["at least one seed"]),
+        (["run", "smoke", "--seeds", "0"], ["--seeds must be at least 1"]),
         (["run", "smoke", "--seeds", "two"], ["--seeds", "invalid int value: 'two'"]),
         (["protocols", "show", "small-retina"], ["unknown protocol 'small-retina'", "'small-retinanet'"]),
         (["pretrain", "detco-smal", "--images", "x", "--out", "y"], ["unknown recipe 'detco-smal'", "'detco-small'"]),

@@ -275,8 +275,10 @@ def test_time_left_by_measured_pace(monkeypatch):
     this.states["a"].name, this.states["a"].started, this.states["a"].seconds = "done", 900.0, 40.0
     this.states["b"].name, this.states["b"].started = "running", 980.0
     fraction, left = view.overall(this, {"b": {"stage": "work", "done": 1, "total": 2}})
-    # 15 of 40 units are done, in 60 s of work: 4 s a unit, 25 units left, two slots
-    assert fraction == pytest.approx(15 / 40) and left == pytest.approx(25 * 4 / 2)
+    # 15 of 40 planned seconds are done, in 60 s; with 30 s as planned: 2 s for one, 25 left, two slots
+    assert fraction == pytest.approx(15 / 40) and left == pytest.approx(25 * 2 / 2)
+    this.states["b"].started = 600.0  # starting up takes as long as it takes: it says little of the pace
+    assert view.overall(this, {})[1] == pytest.approx(30 * (440 + 30) / (10 + 30) / 2)
     assert [view.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cli, plan, suites
+from benchmarks import cli, plan, suite_files
 from tests import checkpoints
 from tests.checkpoints import saved
 from transfer import InputError, importing, known, weights
@@ -71,7 +71,7 @@ def test_download(tmp_path, moco):
 def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(known, "KNOWN", (row := known.Known("mine", "moco-v2", 200, "torchvision", "https://x/mine.pth", "MIT"),))
     monkeypatch.setattr(known, "BY_NAME", {"mine": row})
-    suite = suites.parse({"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml")
+    suite = suite_files.parse({"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml")
     assert suite.start[0].weights == tmp_path / "mine" and suite.start[0].name == "mine"
     with pytest.raises(InputError, match=r"no copy of mine in .*save https://x/mine\.pth as"):
         plan.weights_of(suite.start[0], None)
@@ -81,7 +81,7 @@ def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
     made = weights.read(first.path)
     assert first == again and first.identity == made.sha256 and (made.arch, made.method) == ("resnet18", "moco-v2")
     moco = {"name": "m", "weights": "moco-v2-200ep"}, "moco-v2-200ep"  # a name alone that is a recipe's too means the recipe
-    start = suites.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
+    start = suite_files.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
     assert (start[0].weights, start[1].recipe) == (tmp_path / "moco-v2-200ep", "moco-v2-200ep")
 
 

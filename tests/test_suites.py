@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import InputError, plan, scenes, suites
+from benchmarks import InputError, labelled, plan, scenes, suite_files, suites
 from benchmarks.suites import Data, Scenes, StartingPoint, Suite, Task
 from pretrain import InputError as PicturesError
 from transfer import InputError as TransferError
@@ -64,7 +64,7 @@ pretrain: {lr: 1e-2}
 """
     file = tmp_path / "own.yaml"
     file.write_text(text)
-    suite = suites.load(str(file))
+    suite = suite_files.load(str(file))
     assert suite == Suite(
         "own",
         (
@@ -93,6 +93,17 @@ pretrain: {lr: 1e-2}
         ("start: [{name: a, recipe: x, random: true}]", ["'a' needs exactly one of recipe, weights, random"]),
         ("start: [{name: a/b, random: true}]", ["'a/b'", "names folders"]),
         ("start: 3", ["start must be a list, got 3"]),
+        ("start: []", ["start: needs at least one starting point"]),
+        ("start: [random, {name: random, recipe: detco-small}]", ["'random' is given twice"]),
+        ("start: [detco-smal]", ["unknown starting point 'detco-smal'", "did you mean 'detco-small'"]),
+        ("start: [moco-v3-300e]", ["unknown starting point 'moco-v3-300e'", "did you mean 'moco-v3-300ep'"]),
+        ("start: [Random]", ["did you mean 'random'"]),
+        ("start: [zzzzzz]", ["`detco weights list`"]),
+        ("start: [random]\nprotocols: [{protocol: small-retinanet, start: [randm]}]", ["'randm'", "did you mean 'random'"]),
+        ("start: [random]\nprotocols: [{protocol: small-retinanet, seeds: 0}]", ["protocols[0].seeds", "or equal to 1, got 0"]),
+        ("start: [random]\nseeds: -1", ["seeds", "or equal to 1, got -1"]),
+        ("start: [random]\nname: a/b", ["'a/b' cannot be the name of the folder"]),
+        ("start: [random]\nname: ..", ["'..' cannot be the name of the folder"]),
         ("pictures: x", ["start is missing"]),
         ("just words", ["`key: value` lines"]),
         ("start: [random\nseeds: 1", ["line 2", "not valid YAML"]),
@@ -102,16 +113,16 @@ def test_wrong_files_are_refused_with_the_path(tmp_path, text, parts):
     file = tmp_path / "own.yaml"
     file.write_text(text)
     with pytest.raises(InputError) as caught:
-        suites.load(str(file))
+        suite_files.load(str(file))
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
 def test_unknown_suite_and_missing_file():
     with pytest.raises(InputError, match="unknown suite 'dmeo'; did you mean 'demo'"):
-        suites.load("dmeo")
+        suite_files.load("dmeo")
     with pytest.raises(InputError, match=r"cannot read the suite file nowhere.yaml: No such file"):
-        suites.load("nowhere.yaml")
+        suite_files.load("nowhere.yaml")
 
 
 def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
@@ -121,7 +132,7 @@ def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
     text = EXAMPLE.read_text().replace("/path/to/my/pictures", str(photos))
     file = tmp_path / "own.yaml"
     file.write_text(text.replace("/path/to/my/labelled/pictures", str(drawn / "voc")))
-    jobs = plan.plan(suites.load(str(file)), tmp_path / "out")
+    jobs = plan.plan(suite_files.load(str(file)), tmp_path / "out")
     assert [job.kind for job in jobs] == ["pretrain"] * 2 + ["transfer"] * 27
     protocols = list(dict.fromkeys(job.spec["protocol"] for job in jobs[2:]))
     assert protocols == ["small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet"]
@@ -138,7 +149,7 @@ def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
     "layout, train, test", [("voc", "trainval", "test"), ("coco", "train", "val"), ("cityscapes", "train", "val")]
 )
 def test_layout_and_splits_are_found(drawn, layout, train, test):
-    assert suites.find_splits(Data(drawn / layout)) == Data(drawn / layout, layout, train, test)
+    assert labelled.find_splits(Data(drawn / layout)) == Data(drawn / layout, layout, train, test)
 
 
 def test_masks_bring_mask_rcnn(drawn, photos):
@@ -159,9 +170,7 @@ def test_masks_bring_mask_rcnn(drawn, photos):
         ({"protocols": (Task("small-retinanet", settings={"schedule.iters": 1}),)}, "unknown setting 'schedule.iters'"),
         ({"start": (StartingPoint("a", recipe="detco-smal"),)}, "did you mean 'detco-small'"),
         ({"start": (StartingPoint("a", weights=Path("/nowhere.safetensors")),)}, "/nowhere.safetensors"),
-        ({"start": ()}, "at least one seed and one starting point"),
-        ({"seeds": 0}, "at least one seed"),
-        ({"start": (StartingPoint("a", random=True), StartingPoint("a", random=True))}, "'a' is given twice"),
+        ({"start": (StartingPoint("a", weights=Path("moco-v2-800e")),)}, "did you mean 'moco-v2-800ep'"),
         ({"start": (StartingPoint("a", random=True), StartingPoint("b", random=True))}, "is the same run as"),
         ({"pretrain": {"batch": 128}}, "66 pictures are fewer than one batch of 128"),
         ({"pretrain": {"epohcs": 1}}, "did you mean 'epochs'"),
@@ -278,7 +287,6 @@ def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
 
 # --- the paper's suites ----------------------------------------------------------------------------------------------
 
-NOT_HERE = {"insdis", "pirl", "swav"}  # methods without a recipe: their rows come from files
 OTHER_TASKS = {8, 9}  # classification, dense pose
 
 
@@ -287,22 +295,23 @@ def published_cells():
     from results import published
 
     rows = published.of_source(published.DETCO)
-    rows = rows[~rows["table"].isin(OTHER_TASKS) & ~rows["method"].isin(NOT_HERE)]
+    rows = rows[~rows["table"].isin(OTHER_TASKS)]
     epochs = rows["epochs"].astype(object).where(rows["epochs"].notna(), None)
     return set(zip(rows["protocol"], rows["method"], epochs, strict=True))
 
 
 def cells_of(suite):
-    """The same of a suite. Recipes say method and epochs; the paper prints no epochs for some rows."""
+    """The same of a suite. Recipes and public checkpoints say method and epochs; the paper prints no epochs for some rows."""
     from pretrain.recipes import RECIPES
     from results.against import method_of
+    from transfer.known import BY_NAME
 
     found = set()
     for task in suite.protocols:
         for name in task.start:
             (start,) = (row for row in suite.start if row.name == name)
-            recipe = RECIPES.get(start.recipe)
-            weights = {"method": recipe.method, "source": f"recipe {recipe.name}", "epochs": recipe.epochs} if recipe else {}
+            made = RECIPES[start.recipe] if start.recipe else None if start.random else BY_NAME[str(start.weights)]
+            weights = {"method": made.method, "source": f"recipe {made.name}", "epochs": made.epochs} if made else {}
             spec = {"weights": "random" if start.random else "x"}
             found.add((task.protocol, *method_of({"spec": spec, "weights": weights, "starting_point": name})))
     return found
@@ -332,6 +341,7 @@ def test_paper_all_has_one_pretraining_a_recipe_and_five_seeds_on_voc_only():
     assert {len(seeds) for (protocol, _), seeds in runs.items() if protocol.startswith("voc")} == {5}
     assert {len(seeds) for (protocol, _), seeds in runs.items() if not protocol.startswith("voc")} == {1}
     assert any("VOC2007" in text for text in missing) and any("--pictures" in text for text in missing)
+    assert any("no copy of pirl-200ep" in text for text in missing)
     with pytest.raises(REFUSED):
         plan.plan(suites.SUITES["paper-all"], Path("out"), engine="replay")
 
@@ -355,7 +365,7 @@ def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
 
     def data(name):
-        suite = suites.adapted(suites.SUITES[name], start="random")
+        suite = suite_files.adapted(suites.SUITES[name], start="random")
         return {job.spec["protocol"]: job.spec["data"] for job in plan.plan(suite, Path("out"), engine="replay")}
 
     (voc,) = data("paper-voc").values()
@@ -371,26 +381,64 @@ def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
 
 def test_starting_points_replaced_added_and_chosen(datasets):
     voc = suites.SUITES["paper-voc"]
-    one = suites.adapted(voc, datasets, None, ["detco=d.safetensors", "swav=s.safetensors"], "random,swav,detco")
+    one = suite_files.adapted(voc, datasets, None, ["detco=d.safetensors", "swav=s.safetensors"], "random,swav,detco")
     assert one.start == (
         StartingPoint("random", random=True), StartingPoint("swav", weights=Path("s.safetensors")),
         StartingPoint("detco", weights=Path("d.safetensors")),
     )  # fmt: skip
     assert [set(task.start) for task in one.protocols] == [{"random", "swav", "detco"}] and one.datasets == datasets
-    assert suites.adapted(voc, datasets / "VOC2007").data == Data(datasets / "VOC2007")
-    both = suites.adapted(voc, pictures=Path("p"))
+    assert suite_files.adapted(voc, datasets / "VOC2007").data == Data(datasets / "VOC2007")
+    both = suite_files.adapted(voc, pictures=Path("p"))
     assert (both.pictures, both.pictures_by_class) == (Path("p"), Path("p"))
-    assert [task.protocol for task in suites.adapted(suites.SUITES["paper-all"], start="detco-100ep").protocols] == [
+    assert [task.protocol for task in suite_files.adapted(suites.SUITES["paper-all"], start="detco-100ep").protocols] == [
         "voc-faster-rcnn-c4-24k"
     ]
     for words, more in (
         ("expected NAME=FILE", {"weights": ["x"]}),
         ("did you mean 'detco'", {"start": "random,detc"}),
+        ("--data /nowhere: no such folder", {"data": Path("/nowhere")}),
     ):
         with pytest.raises(InputError, match=words):
-            suites.adapted(voc, **more)
+            suite_files.adapted(voc, **more)
     with pytest.raises(InputError, match="draws its own"):
-        suites.adapted(suites.SUITES["demo"], data=datasets)
+        suite_files.adapted(suites.SUITES["demo"], data=datasets)
+
+
+def test_rows_of_public_checkpoints_that_are_not_here_are_left_out_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETCO_WEIGHTS", str(tmp_path))
+    suite, absent = suite_files.without_absent(suites.SUITES["paper-keypoints"])
+    assert [start.name for start in suite.start] == ["random", "supervised", "moco-v1", "moco-v2", "detco"]
+    assert [text.partition(":")[0] for text in absent] == ["insdis", "pirl", "swav"] and "no copy of pirl-200ep" in absent[1]
+    asked = suite_files.adapted(suites.SUITES["paper-keypoints"], start="random,pirl")
+    assert suite_files.without_absent(asked) == (asked, [])
+    with pytest.raises(TransferError, match="no copy of pirl-200ep"):
+        plan.weights_of(asked.start[1], None)
+
+
+def test_protocols_of_starting_points_that_are_not_chosen_do_not_fall_back_to_others():
+    start = (StartingPoint("a", random=True), StartingPoint("b", recipe="detco-small"))
+    suite = Suite("x", start, (Task("small-retinanet", start=("a",)),))
+    with pytest.raises(InputError, match="suite x: no protocol is for b"):
+        suite_files.adapted(suite, start="b")
+
+
+def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
+    import torch
+
+    from transfer import weights
+
+    trunk = weights.random_backbone("resnet18", 1)
+    torch.save({**trunk.tensors, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "r18.pth.tar")
+    content = {"start": [str(tmp_path / "r18.pth.tar")], "data": {"root": str(drawn / "voc")}, "protocols": "small-retinanet"}
+    suite = suite_files.parse(content, tmp_path / "own.yaml")
+    assert suite.start[0].name == "r18"
+    (dry,) = plan.plan(suite, tmp_path / "out", missing=[])
+    assert not (tmp_path / "out").exists()
+    (job,) = plan.plan(suite, tmp_path / "out")
+    assert dry.id == job.id and job.spec["weights_identity"] == weights.sha256_of(tmp_path / "r18.pth.tar")
+    made = weights.read(Path(job.spec["weights"]))
+    assert Path(job.spec["weights"]).parent == tmp_path / "out" / "imported" and made.arch == "resnet18"
+    assert all(torch.equal(made.tensors[key], value) for key, value in trunk.tensors.items() if key in made.tensors)
 
 
 def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path):
