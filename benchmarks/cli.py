@@ -65,10 +65,19 @@ def pretrain(args) -> int:
     failed = run.work([job], args, out, args.recipe)
     if not failed:
         print(f"backbone: {args.out / 'backbone.safetensors'}")
-        knn = list((store.read_json(job.folder / "probe.json") or {}).values()) if args.probe else []
-        if knn:
-            print(f"k-nearest-neighbour accuracy on {args.probe}: {knn[-1]:.1%} (before training: {knn[0]:.1%})")
+        if args.probe:
+            _say_probe(job, args.probe)
     return failed
+
+
+def _say_probe(job, folder: Path) -> None:
+    record = store.read_json(job.folder / "record.json")
+    if record["spec"].get("probe") != job.spec["probe"]:
+        print(f"no accuracy on {folder}: the run had finished without it; a new --out measures it")
+        return
+    knn = record["facts"]["knn"]
+    before = f" (before training: {knn['0']:.1%})" if "0" in knn else ""  # else --probe came in later
+    print(f"k-nearest-neighbour accuracy on {folder}: {list(knn.values())[-1]:.1%}{before}")
 
 
 def _help(job) -> int:
@@ -163,6 +172,8 @@ def protocols(args) -> int:
 
     if getattr(args, "detectron2", False):
         return show.detectron2_config(args.name, args.weights)
+    if getattr(args, "weights", None):
+        raise InputError("--weights goes with --detectron2: it is the config that depends on a backbone file")
     return show.protocols(getattr(args, "name", None), args.json)
 
 

@@ -108,12 +108,28 @@ def test_predictions_on_void_alone_score_0(tmp_path):
     assert scoring.score(dataset, [found(1, 26, ids == 4)], "cityscapes", ("mask",))["mask_ap"] == 0
 
 
-def test_scorer_refuses_other_layouts_and_unknown_labels(scenes, tmp_path):
+def test_scorer_refuses_other_layouts(scenes):
     other = datasets.load("coco", scenes / "coco", "val")
     with pytest.raises(InputError, match="needs Cityscapes layout, this data set is in coco"):
         scoring.score(other, [], "cityscapes", ("mask",))
-    labels = np.array([[7, 40]])
-    city(tmp_path, "a_000000_000000", labels, labels)
-    strange = datasets.load("cityscapes", tmp_path, "val", semantic=True)
-    with pytest.raises(InputError, match=r"_labelIds.png: label ids must be 0..33, found 40"):
-        scoring.score(strange, [], "cityscapes", ("semantic",))
+
+
+@pytest.mark.parametrize(("instance", "found"), [(40, 40), (255, 255), (34001, 34)])
+def test_unknown_labels_are_refused_before_training(instance, found, tmp_path):
+    """cityscapesScripts stumbles over them when all is done."""
+    city(tmp_path, "a_000000_000000", np.array([[7, instance]]), np.array([[7, 40]]))
+    with pytest.raises(InputError, match=rf"_instanceIds.png: label ids must be 0..33, found {found}$"):
+        datasets.load("cityscapes", tmp_path, "val")
+    with pytest.raises(InputError, match=r"_labelIds.png: label ids must be 0..33, found 40$"):
+        datasets.load("cityscapes", tmp_path, "val", semantic=True)
+
+
+def test_check_looks_at_both_kinds_of_labels(tmp_path):
+    car = np.full((40, 40), 26000)
+    for number in range(2):
+        city(tmp_path, f"a_00000{number}_000000", car, car // 1000)
+    assert not datasets.check("cityscapes", tmp_path).problems
+    labels = tmp_path / "gtFine" / "val" / "town" / "a_000001_000000_gtFine_labelIds.png"
+    labels.unlink()
+    (problem,) = datasets.check("cityscapes", tmp_path).problems
+    assert problem.startswith(f"{labels}: no such file")

@@ -67,6 +67,7 @@ def refused(capsys, *words):
         (["run", "smoke", "--seeds", "0"], ["--seeds must be at least 1"]),
         (["run", "smoke", "--seeds", "two"], ["--seeds", "invalid int value: 'two'"]),
         (["protocols", "show", "small-retina"], ["unknown protocol 'small-retina'", "'small-retinanet'"]),
+        (["protocols", "show", "small-retinanet", "--weights", "x.safetensors"], ["--weights goes with --detectron2"]),
         (["pretrain", "detco-smal", "--images", "x", "--out", "y"], ["unknown recipe 'detco-smal'", "'detco-small'"]),
         (["pretrain", "detco-small", "--images", "/nowhere", "--out", "y"], ["/nowhere"]),
         (["pretrain", "detco-small", "--images", "x", "--out", "y", "--set", "epochs"], ["expected key=value"]),

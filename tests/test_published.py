@@ -71,6 +71,8 @@ def test_linear_rule():
     s = quarter.schedule
     assert (s.images, s.lr, s.iterations, s.steps, s.warmup) == (4, 0.005, 96_000, (72_000, 88_000), 400) and scaling == "1/4"
     assert scaled(VOC, 32)[1] == "2" and scaled(VOC, 16) == (VOC, "1")
+    with pytest.raises(InputError, match="a batch of 1000000 leaves voc-faster-rcnn-c4-24k no iteration"):
+        scaled(VOC, 1_000_000)
     assert departures(quarter)[:3] == (
         "schedule.iterations 96000 (row: 24000)", "schedule.images 4 (row: 16)", "schedule.lr 0.005 (row: 0.02)",
     )  # fmt: skip

@@ -17,6 +17,7 @@ SEMANTIC = {  # the 19 classes that are scored pixel by pixel, in the order of C
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", **CATEGORIES,
 }  # fmt: skip
+LABELS = 34  # label ids are 0..33
 PAIRS = (("train", "val"), ("train", "test"))
 NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
 PICTURE = "_leftImg8bit.png"
@@ -82,11 +83,25 @@ def _read_one(picture: Path, labels: Path, objects_in) -> tuple[tuple[int, int],
         return f"{labels}: must hold one whole number a pixel (grayscale)"
     if ids.shape != (height, width):
         return f"{labels}: is {ids.shape[1]} x {ids.shape[0]}, but {picture} is {width} x {height}"
-    return ids.shape, objects_in(ids)
+    try:
+        return ids.shape, objects_in(ids)
+    except ValueError as error:
+        return f"{labels}: {error}"
+
+
+def _label(value: int) -> int:
+    """The label id of an instance id, or of a label id. Raises ValueError for one that cityscapesScripts would stumble over."""
+    label = value // 1000 if value >= 1000 else value
+    if not 0 <= label < LABELS:
+        raise ValueError(f"label ids must be 0..{LABELS - 1}, found {label}")
+    return label
 
 
 def instances(ids: np.ndarray) -> list[dict]:
-    """The objects in an instance-id picture [H, W] (label id * 1000 + number, or the label id alone for a group)."""
+    """The objects in an instance-id picture [H, W] (label id * 1000 + number, or the label id alone for a group).
+
+    Raises ValueError for an id of no label.
+    """
     height, width = ids.shape
     flat = ids.T.ravel()  # RLE counts down the columns
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -94,7 +109,7 @@ def instances(ids: np.ndarray) -> list[dict]:
     values = flat[starts]
     objects = []
     for value in np.unique(values).tolist():
-        label = value // 1000 if value >= 1000 else value
+        label = _label(value)
         if label not in CATEGORIES:
             continue
         first, last = starts[values == value], ends[values == value]
@@ -110,10 +125,10 @@ def instances(ids: np.ndarray) -> list[dict]:
 
 
 def regions(ids: np.ndarray) -> list[dict]:
-    """Box and area of each of the 19 classes in a label-id picture [H, W]."""
+    """Box and area of each of the 19 classes in a label-id picture [H, W]. Raises ValueError for an id of no label."""
     found = []
     for label in np.unique(ids).tolist():
-        if label in SEMANTIC:
+        if _label(label) in SEMANTIC:
             rows, columns = np.nonzero(ids == label)
             x, y = int(columns.min()), int(rows.min())
             box = [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1]

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from . import InputError
+
 # Ranges, checked where settings come from outside (benchmarks.settings).
 Count = Annotated[int, Ge(1)]
 Amount = Annotated[int, Ge(0)]
@@ -237,9 +239,11 @@ def protocol_hash(protocol: Protocol) -> str:
 def scaled(protocol: Protocol, images: int) -> tuple[Protocol, str]:
     """The protocol with `images` an iteration by the linear rule, and the factor as text: rate times k, iterations by k.
 
-    Goyal et al., arXiv 1706.02677. Such rows are never averaged with unscaled ones.
+    Goyal et al., arXiv 1706.02677. Such rows are never averaged with unscaled ones. Raises InputError if no iteration is left.
     """
     s, k = protocol.schedule, Fraction(images, protocol.schedule.images)
+    if round(s.iterations / k) < 1:
+        raise InputError(f"a batch of {images} leaves {protocol.name} no iteration: it has {s.iterations} of {s.images} images")
     longer = {"iterations": round(s.iterations / k), "warmup": round(s.warmup / k)}
     schedule = replace(s, images=images, lr=float(s.lr * k), steps=tuple(round(step / k) for step in s.steps), **longer)
     return replace(protocol, schedule=schedule), str(k)
