@@ -17,7 +17,7 @@ from benchmarks.scenes_pictures import Scene, portrait, scene
 from benchmarks.scenes_shapes import CATEGORIES
 
 _LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
-_FORMAT = 2  # to be raised when the same parameters draw something else
+_FORMAT = 3  # to be raised when the same parameters draw something else
 _OF_A_JOB = ("spec.json", "progress.json", "record.json", "log.txt")  # a suite draws into a job's folder
 
 
@@ -35,8 +35,9 @@ def draw(
     images: labelled pictures, at least 4. Every fourth is for testing (VOC test, COCO val, Cityscapes val), the others
         for training (VOC trainval, COCO train, Cityscapes train); the three layouts hold the same pictures.
     size: short side in pixels; the long side is up to 1.4 times as long.
-    unlabelled: pictures of the same kind without labels; default twice `images`.
-    classification: pictures of one object in classification/<category>/; default `images`.
+    unlabelled: pictures of one object each, to pretrain on; default twice `images`. Of one, as ImageNet's: where many
+        objects share a picture, telling pictures apart is learnt from their colours and backgrounds.
+    classification: the same kind in classification/<category>/; default `images`.
 
     A picture depends on the seed, its part and its number only: fewer pictures are a prefix of more. A finished set
     (scenes.json says which) is returned at once; an interrupted one is completed. Raises InputError where `out` holds a
@@ -58,8 +59,8 @@ def draw(
     total, done = images + unlabelled + classification, 0
     for pictures in (
         _labelled(out, images, seed, size),
-        _unlabelled(out / "unlabelled", unlabelled, seed, size),
-        _classification(out / "classification", classification, seed, size),
+        _portraits(out / "unlabelled", _UNLABELLED, unlabelled, seed, size),
+        _portraits(out / "classification", _CLASSIFICATION, classification, seed, size),
     ):
         for _ in pictures:
             done += 1
@@ -127,20 +128,14 @@ def _labelled(out: Path, images: int, seed: int, size: int):
     coco.finish()
 
 
-def _unlabelled(folder: Path, count: int, seed: int, size: int):
-    folder.mkdir(exist_ok=True)
-    for index in range(count):
-        _write_once(folder / f"{index:06d}.jpg", lambda i=index: scene(_generator(seed, _UNLABELLED, i), size))
-        yield
-
-
-def _classification(folder: Path, count: int, seed: int, size: int):
-    for shape in CATEGORIES:
-        (folder / shape.name).mkdir(parents=True, exist_ok=True)
+def _portraits(folder: Path, part: int, count: int, seed: int, size: int):
+    """Pictures of one object, the categories in turn; with a folder for each category in the classification part."""
+    folders = [folder / shape.name if part == _CLASSIFICATION else folder for shape in CATEGORIES]
+    for each in folders:
+        each.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         k = index % len(CATEGORIES)
-        path = folder / CATEGORIES[k].name / f"{index:06d}.jpg"
-        _write_once(path, lambda i=index, k=k: portrait(_generator(seed, _CLASSIFICATION, i), size, k))
+        _write_once(folders[k] / f"{index:06d}.jpg", lambda i=index, k=k: portrait(_generator(seed, part, i), size, k))
         yield
 
 
