@@ -253,7 +253,8 @@ def vissl() -> dict:
 
 def solo(backbone: str = "backbone") -> dict:
     state = names(f"{backbone}.") | names(f"momentum_{backbone}.", 1) | linears("projector.", 0, 3) | norm("projector.1.")
-    state |= linears("momentum_projector.", 0) | linears("predictor.", 0, 3) | some("classifier.weight", "classifier.bias")
+    state |= linears("momentum_projector.", 0) | linears("predictor.", 0, 3) | linears("predictor2.", 0)  # of All4One
+    state |= some("classifier.weight", "classifier.bias")
     return state | some("momentum_classifier.weight", "queue", "queue_y", "queue_ptr")
 
 

@@ -103,6 +103,11 @@ def test_checkpoints_of_this_project(tmp_path):
         assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.tensors.items())
 
 
+@pytest.mark.parametrize(("said", "epochs"), [(200, "200"), (0, ""), (-3, ""), (True, ""), (10**9, ""), ("200", "")])
+def test_epochs_are_those_a_training_can_have(tmp_path, moco, said, epochs):
+    assert dict(importing.load(saved(moco, tmp_path / "a.pth", epoch=said))[0].metadata)["epochs"] == epochs
+
+
 def test_report_accounts_for_every_tensor(tmp_path, moco):
     backbone, report = importing.load(saved(moco, tmp_path / "a.pth"))
     assert len(backbone.tensors) + sum(report.dropped.values()) == len(moco)

@@ -24,12 +24,12 @@ def moco() -> dict:
 def test_table_of_public_checkpoints():
     from transfer.adapters import ADAPTERS
 
-    layouts = {adapter.name for adapter in ADAPTERS}
-    assert len(known.BY_NAME) == len(known.KNOWN) and len({row.file for row in known.KNOWN}) == len(known.KNOWN)
+    layouts, nowhere = {adapter.name for adapter in ADAPTERS}, Path("nowhere")
+    assert len(known.BY_NAME) == len(known.KNOWN) and len({row.files[0] for row in known.KNOWN}) == len(known.KNOWN)
     for row in known.KNOWN:
         assert row.adapter in layouts and row.arch in weights.ARCHS and row.url.startswith("https://") and row.licence
         assert all(c in "0123456789abcdef" for c in row.digest.removeprefix("md5:"))
-        assert known.find(row, Path("nowhere")) is None and str(Path("nowhere", row.file)) in known.how_to_get(row, Path("nowhere"))
+        assert known.find(row, nowhere) is None and str(nowhere / row.files[0]) in known.how_to_get(row, nowhere)
 
 
 def test_copies_are_verified(tmp_path, monkeypatch, moco):
@@ -44,6 +44,22 @@ def test_copies_are_verified(tmp_path, monkeypatch, moco):
     path = path.rename(tmp_path / "renamed.pth")  # known by its hash
     meta = dict(importing.load(path)[0].metadata)
     assert (meta["source"], meta["epochs"]) == ("moco-v2-200ep", "200")
+
+
+def test_a_name_alone_is_no_proof(tmp_path, moco):
+    """A file that only has the name of a published one is not said to be it; without a published hash the name must do."""
+    origin = {}
+    for name in ("moco_v2_200ep_pretrain.pth.tar", "infomin-200ep.safetensors.pth", "mmselfsup-moco-v2-200ep.pth"):
+        origin[name] = dict(importing.load(saved(moco, tmp_path / name, epoch=7))[0].metadata)
+        assert (origin[name]["source"], origin[name]["epochs"]) == (name, "7")
+    path = tmp_path / "swav_800ep_pretrain.pth.tar"
+    torch.save(checkpoints.swav("prototypes.weight"), path)
+    assert dict(importing.load(path)[0].metadata)["source"] == "swav-800ep"
+
+
+def test_an_imported_backbone_beside_the_copies_is_none_of_them(tmp_path):
+    (tmp_path / "moco-v2-200ep.safetensors").write_bytes(b"our own")
+    assert known.find(known.BY_NAME["moco-v2-200ep"], tmp_path) is None
 
 
 def test_missing_copies_are_not_downloaded_unasked(tmp_path, monkeypatch, capsys):
@@ -65,7 +81,7 @@ def test_download(tmp_path, moco):
     wrong = known.Known("other", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", "0" * 12)
     with pytest.raises(InputError, match="not the published other"):
         known.get(wrong, tmp_path / "others", download=True)
-    assert not (tmp_path / "others" / wrong.file).exists()
+    assert not list((tmp_path / "others").iterdir())
 
 
 def test_suites_name_public_checkpoints(tmp_path, monkeypatch):

@@ -63,6 +63,9 @@ def test_damaged_tensors_are_refused_by_name(tmp_path, tensors, damage, says):
         ({"arch": "vgg16"}, "vgg16"),
         ({"mean": "[1, 2]"}, "metadata mean"),
         ({"std": "rubbish"}, "metadata std"),
+        ({"std": "[1.0, 0.0, 1.0]"}, "three numbers above 0"),
+        ({"mean": "[NaN, 1, 1]"}, "metadata mean"),
+        ({"arch": "\x1b[31m\n" + "x" * 500}, r"architecture .{80}.{0,4}; known"),
         ({"stride_in": "5x5"}, "stride_in"),
     ],
 )

@@ -7,6 +7,7 @@ All patterns are regular expressions that match a whole name.
 
 from dataclasses import dataclass, replace
 
+from .renames import CAFFE2, DETECTRON2, HUGGING_FACE, SEQUENTIAL
 from .weights import IMAGENET_MEAN, IMAGENET_STD
 
 COUNTERS = r".*num_batches_tracked"  # of batch normalisation; no network uses them for its features
@@ -59,38 +60,6 @@ def _bare(*prefixes: str) -> tuple[Encoder, ...]:
     return tuple(Encoder("backbone", prefix) for prefix in prefixes)
 
 
-SEQUENTIAL = (  # Sequential(*resnet.children()): conv1, bn1, relu, maxpool, layer1 ... layer4
-    (r"0\.(weight)", r"conv1.\1"), (r"1\.(.*)", r"bn1.\1"), (r"4\.(\d.*)", r"layer1.\1"), (r"5\.(\d.*)", r"layer2.\1"),
-    (r"6\.(\d.*)", r"layer3.\1"), (r"7\.(\d.*)", r"layer4.\1"),
-)  # fmt: skip
-DETECTRON2 = (
-    (r"stem\.conv1\.norm\.(.*)", r"bn1.\1"), (r"stem\.conv1\.(.*)", r"conv1.\1"),
-    (r"res2\.(.*)", r"layer1.\1"), (r"res3\.(.*)", r"layer2.\1"), (r"res4\.(.*)", r"layer3.\1"), (r"res5\.(.*)", r"layer4.\1"),
-    (r"(layer.*)\.conv(\d)\.norm\.(.*)", r"\1.bn\2.\3"),
-    (r"(layer.*)\.shortcut\.norm\.(.*)", r"\1.downsample.1.\2"), (r"(layer.*)\.shortcut\.(weight)", r"\1.downsample.0.\2"),
-)  # fmt: skip
-CAFFE2 = (
-    (r"(?:res_)?conv1_bn_(.*)", r"bn1_\1"),
-    (r"res2_(.*)", r"layer1_\1"), (r"res3_(.*)", r"layer2_\1"), (r"res4_(.*)", r"layer3_\1"), (r"res5_(.*)", r"layer4_\1"),
-    (r"(layer\d)_(\d+)_branch1_bn_(.*)", r"\1.\2.downsample.1_\3"), (r"(layer\d)_(\d+)_branch1_w", r"\1.\2.downsample.0_w"),
-    (r"(layer\d)_(\d+)_branch2a_bn_(.*)", r"\1.\2.bn1_\3"), (r"(layer\d)_(\d+)_branch2a_w", r"\1.\2.conv1_w"),
-    (r"(layer\d)_(\d+)_branch2b_bn_(.*)", r"\1.\2.bn2_\3"), (r"(layer\d)_(\d+)_branch2b_w", r"\1.\2.conv2_w"),
-    (r"(layer\d)_(\d+)_branch2c_bn_(.*)", r"\1.\2.bn3_\3"), (r"(layer\d)_(\d+)_branch2c_w", r"\1.\2.conv3_w"),
-    (r"(.*)_(?:w|gamma|s)", r"\1.weight"), (r"(.*(?:bn\d|downsample\.1))_(?:beta|b)", r"\1.bias"),
-    (r"(.*)_(?:running_mean|rm)", r"\1.running_mean"), (r"(.*)_(?:running_var|riv)", r"\1.running_var"),
-)  # fmt: skip
-HUGGING_FACE = (
-    (r"embedder\.embedder\.convolution\.(.*)", r"conv1.\1"), (r"embedder\.embedder\.normalization\.(.*)", r"bn1.\1"),
-    (r"encoder\.stages\.0\.(.*)", r"layer1.\1"), (r"encoder\.stages\.1\.(.*)", r"layer2.\1"),
-    (r"encoder\.stages\.2\.(.*)", r"layer3.\1"), (r"encoder\.stages\.3\.(.*)", r"layer4.\1"),
-    (r"(layer\d)\.layers\.(\d+)\.(.*)", r"\1.\2.\3"),
-    (r"(layer.*)\.shortcut\.convolution\.(.*)", r"\1.downsample.0.\2"),
-    (r"(layer.*)\.shortcut\.normalization\.(.*)", r"\1.downsample.1.\2"),
-    (r"(layer.*)\.layer\.0\.convolution\.(.*)", r"\1.conv1.\2"), (r"(layer.*)\.layer\.0\.normalization\.(.*)", r"\1.bn1.\2"),
-    (r"(layer.*)\.layer\.1\.convolution\.(.*)", r"\1.conv2.\2"), (r"(layer.*)\.layer\.1\.normalization\.(.*)", r"\1.bn2.\2"),
-    (r"(layer.*)\.layer\.2\.convolution\.(.*)", r"\1.conv3.\2"), (r"(layer.*)\.layer\.2\.normalization\.(.*)", r"\1.bn3.\2"),
-)  # fmt: skip
-
 MOCO = Adapter(
     "moco-v2", "moco-v2", "facebookresearch/moco: main_moco.py, moco/builder.py",
     (Encoder("query", "encoder_q."), Encoder("key", "encoder_k.")),
@@ -126,7 +95,7 @@ SOLO_LEARN = Adapter(
     (r"backbone\.conv1\.weight", r"classifier\.weight", r"/pytorch-lightning_version.*"),
     (r"(student_|query_)?projection_head\..*",),
     drop=(
-        r"(momentum_)?(classifier|projector|predictor|head|backbone\.fc)\..*", r"prototypes\..*", r"transformer_encoder\..*",
+        r"(momentum_)?(classifier|projector|predictor2?|head|backbone\.fc)\..*", r"prototypes\..*", r"transformer_encoder\..*",
         r"(queue|queue_y|queue_ptr|queue_index|local_memory_\w+)", r"(dino_loss_func|pos_enc|knn)\..*",
     ),
 )  # fmt: skip

@@ -4,12 +4,9 @@ What a file is, is told by its first bytes, not by its name. Tensors are views o
 """
 
 import io
-import math
 import mmap
-import pickle
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +14,10 @@ from typing import Any
 
 import torch
 
-from . import InputError, unpickle
+from . import InputError, opcodes, restored, shown, standins, unpickle
 
 LARGEST_PICKLE = 1 << 27  # bytes of data.pkl in a torch file; ordinary ones have some 100 kB
-LARGEST_NPZ = 1 << 31  # bytes, unpacked
+LARGEST_NPZ = 1 << 30  # bytes, unpacked
 NOT_CHECKPOINTS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to: run `git lfs pull` where it came from"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
@@ -57,13 +54,18 @@ def read(path: Path) -> Content:
             return _safetensors(path)
         return _stream(path)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        what = str(error)
+    except Exception as error:  # zipfile, numpy and torch raise many kinds for a hostile file
+        what = f"damaged or truncated ({type(error).__name__}: {error})"
+    raise InputError(f"{path}: {shown(what, 300)}")
 
 
 def is_backbone_file(path: Path) -> bool:
     """Whether a file says that it is one of this project's backbone files."""
     from safetensors import SafetensorError, safe_open
 
+    if not Path(path).is_file():  # to open a pipe waits for ever
+        return False
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == "detco-backbone"
@@ -101,16 +103,13 @@ def _safetensors(path: Path) -> Content:
 
 
 def _zip(path: Path) -> Content:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            if len(entries) < len(archive.infolist()):
-                raise InputError("an archive that holds a name twice: not written by torch or numpy")
-            if any(name.endswith(".npy") for name in entries):
-                return _npz(path, entries)
-            return _torch_zip(path, archive, entries)
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
-        raise InputError(f"a damaged or truncated file: {error}") from None
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if len(entries) < len(archive.infolist()):
+            raise InputError("an archive that holds a name twice: not written by torch or numpy")
+        if any(name.endswith(".npy") for name in entries):
+            return _npz(path, entries)
+        return _torch_zip(path, archive, entries)
 
 
 def _npz(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
@@ -119,11 +118,12 @@ def _npz(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
     if sum(entry.file_size for entry in entries.values()) > LARGEST_NPZ:
         raise InputError(f"it says that it unpacks to more than {LARGEST_NPZ >> 30} GB; no backbone is that large")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            numbers = {name: arrays[name] for name in arrays.files}
+        with np.load(path, allow_pickle=False) as file:
+            read = {name: file[name] for name in file.files}
     except (ValueError, MemoryError, KeyError) as error:
         raise InputError(f"not a .npz file of numbers: {error}") from None
-    return Content("numpy", {k: torch.from_numpy(v) for k, v in numbers.items() if v.dtype.kind in "iufb"})
+    arrays = {name: value for name, value in read.items() if isinstance(value, np.ndarray) and value.dtype.name in standins.KINDS}
+    return Content("numpy", {name: torch.from_numpy(v.astype(v.dtype.newbyteorder("="), copy=False)) for name, v in arrays.items()})
 
 
 def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
@@ -137,16 +137,21 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
     if entries[pickles[0]].file_size > LARGEST_PICKLE:
         raise InputError(f"its pickle has {entries[pickles[0]].file_size >> 20} MB; a checkpoint's has less than one")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
-    except (pickle.UnpicklingError, RuntimeError, *unpickle.DAMAGE):
-        pass  # more than tensors and plain containers in it, or damaged: read without making any of it
+        named = opcodes.check(io.BytesIO(archive.read(pickles[0])))
+    except unpickle.DAMAGE as error:
+        raise unpickle.damaged(error) from None
+    if named <= unpickle.PLAIN:  # torch would make some objects, e.g. a bytearray of any size
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        except (RuntimeError, *unpickle.DAMAGE):
+            pass  # damaged, or newer or older than this torch: our reader says what is wrong
     return _without_objects(path, archive, entries, pickles[0])
 
 
 def _without_objects(path: Path, archive: zipfile.ZipFile, entries: Mapping, name: str) -> Content:
-    storages: dict[str, unpickle.Storage] = {}
+    storages: dict[str, standins.Storage] = {}
     data = unpickle.load(io.BytesIO(archive.read(name)), storages)
     folder = name.removesuffix("data.pkl")
     order = entries.get(folder + "byteorder")
@@ -155,10 +160,10 @@ def _without_objects(path: Path, archive: zipfile.ZipFile, entries: Mapping, nam
     mapped = _map(path)
     for storage in storages.values():
         entry = entries.get(f"{folder}data/{storage.key}")
-        if entry is None or entry.file_size != storage.count * unpickle.SIZES.get(storage.dtype, 1):
+        if entry is None or entry.file_size != storage.count * standins.SIZES.get(storage.dtype, 1):
             raise InputError(f"damaged: the numbers of storage {storage.key[:40]!r} are missing or of another length")
         storage.start = _start(mapped, entry)
-    return Content("torch", _Tensors(mapped).of(data))
+    return Content("torch", restored.Tensors(mapped).of(data))
 
 
 def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:
@@ -176,59 +181,10 @@ def _stream(path: Path) -> Content:
         first = unpickle.load(file)
         old_torch = isinstance(first, int) and first == unpickle.MAGIC
         data = unpickle.load_torch(file) if old_torch else first
-    return Content("torch" if old_torch else "pickle", _Tensors(_map(path)).of(data))
-
-
-# --- descriptions of tensors -> tensors ------------------------------------------------------------------------------
+    return Content("torch" if old_torch else "pickle", restored.Tensors(_map(path)).of(data))
 
 
 def _map(path: Path) -> mmap.mmap:
     """The file as memory; pages are read when used, and what is written to them stays in memory."""
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-
-class _Tensors:
-    """Replaces descriptions of tensors and arrays by tensors, all the way down; each container once."""
-
-    def __init__(self, mapped: mmap.mmap):
-        self.bytes = torch.frombuffer(mapped, dtype=torch.uint8)
-        self.seen: dict[int, Any] = {}
-
-    def of(self, value: Any) -> Any:
-        waiting = [(holder := [value], 0)]
-        for container, key in waiting:  # grows while it is walked: no recursion, so no depth is too deep
-            item = container[key]
-            if isinstance(item, unpickle.Lazy):
-                container[key] = self.tensor(item)
-            elif isinstance(item, unpickle.Array):
-                container[key] = _array(item)
-            elif isinstance(item, dict | list) and id(item) not in self.seen:
-                self.seen[id(item)] = item
-                waiting += [(item, k) for k in (list(item) if isinstance(item, dict) else range(len(item)))]
-        return holder[0]
-
-    def tensor(self, lazy: unpickle.Lazy) -> torch.Tensor:
-        storage, item = lazy.storage, unpickle.SIZES.get(lazy.dtype, 1)
-        count = storage.count * unpickle.SIZES.get(storage.dtype, 1) // item
-        last = lazy.offset + sum((n - 1) * step for n, step in zip(lazy.shape, lazy.stride)) + 1
-        if storage.start is None:
-            raise InputError(f"truncated or damaged: storage {storage.key[:40]!r} is not in the file")
-        if math.prod(lazy.shape) and (last > count or math.prod(lazy.shape) > last - lazy.offset):
-            raise InputError(f"damaged: a tensor of shape {lazy.shape} reaches outside its {count} numbers")
-        source = self.bytes if storage.data is None else torch.frombuffer(bytearray(storage.data), dtype=torch.uint8)
-        numbers = source[storage.start : storage.start + count * item]
-        if len(numbers) != count * item:
-            raise InputError(f"truncated: it ends before storage {storage.key[:40]!r} does")
-        if storage.start % item:
-            numbers = numbers.clone()
-        numbers = numbers.view(getattr(torch, lazy.dtype))
-        return numbers.as_strided(lazy.shape, lazy.stride, numbers.storage_offset() + lazy.offset)
-
-
-def _array(array: unpickle.Array) -> torch.Tensor | None:
-    """None for an array of something else than numbers."""
-    try:
-        return torch.from_numpy(array.read())
-    except (ValueError, TypeError):
-        return None

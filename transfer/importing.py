@@ -5,6 +5,7 @@ What is not used is never read from the disk.
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -14,13 +15,13 @@ from typing import Any
 
 import torch
 
-from . import InputError, formats, known, recognition, weights
+from . import InputError, formats, known, recognition, shown, weights
 from .adapters import COUNTERS, Adapter, Encoder, Preprocessing
-from .recognition import LISTED, Places, inside, shown, tensors_at
+from .recognition import LISTED, Places, inside, tensors_at
 
 METHOD_PATHS = ("hyper_parameters/method", "hyper_parameters/_content/method/_val", "meta/method")  # solo-learn, also OmegaConf's
 METHOD = re.compile(r"[\w.+-]{1,40}")
-EPOCH_PATHS = ("epoch", "meta/epoch")
+EPOCH_PATHS, EPOCHS = ("epoch", "meta/epoch"), range(1, 1_000_000)
 ASSUMED = "preprocessing: that of the project, the file does not say"
 
 
@@ -179,11 +180,12 @@ def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[s
 def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
     """Method, epochs and source: of the public checkpoint that the file is, else what it says itself."""
     digest = weights.sha256_of(path)
-    if row := known.same_file(path.name, digest):
+    row = known.same_file(path, digest)
+    if row and row.adapter == adapter.name:
         return {"method": row.method, "epochs": str(row.epochs or ""), "source": row.name, "source_sha256": digest}
     said = (value for at in METHOD_PATHS if isinstance(value := inside(data, at), str) and METHOD.fullmatch(value))
     named = next(said, adapter.method)
-    epochs = next((value for at in EPOCH_PATHS if type(value := inside(data, at)) is int), None)
+    epochs = next((value for at in EPOCH_PATHS if type(value := inside(data, at)) is int and value in EPOCHS), None)
     counted = "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)  # Lightning's may be one less
     return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
 
@@ -194,7 +196,8 @@ def _preprocessing(adapter: Adapter, data: Any) -> tuple[Preprocessing, list[str
     if not isinstance(own, dict) or own.keys() != {"channel_order", "mean", "std", "stride_in"}:
         return adapter.preprocessing, [ASSUMED]
     numbers = [own[key] for key in ("mean", "std")]
-    sound = all(type(v) is tuple and len(v) == 3 and all(type(n) is float for n in v) for v in numbers)
+    sound = all(type(v) is tuple and len(v) == 3 and all(type(n) is float and math.isfinite(n) for n in v) for v in numbers)
+    sound = sound and min(own["std"]) > 0
     if not sound or own["channel_order"] not in ("RGB", "BGR") or own["stride_in"] not in ("3x3", "1x1"):
         raise InputError("says a preprocessing that makes no sense")
     return Preprocessing(**own), []

@@ -40,13 +40,12 @@ class Known:
     by_hand: str = ""
 
     @property
-    def file(self) -> str:
-        """The name to keep it under: the published one where that is an identity, else the row's."""
-        if self.by_hand:
-            return self.by_hand
-        published = unquote(urlparse(self.url).path.rpartition("/")[2])
+    def files(self) -> tuple[str, ...]:
+        """Names that a copy may have: the published one unless many files have it, and the row's. It is kept under the first."""
+        published = self.by_hand or unquote(urlparse(self.url).path.rpartition("/")[2])
         end = next(end for end in ENDS if published.endswith(end))
-        return self.name + end if VAGUE.fullmatch(published.removesuffix(end)) else published
+        own = self.name + end
+        return (own,) if VAGUE.fullmatch(published.removesuffix(end)) else (published, own)
 
 
 def _lightly(method: str, name: str, run: str, steps: int = 500400) -> Known:
@@ -73,6 +72,7 @@ def _torchvision(arch: str, digest: str, version: int = 1, epochs: int = 90) -> 
     return Known(name, "supervised", epochs, "torchvision", f"{TORCH}/{arch}-{digest}.pth", BSD, digest, arch)
 
 
+MOCO = "CC-BY-NC-4.0 (its README) or MIT (its LICENSE)"
 DETCO, PIXPRO = "https://github.com/xieenze/DetCo#download-models", "https://github.com/zdaxie/PixPro#main-properties"
 PYCONTRAST = "https://github.com/HobbitLong/PyContrast/blob/master/pycontrast/docs/MODEL_ZOO.md"
 SIMSIAM, DENSECL = f"{META}/simsiam/models", "https://huggingface.co/xinlongwang/DenseCL/resolve/main"
@@ -80,11 +80,11 @@ KNOWN = (
     Known("detco-200ep", "detco", 200, "detco", DETCO, "BSD-2-Clause, academic use", by_hand="detco_200ep.pth"),
     Known("detco-aa-200ep", "detco-aa", 200, "detco", DETCO, "BSD-2-Clause, academic use", by_hand="detco_200ep_AA.pth"),
     Known("moco-v1-200ep", "moco-v1", 200, "moco-v1", f"{META}/moco/moco_checkpoints/moco_v1_200ep/moco_v1_200ep_pretrain.pth.tar",
-          NC, "md5:b251726a"),
+          MOCO, "md5:b251726a"),
     Known("moco-v2-200ep", "moco-v2", 200, "moco-v2", f"{META}/moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
-          NC, "md5:59fd9945"),
+          MOCO, "md5:59fd9945"),
     Known("moco-v2-800ep", "moco-v2", 800, "moco-v2", f"{META}/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
-          NC, "md5:a04e12f8"),
+          MOCO, "md5:a04e12f8"),
     Known("moco-v3-100ep", "moco-v3", 100, "moco-v3", f"{META}/moco-v3/r-50-100ep/r-50-100ep.pth.tar", NC),
     Known("moco-v3-300ep", "moco-v3", 300, "moco-v3", f"{META}/moco-v3/r-50-300ep/r-50-300ep.pth.tar", NC),
     Known("moco-v3-1000ep", "moco-v3", 1000, "moco-v3", f"{META}/moco-v3/r-50-1000ep/r-50-1000ep.pth.tar", NC),
@@ -107,11 +107,11 @@ KNOWN = (
     Known("dino-800ep", "dino", 800, "bare", f"{META}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth", APACHE),
     Known("dino-800ep-full", "dino", 800, "dino", f"{META}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain_full_checkpoint.pth",
           APACHE),
-    Known("densecl-200ep", "densecl", 200, "densecl-released", f"{DENSECL}/densecl_r50_imagenet_200ep.pth", "academic use"),
-    Known("densecl-r101-200ep", "densecl", 200, "densecl-released", f"{DENSECL}/densecl_r101_imagenet_200ep.pth", "academic use",
+    Known("densecl-200ep", "densecl", 200, "densecl-released", f"{DENSECL}/densecl_r50_imagenet_200ep.pth", "GPL-3.0"),
+    Known("densecl-r101-200ep", "densecl", 200, "densecl-released", f"{DENSECL}/densecl_r101_imagenet_200ep.pth", "GPL-3.0",
           arch="resnet101"),
-    Known("densecl-coco-800ep", "densecl", 800, "densecl-released", f"{DENSECL}/densecl_r50_coco_800ep.pth", "academic use"),
-    Known("densecl-coco-1600ep", "densecl", 1600, "densecl-released", f"{DENSECL}/densecl_r50_coco_1600ep.pth", "academic use"),
+    Known("densecl-coco-800ep", "densecl", 800, "densecl-released", f"{DENSECL}/densecl_r50_coco_800ep.pth", "GPL-3.0"),
+    Known("densecl-coco-1600ep", "densecl", 1600, "densecl-released", f"{DENSECL}/densecl_r50_coco_1600ep.pth", "GPL-3.0"),
     Known("pixpro-100ep", "pixpro", 100, "pixpro", PIXPRO, MIT, by_hand="pixpro_base_r50_100ep.pth"),
     Known("pixpro-400ep", "pixpro", 400, "pixpro", PIXPRO, MIT, by_hand="pixpro_base_r50_400ep.pth"),
     Known("infomin-200ep", "infomin", 200, "pycontrast", PYCONTRAST, BSD2, by_hand="InfoMin_200.pth"),
@@ -167,35 +167,38 @@ def folder(base: Path = Path()) -> Path:
     return Path(os.environ.get("DETCO_WEIGHTS") or base / "weights")
 
 
-def same_file(name: str, sha256: str) -> Known | None:
-    """The published file that a file is, by its hash, else by its name."""
+def same_file(path: Path, sha256: str) -> Known | None:
+    """The published file that a file is: by its hash, or by its name where its source publishes none."""
     for row in KNOWN:
         if row.digest and not row.digest.startswith("md5:") and sha256.startswith(row.digest):
             return row
-    return next((row for row in KNOWN if name == row.file or name.partition(".")[0] == row.name), None)
+    named = next((row for row in KNOWN if path.name in row.files), None)
+    return named if named and _begins(named, path) == named.digest.rpartition(":")[2] else None
+
+
+def _begins(row: Known, path: Path) -> str:
+    """As much of a file's hash as the row's source publishes."""
+    kind, _, digest = row.digest.rpartition(":")
+    found = hashlib.new(kind or "sha256", usedforsecurity=False)
+    with open(path, "rb") as file:
+        while digest and (block := file.read(1 << 22)):
+            found.update(block)
+    return found.hexdigest()[: len(digest)]
 
 
 def verified(row: Known, path: Path) -> bool:
     """Whether a copy was compared with a published hash (False: there is none). Raises InputError if it is another file."""
     kind, _, digest = row.digest.rpartition(":")
-    if not digest:
-        return False
-    with open(path, "rb") as file:
-        found = hashlib.new(kind or "sha256", usedforsecurity=False)
-        while block := file.read(1 << 22):
-            found.update(block)
-    if not found.hexdigest().startswith(digest):
-        begins = found.hexdigest()[: len(digest)]
+    if (begins := _begins(row, path)) != digest:
         raise InputError(
             f"{path} is not the published {row.name}: its {kind or 'sha256'} begins with {begins}, not {digest}; remove it"
         )
-    return True
+    return bool(digest)
 
 
 def find(row: Known, folder: Path) -> Path | None:
     """The local copy below a folder, verified where that can be. Raises InputError if it is another file."""
-    names = (row.file, f"{row.name}.*")
-    found = next((path for name in names for path in sorted(folder.glob(name)) if not path.name.endswith(".part")), None)
+    found = next((folder / name for name in row.files if (folder / name).is_file()), None)
     if found:
         verified(row, found)
     return found
@@ -204,22 +207,22 @@ def find(row: Known, folder: Path) -> Path | None:
 def how_to_get(row: Known, folder: Path) -> str:
     """What to do where there is no copy."""
     if row.by_hand:
-        return f"get it by hand from {row.url} and save it as {folder / row.file}"
-    return f"save {row.url} as {folder / row.file}, or let --download do it"
+        return f"get it by hand from {row.url} and save it as {folder / row.files[0]}"
+    return f"save {row.url} as {folder / row.files[0]}, or let --download do it"
 
 
 def get(row: Known, folder: Path, download: bool = False, report: Callable | None = None) -> Path:
     """The local copy, downloaded first only where that is allowed. Raises InputError that says how to get it."""
     found = find(row, folder)
     if found is None and download and not row.by_hand:
-        return _download(row, folder / row.file, report)
+        return _download(row, folder / row.files[0], report)
     if found is None:
         raise InputError(f"no copy of {row.name} in {folder}: {how_to_get(row, folder)}")
     return found
 
 
 def _download(row: Known, path: Path, report: Callable | None) -> Path:
-    from urllib.error import URLError
+    from http.client import HTTPException
     from urllib.request import urlopen
 
     part = path.with_name(path.name + ".part")
@@ -233,8 +236,10 @@ def _download(row: Known, path: Path, report: Callable | None) -> Path:
                     report("download", done >> 20, max(total >> 20, 1))
         if total and done != total:
             raise InputError(f"{row.url}: the connection broke after {done} of {total} bytes; try again")
-    except (URLError, OSError) as error:
+        verified(row, part)
+        os.replace(part, path)
+        return path
+    except (OSError, HTTPException) as error:
         raise InputError(f"cannot download {row.url}: {getattr(error, 'reason', None) or error}") from None
-    verified(row, part)
-    os.replace(part, path)
-    return path
+    finally:
+        part.unlink(missing_ok=True)

@@ -6,37 +6,61 @@ from typing import BinaryIO
 OUTSIDE = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")  # Python's registry of names; buffers beside the file
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 DEEPEST = 1000  # tuples within tuples: Python's hash of one is computed by recursion in C
+MOST, MOST_NAMES = 2_000_000, 10_000  # opcodes and names of objects; the largest real checkpoints have a hundredth of that
+WIDEST = 1024  # bits of an integer; states of random number generators have 128
 
 
-def check(file: BinaryIO) -> None:
-    """Read one pickle from where the file stands; raises ValueError (or what reading it raises) for one not to be obeyed."""
+def check(file: BinaryIO) -> set[str]:
+    """Read one pickle from where the file stands; returns the names of objects it asks for ("?": one it puts together).
+
+    Raises ValueError (or what reading it raises) for one not to be obeyed.
+    """
     start = file.tell()
     size = file.seek(0, 2)
     file.seek(start)
     stack: list[int | None] = []  # how deep the tuples on Python's stack would be; None: a mark
     memo: dict[int, int | None] = {}
+    named: list[str] = []
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        name = opcode.name
-        if name in OUTSIDE:
-            raise ValueError(f"opcode {name} refers to something outside the file")
-        if name == "FRAME" and argument > size:
-            raise ValueError(f"a frame of {argument} bytes in a file of {size}")
-        if name in PUTS and int(argument) > count:
-            raise ValueError(f"memo entry {argument} after {count} opcodes")
-        if name in PUTS or name == "MEMOIZE":
-            memo[int(argument) if name in PUTS else len(memo)] = stack[-1]
-        elif name in GETS:
-            stack.append(memo[int(argument)])
-        elif name == "MARK":
-            stack.append(None)
-        elif name == "DUP":
-            stack.append(stack[-1])
-        else:
-            taken = _take(stack, opcode.stack_before)
-            deep = 1 + max((n or 0 for n in taken), default=0) if name.startswith("TUPLE") else 0
-            if deep > DEEPEST:
-                raise ValueError(f"tuples within tuples, more than {DEEPEST} deep")
-            stack += [deep] * len(opcode.stack_after)
+        _refuse(opcode.name, argument, count, size)
+        if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            named.append(argument.replace(" ", ".", 1) if opcode.name == "GLOBAL" else "?")
+            if len(named) > MOST_NAMES:
+                raise ValueError(f"it names objects more than {MOST_NAMES} times")
+        _follow(opcode, argument, stack, memo)
+    return set(named)
+
+
+def _refuse(name: str, argument: object, count: int, size: int) -> None:
+    if name in OUTSIDE:
+        raise ValueError(f"opcode {name} refers to something outside the file")
+    if name == "FRAME" and argument > size:
+        raise ValueError(f"a frame of {argument} bytes in a file of {size}")
+    if name in PUTS and int(argument) > count:
+        raise ValueError(f"memo entry {argument} after {count} opcodes")
+    if type(argument) is int and argument.bit_length() > WIDEST:
+        raise ValueError(f"an integer of {argument.bit_length()} bits")
+    if count > MOST:
+        raise ValueError(f"it has more than {MOST} opcodes")
+
+
+def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | None], memo: dict[int, int | None]) -> None:
+    """What an opcode does to the depths on the stack and in the memo."""
+    name = opcode.name
+    if name in PUTS or name == "MEMOIZE":
+        memo[int(argument) if name in PUTS else len(memo)] = stack[-1]
+    elif name in GETS:
+        stack.append(memo[int(argument)])
+    elif name == "MARK":
+        stack.append(None)
+    elif name == "DUP":
+        stack.append(stack[-1])
+    else:
+        taken = _take(stack, opcode.stack_before)
+        deep = 1 + max((n or 0 for n in taken), default=0) if name.startswith("TUPLE") else 0
+        if deep > DEEPEST:
+            raise ValueError(f"tuples within tuples, more than {DEEPEST} deep")
+        stack += [deep] * len(opcode.stack_after)
 
 
 def _take(stack: list[int | None], wanted: list) -> list[int | None]:

@@ -7,20 +7,14 @@ from typing import Any
 
 import torch
 
-from . import InputError, formats
+from . import InputError, formats, shown
 from .adapters import ADAPTERS, Adapter, Encoder
-from .unpickle import Inert
+from .standins import KINDS, Inert
 
 Places = Mapping[str, Mapping[str, torch.Tensor]]  # where in the file (a/b: nested) -> its tensors by name
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 LISTED = 8  # names in an error
-LONGEST = 1000  # characters of a name; patterns take long for endless ones
-
-
-def shown(name: str) -> str:
-    """A name out of a file as it can be printed: no control characters, not endless."""
-    plain = name if name.isprintable() else ascii(name)
-    return plain if len(plain) <= 80 else plain[:77] + "..."
+LONGEST, MOST = 1000, 20_000  # characters of a name, tensors; patterns take long for endless ones
 
 
 def places(data: Any) -> Places:
@@ -43,11 +37,15 @@ def tensors_of(found: Any) -> dict[str, torch.Tensor]:
             if len(key) > LONGEST:
                 raise InputError(f"has a tensor whose name has {len(key)} characters")
             name = WRAPPERS.sub("", key)
+            if str(value.dtype).removeprefix("torch.") not in KINDS:
+                raise InputError(f"has {shown(name)} as {value.dtype}, which are no plain numbers")
             if value.numel() * value.element_size() > value.untyped_storage().nbytes():
                 raise InputError(f"says that {shown(name)} has shape {tuple(value.shape)}, far more than there are numbers for it")
             if name in tensors:
                 raise InputError(f"has {shown(name)} twice, with and without the wrapper `module.`")
             tensors[name] = value
+    if len(tensors) > MOST:
+        raise InputError(f"has {len(tensors)} tensors; no ResNet and its heads have more than {MOST}")
     return tensors
 
 

@@ -5,6 +5,7 @@ Reading is strict: every tensor of the architecture in its shape and finite, not
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import InputError
+from . import InputError, shown
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 TRUNK = re.compile(
@@ -52,7 +53,7 @@ def expected_shapes(arch: str) -> dict[str, tuple[int, ...]]:
     import torchvision
 
     if arch not in ARCHS:
-        raise InputError(f"unknown backbone architecture {arch!r}; known: {', '.join(ARCHS)}")
+        raise InputError(f"unknown backbone architecture {shown(arch)!r}; known: {', '.join(ARCHS)}")
     with torch.device("meta"):
         state = getattr(torchvision.models, arch)().state_dict()
     return {k: tuple(v.shape) for k, v in state.items() if not k.startswith("fc.") and "num_batches" not in k}
@@ -80,14 +81,14 @@ def read(path: Path) -> Backbone:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         hint = "; `detco weights import` makes a backbone file of another project's checkpoint"
-        raise InputError(f"{path} is not a readable safetensors file: {error}{hint}") from None
+        raise InputError(f"{path} is not a readable safetensors file: {shown(str(error), 200)}{hint}") from None
     missing = [k for k in REQUIRED if k not in metadata]
     if missing or metadata["format"] != "detco-backbone":
         raise InputError(
             f"{path} is not a backbone file of this project (metadata lack {', '.join(missing) or 'the format'})"
         )
     if metadata["format_version"] != "1":
-        raise InputError(f"{path} has format version {metadata['format_version']}, this program reads 1: update it")
+        raise InputError(f"{path} has format version {shown(metadata['format_version'])}, this program reads 1: update it")
     check_tensors(path, metadata["arch"], tensors)
     mean, std = _triple(path, metadata, "mean"), _triple(path, metadata, "std")
     if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in ("3x3", "1x1"):
@@ -115,7 +116,7 @@ def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> No
     """Raises InputError naming each tensor that is missing, does not belong, has another shape or is not finite."""
     wanted = expected_shapes(arch)
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
-    problems += [f"{k} does not belong to {arch}" for k in tensors if k not in wanted]
+    problems += [f"{shown(k)} does not belong to {arch}" for k in tensors if k not in wanted]
     for k in wanted.keys() & tensors.keys():
         if tuple(tensors[k].shape) != wanted[k]:
             problems.append(f"{k} has shape {tuple(tensors[k].shape)}, not {wanted[k]}")
@@ -165,10 +166,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
     try:
         values = tuple(float(v) for v in json.loads(metadata[key]))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         values = ()
-    if len(values) != 3:
-        raise InputError(f"{path}: metadata {key} must be a JSON list of three numbers, not {metadata[key]!r}")
+    if len(values) != 3 or not all(map(math.isfinite, values)) or (key == "std" and min(values) <= 0):
+        what = "three numbers above 0" if key == "std" else "three numbers"
+        raise InputError(f"{path}: metadata {key} must be a JSON list of {what}, not {shown(metadata[key])!r}")
     return values
 
 
@@ -195,10 +197,10 @@ def describe(backbone: Backbone) -> dict:
     for name, tensor in backbone.tensors.items():
         if "running_" not in name:
             square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(tensor.double().square().sum())
-    meta = dict(backbone.metadata)
+    meta = {key: shown(value, 2000) for key, value in backbone.metadata}
     return {
         "architecture": backbone.arch,
-        "method": backbone.method,
+        "method": shown(backbone.method),
         "epochs": meta.get("epochs", ""),
         "images seen": meta.get("images_seen", ""),
         "channel order": backbone.channel_order,

@@ -1,0 +1,148 @@
+"""Files made to exhaust the machine, or that trip over the libraries that read them: one short clear line for each."""
+
+import argparse
+import io
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from transfer import InputError, formats, opcodes, recognition, standins
+
+
+def refusal(path: Path) -> str:
+    """What is said of a file, without its path."""
+    with pytest.raises(InputError) as error:
+        formats.read(path)
+    text = str(error.value).removeprefix(str(path))
+    assert text != str(error.value) and text.isprintable() and len(text) < 310
+    return text
+
+
+def pickled(folder: Path, data: bytes, zipped: bool = False) -> Path:
+    path = folder / "weights.pth"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", data)
+            archive.writestr("a/version", b"3\n")
+    else:
+        path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.", "more than 1000 deep"),  # two million of them crash Python
+        (b"\x80\x02](" + b"}" * 3000 + b"e.", "more than 2000 opcodes"),
+        (b"\x80\x02](" + b"".join(b"ca\n%d\n" % n for n in range(200)) + b"e.", "names objects more than 100 times"),
+        (pickle.dumps({"epoch": 10**5000}, 2), "an integer of 16610 bits"),
+        (b"S" + b"x" * 5000 + b"\n.", "no string quotes"),
+    ],
+    ids=["tuples", "opcodes", "names", "integer", "string"],
+)
+def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, says, zipped):
+    monkeypatch.setattr(opcodes, "MOST", 2000 if "opcodes" in says else 10_000)
+    monkeypatch.setattr(opcodes, "MOST_NAMES", 100)
+    assert says in refusal(pickled(tmp_path, data, zipped))
+    assert not standins.is_shape((1 << 39,) * 300_000)  # a product that takes minutes
+
+
+def test_torch_makes_no_objects_either(tmp_path):
+    """`bytearray(n)` is allowed by torch's own reader, and takes n bytes."""
+    data = b"\x80\x02}X\x01\x00\x00\x00xcbuiltins\nbytearray\nK\x32\x85Rs."
+    assert isinstance(formats.read(pickled(tmp_path, data, zipped=True)).data["x"], standins.Inert)
+
+
+def test_torch_files_within_torch_files_are_refused(tmp_path):
+    file = io.BytesIO()
+    torch.save(torch.zeros(3).untyped_storage(), file, _use_new_zipfile_serialization=False)
+    data = file.getvalue()
+    for _ in range(2):  # each level would hold all that it contains once more
+        call = b"\x80\x03ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(data)) + data + b"\x85R."
+        data = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})) + call + pickle.dumps([], 2)
+    assert "within a torch file" in refusal(pickled(tmp_path, data))
+
+
+def test_what_is_named_many_times_is_made_once(tmp_path):
+    base = torch.arange(1000.0)
+    for pad in range(1, 9):  # the storage begins at any byte
+        content = {"n" * pad: [base[n : n + 1] for n in range(50)], "other": argparse.Namespace()}
+        torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+        read = formats.read(tmp_path / "a.pth").data["n" * pad]
+        assert [float(tensor) for tensor in read] == list(range(50))
+        assert len({tensor.untyped_storage().data_ptr() for tensor in read}) == 1
+    array = np.arange(1000.0)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([array] * 50, 2))
+    read = formats.read(tmp_path / "a.pkl").data
+    assert np.array_equal(read[0].numpy(), array) and len({id(tensor) for tensor in read}) == 1
+
+
+def test_arrays_that_share_their_bytes_a_thousand_times_are_refused(tmp_path):
+    one = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01M\xe8\x03\x85cnumpy\ndtype\nU\x02f4\x85R\x89"
+    data = b"\x80\x03](" + one + b"B" + struct.pack("<I", 4000) + bytes(4000) + b"q\x01tb" + (one + b"h\x01tb") * 99 + b"e."
+    assert "more room than the file has" in refusal(pickled(tmp_path, data))
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n" + body
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1 << 60,), }"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976,), }", b"1234"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4000,), }", b"1234"),
+        npy("{1: 2, 'shape': 3}"), npy("{" + " " * 30_000 + "}"), npy("-" * 9000 + "1"),
+    ],
+    ids=["expression", "huge", "short", "keys", "long", "nested"],
+)  # fmt: skip
+def test_odd_npz_files(tmp_path, member):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", member)
+    assert refusal(tmp_path / "a.npz")
+
+
+def test_members_of_an_npz_that_are_no_arrays_of_numbers(tmp_path):
+    wanted = np.arange(6, dtype=">f4").reshape(2, 3)
+    np.savez(tmp_path / "a.npz", w=wanted, text=np.array(["x"]), wide=np.ones(2, "longdouble"), complex=np.ones(2, complex))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("readme.txt", "some text")
+        archive.writestr("b.npy", "no array")
+    read = formats.read(tmp_path / "a.npz").data
+    assert read.keys() == {"w"} and np.array_equal(read["w"].numpy(), wanted)
+
+
+def test_zip_members_that_cannot_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (500,), }", os.urandom(2000)))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[60:200] = bytes(140)
+    (tmp_path / "a.npz").write_bytes(data)
+    assert "damaged" in refusal(tmp_path / "a.npz")
+
+
+def test_numbers_that_are_not_real_are_refused(tmp_path):
+    save_file({"conv1.weight": torch.ones(2, dtype=torch.complex64)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"conv1\.weight as torch\.complex64"):
+        recognition.places(formats.read(tmp_path / "a.safetensors").data)
+    torch.save({"a": torch.ones(2, device="meta"), "b": torch.ones(2)}, tmp_path / "a.pth")  # shapes without numbers
+    assert recognition.places(formats.read(tmp_path / "a.pth").data)[""].keys() == {"b"}
+    with pytest.raises(InputError, match="21000 tensors"):
+        recognition.places({str(n): torch.ones(()) for n in range(21_000)})
+
+
+def test_pipes_and_folders(tmp_path):
+    os.mkfifo(tmp_path / "a.pth")
+    for path in (tmp_path / "a.pth", tmp_path):
+        assert not formats.is_backbone_file(path)  # and does not wait for a writer
+        with pytest.raises(InputError, match="no checkpoint at"):
+            formats.read(path)
