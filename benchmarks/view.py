@@ -14,7 +14,7 @@ SHARE = {  # of a job that lies before and up to the end of a stage; a stage not
     "train": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
 }  # fmt: skip
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
-WIDE = 110  # columns of a terminal from which on speed and figures are shown
+WIDE = 110  # columns of a terminal from which on a job has one line, not two
 TRUST = 30.0  # seconds of work at the planned pace that the measured one is averaged with: starting up is no pace
 LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
 
@@ -70,7 +70,7 @@ class Plain:
 
 
 class Terminal:
-    """A bar for everything with the time left, and a line for each job at work."""
+    """A bar for everything with the time left, and a line or two for each job at work."""
 
     def __init__(self, name: str, live):
         self.name, self.live, self.drawn = name, live, 0.0
@@ -88,18 +88,22 @@ class Terminal:
 
         progress = {key: progress_of(state) for key, state in run.states.items() if state.name == "running"}
         fraction, left = overall(run, progress)
-        more = [f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)]
-        text = f"{fraction:4.0%}  {', '.join([counts(run), *more])}  {clock(time.time() - run.began)} gone"
-        head, body = (Table.grid(padding=(0, 2, 0, 0)) for _ in range(2))
-        bar = ProgressBar(1.0, fraction, width=16)
-        head.add_row(Text(self.name, "bold"), bar, _line(text + (f", about {clock(left)} left" if left else "")))
         wide = self.live.console.width >= WIDE
+        more = [f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)]
+        gone = [f"{clock(time.time() - run.began)} gone"] if wide else []
+        text = f"{fraction:4.0%}  {', '.join([counts(run), *more, f'about {clock(left)} left', *gone])}"
+        head, body = (Table.grid(padding=(0, 2, 0, 0)) for _ in range(2))
+        head.add_row(Text(self.name, "bold"), ProgressBar(1.0, fraction, width=16 if wide else 8), _line(text))
         for key, shown in progress.items():
-            done, total = shown["done"], shown["total"]
+            title, stage = _line(f" {run.states[key].job.title}"), shown["stage"]
+            count = f"{shown['done']}/{shown['total']}" if shown["total"] else ""
             rate, figures, rest = rates(shown)
-            texts = [f"{done}/{total}" if total else "", rest, *([rate, figures] if wide else [])]
-            bar = ProgressBar(total or 1, done, width=12)
-            body.add_row(_line(f" {run.states[key].job.title}"), _line(shown["stage"]), bar, *map(_line, texts))
+            if wide:
+                bar = ProgressBar(shown["total"] or 1, shown["done"], width=12)
+                body.add_row(title, _line(stage), bar, *map(_line, (count, rest, rate, figures)))
+            else:
+                body.add_row(title)
+                body.add_row(_line(f"   {', '.join(filter(None, (f'{stage} {count}'.strip(), rate, rest, figures)))}"))
         return Group(head, body)
 
 
@@ -110,7 +114,7 @@ def _line(text: str):
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-COUNTED = {"running": "running", "elsewhere": "run by another `detco`", "failed": "failed", "blocked": "not run"}
+COUNTED = {"elsewhere": "run by another `detco`", "failed": "failed", "blocked": "not run"}
 
 
 def counts(run: Run) -> str:

@@ -1,0 +1,45 @@
+"""The live view on terminals of usual widths: what must be seen is there, nothing is broken into two lines."""
+
+import io
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import executor, view
+from benchmarks.jobs import Job
+
+TITLES = ("drawn", "pretrain detco-small", "coco-10pct-mask-rcnn-fpn from detco-aa-200ep, seed 12", "lost")
+PROGRESS = {
+    TITLES[1]: {"stage": "pretrain", "done": 120, "total": 3000, "speed": 0.4, "figures": {"loss": 12.34, "pictures/s": 25.1}},
+    TITLES[2]: {"stage": "train", "done": 12345, "total": 90000, "speed": 1.25, "figures": {"loss": 1.5, "lr": 0.02}},
+}
+
+
+def drawn(monkeypatch, width):
+    """What a terminal of so many columns shows of four jobs: one done, two at work, one failed."""
+    from rich.console import Console
+
+    states = {title: executor.State(Job(title, "transfer", title, Path("x"), {}, (), 60.0)) for title in TITLES}
+    for title, name in zip(TITLES, ("done", "running", "running", "failed"), strict=True):
+        states[title].name, states[title].started = name, time.time() - 100
+    monkeypatch.setattr(view, "progress_of", lambda state: PROGRESS[state.job.title])
+    console = Console(width=width, file=io.StringIO(), force_terminal=False, color_system=None)
+    console.print(view.Terminal("paper-coco-12k", SimpleNamespace(console=console)).draw(executor.Run(states, [{}, {}])))
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_view_shows_it_all(monkeypatch, width):
+    lines = drawn(monkeypatch, width)
+    assert max(map(len, lines)) <= width and len(lines) == (3 if width == 120 else 5)
+    assert all(text in lines[0] for text in ("paper-coco-12k", "1/4 done", "1 failed", "about ", " left"))
+    one, two = ("\n".join(lines[1:])).split("coco-10pct")
+    assert all(text in one for text in ("pretrain detco-small", "120/3000", "2.5 s each", "2:00:00 left", "loss 12.3"))
+    assert all(text in two for text in ("train", "12345/90000", "1.2/s", "17:15:24 left", "loss 1.5"))
+
+
+def test_on_a_narrow_terminal_lines_are_cut_not_broken(monkeypatch):
+    lines = drawn(monkeypatch, 40)
+    assert len(lines) == 5 and max(map(len, lines)) <= 40
