@@ -60,8 +60,6 @@ def asks_of(**settings):
     return asks | {"fake": asks["transfer"]}
 
 
-
-
 def free_ports(count):
     holders = [socket.socket() for _ in range(count)]
     for holder in holders:
@@ -97,12 +95,12 @@ def cluster():
                   ("seed-file", "seed"))]  # fmt: skip
         try:
             start("munged", "--foreground", "--force", *munge)
-            wait_until(lambda: (folder / "munge.socket").exists(), 20)
+            wait_until(lambda: (folder / "munge.socket").exists(), 60)
             start("slurmctld", "-D", "-c")
             for node in (facts["host"], "zz"):
                 start("slurmd", "-D", "-c", "-N", node)
             try:
-                wait_until(lambda: idle() == 2, 40)
+                wait_until(lambda: idle() == 2, 90)
             except AssertionError:
                 pytest.skip(f"Slurm does not start here: {tail(folder)}")
             yield folder
@@ -188,7 +186,7 @@ test_slurm.run(test_slurm.grid(Path(sys.argv[1]), 10), Path(sys.argv[1]))
 def test_the_queue_outlives_the_runner_and_nothing_is_submitted_twice(cluster, quick, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runners = [subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env=environment) for _ in range(2)]
-    wait_until(lambda: len(runs_of(tmp_path)) >= 2)
+    wait_until(lambda: len(runs_of(tmp_path)) >= 2, 120)
     numbers = numbers_of(tmp_path)
     for runner in runners:
         runner.kill()
