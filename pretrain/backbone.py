@@ -107,7 +107,7 @@ class Head(nn.Sequential):
     def __init__(self, channels: int, dim: int, parts: int = 1, kind: str = "mlp", hidden: float = 1.0):
         layers = [nn.Linear(parts * channels, dim)]
         if kind == "mlp":
-            width = round(hidden * channels)
+            width = max(1, round(hidden * channels))
             layers = [nn.Linear(parts * channels, width), nn.ReLU(inplace=True), nn.Linear(width, dim)]
         super().__init__(*layers)
         self.parts = parts

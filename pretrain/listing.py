@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +85,8 @@ def find(source: Path) -> Pictures:
     over; of a text file the paths in it, one a line, relative to its own folder or absolute, each taken once.
 
     A listing of many files is remembered in the user's cache folder and taken again as long as no folder of the tree has
-    changed (a file written over in place is not noticed). Raises InputError if there is nothing, or a path is missing.
+    changed (a file written over in place is not noticed). Raises InputError if there is nothing, or a path is missing;
+    OSError if something cannot be read.
     """
     source = Path(source)
     if source.is_file():
@@ -133,24 +136,29 @@ def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int]]:
 
 
 def _of_text(source: Path) -> Pictures:
-    try:
-        lines = source.read_text("utf-8", "surrogateescape").split("\n")
-    except OSError as error:
-        raise InputError(f"{source}: {error.strerror}") from error
     paths: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            path = os.path.join(os.path.abspath(source.parent), line.strip())
-            try:
-                paths[os.path.normpath(path)] = os.stat(path).st_size
-            except (OSError, ValueError) as error:  # a NUL: not a text file
-                raise InputError(f"{source}, line {number}: no such picture: {line.strip()[:200]!r}") from error
+    with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:  # one by one: is it a text?
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                path = os.path.normpath(os.path.join(os.path.abspath(source.parent), line.strip()))
+                paths[path] = _size(path)
+                if paths[path] < 0:
+                    raise InputError(f"{source}, line {number}: no such picture: {line.strip()[:200]!r}")
     if not paths:
         raise InputError(f"{source}: no paths in this file (one a line)")
     root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
     names = sorted(paths)
     return Pictures(root, Names.of(os.path.relpath(name, root) for name in names),
                     np.array([paths[name] for name in names], np.int64))  # fmt: skip
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; -1 if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL in what is no path
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
 
 def _place(root: Path) -> Path:
@@ -162,14 +170,17 @@ def _remember(pictures: Pictures, folders: dict[str, int], began: float) -> None
     """Written beside and moved, so that it is whole or not there; a folder in which nothing can be written is no error."""
     place = _place(pictures.root)
     about = json.dumps({"root": os.fsdecode(pictures.root.absolute()), "folders": folders, "began": began})
+    part = ""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as file:
+            part = file.name
             np.savez(file, about=np.array(about), ends=pictures.names.ends, sizes=pictures.sizes,
                      names=np.frombuffer(pictures.names.block, np.uint8))  # fmt: skip
-        os.replace(file.name, place)
+        os.replace(part, place)
     except OSError:
-        return
+        with suppress(OSError):
+            os.unlink(part)
 
 
 def _remembered(root: Path) -> Pictures | None:

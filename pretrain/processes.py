@@ -48,12 +48,15 @@ def join(device: str):
             dist.destroy_process_group()
 
 
-def distributed(model: nn.Module, process: Process) -> nn.Module:
-    """The model with gradients averaged over all processes. Each keeps its own running statistics: the first's are saved."""
+def distributed(model: nn.Module, process: Process, partly: bool) -> nn.Module:
+    """The model with gradients averaged over all processes. Each keeps its own running statistics: the first's are saved.
+
+    ``partly``: the loss does not depend on all parameters.
+    """
     if process.world == 1:
         return model
     ids = [process.device.index] if process.device.type == "cuda" else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its successor is missing before torch 2.15
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=partly)

@@ -41,7 +41,7 @@ class Recipe:
     # network and loss
     arch: str = "resnet50"
     levels: tuple[str, ...] = ("res5",)
-    level_weights: tuple[float, ...] = (1.0,)
+    level_weights: tuple[NotNegative, ...] = (1.0,)
     terms: tuple[str, ...] = ("global-global",)
     head: str = "mlp"  # mlp: Linear-ReLU-Linear; linear: one Linear
     hidden: Positive = 1.0  # width of the hidden layer of a head, in channels C_i of its level
@@ -83,7 +83,7 @@ class Recipe:
     patch_order: str = "picture"  # picture: drawn for each picture; grid: as they lie in it
     patch_blur_p: Share = 0.0
     patch_flip_p: Share = 0.0
-    randaugment: tuple[Amount, Amount] = (0, 10)  # operations, magnitude (of 30)
+    randaugment: tuple[Amount, Annotated[int, Ge(0), Le(30)]] = (0, 10)  # operations, magnitude
     # running
     workers: Annotated[int, Ge(-1)] = -1  # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
     cache_gb: NotNegative = 2.0  # decoded pictures are kept in memory if they all fit
@@ -98,7 +98,12 @@ class Recipe:
     @property
     def local(self) -> bool:
         """Whether any loss looks at jigsaw patches."""
-        return self.method == "detco" and any(term.startswith(("local", "global-local")) for term in self.terms)
+        return self.method == "detco" and self.terms != ("global-global",)
+
+    @property
+    def partly(self) -> bool:
+        """Whether some weights have no part in the loss: stages above the last level, global heads without global queries."""
+        return self.method == "detco" and ("res5" not in self.levels or "global-global" not in self.terms)
 
 
 def _contradiction(r: Recipe) -> str | None:
@@ -129,6 +134,9 @@ def _contradiction(r: Recipe) -> str | None:
     if min(r.view_size, r.patch_size) <= 16:
         # res4 would be one pixel, where oneDNN (3.13) leaves most of the bf16 weight gradient of res5 unwritten
         return f"view_size {r.view_size} and patch_size {r.patch_size} must be more than 16, or res5 sees a single pixel"
+    for name, blurred, size in (("view_size", r.blur_p, r.view_size), ("patch_size", r.patch_blur_p, r.patch_size)):
+        if blurred and int(3 * r.blur_sigma[1] + 0.5) >= size:
+            return f"blur_sigma goes to {r.blur_sigma[1]:g}; it must stay below a third of {name} {size}"
     if r.patch_size > r.jigsaw_size // 3:
         return f"patch_size {r.patch_size} is larger than a cell of the 3 x 3 grid over jigsaw_size {r.jigsaw_size}"
     return None

@@ -22,7 +22,7 @@ class Supervised(nn.Module):
         scores = self.fc(features).float()
         loss = F.cross_entropy(scores, batch["label"])
         accuracy = (scores.argmax(1) == batch["label"]).float().mean()
-        spread = features.detach().float().std(0).mean()
+        spread = features.detach().float().std(0, correction=0).mean()
         figures = {"loss/classes": loss.detach(), "accuracy/classes": accuracy, "std/classes": spread}
         return {"loss": loss, "keys": {}, "figures": figures}
 

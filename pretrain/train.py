@@ -26,6 +26,8 @@ from pretrain.processes import Process, distributed, join
 from pretrain.recipes import Recipe, recipe_hash
 from pretrain.supervised import Supervised
 
+REMEDIES = "a smaller lr, a longer warmup_epochs or precision=float32 may help"
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says what happened and at which iteration."""
@@ -74,6 +76,8 @@ class Run:
         self._build()
         start = self._restore(state) if state else 0
         self._train(start)
+        if not all(torch.isfinite(value).all() for value in self.model.trunk.state_dict().values()):
+            raise TrainingError(f"the weights are not finite after the last iteration; {REMEDIES}")
         if self.process.first:
             export.write(self.file, self.model.trunk, self._metadata())
             checkpoints.clear(self.out)
@@ -111,9 +115,7 @@ class Run:
     def _read_pictures(self) -> None:
         """Where all pictures fit into memory, decode them and leave out the bad ones; else those are met on the way."""
         self.data = Views(self.pictures, self.recipe, self.seed)
-        same_everywhere = self.data.fits and not self.process.first
-        name = f"bad_pictures-{self.process.rank}.txt" if self.process.rank else "bad_pictures.txt"  # each meets its own
-        self.bad = images.Bad(self.pictures, None if same_everywhere else self.out / name)
+        self.bad = images.Bad(self.pictures, self.out / "bad_pictures.txt" if self.process.first else None)
         if self.data.fits:
             self.bad(images.check(self.pictures, self.data.read, torch.get_num_threads(), self.report))
             self.data.use(self.pictures.without(self.bad.reasons))
@@ -140,7 +142,7 @@ class Run:
         self.optimizer = optimize.optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
         self.ready: dict[str, torch.Tensor] = {}  # views of the last iteration
-        self.filling = math.ceil(r.queue / r.batch) if r.fill_queue else 0
+        self.filling = math.ceil(r.queue / r.batch) if r.fill_queue and r.method != "supervised" else 0
         self.batches = Batches(len(self.data.pictures), r, self.seed, 0, process.rank, process.world)
         if 2 * self.filling > self.batches.total:
             raise InputError(f"{self.filling} of {self.batches.total} iterations would only fill the queues of {r.queue} "
@@ -160,14 +162,13 @@ class Run:
     def _train(self, start: int) -> None:
         process, total, per_epoch = self.process, self.batches.total, self.batches.per_epoch
         self.batches.start = start
-        model = distributed(self.model, process)
+        model = distributed(self.model, process, self.recipe.partly)
         journal = Journal(self.out, self.recipe, start, self.report) if process.first else None
         if journal and start == 0:
             self._measure(journal, 0)
         saved = time.monotonic()
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         for done, batch in enumerate(loader(self.data, self.batches, process.device.type == "cuda", local), start + 1):
-            self.bad(batch.pop("bad"))
             lr = optimize.learning_rate(self.recipe, (done - 1) / per_epoch)
             figures = self._step(model, batch, done - 1, lr) | {"lr": lr}
             if journal is None:
@@ -191,28 +192,37 @@ class Run:
 
     def _step(self, model: nn.Module, batch: dict, iteration: int, lr: float) -> dict[str, float]:
         """One iteration; returns its figures, the means over all processes. The keys enter the queues at the end."""
-        device = self.process.device
+        device, bad = self.process.device, batch.pop("bad")
         self.ready = ready = views.finish(batch, self.recipe, device, self.ready)
         order = generator(SHUFFLE, self.seed, iteration).permutation(self.recipe.batch)
         trains = iteration >= self.filling
         with optimize.autocast(self.precision, device), torch.set_grad_enabled(trains):
             output = model(ready, torch.from_numpy(order).to(device))
-        names = ["loss", *output["figures"]]
-        values = torch.stack([output["loss"].detach(), *output["figures"].values()])
+        names = ["loss", *output["figures"], "bad"]
+        values = torch.stack([output["loss"].detach(), *output["figures"].values(), torch.tensor(float(len(bad)), device=device)])
         if self.process.world > 1:
             dist.all_reduce(values)
             values /= self.process.world
         figures = dict(zip(names, values.tolist(), strict=True))
+        if figures.pop("bad"):
+            self._take_note(bad)
         wrong = [name for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
-            raise TrainingError(f"{', '.join(wrong)} not finite at iteration {iteration} (lr {lr:.4g}); "
-                                "a smaller lr, a longer warmup_epochs or precision=float32 may help")
+            raise TrainingError(f"{', '.join(wrong)} not finite at iteration {iteration} (lr {lr:.4g}); {REMEDIES}")
         if trains:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             optimize.update(self.optimizer, self.scaler, output["loss"])
         self.model.enqueue(output["keys"])
         return figures
+
+    def _take_note(self, bad: dict[int, str]) -> None:
+        """Of bad pictures that this process or another met in an iteration."""
+        of_all = [bad] * self.process.world
+        if self.process.world > 1:
+            dist.all_gather_object(of_all, bad)
+        for found in of_all:
+            self.bad(found)
 
     def _metadata(self) -> dict[str, str]:
         """Of the backbone file: what made it, and the preprocessing that it expects."""

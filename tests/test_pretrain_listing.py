@@ -113,14 +113,25 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 def test_a_text_file_of_paths(tmp_path):
     root = tree(tmp_path / "deep" / "root")
     text = tmp_path / "deep" / "list.txt"
-    text.write_text(f"root/n1/3.jpg\n\nroot/n0/0.jpg\r\n{root}/n2/1.jpg\n./root/n1/3.jpg\n")
+    text.write_text(f"\ufeffroot/n1/3.jpg\n\nroot/n0/0.jpg\r\n{root}/n2/1.jpg\n./root/n1/3.jpg\n")
     pictures = find(text)
     assert listed(pictures) == [("n0/0.jpg", 1), ("n1/3.jpg", 5), ("n2/1.jpg", 4)]  # each once, below what they share
     assert pictures.path(1) == root / "n1/3.jpg" and pictures.classes == ("n0", "n1", "n2")
 
 
+def test_a_listing_that_cannot_be_finished_leaves_nothing(tmp_path, cache, monkeypatch):
+    def full(file, **_):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert len(find(tree(tmp_path / "root"))) == 12
+    assert not list(cache.iterdir())
+
+
 @pytest.mark.parametrize("content, message", [
     (b"root/n0/0.jpg\nroot/n0/gone.jpg\n", "line 2: no such picture: 'root/n0/gone.jpg'"),
+    (b"root/n0\n", "line 1: no such picture: 'root/n0'"),
     (b"\n\n", "no paths in this file"), (b"\x89PNG\x00\x01", "line 1: no such picture")])  # fmt: skip
 def test_bad_text_files_are_refused(tmp_path, content, message):
     tree(tmp_path / "root")

@@ -87,6 +87,8 @@ def test_hash_covers_what_determines_the_result_only():
     (dict(patch_size=86), "larger than a cell"),
     (dict(patch_size=16), "patch_size 16 must be more than 16"),
     (dict(method="moco-v2"), "MoCo has the level res5"),
+    (dict(blur_sigma=(0.1, 75.0)), "blur_sigma goes to 75; it must stay below a third of view_size 224"),
+    (dict(patch_blur_p=0.5, blur_sigma=(0.1, 22.0)), "below a third of patch_size 64"),
 ])
 def test_contradictions_are_named(change, message):
     with pytest.raises(InputError, match=message):
@@ -99,7 +101,8 @@ def test_the_table_imports_without_torch():
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperature": 0}, {"lr": -1}, {"crop_scale": [1, 0.2]}, {"crop_scale": [2, 3]}, {"jitter_p": 7}]
+    "change", [{"temperature": 0}, {"lr": -1}, {"crop_scale": [1, 0.2]}, {"crop_scale": [2, 3]}, {"jitter_p": 7},
+               {"randaugment": [2, 31]}, {"level_weights": [1, 1, 1, -1]}]
 )
 def test_settings_out_of_range_are_refused(change):
     from benchmarks import InputError as Refused

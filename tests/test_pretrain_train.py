@@ -22,6 +22,7 @@ from pretrain import InputError, checkpoints
 from pretrain.listing import find
 from pretrain.loader import Batches, Views
 from pretrain.optimize import learning_rate, precision
+from pretrain.processes import distributed
 from pretrain.recipes import RECIPES, recipe_hash
 from pretrain.train import Process, Run, TrainingError, _model, pretrain
 
@@ -202,7 +203,9 @@ def test_finished_run_returns_at_once_and_refuses_to_become_another(pictures, tm
 def test_stops_at_the_first_loss_that_is_not_finite(pictures, tmp_path):
     with pytest.raises(TrainingError, match=r"loss, loss/global-global/res5, .*not finite at iteration \d"):
         pretrain(replace(MOCO, lr=1e30), pictures, tmp_path, device="cpu")
-    assert not (tmp_path / "backbone.safetensors").exists()
+    with pytest.raises(TrainingError, match="weights are not finite after the last iteration"):  # no loss has seen the last step
+        pretrain(replace(MOCO, lr=1e60, batch=26, groups=1, epochs=1), pictures, tmp_path / "last", device="cpu")
+    assert not (tmp_path / "last" / "backbone.safetensors").exists()
 
 
 def test_bad_input_is_refused(pictures, tmp_path):
@@ -330,3 +333,54 @@ def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, mo
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     with pytest.raises(InputError, match=r"not the same folder for all processes \(runs there are at \[12, 0\]\)"):
         run.go()
+
+
+def test_bad_pictures_of_other_processes_count(pictures, tmp_path, monkeypatch):
+    """Each meets its own; all stop together, or the ones that know of nothing would wait for ever."""
+    run = Run(MOCO, pictures, tmp_path, 0, Process(torch.device("cpu"), 0, 2), None)
+    seen = {}
+    run.bad = seen.update
+
+    def gather(into, mine):
+        into[:] = [mine, {7: "truncated"}]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    run._take_note({3: "empty"})
+    assert seen == {3: "empty", 7: "truncated"}
+
+
+@pytest.mark.parametrize("change", [
+    dict(levels=("res2", "res4"), level_weights=(1.0, 1.0)), dict(terms=("local-local",)), dict(terms=("global-local",))])
+def test_processes_train_together_where_weights_have_no_part_in_the_loss(change, tmp_path):
+    recipe = replace(DETCO, queue=4, **change)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        plain = _model(recipe, 1, 0)
+        model = distributed(_model(recipe, 1, 0), Process(torch.device("cpu"), 0, 2), recipe.partly)
+        model.module.load_state_dict(plain.state_dict())
+        batch = {f"{kind}_{role}": torch.randn(4, *shape) for role in ("query", "key")
+                 for kind, shape in (("global", (3, 32, 32)), ("local", (9, 3, 20, 20)))}
+        for step in range(2):
+            for m in (model, plain):
+                m.zero_grad()
+                m(batch, torch.arange(4))["loss"].backward()
+            for (name, p), q in zip(model.module.named_parameters(), plain.parameters(), strict=True):
+                assert q.grad is None or torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-6), (step, name)
+        assert any(q.grad is None for q in plain.query.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_supervised_runs_train_from_the_first_iteration(pictures, tmp_path):
+    recipe = replace(RECIPES["supervised-small"], **{**TINY, "fill_queue": True, "queue": 16, "epochs": 1})
+    run = Run(recipe, pictures, tmp_path, 0, Process(torch.device("cpu")), None)
+    run.go()
+    torch.manual_seed(0)
+    start = _model(recipe, 1, 2).trunk.conv1.weight
+    assert run.filling == 0 and not torch.equal(run.model.trunk.conv1.weight, start)
+
+
+def test_one_picture_a_process_is_no_error(pictures, tmp_path):
+    path = pretrain(replace(MOCO, batch=1, groups=1, epochs=1, queue=4, view_size=64), pictures / "a", tmp_path, device="cpu")
+    assert path.exists()

@@ -34,6 +34,12 @@ def test_colour_operations_are_torchvisions(batch, ours, theirs, factors):
     torch.testing.assert_close(ours(batch.clone(), factors), expected, rtol=1e-4, atol=2e-6)
 
 
+def test_hue_turns_by_whole_turns_too(batch):
+    shift = torch.tensor([-1.0, -0.9, -0.6, 0.7, 0.95, 1.0])
+    expected = views.adjust_hue(batch.clone(), shift - shift.round())
+    torch.testing.assert_close(views.adjust_hue(batch.clone(), shift), expected, rtol=1e-4, atol=5e-6)
+
+
 def test_gray_is_torchvisions(batch):
     torch.testing.assert_close(views.gray(batch), T.rgb_to_grayscale(batch))
 
@@ -199,3 +205,21 @@ def test_views_of_a_recipe():
 def test_normalisation_constants_are_imagenets():
     assert np.allclose(np.array(views.MEAN) / 255, [0.485, 0.456, 0.406])
     assert np.allclose(np.array(views.STD) / 255, [0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_views_written_over_those_of_an_earlier_batch(channels_last):
+    recipe = replace(DETCO, view_size=40, jigsaw_size=66, patch_size=20, channels_last=channels_last)
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in range(2):
+        picture = torch.randint(0, 256, (3, 100, 140), dtype=torch.uint8)
+        cut = {name: torch.stack([view] * 3) for name, view in views.cut(picture, recipe, rng).items()}
+        drawn = [views.draw(recipe, rng) for _ in range(3)]
+        batches.append(cut | {f"{name}_draws": torch.from_numpy(np.concatenate([d[name] for d in drawn])) for name in cut})
+    kept = views.finish(batches[0], recipe, torch.device("cpu"))
+    expected = views.finish(batches[1], recipe, torch.device("cpu"))
+    out = views.finish(batches[1], recipe, torch.device("cpu"), kept)
+    for name, view in out.items():
+        assert view.data_ptr() == kept[name].data_ptr() and view.shape == kept[name].shape
+        torch.testing.assert_close(view, expected[name], rtol=0, atol=0)
