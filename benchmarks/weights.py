@@ -68,7 +68,7 @@ def _decoded(value: object) -> object:
     """Metadata that are JSON (the recipe) as what they say."""
     try:
         return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

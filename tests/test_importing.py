@@ -71,6 +71,15 @@ def test_said_layouts_and_encoders_are_checked(tmp_path, moco):
     assert importing.load(path, method="my-moco")[0].method == "my-moco"
 
 
+def test_bare_names_are_said_to_prove_little(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": checkpoints.names()}, path)
+    backbone, report = importing.load(path)
+    assert backbone.method == "detco" and "--as bare" in report.notes[0]
+    backbone, report = importing.load(path, "bare", method="mine")
+    assert (backbone.method, report.notes) == ("mine", ())
+
+
 def test_tensors_stored_twice_must_be_the_same(tmp_path):
     state = checkpoints.detco_pytorch()
     _, report = importing.load(saved(state, tmp_path / "a.pth"))

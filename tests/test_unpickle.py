@@ -304,6 +304,8 @@ def test_npz_with_objects_is_not_unpickled(tmp_path, trace):
         (b"", "is empty"),
         (b"\n <!DOCTYPE html><html><title>Google Drive - Virus scan warning</title>", "web page"),
         (b"<HTML><body>404", "web page"),
+        (b"\xef\xbb\xbf<!-- -->", "web page"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 94\n", "git lfs pull"),
         (b'{"message": "Not Found"}', "JSON text"),
         (b"\x1f\x8b\x08 gzip", "gzip"),

@@ -54,6 +54,7 @@ class Adapter:
     preprocessing: Preprocessing = IMAGENET
     only_said: bool = False  # looks like another layout: taken only where the user says so
     affine_norm: bool = False  # normalisation without statistics: mean 0, variance 1
+    doubt: str = ""  # what the import says where the names prove little
 
 
 def _bare(*prefixes: str) -> tuple[Encoder, ...]:
@@ -197,6 +198,7 @@ ADAPTERS = (
     Adapter(
         "detco", "detco", "xieenze/DetCo: README, benchmarks/detection/convert-pretrain-to-detectron2.py (bare names)", _bare(""),
         (r"conv1\.weight", r"/only=state_dict"), (r"fc\..*", r"prototypes\..*", r"projection_head\..*"),
+        doubt="bare names in `state_dict` are how DetCo was released; where they are another's, say --as bare --method NAME",
     ),
     Adapter(
         "detco-pytorch", "detco", "shuuchen/DetCo.pytorch: main_detco.py, detco/models.py (stages also under `layers.`)",

@@ -80,8 +80,8 @@ def _refuse(path: Path, head: bytes) -> None:
     for start, what in NOT_CHECKPOINTS:
         if head.startswith(start):
             raise InputError(f"{path} is {what}")
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<") and head[8:9] != b"{":
         raise InputError(f"{path} is a web page, not a checkpoint: the download gave an error or a login page")
     if text.startswith((b"{", b"[")) and head[8:9] != b"{":
         raise InputError(f"{path} is a JSON text, not a checkpoint")

@@ -57,6 +57,8 @@ def load(
         arch = weights.arch_of(found)
         tensors, notes = _complete(adapter, arch, found)
         pre, assumed = _preprocessing(adapter, content.data)
+        if not said and adapter.doubt:
+            notes += (adapter.doubt,)
         if not said and (twins := recognition.lookalikes(content, places)):
             notes += (f"{', '.join(twins)} look the same; if it is one of those, say it with --as",)
     except InputError as error:

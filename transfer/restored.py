@@ -61,7 +61,7 @@ class Tensors:
         numbers = (self.bytes if storage.data is None else storage.data)[storage.start : storage.start + length]
         if len(numbers) != length:
             raise InputError(f"truncated: it ends before storage {shown(storage.key)} does")
-        if storage.data is None and storage.start % 8 == 0:
+        if storage.data is None and storage.start % standins.SIZES.get(storage.dtype, 8) == 0:
             return numbers
         self.copy(length)
         return numbers.clone() if storage.data is None else torch.from_numpy(np.frombuffer(numbers, np.uint8).copy())

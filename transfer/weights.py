@@ -197,7 +197,7 @@ def describe(backbone: Backbone) -> dict:
     for name, tensor in backbone.tensors.items():
         if "running_" not in name:
             square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(tensor.double().square().sum())
-    meta = {key: shown(value, 2000) for key, value in backbone.metadata}
+    meta = {key: shown(value, 20_000) for key, value in backbone.metadata}
     return {
         "architecture": backbone.arch,
         "method": shown(backbone.method),
