@@ -48,13 +48,13 @@ class Place:
     device: str = "auto"
     launch: Mapping = field(default_factory=dict)  # of transfers: fields of transfer.engines.Launch that are not the default
     pretrain_launch: Mapping = field(default_factory=dict)  # of pretrainings: `num_gpus` and `num_machines` if not 1
-    done: Mapping[str, Path] = field(default_factory=dict)  # jobs done below `out` before, by id, with their folders
+    there: Mapping[str, Path] = field(default_factory=dict)  # folders of jobs planned or done below `out` before, by id
 
 
 def scenes_job(scenes: Scenes, place: Place) -> Job:
     """Draws the data set into OUT/scenes-ID."""
     identity = canonical_hash({"kind": "scenes", "settings": scenes})
-    folder = place.done.get(identity, place.out / f"scenes-{identity[:8]}")
+    folder = place.there.get(identity, place.out / f"scenes-{identity[:8]}")
     return _job(identity, "scenes", f"draw {scenes.images} scenes", folder, {"settings": asdict(scenes)}, ())
 
 
@@ -74,7 +74,7 @@ def pretrain_job(start: StartingPoint, changes: Mapping, pictures: Source, folde
         "images_identity": pictures.identity, "pictures": pictures.images, "seed": start.seed, "device": place.device,
         "launch": dict(place.pretrain_launch),
     }  # fmt: skip
-    folder = folder or place.done.get(identity, place.out / "pretrain" / f"{start.name}-{identity[:8]}")
+    folder = folder or place.there.get(identity, place.out / "pretrain" / f"{start.name}-{identity[:8]}")
     return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs)
 
 
@@ -103,7 +103,7 @@ def transfer_job(
         "seed": seed, "device": place.device, "order": list(order), "launch": dict(place.launch),
     }  # fmt: skip
     usual = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
-    folder = place.done.get(identity, usual)
+    folder = place.there.get(identity, usual)
     title = f"{protocol.name} from {name}, seed {seed}"
     rank = place.launch.get("machine_rank", 0)
     if rank:

@@ -60,7 +60,7 @@ def plan(
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
-    place = Place(out.absolute(), resolved, device, *launches, store.done(out))
+    place = Place(out.absolute(), resolved, device, *launches, folders(out))
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
         start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)
@@ -84,6 +84,12 @@ def plan(
                 jobs.append(transfer_job(start.name, weights, *cell))
     _refuse_same_runs(suite, jobs)
     return jobs
+
+
+def folders(out: Path) -> dict[str, Path]:
+    """The folder of every job planned or done below `out`, by the job's id: it stays there, whatever its row is called now."""
+    specs = ((store.read_json(folder / "spec.json") or {}, folder) for folder in store.job_folders(out))
+    return {spec["id"]: folder.absolute() for spec, folder in specs if isinstance(spec.get("id"), str)} | store.done(out)
 
 
 def weights_of(start: StartingPoint, job: Job | None, imported: Path | None = None, write: bool = True) -> Source:

@@ -69,10 +69,9 @@ class Cluster:
 def suite(args) -> int:
     """A whole comparison: planned, run, its table printed."""
     wanted = suite_files.adapted(suite_files.load(args.suite), args.data, args.pictures, args.weights, args.start)
-    if not args.dry_run:
-        wanted, absent = suite_files.without_absent(wanted)
-        for text in absent:
-            print(f"detco: without {text}", file=sys.stderr)
+    wanted, absent = suite_files.without_absent(wanted)
+    for text in absent:
+        print(f"detco: without {text}", file=sys.stderr)
     out = (args.out or Path(wanted.name)).absolute()
     asks = _asks(wanted, args)
     launches = ({"num_gpus": args.num_gpus} if args.num_gpus != 1 else {},) * 2

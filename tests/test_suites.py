@@ -442,6 +442,7 @@ def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
 
 
 def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path):
+    from benchmarks.executor import State, write_spec
     from results import store
 
     suite = suite_of(drawn, photos)
@@ -454,6 +455,9 @@ def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path
     again = plan.plan(renamed, tmp_path)
     assert again[0].id == jobs[0].id and again[0].folder == moved
     assert {job.spec["weights"] for job in again[1:]} == {"random", str(moved / "backbone.safetensors")}
+    write_spec(State(jobs[1]))  # planned, perhaps begun by another runner: not begun again beside it
+    (same,) = (job for job in plan.plan(renamed, tmp_path) if job.id == jobs[1].id)
+    assert same.folder == jobs[1].folder
 
 
 def test_random_of_another_depth_is_refused(drawn, photos):

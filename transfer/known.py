@@ -208,7 +208,7 @@ def how_to_get(row: Known, folder: Path) -> str:
     """What to do where there is no copy."""
     if row.by_hand:
         return f"get it by hand from {row.url} and save it as {folder / row.files[0]}"
-    return f"save {row.url} as {folder / row.files[0]}, or let --download do it"
+    return f"save {row.url} as {folder / row.files[0]}, or let `detco weights import` do it with --download"
 
 
 def get(row: Known, folder: Path, download: bool = False, report: Callable | None = None) -> Path:
