@@ -262,7 +262,7 @@ def test_plain_lines_say_start_progress_and_end(tmp_path, monkeypatch):
     monkeypatch.setattr(view, "LINE_SOON", 0.1)
     lines = []
     run([job(tmp_path, "one", steps=30), job(tmp_path, "two", ["one"], fate="fail")], tmp_path, view=view.Plain("x", lines.append))
-    assert lines[0] == "[0/2 done] one: started"
+    assert lines[0] == "[0/2 done, about 0:01 left] one: started"
     assert any("one: train" in line and "/30, " in line and "loss" in line for line in lines)
     assert any(line.startswith("[1/2 done") and "one: done in 0:0" in line for line in lines)
     assert lines[-1].endswith("two: failed: RuntimeError: loss not finite")
