@@ -66,6 +66,7 @@ def test_every_architecture_trains_and_is_scored(name, layout, scenes, tmp_path)
     wanted = {"semantic": "miou"} | {metric: f"{metric}_ap" for metric in ("box", "mask", "keypoint")}
     assert {wanted[metric] for metric in row.metrics} <= result["metrics"].keys()
     assert result["facts"]["norm"] == "BN" and result["engine"] == "detectron2"
+    assert result["facts"].get("mask_format") == ("bitmask" if "mask" in row.metrics else None)  # the scenes' masks are RLE
     check_predictions(json.loads((tmp_path / "predictions.json").read_text()), row, scenes / layout, layout)
     assert not list(tmp_path.rglob("*.pth")) and (tmp_path / "detectron2" / "config.yaml").exists()
 
@@ -224,6 +225,7 @@ def test_what_ended_a_training_is_one_line(error, words):
     [
         (Launch(num_gpus=3), "2 images an iteration cannot be split over 3 processes"),
         (Launch(amp=True), "--amp needs a GPU"),
+        (Launch(eval_period=-1), "--eval-period must not be negative, it is -1"),
         (Launch(num_machines=2), "several machines need --dist-url"),
         (Launch(num_machines=2, machine_rank=2), "--machine-rank from 0 to below --num-machines"),
     ],

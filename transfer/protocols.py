@@ -169,6 +169,8 @@ SCHEDULES = {  # iterations of 16 images; COCO's 90k and 180k are Detectron2's 1
     "90k": Schedule(90_000, 16, 0.02, steps=(60_000, 80_000), devices=8),
     "180k": Schedule(180_000, 16, 0.02, steps=(120_000, 160_000), devices=8),
 }
+# Resize.train_max is 1333 for every row: DetCo's C4 configs for self-supervised weights, and only these, say 1200
+# (`--set resize.train_max=1200`), so that its supervised rows were trained on other terms.
 C4_DETECTOR = Detector(
     anchors=((32, 64, 128, 256, 512),), rpn_pre_nms=(12_000, 6_000), rpn_post_nms=(2_000, 1_000), roi_size=14
 )

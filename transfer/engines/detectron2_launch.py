@@ -25,6 +25,8 @@ def check(protocol: Protocol, start: Launch, device: str) -> None:
     images, processes = protocol.schedule.images, start.processes
     if min(start.num_gpus, start.num_machines) < 1 or not 0 <= start.machine_rank < start.num_machines:
         raise InputError("--num-gpus and --num-machines must be at least 1, --machine-rank from 0 to below --num-machines")
+    if start.eval_period < 0:
+        raise InputError(f"--eval-period must not be negative, it is {start.eval_period}")
     if images % processes:
         raise InputError(f"{images} images an iteration cannot be split over {processes} processes; choose another --batch")
     if start.num_machines > 1 and start.dist_url == "auto":

@@ -93,6 +93,7 @@ def work(job: Job, report: Report) -> None:
         raise told from error
     if found is not None:
         facts = {"precision": "float16" if job.launch.amp else "float32", "processes": job.launch.processes}
+        facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
         _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
         _write(job.out / "predictions.json", found)
         if cfg.SOLVER.MAX_ITER < KEEP_FROM:
