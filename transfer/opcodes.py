@@ -5,7 +5,9 @@ from typing import BinaryIO
 
 OUTSIDE = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")  # Python's registry of names; buffers beside the file
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+MAKES = ("REDUCE", "BUILD", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX")  # something of what lies on the stack, perhaps a tuple of it
 DEEPEST = 1000  # tuples within tuples: Python's hash of one is computed by recursion in C
+MOST_KEYS = 1000  # that are tuples or wide integers: thousands can be made that all have the same hash
 MOST, MOST_NAMES = 2_000_000, 10_000  # opcodes and names of objects; the largest real checkpoints have a hundredth of that
 WIDEST = 1024  # bits of an integer; states of random number generators have 128
 
@@ -18,16 +20,18 @@ def check(file: BinaryIO) -> set[str]:
     start = file.tell()
     size = file.seek(0, 2)
     file.seek(start)
-    stack: list[int | None] = []  # how deep the tuples on Python's stack would be; None: a mark
+    stack: list[int | None] = []  # how deep the tuples on Python's stack would be (wide integers: 1); None: a mark
     memo: dict[int, int | None] = {}
-    named: list[str] = []
+    named, keys = [], 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         _refuse(opcode.name, argument, count, size)
         if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
             named.append(argument.replace(" ", ".", 1) if opcode.name == "GLOBAL" else "?")
             if len(named) > MOST_NAMES:
                 raise ValueError(f"it names objects more than {MOST_NAMES} times")
-        _follow(opcode, argument, stack, memo)
+        keys += _follow(opcode, argument, stack, memo)
+        if keys > MOST_KEYS:
+            raise ValueError(f"more than {MOST_KEYS} keys that are tuples or integers of more than 64 bits")
     return set(named)
 
 
@@ -44,8 +48,8 @@ def _refuse(name: str, argument: object, count: int, size: int) -> None:
         raise ValueError(f"it has more than {MOST} opcodes")
 
 
-def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | None], memo: dict[int, int | None]) -> None:
-    """What an opcode does to the depths on the stack and in the memo."""
+def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | None], memo: dict[int, int | None]) -> int:
+    """What an opcode does to the depths on the stack and in the memo; returns how many tuples it makes keys."""
     name = opcode.name
     if name in PUTS or name == "MEMOIZE":
         memo[int(argument) if name in PUTS else len(memo)] = stack[-1]
@@ -57,10 +61,14 @@ def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | 
         stack.append(stack[-1])
     else:
         taken = _take(stack, opcode.stack_before)
-        deep = 1 + max((n or 0 for n in taken), default=0) if name.startswith("TUPLE") else 0
+        deep = max((n or 0 for n in taken), default=0) if name.startswith("TUPLE") or name in MAKES else 0
         if deep > DEEPEST:
             raise ValueError(f"tuples within tuples, more than {DEEPEST} deep")
-        stack += [deep] * len(opcode.stack_after)
+        wide = type(argument) is int and argument.bit_length() > 64
+        stack += [deep + (name.startswith("TUPLE") or wide)] * len(opcode.stack_after)
+        keys = taken if name in ("ADDITEMS", "FROZENSET") else taken[1::2] if name in ("SETITEM", "SETITEMS", "DICT") else ()
+        return sum(map(bool, keys))
+    return 0
 
 
 def _take(stack: list[int | None], wanted: list) -> list[int | None]:

@@ -53,7 +53,9 @@ def _storage_in_bytes(data: Any) -> Any:
 
 
 def _rows(pairs: Any = ()) -> Ordered:
-    return Ordered(pairs if type(pairs) in (list, dict) else ())
+    if type(pairs) is list:  # written by Python 2
+        return Ordered(pair for pair in pairs if type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str)
+    return Ordered(pairs if type(pairs) is dict else ())
 
 
 KNOWN: dict[str, Call] = {
