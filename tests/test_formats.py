@@ -40,16 +40,17 @@ def pickled(folder: Path, data: bytes, zipped: bool = False) -> Path:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.", "more than 1000 deep"),  # two million of them crash Python
+        (b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.", "key of more than 1000 parts"),  # two million of them crash Python
         (b"\x80\x02](" + b"}" * 3000 + b"e.", "more than 2000 opcodes"),
         (b"\x80\x02](" + b"".join(b"ca\n%d\n" % n for n in range(200)) + b"e.", "names objects more than 100 times"),
         (pickle.dumps({"epoch": 10**5000}, 2), "an integer of 16610 bits"),
-        (b"\x80\x02ctorch\nSize\nq\x00}(" + b"h\x00" * 1500 + b"K\x01" + b"\x85\x85R" * 1500 + b"N" + b"d.", "more than 1000 deep"),
+        (b"\x80\x02ctorch\nSize\nq\x00}(" + b"h\x00" * 700 + b"K\x01" + b"\x85\x85R" * 700 + b"Nd.", "key of more than 1000 parts"),
+        (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"Ns.", "key of more than 1000 parts"),  # its hash is computed 2 ** 60 times
         (pickle.dumps({(2**61 - 1) * n: None for n in range(1100)}, 2), "more than 1000 keys"),  # all with one hash
         (pickle.dumps({tuple(-1 - int(b) for b in f"{n:011b}"): n for n in range(1100)}, 2), "more than 1000 keys"),  # as well
         (b"S" + b"x" * 5000 + b"\n.", "no string quotes"),
     ],
-    ids=["tuples", "opcodes", "names", "integer", "sizes", "wide keys", "tuple keys", "string"],
+    ids=["tuples", "opcodes", "names", "integer", "sizes", "twins", "wide keys", "tuple keys", "string"],
 )
 def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, says, zipped):
     monkeypatch.setattr(opcodes, "MOST", 2000 if "opcodes" in says else 50_000)

@@ -166,9 +166,17 @@ def test_relatives_of_a_resnet_are_named(tmp_path):
 
 
 def test_whole_models_are_refused(tmp_path):
-    torch.save(torchvision.models.resnet18(), tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"whole object, not its weights \(torchvision\.models\.resnet\.ResNet\)"):
-        importing.load(tmp_path / "a.pth")
+    for content in (torchvision.models.resnet18(), {"model": torchvision.models.resnet18()}):
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=r"whole object, not its weights \(torchvision\.models\.resnet\.ResNet\)"):
+            importing.load(tmp_path / "a.pth")
+
+
+def test_what_a_file_without_tensors_has_is_said(tmp_path):
+    for content, says in (({"epoch": 3, (1, 2): 1}, "it has epoch, tuple$"), ([1, 2], "nothing to look into$")):
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=says):
+            importing.load(tmp_path / "a.pth")
 
 
 # --- large files -----------------------------------------------------------------------------------------------------

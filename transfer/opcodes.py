@@ -6,8 +6,8 @@ from typing import BinaryIO
 OUTSIDE = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")  # Python's registry of names; buffers beside the file
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 MAKES = ("REDUCE", "BUILD", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX")  # something of what lies on the stack, perhaps a tuple of it
-DEEPEST = 1000  # tuples within tuples: Python's hash of one is computed by recursion in C
 MOST_KEYS = 1000  # that are tuples or wide integers: thousands can be made that all have the same hash
+MOST_PARTS = 1000  # of a key: the hash of tuples within tuples is computed by recursion in C, of twins twice
 MOST, MOST_NAMES = 2_000_000, 10_000  # opcodes and names of objects; the largest real checkpoints have a hundredth of that
 WIDEST = 1024  # bits of an integer; states of random number generators have 128
 
@@ -20,7 +20,7 @@ def check(file: BinaryIO) -> set[str]:
     start = file.tell()
     size = file.seek(0, 2)
     file.seek(start)
-    stack: list[int | None] = []  # how deep the tuples on Python's stack would be (wide integers: 1); None: a mark
+    stack: list[int | None] = []  # how many parts the tuples on Python's stack would have (wide integers: 2); None: a mark
     memo: dict[int, int | None] = {}
     named, keys = [], 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -49,7 +49,7 @@ def _refuse(name: str, argument: object, count: int, size: int) -> None:
 
 
 def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | None], memo: dict[int, int | None]) -> int:
-    """What an opcode does to the depths on the stack and in the memo; returns how many tuples it makes keys."""
+    """What an opcode does to the sizes on the stack and in the memo; returns how many tuples and wide integers it makes keys."""
     name = opcode.name
     if name in PUTS or name == "MEMOIZE":
         memo[int(argument) if name in PUTS else len(memo)] = stack[-1]
@@ -61,13 +61,14 @@ def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | 
         stack.append(stack[-1])
     else:
         taken = _take(stack, opcode.stack_before)
-        deep = max((n or 0 for n in taken), default=0) if name.startswith("TUPLE") or name in MAKES else 0
-        if deep > DEEPEST:
-            raise ValueError(f"tuples within tuples, more than {DEEPEST} deep")
-        wide = type(argument) is int and argument.bit_length() > 64
-        stack += [deep + (name.startswith("TUPLE") or wide)] * len(opcode.stack_after)
+        size = 1 + (type(argument) is int and argument.bit_length() > 64)
+        if "TUPLE" in name or name in MAKES:
+            size = min(1 + sum(taken), MOST_PARTS + 1)
+        stack += [size] * len(opcode.stack_after)
         keys = taken if name in ("ADDITEMS", "FROZENSET") else taken[1::2] if name in ("SETITEM", "SETITEMS", "DICT") else ()
-        return sum(map(bool, keys))
+        if max(keys, default=0) > MOST_PARTS:
+            raise ValueError(f"a key of more than {MOST_PARTS} parts")
+        return sum(size > 1 for size in keys)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from . import InputError, formats, shown
-from .adapters import ADAPTERS, Adapter, Encoder
+from .adapters import ADAPTERS, ANYWHERE, Adapter, Encoder
 from .standins import KINDS, Inert
 
 Places = Mapping[str, Mapping[str, torch.Tensor]]  # where in the file (a/b: nested) -> its tensors by name
@@ -68,7 +68,7 @@ def recognise(content: formats.Content, places: Places) -> Adapter:
         return fitting[0]
     if fitting:
         raise InputError(f"could be of several projects; say which: {' or '.join(f'--as {a.name}' for a in fitting)}")
-    raise InputError(_unknown(content, places, facts))
+    raise InputError(_unknown(content, places))
 
 
 def lookalikes(content: formats.Content, places: Places) -> list[str]:
@@ -98,14 +98,16 @@ def _facts(content: formats.Content) -> Iterator[str]:
             yield f"/{key}={value}" if short else f"/{key}"
 
 
-def _unknown(content: formats.Content, places: Places, facts: list[str]) -> str:
+def _unknown(content: formats.Content, places: Places) -> str:
     """Why nothing fits, as far as it can be told."""
     names = [name for tensors in places.values() for name in tensors]
-    if not names and isinstance(content.data, Inert):
+    objects = [found for at in ANYWHERE if isinstance(found := inside(content.data, at), Inert)]
+    if not names and objects:
         what = "holds a whole object, not its weights"
-        return f"{what} ({shown(content.data.name)}): load it in its own project and save its state_dict()"
+        return f"{what} ({shown(objects[0].name)}): load it in its own project and save its state_dict()"
     if not names:
-        has = ", ".join(map(shown, facts[:LISTED])) or "nothing at all"
+        top = list(content.data)[:LISTED] if isinstance(content.data, dict) else []
+        has = ", ".join(shown(key) if isinstance(key, str) else type(key).__name__ for key in top) or "nothing to look into"
         return f"holds no dictionary of tensors under a known name; it has {has}"
     if any(re.search(r"patch_embed|blocks\.\d+\.attn", name) for name in names):
         return "holds a vision transformer; the detectors here take ResNets"

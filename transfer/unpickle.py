@@ -135,6 +135,7 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None, nested: boo
 def damaged(error: Exception) -> InputError:
     """What is said of a pickle that cannot be read."""
     what = "it claims more than the file holds" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    what = "it refers to what is not there" if isinstance(error, LookupError) else what
     return InputError(f"damaged, or not a pickle of data ({what})")
 
 
