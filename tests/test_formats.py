@@ -40,7 +40,7 @@ def pickled(folder: Path, data: bytes, zipped: bool = False) -> Path:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.", "key of more than 1000 parts"),  # two million of them crash Python
+        (b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.", "key of more than 1000 parts"),  # half a million of them crash Python
         (b"\x80\x02](" + b"}" * 3000 + b"e.", "more than 2000 opcodes"),
         (b"\x80\x02](" + b"".join(b"ca\n%d\n" % n for n in range(200)) + b"e.", "names objects more than 100 times"),
         (pickle.dumps({"epoch": 10**5000}, 2), "an integer of 16610 bits"),
