@@ -96,6 +96,8 @@ def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
     first, again = plan.weights_of(suite.start[0], None), plan.weights_of(suite.start[0], None)
     made = weights.read(first.path)
     assert first == again and first.identity == made.sha256 and (made.arch, made.method) == ("resnet18", "moco-v2")
+    torch.save(checkpoints.names(seed=1) | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth")  # another copy
+    assert plan.weights_of(suite.start[0], None).identity != first.identity
     moco = {"name": "m", "weights": "moco-v2-200ep"}, "moco-v2-200ep"  # a name alone that is a recipe's too means the recipe
     start = suite_files.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
     assert (start[0].weights, start[1].recipe) == (tmp_path / "moco-v2-200ep", "moco-v2-200ep")

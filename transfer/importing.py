@@ -82,9 +82,10 @@ def file_of(path: Path) -> Path:
     if path.exists() or path.name not in known.BY_NAME:
         return path
     row, folder = known.BY_NAME[path.name], known.folder(path.parent)
-    made = folder / "imported" / f"{row.name}.safetensors"
+    copy = known.get(row, folder)
+    made = folder / "imported" / f"{row.name}-{weights.sha256_of(copy)[:8]}.safetensors"
     if not made.exists():
-        weights.write(made, load(known.get(row, folder), row.adapter)[0])
+        weights.write(made, load(copy, row.adapter)[0])
     return made
 
 
