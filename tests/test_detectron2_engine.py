@@ -148,20 +148,20 @@ from transfer.engines import detectron2_rcnn, detectron2_train
 from tests.test_detectron2_engine import job_for
 torch.set_num_threads(1)
 detectron2_train.CHECKPOINT_SECONDS = 0
-detectron2_rcnn.run(job_for(Path(sys.argv[1]), Path(sys.argv[2])), lambda *a, **k: print(*a[:2], flush=True))
+detectron2_rcnn.run(job_for(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]), lambda *a, **k: print(*a[:2], flush=True))
 """
 
 
-def job_for(scenes: Path, out: Path, **more) -> Job:
+def job_for(scenes: Path, out: Path, name: str = "small-retinanet", **more) -> Job:
     train, test = (datasets.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    row = tiny("small-retinanet", iterations=6, precise_bn=2)  # has a running normaliser of its loss, too
-    return Job(row, weights.random_backbone("resnet18", 0), train, test, 4, out, **more)
+    return Job(tiny(name, iterations=6, precise_bn=2), weights.random_backbone("resnet18", 0), train, test, 4, out, **more)
 
 
-def test_killed_training_goes_on_to_the_same_predictions(scenes, tmp_path):
+@pytest.mark.parametrize("name", ["small-retinanet", "small-faster-rcnn-fpn"])  # a running normaliser; drawn anchors and RoIs
+def test_killed_training_goes_on_to_the_same_predictions(name, scenes, tmp_path):
     def start(out):
         out.mkdir(exist_ok=True)
-        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUN, scenes, out], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUN, scenes, out, name], stdout=subprocess.PIPE, text=True)
 
     whole, killed = start(tmp_path / "whole"), start(tmp_path / "killed")
     for line in killed.stdout:

@@ -58,6 +58,7 @@ class Trainer(DefaultTrainer):
         self.batches.start = self.start_iter
 
     def train(self) -> None:
+        self._trainer._data_loader_iter  # noqa: B018 (made here, not in the first step: it takes one draw from torch's generator)
         # RetinaNet's loss is TorchScript, which rounds otherwise once it has been called a few times: a restart would show
         with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE == "cuda"):
             super().train()
