@@ -45,7 +45,7 @@ CPU = Device(
 FLOAT32 = 1.6  # times slower on a CPU: the engine detectron2 does not use bfloat16
 START = 2.0  # seconds to read data and weights and build the model
 SCORE = 0.006  # seconds a test picture
-SCENES = 0.0085  # seconds a drawn picture of 128 px
+SCENES = 0.0025  # seconds a drawn picture of 128 px
 
 
 @dataclass(frozen=True)
