@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from benchmarks import worker
+from benchmarks import progress
 from results import curves
 
 
 def test_reported_figures_are_read_back(tmp_path):
     seen = []
-    report = worker.Curves(tmp_path / "tb", lambda *words, **figures: seen.append((words, figures)))
+    report = progress.Curves(tmp_path / "tb", lambda *words, **figures: seen.append((words, figures)))
     report("starting", 0, 0)
     for step in range(1, 51):
         report("train", step, 50, loss=100 / step, lr=1e-3 * step, note="text")
@@ -23,7 +23,7 @@ def test_reported_figures_are_read_back(tmp_path):
 
 def test_an_interrupted_run_takes_back_what_it_did_twice(tmp_path):
     for first, last, value in ((1, 30, 1.0), (21, 40, 2.0)):
-        report = worker.Curves(tmp_path, lambda *_, **__: None)
+        report = progress.Curves(tmp_path, lambda *_, **__: None)
         for step in range(first, last + 1):
             report("train", step, 40, loss=value)
         report.close()
@@ -32,16 +32,16 @@ def test_an_interrupted_run_takes_back_what_it_did_twice(tmp_path):
 
 
 def test_a_long_run_writes_few_points_and_the_last(tmp_path):
-    report = worker.Curves(tmp_path, lambda *_, **__: None)
+    report = progress.Curves(tmp_path, lambda *_, **__: None)
     for step in range(1, 4502):
         report("train", step, 4501, loss=float(step))
     report.close()
     steps = [step for step, _ in curves.read(tmp_path)["loss"]]
-    assert len(steps) <= worker.CURVE_POINTS + 1 and steps[-1] == 4501 and steps[0] == 5
+    assert len(steps) <= progress.CURVE_POINTS + 1 and steps[-1] == 4501 and steps[0] == 5
 
 
 def test_no_figures_no_files(tmp_path):
-    report = worker.Curves(tmp_path / "tb", lambda *_, **__: None)
+    report = progress.Curves(tmp_path / "tb", lambda *_, **__: None)
     report("predict", 3, 3)
     report.close()
     assert not (tmp_path / "tb").exists() and curves.read(tmp_path / "tb") == {}
