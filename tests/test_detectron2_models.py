@@ -49,6 +49,7 @@ def features_of(model, x: torch.Tensor) -> dict[str, torch.Tensor]:
         ("small-faster-rcnn-c4", "resnet18", "3x3"), ("small-mask-rcnn-fpn", "resnet34", "3x3"),
         ("coco-mask-rcnn-c4-12k", "resnet50", "3x3"), ("coco-mask-rcnn-c4-12k", "resnet50", "1x1"),
         ("coco-retinanet-12k", "resnet50", "3x3"), ("coco-mask-rcnn-fpn-12k", "resnet101", "3x3"),
+        ("coco-mask-rcnn-c4-12k", "resnet152", "3x3"), ("coco-mask-rcnn-c4-12k", "wide_resnet50_2", "3x3"),
     ],
 )  # fmt: skip
 @torch.no_grad()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode, get_cfg
 
+from ..export import detectron2_config
 from ..protocols import Detector, Protocol, Resize, Schedule
 from ..weights import Backbone
 
@@ -85,18 +86,7 @@ def _plain(value):
 
 def _weights(backbone: Backbone, norm: str) -> dict:
     """What belongs to the backbone file; MODEL.WEIGHTS stays empty, the file is loaded strictly by the engine."""
-    depth = int(backbone.arch.removeprefix("resnet"))
-    return {
-        "MODEL.WEIGHTS": "",
-        "MODEL.PIXEL_MEAN": list(backbone.mean),
-        "MODEL.PIXEL_STD": list(backbone.std),
-        "INPUT.FORMAT": backbone.channel_order,
-        "MODEL.RESNETS.DEPTH": depth,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64 if depth < 50 else 256,
-        "MODEL.RESNETS.STRIDE_IN_1X1": backbone.stride_in == "1x1",
-        "MODEL.RESNETS.NORM": norm,
-        "MODEL.BACKBONE.FREEZE_AT": 0,
-    }
+    return {"MODEL.WEIGHTS": "", "MODEL.RESNETS.NORM": norm, "MODEL.BACKBONE.FREEZE_AT": 0, **detectron2_config(backbone)}
 
 
 def _solver(schedule: Schedule) -> dict:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .. import InputError
 from ..weights import Backbone, stage_of
 
-RES5_BLOCKS = {18: 2, 34: 3, 50: 3, 101: 3}
+RES5_BLOCKS = {18: 2, 34: 3, 50: 3, 101: 3, 152: 3}
 
 
 @ROI_HEADS_REGISTRY.register()
