@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
-BANK = torch.linspace(-1, 1, 2_400_000)
+BANK = torch.linspace(0, 2, 2_400_000)
 
 
 @dataclass(frozen=True)

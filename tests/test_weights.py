@@ -45,6 +45,8 @@ def test_round_trip(tmp_path, tensors):
         (lambda t: t.update({"fc.weight": torch.ones(3)}), "fc.weight does not belong to resnet18"),
         (lambda t: t.update({"conv1.weight": torch.ones(64, 1, 7, 7)}), r"conv1.weight has shape \(64, 1, 7, 7\)"),
         (lambda t: t["bn1.bias"].fill_(math.nan), "bn1.bias is not finite"),
+        (lambda t: t.update({"bn1.bias": torch.ones(64, dtype=torch.int32)}), r"bn1.bias has whole numbers \(int32\)"),
+        (lambda t: t["bn1.running_var"].neg_(), "bn1.running_var is a variance below 0"),
     ],
 )
 def test_damaged_tensors_are_refused_by_name(tmp_path, tensors, damage, says):

@@ -113,15 +113,20 @@ def arch_of(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Raises InputError naming each tensor that is missing, does not belong, has another shape or is not finite."""
+    """Raises InputError naming each tensor that is missing, does not belong, has another shape, is not finite, or
+    cannot be what it is called."""
     wanted = expected_shapes(arch)
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
     problems += [f"{shown(k)} does not belong to {arch}" for k in tensors if k not in wanted]
     for k in wanted.keys() & tensors.keys():
         if tuple(tensors[k].shape) != wanted[k]:
             problems.append(f"{k} has shape {tuple(tensors[k].shape)}, not {wanted[k]}")
+        elif not tensors[k].is_floating_point():
+            problems.append(f"{k} has whole numbers ({str(tensors[k].dtype).removeprefix('torch.')})")
         elif not torch.isfinite(tensors[k]).all():
             problems.append(f"{k} is not finite")
+        elif k.endswith("running_var") and (tensors[k] < 0).any():
+            problems.append(f"{k} is a variance below 0")
     if problems:
         listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise InputError(f"{path} does not hold a whole {arch}: {listed}")
