@@ -92,7 +92,20 @@ def settle(state: State, began: float) -> bool:
     state.name, state.seconds = record["status"], record.get("wall_seconds") or 0.0
     state.error, state.error_kind = record.get("error"), record.get("error_kind")
     state.warnings = record.get("warnings", [])
+    if state.name == "done":
+        _rename(state.job, record)
     return True
+
+
+def _rename(job: Job, record: dict) -> None:
+    """What was done under another name, or for another place in the table, goes by the job's now: nothing else differs."""
+    now = {key: job.spec[key] for key in ("title", "starting_point", "order") if key in job.spec}
+    if any(record["spec"].get(key) != value for key, value in now.items()):
+        shown = {"starting_point": now["starting_point"]} if "starting_point" in record else {}
+        spec = record["spec"] | now
+        with suppress(OSError):  # a folder that may only be read keeps its names
+            store.write_json(job.folder / "record.json", record | shown | {"spec": spec})
+            store.write_json(job.folder / "spec.json", spec)
 
 
 def block(this: Run) -> None:
@@ -116,6 +129,8 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
             state.name = "elsewhere"
             continue
         slot = free.pop()
+        if slot in this.workers and this.workers[slot].process.poll() is not None:  # killed while it had nothing to do
+            this.workers.pop(slot).end()
         if slot not in this.workers:
             this.workers[slot] = Worker(worker, this.slots[slot])
         state.name, state.slot, state.started = "running", slot, time.time()
@@ -150,7 +165,8 @@ def _finish(state: State, answer: str, began: float) -> None:
 def fail(state: State, error: str) -> None:
     """A job that ended without a record has failed; it gets one that says so."""
     state.name, state.error = "failed", error
-    record = record_of(state.job.spec, {}, error, "work") | {"wall_seconds": time.time() - (state.started or time.time())}
+    record = record_of(state.job.spec, {}, error, "work")
+    record |= {"ended": time.time(), "wall_seconds": time.time() - (state.started or time.time())}
     try:
         store.write_json(state.job.folder / "record.json", record)
     except OSError as problem:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import InputError
 from .settings import canonical_hash, find, override
-from .suites import Data, Scenes, StartingPoint
+from .suites import DRAWING, Data, Scenes, StartingPoint
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Place:
 
 def scenes_job(scenes: Scenes, place: Place) -> Job:
     """Draws the data set into OUT/scenes-ID."""
-    identity = canonical_hash({"kind": "scenes", "settings": scenes})
+    identity = canonical_hash({"kind": "scenes", "drawing": DRAWING, "settings": scenes})
     folder = place.there.get(identity, place.out / f"scenes-{identity[:8]}")
     return _job(identity, "scenes", f"draw {scenes.images} scenes", folder, {"settings": asdict(scenes)}, ())
 

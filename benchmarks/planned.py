@@ -42,15 +42,16 @@ def show(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], roo
         rows.append((title, str(len(runs)), str(count), clock(costs[key].seconds), hours, by, after))
     columns([[cell for n, cell in enumerate(row) if gpu or n != 4] for row in rows], right=(1, 2, 3, 4) if gpu else (1, 2, 3))
     todo = [job for job in jobs if job.id not in done]
-    print(f"\n{len(jobs)} jobs, {len(done)} done")
+    print(f"\n{in_words(len(jobs))}, {len(done)} done")
     if todo:
         wall = cost.wall_seconds(jobs, done, costs, room.slots)
         hours = f"; {_number(sum(gpu[job.id] for job in todo))} {unit}" if gpu else ""
-        print(f"time: about {clock(wall)} on {room.name}{hours}")
+        lasts = clock(wall) if wall < LONG else f"{wall / 3600:,.0f} hours"
+        print(f"time: about {lasts} on {room.name}{hours}")
         _disk(todo, costs, room, out)
         guessed = sum(not costs[job.id].measured for job in todo)
-        measured = f"{len(todo) - guessed} jobs as measured on this machine" if guessed < len(todo) else ""
-        print(f"speeds: {', '.join(filter(None, (measured, guessed and f'{guessed} jobs by the model of {room.model}')))}")
+        measured = f"{in_words(len(todo) - guessed)} as measured on this machine" if guessed < len(todo) else ""
+        print(f"speeds: {', '.join(filter(None, (measured, guessed and f'{in_words(guessed)} by the model of {room.model}')))}")
 
 
 def gpu_hours(jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> tuple[dict[str, float], str]:
@@ -79,6 +80,10 @@ def summed(missing: Sequence[str]) -> list[str]:
     for text in missing:
         first.setdefault(text.partition(" (")[0], text)
     return list(first.values())
+
+
+def in_words(jobs: int) -> str:
+    return f"{jobs} job" + "s" * (jobs != 1)
 
 
 def _number(hours: float) -> str:

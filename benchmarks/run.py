@@ -73,6 +73,7 @@ def suite(args) -> int:
     for text in absent:
         print(f"detco: without {text}", file=sys.stderr)
     out = (args.out or Path(wanted.name)).absolute()
+    _check_folder(out)
     asks = _asks(wanted, args)
     launches = ({"num_gpus": args.num_gpus} if args.num_gpus != 1 else {},) * 2
     if asks:
@@ -98,6 +99,11 @@ def _asks(wanted: suites.Suite, args) -> dict[str, slurm.Resources] | None:
     return None
 
 
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is not a folder; name a new one")
+
+
 def _planned(jobs: Sequence[Job], site: Local | Cluster, out: Path, missing: Sequence[str]) -> int:
     """Print the plan and its cost; exit status 2 where something is missing."""
     done = {job.id for job in jobs if (store.outcome(job.folder, job.id, time.time()) or {}).get("status") == "done"}
@@ -109,8 +115,7 @@ def _planned(jobs: Sequence[Job], site: Local | Cluster, out: Path, missing: Seq
 
 def work(jobs: Sequence[Job], args, out: Path, name: str, site: Local | Cluster | None = None) -> int:
     """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is not a folder; name a new one")
+    _check_folder(out)
     site = site or Local(jobs, args)
     jobs = cost.priced(jobs, site.costs(jobs, out))
     try:

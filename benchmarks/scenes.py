@@ -15,9 +15,9 @@ from benchmarks import InputError
 from benchmarks.scenes_layouts import Cityscapes, Coco, Voc, labels, write, write_json
 from benchmarks.scenes_pictures import Scene, portrait, scene
 from benchmarks.scenes_shapes import CATEGORIES
+from benchmarks.suites import DRAWING
 
 _LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
-_FORMAT = 3  # to be raised when the same parameters draw something else
 _OF_A_JOB = ("spec.json", "progress.json", "record.json", "log.txt")  # a suite draws into a job's folder
 
 
@@ -48,7 +48,7 @@ def draw(
     classification = images if classification is None else classification
     wanted = {"images": images, "seed": seed, "size": size, "unlabelled": unlabelled, "classification": classification}
     _check(wanted)
-    wanted = {"format": _FORMAT, **wanted}
+    wanted = {"format": DRAWING, **wanted}
     if _finished(out, wanted):
         return out
     out.mkdir(parents=True, exist_ok=True)

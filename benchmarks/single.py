@@ -25,7 +25,7 @@ def job_of(args) -> Job:
             raise InputError(f"--batch must be at least 1, it is {args.batch}")
         protocol, scaling = scaled(protocol, args.batch)
     launch = {key: getattr(args, key) for key, default in LAUNCH.items() if getattr(args, key) != default}
-    place = Place(args.out.absolute(), engines.resolve(args.engine), args.device, launch)
+    place = Place(args.out.absolute(), engines.resolve(args.engine), args.device, launch, there=plan.folders(args.out))
     data, source = labelled.load(data_of(args, protocol), protocol)
     return transfer_job(name, plan.weights_of(start, None), protocol, data, source, args.seed, place, scaling=scaling)
 

@@ -129,6 +129,7 @@ def run(
 
     What is in the queue goes on if this process ends. Raises InputError where there is no Slurm, or it takes no such job.
     """
+    queue()  # is there a Slurm? Before anything is written
     this = Run({job.id: State(job) for job in jobs}, [{}] * asks["transfer"].parallel)
     for state in this.states.values():
         settle(state, this.began)
@@ -212,7 +213,7 @@ def queue() -> dict[str, str]:
         if done.returncode == 0:
             return dict(line.split() for line in done.stdout.splitlines())
         time.sleep(attempt)
-    raise InputError(f"--executor slurm: squeue says {' '.join(done.stderr.split())}")
+    raise InputError(f"--executor slurm: squeue says {(done.stderr.strip().splitlines() or ['nothing'])[-1]}")
 
 
 def _look(this: Run, numbers: Mapping[str, str], queued: Mapping[str, str], gone: dict[str, float]) -> None:

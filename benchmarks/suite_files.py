@@ -62,9 +62,9 @@ def adapted(
             raise InputError(f"--weights {text}: expected NAME=FILE, e.g. detco=detco.safetensors")
         rows[name] = StartingPoint(name, weights=Path(file))
     new = tuple(name for name in rows if name not in {row.name for row in suite.start})
-    chosen = [name.strip() for name in start.split(",")] if start else list(rows)
+    chosen = [name.strip() for name in start.split(",")] if start is not None else list(rows)
     kept = [settings.find(rows, name, "starting point") for name in chosen]
-    if start:
+    if start is not None:
         kept = [replace(row, optional=False) for row in kept]
     tasks = (replace(task, start=(*task.start, *new) if task.start else ()) for task in suite.protocols)
     tasks = [replace(task, start=tuple(name for name in task.start or rows if name in chosen)) for task in tasks]
@@ -86,6 +86,8 @@ def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
         except transfer.InputError as error:
             absent[row.name] = f"{row.name}: {error}"
     rest = [row.name for row in suite.start if row.name not in absent]
+    if not rest:
+        raise InputError(f"no starting point is left: without {'; without '.join(absent.values())}")
     return (adapted(suite, start=",".join(rest)) if absent else suite), list(absent.values())
 
 

@@ -15,6 +15,9 @@ Amount = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 
 
+DRAWING = 3  # to be raised when the same settings of Scenes draw something else
+
+
 @dataclass(frozen=True)
 class Scenes:
     """The drawn data set (benchmarks.scenes): how many labelled pictures, their short side in pixels, the seed."""

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 FORMAT = 1
@@ -162,12 +163,13 @@ def take(folder: Path) -> int | None:
     The lock is the descriptor's, in every process that inherited it: a killed runner or worker never leaves one behind.
     """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    for _ in range(5):  # who only looks (`is_taken`) holds it for a moment
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        time.sleep(0.02)
+    os.close(descriptor)
+    return None
 
 
 def release(lock: int) -> None:
@@ -182,7 +184,7 @@ def outcome(folder: Path, identity: str, since: float) -> dict | None:
     record = read_json(path)
     if record is None or record.get("id") != identity or problem_of(record):
         return None
-    return record if record["status"] == "done" or record.get("ended", path.stat().st_mtime) >= since else None
+    return record if record["status"] == "done" or record.get("ended", 0.0) >= since else None
 
 
 def done(directory: Path) -> dict[str, Path]:

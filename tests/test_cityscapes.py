@@ -114,13 +114,13 @@ def test_scorer_refuses_other_layouts(scenes):
         scoring.score(other, [], "cityscapes", ("mask",))
 
 
-@pytest.mark.parametrize(("instance", "found"), [(40, 40), (255, 255), (34001, 34)])
-def test_unknown_labels_are_refused_before_training(instance, found, tmp_path):
-    """cityscapesScripts stumbles over them when all is done."""
-    city(tmp_path, "a_000000_000000", np.array([[7, instance]]), np.array([[7, 40]]))
+@pytest.mark.parametrize(("instance", "found", "label"), [(40, 40, 40), (255, 255, 255), (34001, 34, 26001)])
+def test_unknown_labels_are_refused_before_training(instance, found, label, tmp_path):
+    """cityscapesScripts stumbles over them when all is done. 26001: of instances, in the picture of labels."""
+    city(tmp_path, "a_000000_000000", np.array([[7, instance]]), np.array([[7, label]]))
     with pytest.raises(InputError, match=rf"_instanceIds.png: label ids must be 0..33, found {found}$"):
         datasets.load("cityscapes", tmp_path, "val")
-    with pytest.raises(InputError, match=r"_labelIds.png: label ids must be 0..33, found 40$"):
+    with pytest.raises(InputError, match=rf"_labelIds.png: label ids must be 0..33, found {label}$"):
         datasets.load("cityscapes", tmp_path, "val", semantic=True)
 
 

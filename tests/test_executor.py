@@ -1,9 +1,11 @@
 """Running jobs: each once, after what it needs, whatever is killed; failures reported and retried; workers never left over."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -130,6 +132,49 @@ def test_everything_runs_once_after_what_it_needs(tmp_path):
     assert all(state.started is None for state in again.states.values())
 
 
+def test_what_was_done_under_another_name_goes_by_the_new_one(tmp_path):
+    """Two rows of a suite change names: each number must follow what it was measured on."""
+    def named(**names):
+        planned = [job(tmp_path, id) for id in names]
+        for one in planned:
+            one.spec.update(starting_point=names[one.id], title=f"from {names[one.id]}", order=[0, 0])
+        return planned
+
+    for names_now in ({"a1": "one", "b2": "two"}, {"a1": "two", "b2": "one"}):
+        run(named(**names_now), tmp_path)
+        records = {record["id"]: record for record in store.read(tmp_path)[0]}
+        assert {key: record["starting_point"] for key, record in records.items()} == names_now
+        assert all(store.read_json(tmp_path / key / "spec.json") == record["spec"] for key, record in records.items())
+        assert records["a1"]["spec"]["title"] == f"from {names_now['a1']}"
+    assert runs_of(tmp_path) == {"a1": 1, "b2": 1}
+
+
+def test_a_worker_killed_while_idle_costs_nothing(tmp_path):
+    """Another runner has the second job for a while; when it is free the worker that would do it is gone."""
+    first, second = job(tmp_path, "first"), job(tmp_path, "second")
+    second.folder.mkdir()
+    locks = [store.take(second.folder)]
+
+    def view(this):
+        if this.states["first"].name == "done" and locks:
+            (worker,) = this.workers.values()
+            worker.process.kill()
+            worker.process.wait()
+            store.release(locks.pop())
+
+    outcome = run([first, second], tmp_path, slots=1, view=view)
+    assert not locks and set(names(outcome).values()) == {"done"}
+
+
+def test_a_look_at_a_lock_does_not_refuse_its_taking(tmp_path):
+    with open(tmp_path / ".lock", "w") as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        threading.Timer(0.03, fcntl.flock, (looker, fcntl.LOCK_UN)).start()
+        lock = store.take(tmp_path)
+    assert lock is not None and store.is_taken(tmp_path)
+    store.release(lock)
+
+
 def test_longest_chain_first(tmp_path):
     jobs = [job(tmp_path, "short"), job(tmp_path, "long", cost=5), job(tmp_path, "base"), job(tmp_path, "top", ["base"], cost=9)]
     run(jobs, tmp_path, slots=1)
@@ -226,6 +271,7 @@ def test_a_failure_elsewhere_is_taken_over_not_repeated(tmp_path):
         nonlocal lock
         if lock is not None and this.states["bad"].name == "elsewhere":
             record = {"format": 1, "id": "bad", "kind": "fake", "status": "failed", "spec": {}, "metrics": {}, "error": "x"}
+            record["ended"] = time.time()
             store.write_json(bad.folder / "record.json", record)
             os.close(lock)
             lock = None

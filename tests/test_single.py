@@ -31,6 +31,14 @@ def test_processes_and_precision_determine_the_run_and_evaluations_do_not(scenes
     assert job(scenes, tmp_path, "--num-gpus", 2, "--amp").spec["launch"] == {"num_gpus": 2, "amp": True}
 
 
+def test_another_name_is_no_other_job(scenes, tmp_path):
+    plain = job(scenes, tmp_path)
+    plain.folder.mkdir(parents=True)
+    (plain.folder / "spec.json").write_text(json.dumps(plain.spec))
+    other = job(scenes, tmp_path, "--name", "mine")
+    assert (other.id, other.folder) == (plain.id, plain.folder) and other.spec["starting_point"] == "mine"
+
+
 def test_other_machines_help_in_the_folder_of_the_first(scenes, tmp_path):
     url = ["--num-machines", 2, "--dist-url", "tcp://first:1234"]
     first, second = job(scenes, tmp_path, *url), job(scenes, tmp_path, *url, "--machine-rank", 1)

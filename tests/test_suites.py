@@ -460,6 +460,15 @@ def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path
     assert same.folder == jobs[1].folder
 
 
+def test_scenes_drawn_otherwise_are_another_data_set(monkeypatch):
+    from benchmarks import jobs
+
+    place = jobs.Place(Path("/out"))
+    before = jobs.scenes_job(Scenes(), place)
+    monkeypatch.setattr(jobs, "DRAWING", jobs.DRAWING + 1)
+    assert jobs.scenes_job(Scenes(), place).id != before.id
+
+
 def test_random_of_another_depth_is_refused(drawn, photos):
     start = (StartingPoint("random", random=True), StartingPoint("deep", recipe="moco-v2-small", settings={"arch": "resnet50"}))
     with pytest.raises(InputError, match=r"`random` is a resnet18, .* resnet50; add `transfer"):

@@ -90,11 +90,10 @@ def _read_one(picture: Path, labels: Path, objects_in) -> tuple[tuple[int, int],
 
 
 def _label(value: int) -> int:
-    """The label id of an instance id, or of a label id. Raises ValueError for one that cityscapesScripts would stumble over."""
-    label = value // 1000 if value >= 1000 else value
-    if not 0 <= label < LABELS:
-        raise ValueError(f"label ids must be 0..{LABELS - 1}, found {label}")
-    return label
+    """A label id. Raises ValueError for one that cityscapesScripts would stumble over."""
+    if not 0 <= value < LABELS:
+        raise ValueError(f"label ids must be 0..{LABELS - 1}, found {value}")
+    return value
 
 
 def instances(ids: np.ndarray) -> list[dict]:
@@ -109,7 +108,7 @@ def instances(ids: np.ndarray) -> list[dict]:
     values = flat[starts]
     objects = []
     for value in np.unique(values).tolist():
-        label = _label(value)
+        label = _label(value // 1000 if value >= 1000 else value)
         if label not in CATEGORIES:
             continue
         first, last = starts[values == value], ends[values == value]
