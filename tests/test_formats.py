@@ -4,7 +4,9 @@ import argparse
 import io
 import os
 import pickle
+import pickletools
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -57,6 +59,47 @@ def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, say
     monkeypatch.setattr(opcodes, "MOST_NAMES", 100)
     assert says in refusal(pickled(tmp_path, data, zipped))
     assert not standins.is_shape((1 << 39,) * 300_000)  # a product that takes minutes
+
+
+BIG = 20_000  # entries, or bytes, that one object passed to many calls has
+CALLS = {
+    "sizes": b"ctorch\nSize\n](" + b"K\x01" * BIG + b"e\x85",
+    "texts": b"c_codecs\nencode\nX" + struct.pack("<I", BIG * 50) + b"a" * (BIG * 50) + b"X\x06\x00\x00\x00latin1\x86",
+    "ordered dictionaries": b"ccollections\nOrderedDict\n}(" + b"".join(b"M%sN" % struct.pack("<H", n) for n in range(BIG)) + b"u\x85",
+    "objects": b"cx\nY\n(" + b"N" * BIG + b"t",
+    "tensors": b"ctorch._utils\n_rebuild_parameter\n(" + b"N" * BIG + b"t",
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_passed_to_many_calls_does_not_multiply(tmp_path, name, zipped):
+    """Of 1,500 calls each would copy all: gigabytes, of a file of 100 kB to 1 MB."""
+    function, argument = CALLS[name].split(b"\n", 2)[:2], CALLS[name].split(b"\n", 2)[2]
+    data = b"\x80\x02](" + b"\n".join(function) + b"\nq\x00" + argument + b"q\x01R" + b"h\x00h\x01R" * 1500 + b"e."
+    tracemalloc.start()
+    assert ("impossible size" if name == "sizes" else "far more than the file holds") in refusal(pickled(tmp_path, data, zipped))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * standins.FREE
+
+
+@pytest.mark.parametrize("made", [b"ccollections\nOrderedDict\n)R", b"cx\nY\n)R", b"cx\nY\n)\x81"])
+def test_a_state_set_many_times_is_refused(tmp_path, made):
+    state = b"}(" + b"".join(b"X\x05\x00\x00\x00%05dN" % n for n in range(BIG)) + b"u"
+    data = b"\x80\x02](" + made + state + b"q\x01b" + (made + b"h\x01b") * 1500 + b"e."
+    assert "far more than the file holds" in refusal(pickled(tmp_path, data, zipped=True))
+
+
+def test_a_nested_torch_file_is_not_read_a_thousand_times(tmp_path, monkeypatch):
+    file = io.BytesIO()
+    torch.save(torch.zeros(3).untyped_storage(), file, _use_new_zipfile_serialization=False)
+    ends = [file.seek(0)] + [list(pickletools.genops(file)) and file.tell() for _ in range(3)]
+    data = file.getvalue()[: ends[2]] + b"\x80\x02" + b"N0" * 2000 + b"}." + file.getvalue()[ends[3] :]  # a long "system"
+    call = b"\x80\x03](ctorch.storage\n_load_from_bytes\nq\x00B" + struct.pack("<I", len(data)) + data + b"\x85q\x01R"
+    monkeypatch.setattr(standins, "FREE", 1 << 23)  # 20 times
+    assert len(formats.read(pickled(tmp_path, call + b"h\x00h\x01R" * 9 + b"e.")).data) == 10
+    assert "far more than the file holds" in refusal(pickled(tmp_path, call + b"h\x00h\x01R" * 1500 + b"e."))
 
 
 def test_torch_makes_no_objects_either(tmp_path):
