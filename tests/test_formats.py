@@ -50,9 +50,10 @@ def pickled(folder: Path, data: bytes, zipped: bool = False) -> Path:
         (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"Ns.", "key of more than 1000 parts"),  # its hash is computed 2 ** 60 times
         (pickle.dumps({(2**61 - 1) * n: None for n in range(1100)}, 2), "more than 1000 keys"),  # all with one hash
         (pickle.dumps({tuple(-1 - int(b) for b in f"{n:011b}"): n for n in range(1100)}, 2), "more than 1000 keys"),  # as well
+        (b"\x80\x02}Nq\x01" + b"0ctorch\nSize\n](h\x01h\x01e\x85Rq\x01" * 60 + b"Ns.", "shape of impossible size"),  # twins too
         (b"S" + b"x" * 5000 + b"\n.", "no string quotes"),
     ],
-    ids=["tuples", "opcodes", "names", "integer", "sizes", "twins", "wide keys", "tuple keys", "string"],
+    ids=["tuples", "opcodes", "names", "integer", "sizes", "twins", "wide keys", "tuple keys", "twin sizes", "string"],
 )
 def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, says, zipped):
     monkeypatch.setattr(opcodes, "MOST", 2000 if "opcodes" in says else 50_000)
@@ -65,7 +66,7 @@ BIG = 20_000  # entries, or bytes, that one object passed to many calls has
 CALLS = {
     "sizes": b"ctorch\nSize\n](" + b"K\x01" * BIG + b"e\x85",
     "texts": b"c_codecs\nencode\nX" + struct.pack("<I", BIG * 50) + b"a" * (BIG * 50) + b"X\x06\x00\x00\x00latin1\x86",
-    "ordered dictionaries": b"ccollections\nOrderedDict\n}(" + b"".join(b"M%sN" % struct.pack("<H", n) for n in range(BIG)) + b"u\x85",
+    "dictionaries": b"ccollections\nOrderedDict\n}(" + b"".join(b"M%sN" % struct.pack("<H", n) for n in range(BIG)) + b"u\x85",
     "objects": b"cx\nY\n(" + b"N" * BIG + b"t",
     "tensors": b"ctorch._utils\n_rebuild_parameter\n(" + b"N" * BIG + b"t",
 }

@@ -140,6 +140,8 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
         named = opcodes.check(io.BytesIO(archive.read(pickles[0])))
     except unpickle.DAMAGE as error:
         raise unpickle.damaged(error) from None
+    storages: dict[str, standins.Storage] = {}
+    data = unpickle.load(io.BytesIO(archive.read(pickles[0])), storages)  # refuses what would exhaust torch as well
     if named <= unpickle.PLAIN:  # torch would make some objects, e.g. a bytearray of any size
         try:
             with warnings.catch_warnings():
@@ -147,23 +149,21 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
                 return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
         except (RuntimeError, *unpickle.DAMAGE):
             pass  # damaged, or newer or older than this torch: our reader says what is wrong
-    return _without_objects(path, archive, entries, pickles[0])
+    mapped = _map(path)
+    _place(storages, mapped, archive, entries, pickles[0].removesuffix("data.pkl"))
+    return Content("torch", restored.Tensors(mapped).of(data))
 
 
-def _without_objects(path: Path, archive: zipfile.ZipFile, entries: Mapping, name: str) -> Content:
-    storages: dict[str, standins.Storage] = {}
-    data = unpickle.load(io.BytesIO(archive.read(name)), storages)
-    folder = name.removesuffix("data.pkl")
+def _place(storages: Mapping, mapped: mmap.mmap, archive: zipfile.ZipFile, entries: Mapping, folder: str) -> None:
+    """Where in the file the numbers of each storage begin."""
     order = entries.get(folder + "byteorder")
     if order and archive.read(order) != b"little":
         raise InputError("written on a big-endian machine; save it again on an ordinary one")
-    mapped = _map(path)
     for storage in storages.values():
         entry = entries.get(f"{folder}data/{storage.key}")
         if entry is None or entry.file_size != storage.count * standins.SIZES.get(storage.dtype, 1):
             raise InputError(f"damaged: the numbers of storage {storage.key[:40]!r} are missing or of another length")
         storage.start = _start(mapped, entry)
-    return Content("torch", restored.Tensors(mapped).of(data))
 
 
 def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -16,6 +17,26 @@ SIZES = {"float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint3
 )  # bytes; others 1
 NUMBER = re.compile(r"[<>=|]?([iufb][1248]|float(16|32|64)|u?int(8|16|32|64)|bool)")  # numpy's names of kinds of number
 LIMIT, DIMENSIONS = 1 << 40, 16  # of one tensor: numbers, dimensions
+ENTRY = 100  # bytes that one entry of a dictionary takes when it is copied, at most; a list's or tuple's takes less
+FREE = 1 << 28  # bytes that a pickle may copy whatever its size: more than opcodes.MOST entries
+
+
+class Copies(threading.local):
+    """Bytes that the pickle being read may still copy: what it holds once, it can pass to a hundred thousand calls."""
+
+    left = math.inf
+
+    def begin(self, size: int) -> None:
+        """A pickle of so many bytes is read; each thing in it may be copied a few times."""
+        self.left = FREE + 4 * size
+
+    def charge(self, *values: Any) -> None:
+        self.left -= sum(len(value) * (1 if type(value) in (str, bytes, bytearray) else ENTRY) for value in values)
+        if self.left < 0:
+            raise ValueError("its objects are made of far more than the file holds")
+
+
+COPIES = Copies()
 
 
 class Inert(dict):
@@ -26,17 +47,19 @@ class Inert(dict):
     __eq__ = object.__eq__
 
     def __new__(cls, *args, **kwargs):
+        COPIES.charge(args, kwargs)
         return super().__new__(cls)
 
     def __init__(self, *args, **kwargs):
         super().__init__()
 
     def __call__(self, *args, **kwargs):
+        COPIES.charge(args, kwargs)
         return self
 
     def __setstate__(self, state):
         if type(state) is dict:
-            self.update(state)
+            self.update(named(state))
 
     def _ignore(self, *args):
         pass
@@ -48,7 +71,8 @@ class Ordered(dict):
     """`collections.OrderedDict` without its attributes (`_metadata` of state dicts)."""
 
     def __setstate__(self, state):
-        pass
+        if type(state) is dict:
+            COPIES.charge(state)  # torch, which may read the file next, copies it
 
 
 class Fixed:
@@ -88,6 +112,7 @@ class Call(Fixed):
         self.function = function
 
     def __call__(self, *args: Any) -> Any:
+        COPIES.charge(args, *(value for value in args if type(value) in (str, bytes, bytearray, list, tuple, dict)))
         return self.function(*args)
 
 
@@ -98,7 +123,7 @@ class Dtype:
         self.text = text
 
     def __setstate__(self, state):
-        if type(self.text) is str and len(state) > 1 and state[1] in ("<", ">"):
+        if type(self.text) is str and len(self.text) < 16 and len(state) > 1 and state[1] in ("<", ">"):
             self.text = state[1] + self.text.lstrip("<>=|")
 
 
@@ -115,15 +140,21 @@ class Array:
         """-> numpy array. Raises ValueError if bytes, shape and kind of number do not fit one another."""
         import numpy as np
 
-        data = self.data.encode("latin1") if type(self.data) is str else self.data  # str: written by Python 2
-        text = getattr(self.dtype, "text", None)
-        if type(data) not in (bytes, bytearray) or type(text) is not str or not NUMBER.fullmatch(text):
+        data, text = self.data, getattr(self.dtype, "text", None)
+        if type(data) not in (bytes, bytearray, str) or type(text) is not str or not NUMBER.fullmatch(text):
             raise ValueError("an array of something else than numbers")
         kind = np.dtype(text)
         if not is_shape(self.shape) or math.prod(self.shape) * kind.itemsize != len(data):
             raise ValueError(f"an array whose shape does not fit its {len(data)} bytes")
+        data = data.encode("latin1") if type(data) is str else data  # str: written by Python 2
         array = np.frombuffer(data, kind).reshape(self.shape, order="F" if self.fortran else "C")
         return array.astype(kind.newbyteorder("="), order="C")
+
+
+def named(values: dict) -> dict:
+    """What a dictionary has under names: keys of other types can all have the same hash, and take long to be put in again."""
+    COPIES.charge(values)
+    return {key: value for key, value in values.items() if type(key) is str}
 
 
 def is_shape(shape: Any) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from . import InputError, opcodes
-from .standins import DTYPES, KINDS, SIZES, Array, Call, Dtype, Inert, Kind, Lazy, Ordered, Storage, is_shape
+from .standins import COPIES, DTYPES, KINDS, SIZES, Array, Call, Dtype, Inert, Kind, Lazy, Ordered, Storage, is_shape, named
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a torch file from before torch 1.6
 DAMAGE = (
@@ -55,7 +55,13 @@ def _storage_in_bytes(data: Any) -> Any:
 def _rows(pairs: Any = ()) -> Ordered:
     if type(pairs) is list:  # written by Python 2
         return Ordered(pair for pair in pairs if type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str)
-    return Ordered(pairs if type(pairs) is dict else ())
+    return Ordered(named(pairs) if type(pairs) is dict else ())
+
+
+def _size(values: Any = ()) -> tuple[int, ...]:
+    if type(values) not in (tuple, list) or not is_shape(tuple(values)):
+        raise ValueError("a shape of impossible size")
+    return tuple(values)
 
 
 KNOWN: dict[str, Call] = {
@@ -67,7 +73,7 @@ KNOWN: dict[str, Call] = {
     "torch._utils._rebuild_parameter_with_state": Call(lambda data, *more: data),
     "torch._tensor._rebuild_from_type_v2": Call(_of_type),
     "torch.storage._load_from_bytes": Call(_storage_in_bytes),
-    "torch.Size": Call(lambda values=(): tuple(values) if type(values) in (tuple, list) else ()),
+    "torch.Size": Call(_size),
     "numpy.dtype": Call(Dtype),
     "_codecs.encode": Call(lambda text, encoding: text.encode("latin1") if type(text) is str else Inert()),  # bytes, protocol 2
 } | {
@@ -124,6 +130,11 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None, nested: boo
     start = file.tell()
     try:
         opcodes.check(file)
+        length = file.tell() - start
+        if nested:
+            COPIES.charge(range(length))  # up to so many opcodes, and there may be a thousand calls with the same bytes
+        else:
+            COPIES.begin(length)
         file.seek(start)
         return _Unpickler(file, {} if storages is None else storages, nested).load()
     except InputError:
