@@ -38,6 +38,9 @@ def pickled(folder: Path, data: bytes, zipped: bool = False) -> Path:
     return path
 
 
+SAME = [[n + 1 for n in range(12)], [n + 2**61 for n in range(12)]]  # pairs of the same hash
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize(
     ("data", "says"),
@@ -48,18 +51,27 @@ def pickled(folder: Path, data: bytes, zipped: bool = False) -> Path:
         (pickle.dumps({"epoch": 10**5000}, 2), "an integer of 16610 bits"),
         (b"\x80\x02ctorch\nSize\nq\x00}(" + b"h\x00" * 700 + b"K\x01" + b"\x85\x85R" * 700 + b"Nd.", "key of more than 1000 parts"),
         (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"Ns.", "key of more than 1000 parts"),  # its hash is computed 2 ** 60 times
-        (pickle.dumps({(2**61 - 1) * n: None for n in range(1100)}, 2), "more than 1000 keys"),  # all with one hash
-        (pickle.dumps({tuple(-1 - int(b) for b in f"{n:011b}"): n for n in range(1100)}, 2), "more than 1000 keys"),  # as well
+        (pickle.dumps({(2**61 - 1) * n: None for n in range(10_100)}, 2), "state dict alone"),  # all with one hash
+        (pickle.dumps({tuple(-1 - int(b) for b in f"{n:012b}"): n for n in range(4000)}, 2), "state dict alone"),  # as well
+        (pickle.dumps({frozenset(SAME[int(b)][i] for i, b in enumerate(f"{n:012b}")) for n in range(4000)}, 4), "state dict alone"),
         (b"\x80\x02}Nq\x01" + b"0ctorch\nSize\n](h\x01h\x01e\x85Rq\x01" * 60 + b"Ns.", "shape of impossible size"),  # twins too
         (b"S" + b"x" * 5000 + b"\n.", "no string quotes"),
     ],
-    ids=["tuples", "opcodes", "names", "integer", "sizes", "twins", "wide keys", "tuple keys", "twin sizes", "string"],
+    ids=["tuples", "opcodes", "names", "integer", "sizes", "twins", "wide keys", "tuple keys", "set keys", "twin sizes", "string"],
 )
 def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, says, zipped):
-    monkeypatch.setattr(opcodes, "MOST", 2000 if "opcodes" in says else 50_000)
+    monkeypatch.setattr(opcodes, "MOST", 2000 if "opcodes" in says else 100_000)
     monkeypatch.setattr(opcodes, "MOST_NAMES", 100)
     assert says in refusal(pickled(tmp_path, data, zipped))
     assert not standins.is_shape((1 << 39,) * 300_000)  # a product that takes minutes
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("keys", [[np.int64(n) for n in range(3000)], [(n, "x") for n in range(5000)]], ids=["numpy", "tuples"])
+def test_honest_dictionaries_beside_the_weights_are_read(tmp_path, keys, protocol):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"names": dict.fromkeys(keys, 1), "w": np.ones(2, "f4")}, protocol))
+    read = formats.read(tmp_path / "a.pkl").data
+    assert list(read["names"]) == keys and read["w"].tolist() == [1.0, 1.0]
 
 
 BIG = 20_000  # entries, or bytes, that one object passed to many calls has

@@ -136,13 +136,9 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
         raise InputError("a compressed zip archive; torch.save does not compress, so this is a packed folder or a trap")
     if entries[pickles[0]].file_size > LARGEST_PICKLE:
         raise InputError(f"its pickle has {entries[pickles[0]].file_size >> 20} MB; a checkpoint's has less than one")
-    try:
-        named = opcodes.check(io.BytesIO(archive.read(pickles[0])))
-    except unpickle.DAMAGE as error:
-        raise unpickle.damaged(error) from None
     storages: dict[str, standins.Storage] = {}
     data = unpickle.load(io.BytesIO(archive.read(pickles[0])), storages)  # refuses what would exhaust torch as well
-    if named <= unpickle.PLAIN:  # torch would make some objects, e.g. a bytearray of any size
+    if opcodes.check(io.BytesIO(archive.read(pickles[0]))) <= unpickle.PLAIN:  # torch would make other objects
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

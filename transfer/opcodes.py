@@ -3,10 +3,12 @@
 import pickletools
 from typing import BinaryIO
 
+from . import InputError
+
 OUTSIDE = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")  # Python's registry of names; buffers beside the file
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 MAKES = ("REDUCE", "BUILD", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX")  # something of what lies on the stack, perhaps a tuple of it
-MOST_KEYS = 1000  # that are tuples or wide integers: thousands can be made that all have the same hash
+MOST_COMPARED = 200_000_000  # keys that are not plain times their parts: all can have one hash, and comparing these takes 2 s
 MOST_PARTS = 1000  # of a key: the hash of tuples within tuples is computed by recursion in C, of twins twice
 MOST, MOST_NAMES = 2_000_000, 10_000  # opcodes and names of objects; the largest real checkpoints have a hundredth of that
 WIDEST = 1024  # bits of an integer; states of random number generators have 128
@@ -15,23 +17,27 @@ WIDEST = 1024  # bits of an integer; states of random number generators have 128
 def check(file: BinaryIO) -> set[str]:
     """Read one pickle from where the file stands; returns the names of objects it asks for ("?": one it puts together).
 
-    Raises ValueError (or what reading it raises) for one not to be obeyed.
+    Raises ValueError (or what reading it raises) for one not to be obeyed, InputError for one that may be sound.
     """
     start = file.tell()
     size = file.seek(0, 2)
     file.seek(start)
     stack: list[int | None] = []  # how many parts the tuples on Python's stack would have (wide integers: 2); None: a mark
     memo: dict[int, int | None] = {}
-    named, keys = [], 0
+    named, keys, parts = [], 0, 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         _refuse(opcode.name, argument, count, size)
         if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
             named.append(argument.replace(" ", ".", 1) if opcode.name == "GLOBAL" else "?")
             if len(named) > MOST_NAMES:
                 raise ValueError(f"it names objects more than {MOST_NAMES} times")
-        keys += _follow(opcode, argument, stack, memo)
-        if keys > MOST_KEYS:
-            raise ValueError(f"more than {MOST_KEYS} keys that are tuples or integers of more than 64 bits")
+        made = _follow(opcode, argument, stack, memo)
+        keys, parts = keys + len(made), parts + sum(made)
+        if keys * parts > MOST_COMPARED:
+            raise InputError(
+                f"not read: a dictionary beside the weights has {keys} keys or more that are tuples or objects, which can take "
+                "minutes; save the state dict alone"
+            )
     return set(named)
 
 
@@ -48,8 +54,8 @@ def _refuse(name: str, argument: object, count: int, size: int) -> None:
         raise ValueError(f"it has more than {MOST} opcodes")
 
 
-def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | None], memo: dict[int, int | None]) -> int:
-    """What an opcode does to the sizes on the stack and in the memo; returns how many tuples and wide integers it makes keys."""
+def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | None], memo: dict[int, int | None]) -> list[int]:
+    """What an opcode does to the sizes on the stack and in the memo; returns the sizes of the keys it makes, of plain ones none."""
     name = opcode.name
     if name in PUTS or name == "MEMOIZE":
         memo[int(argument) if name in PUTS else len(memo)] = stack[-1]
@@ -62,14 +68,14 @@ def _follow(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int | 
     else:
         taken = _take(stack, opcode.stack_before)
         size = 1 + (type(argument) is int and argument.bit_length() > 64)
-        if "TUPLE" in name or name in MAKES:
+        if "TUPLE" in name or name == "FROZENSET" or name in MAKES:
             size = min(1 + sum(taken), MOST_PARTS + 1)
         stack += [size] * len(opcode.stack_after)
         keys = taken if name in ("ADDITEMS", "FROZENSET") else taken[1::2] if name in ("SETITEM", "SETITEMS", "DICT") else ()
         if max(keys, default=0) > MOST_PARTS:
             raise ValueError(f"a key of more than {MOST_PARTS} parts")
-        return sum(size > 1 for size in keys)
-    return 0
+        return [size for size in keys if size > 1]
+    return []
 
 
 def _take(stack: list[int | None], wanted: list) -> list[int | None]:
