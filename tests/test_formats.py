@@ -145,6 +145,18 @@ def test_what_is_named_many_times_is_made_once(tmp_path):
     assert np.array_equal(read[0].numpy(), array) and len({id(tensor) for tensor in read}) == 1
 
 
+@pytest.mark.parametrize("beside", [None, argparse.Namespace()], ids=["plain", "with an object"])
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "older format"])
+def test_expanded_tensors_are_read_as_views(tmp_path, beside, new):
+    five, huge, wanted = torch.full((1,), 3.0).expand(5), torch.ones(2, 1).expand(2, 1 << 38), torch.arange(6.0)
+    content = {"state_dict": {"w": wanted}, "five": five, "memory": {"huge": huge}, "other": beside}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    read = formats.read(tmp_path / "a.pth").data
+    assert read["five"].tolist() == [3.0] * 5 and read["memory"]["huge"].shape == (2, 1 << 38)
+    places = recognition.places(read)
+    assert places["state_dict"]["w"].tolist() == wanted.tolist() and places[""].keys() == {"five"}
+
+
 def test_arrays_that_share_their_bytes_a_thousand_times_are_refused(tmp_path):
     one = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01M\xe8\x03\x85cnumpy\ndtype\nU\x02f4\x85R\x89"
     data = b"\x80\x03](" + one + b"B" + struct.pack("<I", 4000) + bytes(4000) + b"q\x01tb" + (one + b"h\x01tb") * 99 + b"e."

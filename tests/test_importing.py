@@ -36,7 +36,7 @@ def moco() -> dict:
         (lambda s: s.update({"decoder.weight": torch.ones(1)}), r"does not explain: decoder\.weight"),
         (lambda s: s.update({"encoder_q.bn1.bias": torch.ones(64)}), r"encoder_q\.bn1\.bias twice, with and without"),
         (lambda s: s.update({"module.encoder_q.conv1.bias": torch.ones(64)}), r"conv1\.bias does not belong to resnet18"),
-        (lambda s: s.update({"module.encoder_q.bn1.bias": torch.ones(1).expand(1 << 40)}), "far more than there are numbers"),
+        (lambda s: s.update({"module.encoder_q.bn1.bias": torch.ones(1).expand(1 << 39)}), "far more than there are numbers"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_by_name(tmp_path, moco, damage, says):

@@ -15,6 +15,7 @@ Places = Mapping[str, Mapping[str, torch.Tensor]]  # where in the file (a/b: nes
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 LISTED = 8  # names in an error
 LONGEST, MOST = 1000, 20_000  # characters of a name, tensors; patterns take long for endless ones
+EXPANDED = 1 << 20  # bytes that a tensor may seem to have although the file has fewer (`expand`)
 
 
 def places(data: Any) -> Places:
@@ -39,7 +40,7 @@ def tensors_of(found: Any) -> dict[str, torch.Tensor]:
             name = WRAPPERS.sub("", key)
             if str(value.dtype).removeprefix("torch.") not in KINDS:
                 raise InputError(f"has {shown(name)} as {value.dtype}, which are no plain numbers")
-            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), EXPANDED):
                 raise InputError(f"says that {shown(name)} has shape {tuple(value.shape)}, far more than there are numbers for it")
             if name in tensors:
                 raise InputError(f"has {shown(name)} twice, with and without the wrapper `module.`")
