@@ -3,11 +3,13 @@
 Reading is strict: every tensor of the architecture in its shape and finite, nothing else, or an error that lists what is wrong.
 """
 
+import glob
 import hashlib
 import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +27,7 @@ TRUNK = re.compile(
 )
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
 STAGES = ("stem", "res2", "res3", "res4", "res5")
+ABANDONED = 600  # seconds without a write; the process may be on another machine, its number says nothing here
 REQUIRED = ("format", "format_version", "method", "arch", "channel_order", "mean", "std", "stride_in")
 
 
@@ -154,10 +157,13 @@ def write(path: Path, backbone: Backbone) -> str:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all. Raises InputError where that cannot be."""
+    """Write a file whole or not at all; what a killed process left of it is removed. Raises InputError where that cannot be."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            if _abandoned(old):
+                old.unlink(missing_ok=True)
         with open(part, "wb") as file:
             write(file)
             file.flush()
@@ -166,6 +172,19 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _abandoned(part: Path) -> bool:
+    """Whether nothing was written to a temporary file for long, and the process that wrote it is gone."""
+    pid = part.name.split(".")[-2]
+    if not (pid.isascii() and pid.isdigit() and len(pid) < 10):
+        return False
+    try:
+        if time.time() - part.stat().st_mtime > ABANDONED:
+            os.kill(int(pid), 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
 
 
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
