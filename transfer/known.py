@@ -186,12 +186,13 @@ def _begins(row: Known, path: Path) -> str:
     return found.hexdigest()[: len(digest)]
 
 
-def verified(row: Known, path: Path) -> bool:
-    """Whether a copy was compared with a published hash (False: there is none). Raises InputError if it is another file."""
+def verified(row: Known, path: Path, then: str = "remove it") -> bool:
+    """Whether a copy was compared with a published hash (False: there is none). Raises InputError if it is another file, which
+    ends with what is to be done then."""
     kind, _, digest = row.digest.rpartition(":")
     if (begins := _begins(row, path)) != digest:
         raise InputError(
-            f"{path} is not the published {row.name}: its {kind or 'sha256'} begins with {begins}, not {digest}; remove it"
+            f"{path} is not the published {row.name}: its {kind or 'sha256'} begins with {begins}, not {digest}; {then}"
         )
     return bool(digest)
 
@@ -236,7 +237,7 @@ def _download(row: Known, path: Path, report: Callable | None) -> Path:
                     report("download", done >> 20, max(total >> 20, 1))
         if total and done != total:
             raise InputError(f"{row.url}: the connection broke after {done} of {total} bytes; try again")
-        verified(row, part)
+        verified(row, part, f"the download was removed; what {row.url} gives now is another file")
         os.replace(part, path)
         return path
     except (OSError, HTTPException) as error:
