@@ -37,7 +37,7 @@ GPU = Device(
 CPU = Device(
     f"a core on which a step of ResNet-18 on 4 pictures of 96 px takes {STEP} s, scaled to this one", 128, "resnet18",
     {
-        "faster-rcnn-c4": 0.077, "mask-rcnn-c4": 0.1, "faster-rcnn-fpn": 0.077, "mask-rcnn-fpn": 0.098, "retinanet": 0.058,
+        "faster-rcnn-c4": 0.077, "mask-rcnn-c4": 0.1, "faster-rcnn-fpn": 0.09, "mask-rcnn-fpn": 0.115, "retinanet": 0.058,
         "keypoint-rcnn-fpn": 0.12, "fcn-16s": 0.1,  # the last two: assumed
     },
     passes=4.3e-7, predict=0.36,

@@ -12,7 +12,7 @@ from .jobs import Job
 from .settings import canonical_hash
 
 HARDWARE = ("processor", "cores", "threads", "gpu")  # of a record that must be the same
-STEP = 0.088  # seconds that `step_seconds` gave on the machine whose speeds benchmarks.cost states
+STEP = 0.067  # seconds that `step_seconds` gave on the machine whose speeds benchmarks.cost states
 
 
 def steps(spec: dict) -> dict[str, float]:
