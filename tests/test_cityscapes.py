@@ -27,8 +27,9 @@ def pixels(scenes):
 
 def city(root, name: str, instances: np.ndarray, labels: np.ndarray):
     """One picture of split `val` with these instance ids and label ids."""
+    depth = np.uint16 if labels.max() > 255 else np.uint8
     for kind, ids, suffix in (("leftImg8bit", None, "leftImg8bit"), ("gtFine", instances.astype(np.uint16), "gtFine_instanceIds"),
-                              ("gtFine", labels.astype(np.uint16 if labels.max() > 255 else np.uint8), "gtFine_labelIds")):  # fmt: skip
+                              ("gtFine", labels.astype(depth), "gtFine_labelIds")):  # fmt: skip
         folder = root / kind / "val" / "town"
         folder.mkdir(parents=True, exist_ok=True)
         picture = np.zeros((*labels.shape, 3), np.uint8) if ids is None else ids
