@@ -1,6 +1,5 @@
 """What the commands on finished work print: the AP table, the papers' tables, measured beside published."""
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,21 +27,11 @@ def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
     print(_text(made, "terminal"))
     if keep:
         for form, name in (("md", "table.md"), ("csv", "table.csv")):
-            _write(out / name, _text(made, form) + "\n")
+            store.write_text(out / name, _text(made, form) + "\n")
         print(f"\ntable: {near(out / 'table.md')}, {near(out / 'table.csv')}")
     print(f"records: {near(out / 'transfer')}; all of them in one table: detco table {near(out)}")
     left_out(problems)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(directory: Path) -> tuple[list[dict], list[str]]:
@@ -108,7 +97,7 @@ def report(args) -> int:
         raise InputError(f"--out {out}: no folder {out.parent}")
     _check_names(tables.frame(records), args.baseline or ())
     found = material.gather(args.dir, records, problems, args.baseline)
-    _write(out, report.page(found))
+    store.write_text(out, report.page(found))
     print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return left_out(problems, args.strict)
 

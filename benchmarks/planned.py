@@ -9,7 +9,7 @@ from pathlib import Path
 from . import cost
 from .cost import Estimate
 from .jobs import Job
-from .show import columns, size
+from .show import columns, in_words, size
 from .view import clock
 
 LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are told too
@@ -80,10 +80,6 @@ def summed(missing: Sequence[str]) -> list[str]:
     for text in missing:
         first.setdefault(text.partition(" (")[0], text)
     return list(first.values())
-
-
-def in_words(jobs: int) -> str:
-    return f"{jobs} job" + "s" * (jobs != 1)
 
 
 def _number(hours: float) -> str:

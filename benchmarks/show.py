@@ -137,3 +137,8 @@ def near(path: Path) -> str:
     """A path relative to here where it lies below."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+
+
+def in_words(jobs: int) -> str:
+    """`1 job`, `16 jobs`."""
+    return f"{jobs} job" + "s" * (jobs != 1)

@@ -12,7 +12,7 @@ from results import store
 from . import cost
 from .executor import Run, State
 from .jobs import Job
-from .show import columns
+from .show import columns, in_words
 from .view import clock, overall, rates
 
 LONGEST = 100  # characters of an error; the log has all of it
@@ -40,7 +40,7 @@ def show(directory: Path, as_json: bool) -> int:
 def _head(rows: Sequence[dict]) -> str:
     counts = Counter(row["state"] for row in rows)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    text = f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}{': ' if rows else ''}{states}"
+    text = f"{in_words(len(rows))}{': ' if rows else ''}{states}"
     if not counts["running"]:
         return text
     fraction, left = overall(*_as_run(rows))

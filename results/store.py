@@ -26,11 +26,15 @@ IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all o
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write strict JSON (no NaN) in one step: a reader sees the old file or the new one, never a part."""
-    path = Path(path)
+    """Write strict JSON (no NaN), see `write_text`."""
+    write_text(Path(path), json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in one step: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

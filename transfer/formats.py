@@ -137,8 +137,10 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
     if entries[pickles[0]].file_size > LARGEST_PICKLE:
         raise InputError(f"its pickle has {entries[pickles[0]].file_size >> 20} MB; a checkpoint's has less than one")
     storages: dict[str, standins.Storage] = {}
-    data = unpickle.load(io.BytesIO(archive.read(pickles[0])), storages)  # refuses what would exhaust torch as well
-    if opcodes.check(io.BytesIO(archive.read(pickles[0]))) <= unpickle.PLAIN:  # torch would make other objects
+    pickled = io.BytesIO(archive.read(pickles[0]))
+    data = unpickle.load(pickled, storages)  # refuses what would exhaust torch as well
+    pickled.seek(0)
+    if opcodes.check(pickled) <= unpickle.PLAIN:  # torch would make other objects
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
