@@ -1,6 +1,7 @@
 """Our data sets as Detectron2 sees them: records, batches that a restart repeats, pictures that cannot be read."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from itertools import islice
@@ -18,18 +19,19 @@ from transfer.protocols import PROTOCOLS, Resize
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
-from transfer.engines import detectron2_config, detectron2_data  # noqa: E402
+from transfer.engines import detectron2_config, detectron2_data, detectron2_records  # noqa: E402
 
 
-def config(name: str, dataset, **more):
+def config(name: str, dataset, mask_format: str = "bitmask", **more):
     row = PROTOCOLS[name]
     row = replace(row, resize=replace(row.resize, train=(64,), test=64, crop=100 if row.resize.crop else 0))
     points = next((len(c["keypoints"]) for c in dataset.categories if c.get("keypoints")), 17)
     own = detectron2_data.describe(dataset)
     circumstances = detectron2_config.Circumstances(
-        classes=len(dataset.categories), keypoints=points, mask_format=detectron2_data.mask_format(dataset),
+        classes=len(dataset.categories), keypoints=points, mask_format=mask_format,
         datasets=((own,), (own,)), device="cpu", seed=5, processes=1, workers=0, **more,
     )  # fmt: skip
     cfg = detectron2_config.resolve(row, weights.Backbone("resnet18", {}), circumstances)
@@ -37,15 +39,21 @@ def config(name: str, dataset, **more):
     return cfg
 
 
+@pytest.fixture
+def write(tmp_path):
+    """The training records of a data set, in a file."""
+    return lambda dataset, **more: detectron2_records.write(dataset, tmp_path / "records.json", **more)
+
+
 @pytest.mark.parametrize("keypoints", [False, True])
-def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, scenes):
+def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, scenes, write):
     """Two independent ways from a record to tensors; resized without a flip, to half a pixel and grey level."""
     dataset = datasets.load("coco", scenes / "coco", "val", keypoints=keypoints)
     cfg = config("small-keypoint-rcnn" if keypoints else "small-mask-rcnn-fpn", dataset)
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (48,)
     mapper = detectron2_data.mapper(cfg, True)
     pictures = Pictures(dataset, Wanted("RGB", not keypoints, keypoints, 0), 192)
-    records = {record["image_id"]: record for record in detectron2_data.trainable(cfg, dataset)}
+    records = {record["image_id"]: record for record in write(dataset, least_keypoints=int(keypoints))}
     assert set(records) == {dataset.images[number]["id"] for number in pictures.trainable()}
     for number in pictures.trainable()[:4]:
         pixels, target = pictures[number, 48, False]
@@ -62,7 +70,7 @@ def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, sce
             assert (objects.gt_masks.tensor.byte() != target["masks"]).float().mean() < 0.01
 
 
-def test_crowd_and_empty_pictures_are_tested_on_but_not_trained_on(scenes, tmp_path):
+def test_crowd_and_empty_pictures_are_tested_on_but_not_trained_on(scenes, tmp_path, write):
     shutil.copytree(scenes / "coco", tmp_path / "coco")
     path = tmp_path / "coco" / "annotations" / "instances_val.json"
     content = json.loads(path.read_text())
@@ -73,22 +81,45 @@ def test_crowd_and_empty_pictures_are_tested_on_but_not_trained_on(scenes, tmp_p
     dataset = datasets.load("coco", tmp_path / "coco", "val")
     cfg = config("small-faster-rcnn-fpn", dataset)
     labelled = {a["image_id"] for a in content["annotations"]} - {second}
-    assert {record["image_id"] for record in detectron2_data.trainable(cfg, dataset)} == labelled <= set(rest)
+    assert {record["image_id"] for record in write(dataset)} == labelled <= set(rest)
     assert [batch[0]["image_id"] for batch in detectron2_data.test_loader(cfg, dataset)] == [first, second, *rest]
     crowd = replace(dataset, annotations=tuple(a | {"iscrowd": 1} for a in dataset.annotations))
     with pytest.raises(InputError, match="no picture of split val has objects"):
-        detectron2_data.trainable(cfg, crowd)
+        write(crowd)
+
+
+@pytest.mark.parametrize("keypoints", [False, True])
+def test_records_are_those_that_detectron2_would_train_on(keypoints, scenes, write):
+    """By its own filter: without pictures of only a crowd, of no object, of no visible keypoint."""
+    dataset = datasets.load("coco", scenes / "coco", "train", keypoints=keypoints)
+    useful = {a["image_id"] for a in dataset.annotations if not keypoints or a["num_keypoints"]}
+    crowd, empty, blind = sorted(useful)[:3]
+    kept = [a | {"iscrowd": int(a["image_id"] == crowd)} for a in dataset.annotations if a["image_id"] != empty]
+    if keypoints:
+        kept = [a | {"keypoints": [0] * len(a["keypoints"])} if a["image_id"] == blind else a for a in kept]
+    dataset = replace(dataset, annotations=tuple(kept))
+    DatasetCatalog.register("of a test", lambda: list(detectron2_records.records(dataset)))
+    try:
+        expected = get_detection_dataset_dicts("of a test", min_keypoints=int(keypoints))
+    finally:
+        DatasetCatalog.remove("of a test")
+    found = write(dataset, least_keypoints=int(keypoints))
+    assert list(found) == expected and len(found) == len(useful) - (3 if keypoints else 2)
+    assert found[-1] == expected[-1] and found.tall.tolist() == [r["height"] > r["width"] for r in expected]
+    with pytest.raises(IndexError):
+        found[len(found)]
+    assert list(pickle.loads(pickle.dumps(found))) == expected  # as a process that is not forked gets it
 
 
 def test_batches_hold_one_orientation_and_a_restart_repeats_them():
-    tall = [number % 3 == 0 for number in range(20)]
-    whole = list(islice(detectron2_data.Batches(tall, 4, seed=1), 80))
-    for i in range(0, 80, 4):
-        assert len({tall[record] for record, _, _ in whole[i : i + 4]}) == 1
-        assert [key[1:] for key in whole[i : i + 4]] == [(i // 4, place) for place in range(4)]
-    assert list(islice(detectron2_data.Batches(tall, 4, seed=1, start=7), 52)) == whole[28:]
-    assert {record for record, _, _ in whole} == set(range(20))
-    assert list(islice(detectron2_data.Batches(tall, 4, seed=2), 80)) != whole
+    tall = np.arange(20) % 3 == 0
+    whole = list(islice(detectron2_data.Batches(tall, 4, seed=1), 20))
+    for i, batch in enumerate(whole):
+        assert len({tall[record] for record, _, _ in batch}) == 1
+        assert [key[1:] for key in batch] == [(i, place) for place in range(4)]
+    assert list(islice(detectron2_data.Batches(tall, 4, seed=1, start=7), 13)) == whole[7:]
+    assert {record for batch in whole for record, _, _ in batch} == set(range(20))
+    assert list(islice(detectron2_data.Batches(tall, 4, seed=2), 20)) != whole
 
 
 def test_processes_share_the_pictures(monkeypatch):
@@ -97,29 +128,29 @@ def test_processes_share_the_pictures(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     for rank in (0, 1):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        found.append([record for record, _, _ in islice(detectron2_data.Batches([False] * 12, 3, seed=3), 6)])
+        batches = islice(detectron2_data.Batches(np.zeros(12, bool), 3, seed=3), 2)
+        found.append([record for batch in batches for record, _, _ in batch])
     assert sorted(found[0] + found[1]) == list(range(12))
 
 
-def test_draws_do_not_depend_on_the_loading_processes(scenes):
+def test_draws_do_not_depend_on_the_loading_processes(scenes, write):
     dataset = datasets.load("voc", scenes / "voc", "trainval")
 
     def first(workers: int, start: int) -> list[dict]:
         cfg = config("small-faster-rcnn-fpn", dataset)
         cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MIN_SIZE_TRAIN = workers, (48, 56, 64)
-        records = detectron2_data.trainable(cfg, dataset)
-        batches = detectron2_data.Batches([r["height"] > r["width"] for r in records], 2, cfg.SEED, start)
-        return [item for batch in islice(detectron2_data.train_loader(cfg, batches, records), 3) for item in batch]
+        loader = detectron2_data.TrainLoader(cfg, write(dataset), start)
+        return [item for batch in islice(loader, 3) for item in batch]
 
     alone, two, later = first(0, 0), first(2, 0), first(0, 1)
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, two, strict=True))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone[2:], later[:4], strict=True))
 
 
-def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes):
+def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes, write):
     dataset = datasets.load("cityscapes", scenes / "cityscapes", "train", semantic=True)
     cfg, order = config("cityscapes-semantic", dataset), list(SEMANTIC)
-    mapper, records = detectron2_data.mapper(cfg, True), detectron2_data.trainable(cfg, dataset)
+    mapper, records = detectron2_data.mapper(cfg, True), write(dataset, semantic=True)
     assert len(records) == 30
     shapes = set()
     for seed in range(8):
@@ -133,31 +164,30 @@ def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_named(workers, scenes, tmp_path):
+def test_a_picture_that_cannot_be_read_is_named(workers, scenes, tmp_path, write):
     from transfer.engines.detectron2_launch import explained
 
     shutil.copytree(scenes / "voc", tmp_path / "voc")
     dataset = datasets.load("voc", tmp_path / "voc", "trainval")
     cfg = config("small-faster-rcnn-fpn", dataset)
     cfg.DATALOADER.NUM_WORKERS = workers
-    records = detectron2_data.trainable(cfg, dataset)
+    records = write(dataset)
     broken = Path(records[3]["file_name"])
     broken.write_bytes(broken.read_bytes()[:400])
-    loader = detectron2_data.train_loader(cfg, detectron2_data.Batches([False] * len(records), 2, 0), records)
     with pytest.raises(InputError) as error:
-        list(islice(loader, len(records)))
+        list(islice(detectron2_data.TrainLoader(cfg, records), len(records)))
     assert str(explained(error.value, "")).startswith(f"cannot read the picture {broken}: ")
 
 
-def test_mask_format_is_polygon_unless_a_mask_is_not(scenes):
+def test_mask_format_is_polygon_unless_a_mask_is_not(scenes, write):
     dataset = datasets.load("coco", scenes / "coco", "val")
     square = [[1, 1, 9, 1, 9, 9]]
     drawn = replace(dataset, annotations=tuple(a | {"segmentation": square} for a in dataset.annotations))
     crowd = replace(drawn, annotations=(*drawn.annotations, dataset.annotations[0] | {"iscrowd": 1}))
-    assert [detectron2_data.mask_format(d) for d in (dataset, drawn, crowd)] == ["bitmask", "polygon", "polygon"]
-    cfg = config("small-mask-rcnn-fpn", drawn)
+    assert [write(d).mask_format for d in (dataset, drawn, crowd)] == ["bitmask", "polygon", "polygon"]
+    cfg = config("small-mask-rcnn-fpn", drawn, "polygon")
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (40,)
-    (record, *_), image = detectron2_data.trainable(cfg, drawn), drawn.images[0]
+    (record, *_), image = write(drawn), drawn.images[0]
     (found, *_) = detectron2_data.mapper(cfg, True)(record)["instances"].gt_masks.polygons[0]
     height, width = resized_shape(image["height"], image["width"], 40, 192)
     scale = [width / image["width"], height / image["height"]] * 3

@@ -91,10 +91,13 @@ def test_schedule_and_evaluations_on_the_way(scenes, tmp_path):
     def report(stage, done, total, **figures):
         rates.extend([figures["lr"]] if "lr" in figures else [])
 
-    run(row, scenes, "voc", tmp_path, report=report, launch=Launch(eval_period=2))
+    result = run(row, scenes, "voc", tmp_path, report=report, launch=Launch(eval_period=2))
     assert rates == pytest.approx([row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i) for i in range(4)])
     lines = [json.loads(line) for line in (tmp_path / "detectron2" / "metrics.json").read_text().splitlines()]
     assert any("box_ap50" in line for line in lines)
+    (on_the_way,) = result["facts"]["evaluations"]  # the last is the result
+    assert on_the_way["iteration"] == 2 and set(on_the_way["metrics"]) <= set(result["metrics"])
+    assert "box_ap50" in on_the_way["metrics"]
 
 
 def test_cosine_is_that_of_the_torchvision_engine():
@@ -121,17 +124,31 @@ def test_optimiser_decays_what_the_torchvision_engine_decays():
     assert isinstance(optimiser, torch.optim.AdamW) and {g["weight_decay"] for g in optimiser.param_groups} == {0.0, 0.05}
 
 
-def test_gradients_are_clipped_over_all_tensors_together():
-    class Fake:
-        model = nn.Linear(3, 2)
-
-    Fake.model.weight.grad, Fake.model.bias.grad = torch.full((2, 3), 3.0), torch.full((2,), 4.0)
-    clip = detectron2_train.ClipNorm(1.0)
-    clip.trainer = Fake
-    clip.after_backward()
+@pytest.mark.parametrize("scale", [1.0, 512.0])
+def test_every_step_clips_the_gradients_of_all_tensors_together(scale):
+    """Also those that a scaler for half precision has made larger: they are clipped at their own size."""
+    layer = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in layer.parameters()]
+    layer.weight.grad, layer.bias.grad = torch.full((2, 3), 3.0 * scale), torch.full((2,), 4.0 * scale)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    detectron2_train.clip_before_steps(optimizer, list(layer.parameters()), 1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale > 1)
+    scaler.scale(torch.zeros(()))  # a scaler learns its scale at the first loss
+    scaler.step(optimizer)
     norm = (6 * 9 + 2 * 16) ** 0.5
-    assert torch.allclose(Fake.model.weight.grad, torch.full((2, 3), 3 / norm))
-    assert torch.allclose(Fake.model.bias.grad, torch.full((2,), 4 / norm))
+    moved = [old - new for old, new in zip(before, layer.parameters(), strict=True)]
+    assert torch.allclose(moved[0], torch.full((2, 3), 3 / norm)) and torch.allclose(moved[1], torch.full((2,), 4 / norm))
+
+
+def test_small_rows_clip_in_the_engine(scenes, tmp_path, monkeypatch):
+    """The optimiser that really trains has it: once a step, with the row's norm over all parameters that are trained."""
+    seen, clip = [], nn.utils.clip_grad_norm_
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda p, most: seen.append((len(p), most)) or clip(p, most))
+    run(tiny("small-retinanet"), scenes, "voc", tmp_path)
+    assert len(seen) == 3 and {most for _, most in seen} == {PROTOCOLS["small-retinanet"].schedule.clip}
+    job = job_for(scenes, tmp_path / "again")
+    model = detectron2_models.build(detectron2_rcnn.config(job, "bitmask"), job.backbone)
+    assert {count for count, _ in seen} == {len(list(model.parameters()))}
 
 
 def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path):
@@ -144,11 +161,14 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path)
 RUN = """
 import sys, torch
 from pathlib import Path
-from transfer.engines import detectron2_rcnn, detectron2_train
+from transfer.engines import Launch, detectron2_rcnn, detectron2_train
 from tests.test_detectron2_engine import job_for
 torch.set_num_threads(1)
 detectron2_train.CHECKPOINT_SECONDS = 0
-detectron2_rcnn.run(job_for(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]), lambda *a, **k: print(*a[:2], flush=True))
+detectron2_rcnn.loading_processes = lambda job: int(sys.argv[4])
+job = job_for(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], launch=Launch(eval_period=2))
+outcome = detectron2_rcnn.run(job, lambda *a, **k: print(*a[:2], flush=True))
+(Path(sys.argv[2]) / "evaluations.json").write_text(str(outcome.facts["evaluations"]))
 """
 
 
@@ -157,23 +177,48 @@ def job_for(scenes: Path, out: Path, name: str = "small-retinanet", **more) -> J
     return Job(tiny(name, iterations=6, precise_bn=2), weights.random_backbone("resnet18", 0), train, test, 4, out, **more)
 
 
-@pytest.mark.parametrize("name", ["small-retinanet", "small-faster-rcnn-fpn"])  # a running normaliser; drawn anchors and RoIs
-def test_killed_training_goes_on_to_the_same_predictions(name, scenes, tmp_path):
-    def start(out):
-        out.mkdir(exist_ok=True)
-        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUN, scenes, out, name], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("small-retinanet", 2), ("small-faster-rcnn-fpn", 0)],  # a running normaliser; drawn anchors and RoIs
+)
+def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, tmp_path):
+    """With and without loading processes; evaluations of before the kill are kept."""
 
-    whole, killed = start(tmp_path / "whole"), start(tmp_path / "killed")
+    def start(out, workers):
+        out.mkdir(exist_ok=True)
+        command = [sys.executable, "-W", "ignore", "-c", RUN, scenes, out, name, str(workers)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    whole, killed = start(tmp_path / "whole", 0), start(tmp_path / "killed", workers)
     for line in killed.stdout:
         if line.startswith("train 4"):
             killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "predictions.json").exists()
-    resumed = [line for line in start(tmp_path / "killed").communicate()[0].splitlines() if line.startswith("train")]
+    resumed = [line for line in start(tmp_path / "killed", workers).communicate()[0].splitlines() if line.startswith("train")]
     assert resumed and resumed[0] in ("train 4", "train 5")  # iterations before the checkpoint are not repeated
     assert sum(line.startswith("train") for line in whole.communicate()[0].splitlines()) == 6
-    expected = json.loads((tmp_path / "whole" / "predictions.json").read_text())
-    assert expected and json.loads((tmp_path / "killed" / "predictions.json").read_text()) == expected
+    for file in ("predictions.json", "evaluations.json"):
+        expected = (tmp_path / "whole" / file).read_text()
+        assert len(expected) > 2 and (tmp_path / "killed" / file).read_text() == expected
+    assert [path.name for path in (tmp_path / "killed").rglob("records*")] == []
+
+
+@pytest.mark.parametrize("name", ["small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet"])
+def test_half_precision_trains_and_is_said(name, scenes, tmp_path):
+    """bf16 on a CPU: the first loss is that of float32 but for rounding, and the row says what it ran."""
+    losses = {}
+    for amp in ("", "bf16"):
+        found = losses[amp] = []
+
+        def report(stage, done, total, found=found, **figures):
+            found.extend([figures["loss"]] if stage == "train" else [])
+
+        layout = "coco" if "mask" in name else "voc"
+        result = run(tiny(name), scenes, layout, tmp_path / (amp or "float32"), report=report, launch=Launch(amp=amp))
+    assert result["facts"]["precision"] == "bfloat16"
+    assert "automatic mixed precision (bfloat16)" in result["deviations"]
+    assert losses["bf16"][0] == pytest.approx(losses[""][0], rel=0.05) and losses["bf16"] != losses[""]
 
 
 def test_two_processes_train_one_detector(scenes, tmp_path):
@@ -224,7 +269,8 @@ def test_what_ended_a_training_is_one_line(error, words):
     ("launch", "words"),
     [
         (Launch(num_gpus=3), "2 images an iteration cannot be split over 3 processes"),
-        (Launch(amp=True), "--amp needs a GPU"),
+        (Launch(amp="fp16"), "--amp fp16 needs a GPU; on a CPU --amp bf16 works"),
+        (Launch(amp="fp8"), "unknown precision 'fp8' for --amp; known: fp16, bf16"),
         (Launch(eval_period=-1), "--eval-period must not be negative, it is -1"),
         (Launch(num_machines=2), "several machines need --dist-url"),
         (Launch(num_machines=2, machine_rank=2), "--machine-rank from 0 to below --num-machines"),
@@ -240,7 +286,7 @@ def test_other_engines_refuse_what_they_lack(scenes, tmp_path):
     with pytest.raises(InputError, match="cityscapes-semantic needs the engine detectron2"):
         finetune.finetune(tiny("cityscapes-semantic"), "random", data, tmp_path, "torchvision")
     with pytest.raises(InputError, match="--num-gpus, --amp: only the engine detectron2 has this, not replay"):
-        finetune.finetune(tiny("small-retinanet"), "random", data, tmp_path, "replay", launch=Launch(num_gpus=2, amp=True))
+        finetune.finetune(tiny("small-retinanet"), "random", data, tmp_path, "replay", launch=Launch(num_gpus=2, amp="fp16"))
 
 
 def test_a_batch_below_the_published_devices_is_a_deviation(scenes):

@@ -34,6 +34,9 @@ def finetune(
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
     job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device), launch)
+    data_facts = {"layout": train.layout, "train": _facts(train), "test": _facts(test)}
+    departed = [*_other_backbone(protocol, trunk), *departures(protocol), *published.deviations(protocol, train, test)]
+    del train  # the engine may let go of it
     outcome = engines.get(engine).run(job, report)
     if launch.machine_rank:
         return {}  # the first machine has the result
@@ -48,12 +51,9 @@ def finetune(
         "engine": engine,
         "seed": seed,
         "weights": {"method": trunk.method, "arch": trunk.arch, "sha256": trunk.sha256, **_origin(trunk)},
-        "data": {"layout": train.layout, "train": _facts(train), "test": _facts(test)},
+        "data": data_facts,
         "metrics": metrics,
-        "deviations": [
-            *_other_backbone(protocol, trunk), *departures(protocol), *published.deviations(protocol, train, test),
-            *outcome.deviations,
-        ],
+        "deviations": [*departed, *outcome.deviations],
         "facts": outcome.facts,
     }
 

@@ -28,7 +28,7 @@ class Launch:
     num_machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
-    amp: bool = False  # automatic mixed precision
+    amp: str = ""  # automatic mixed precision: fp16 or bf16; "": float32
     eval_period: int = 0  # iterations; 0: only at the end
 
     @property
@@ -39,9 +39,12 @@ class Launch:
 ALONE = Launch()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
-    """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the end."""
+    """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the end.
+
+    An engine may put a `train` without pictures and objects in its place once it has its own form of them.
+    """
 
     protocol: Protocol
     backbone: Backbone

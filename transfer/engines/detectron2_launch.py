@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import torch
 from detectron2.engine import launch
-from torch import multiprocessing
+from detectron2.utils import comm
+from torch import distributed, multiprocessing
 
 from .. import InputError
 from ..protocols import Protocol
 from . import Job, Launch, Report, TrainingError
 
+AMP = {"": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LESS_MEMORY = "lower --batch (rate and schedule follow), spread over more --num-gpus, or use --amp"
 
 
@@ -33,22 +36,46 @@ def check(protocol: Protocol, start: Launch, device: str) -> None:
         raise InputError("several machines need --dist-url tcp://FIRST_MACHINE:PORT, the same on each")
     if device == "cuda" and start.num_gpus > torch.cuda.device_count():
         raise InputError(f"--num-gpus {start.num_gpus}, but there are {torch.cuda.device_count()} GPUs here")
-    if device == "cpu" and start.amp:
-        raise InputError("--amp needs a GPU: Detectron2 trains in mixed precision on GPUs only")
+    if start.amp not in AMP:
+        raise InputError(f"unknown precision {start.amp!r} for --amp; known: {', '.join(filter(None, AMP))}")
+    if device == "cpu" and start.amp == "fp16":
+        raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
 
 
 def start(work: Callable[[Job, Report], None], job: Job, report: Report) -> None:
-    """Run `work(job, report)` in all processes of this machine. Raises InputError or TrainingError if one of them fails."""
+    """Run `work(job, report)`, which can be pickled, in all processes of this machine.
+
+    Raises InputError or TrainingError if one of them fails.
+    """
     options, failure = job.launch, job.out / "failure.json"
     failure.unlink(missing_ok=True)
     if options.processes == 1:
         return work(job, report)
+    start_all = launch if job.device == "cuda" else launch_on_cpu
     machines = (options.num_gpus, options.num_machines, options.machine_rank, options.dist_url)
     try:
-        with hidden_gpus(job.device == "cpu"), relayed(report) as relay:
-            launch(process, *machines, args=(work, job, relay, failure))
+        with relayed(report) as relay:
+            start_all(process, *machines, args=(work, job, relay, failure))
     except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
         raise cause(failure, error) from None
+
+
+def launch_on_cpu(main: Callable, processes: int, machines: int, machine_rank: int, url: str, args: tuple) -> None:
+    """Detectron2's `launch` without GPUs, which the release of 2021 insists on."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"file://{folder}/meeting" if url == "auto" else url
+        multiprocessing.spawn(_cpu_process, (main, processes, machines, machine_rank, url, args), processes)
+
+
+def _cpu_process(number: int, main: Callable, processes: int, machines: int, machine_rank: int, url: str, args: tuple) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch and Detectron2 take what GPUs they see
+    rank, everyone = machine_rank * processes + number, machines * processes
+    distributed.init_process_group("gloo", init_method=url, world_size=everyone, rank=rank)
+    for first in range(0, everyone, processes):  # every process takes part in making each machine's group
+        group = distributed.new_group(list(range(first, first + processes)))
+        if first <= rank < first + processes:
+            comm._LOCAL_PROCESS_GROUP = group
+    main(*args)
 
 
 def process(work: Callable[[Job, Report], None], job: Job, report: Report, failure: Path) -> None:
@@ -101,20 +128,6 @@ def relayed(report: Report):
     finally:
         theirs.close()
         thread.join()
-
-
-@contextmanager
-def hidden_gpus(hide: bool):
-    """Processes started inside see no GPU, which Detectron2's launcher would otherwise give them."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hide:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        yield
-    finally:
-        if hide:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-            os.environ |= {} if before is None else {"CUDA_VISIBLE_DEVICES": before}
 
 
 def explained(error: Exception, where: str) -> Exception | None:

@@ -3,10 +3,10 @@
 import logging
 
 import torch
-from detectron2.modeling import build_model
 
 from .. import InputError
 from .detectron2_launch import LESS_MEMORY
+from .detectron2_models import assemble
 
 log = logging.getLogger("detco.transfer")
 GIB = 2**30
@@ -33,7 +33,7 @@ def estimate(cfg, images: int) -> int:
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
-        model = build_model(cfg).train()
+        model = assemble(cfg).train()
         pictures = torch.empty(images, 3, *largest(cfg))
     parameters = {p.untyped_storage()._cdata for p in model.parameters()}
     kept = {}  # by storage; holding the tensors keeps their storages apart

@@ -83,8 +83,27 @@ def build(cfg, backbone: Backbone) -> nn.Module:
     """The config's detector with the backbone in it. Raises InputError if not every tensor found its place."""
     if cfg.MODEL.RESNETS.RES5_DILATION > 1 and cfg.MODEL.RESNETS.DEPTH < 50:
         raise InputError(f"FCN-16s dilates res5, which Detectron2 cannot do in {backbone.arch}; take a ResNet-50 or 101")
-    model = build_model(cfg)
+    model = assemble(cfg)
     load_backbone(model, backbone)
+    return model
+
+
+def assemble(cfg) -> nn.Module:
+    """The config's detector with new weights. RetinaNet's group norms are put in here: the release of 2021 asks for one of a
+    single channel and raises; later versions build these very layers."""
+    if cfg.MODEL.META_ARCHITECTURE != "RetinaNet" or cfg.MODEL.RETINANET.NORM != "GN":
+        return build_model(cfg)
+    plain = cfg.clone()
+    plain.defrost()
+    plain.MODEL.RETINANET.NORM = ""
+    model = build_model(plain)
+    for name in ("cls_subnet", "bbox_subnet"):
+        layers = []
+        for layer in getattr(model.head, name):
+            layers.append(layer)
+            if isinstance(layer, nn.Conv2d):
+                layers.append(get_norm("GN", layer.out_channels).to(layer.weight.device))
+        setattr(model.head, name, nn.Sequential(*layers))
     return model
 
 

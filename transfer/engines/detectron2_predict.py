@@ -17,6 +17,8 @@ from ..protocols import Protocol
 from . import Report
 from .detectron2_data import test_loader
 
+TRIED = 2  # test pictures that are predicted and scored before training
+
 
 class Results(DatasetEvaluator):
     """Collects COCO results; `evaluate` gives them all in the first process (pictures in order), None in the others."""
@@ -72,13 +74,13 @@ def predict(model: nn.Module, cfg, dataset: Dataset, report: Report) -> list[dic
 
 
 def try_out(model: nn.Module, cfg, protocol: Protocol, dataset: Dataset) -> None:
-    """Predict and score two test pictures before training: what cannot be tested is not worth training. This process only."""
-    images = dataset.images[:2]
+    """Predict and score the first test pictures before training: what cannot be tested is not worth training. This process only."""
+    images = dataset.images[:TRIED]
     kept = {image["id"] for image in images}
-    two = replace(dataset, images=images, annotations=tuple(a for a in dataset.annotations if a["image_id"] in kept))
-    results = Results(two, lambda *_, **__: None)
+    few = replace(dataset, images=images, annotations=tuple(a for a in dataset.annotations if a["image_id"] in kept))
+    results = Results(few, lambda *_, **__: None)
     with inference_context(model), torch.no_grad():
-        for inputs in test_loader(cfg, two):
+        for inputs in test_loader(cfg, few):
             results.process(inputs, model(inputs))
     found = json.loads(json.dumps([result for one in results.found.values() for result in one]))
-    scoring.score(two, found, protocol.scorer, protocol.metrics)
+    scoring.score(few, found, protocol.scorer, protocol.metrics)

@@ -2,6 +2,8 @@
 
 import json
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -10,8 +12,10 @@ from detectron2.utils.logger import setup_logger
 
 from ..protocols import PROTOCOLS, Protocol
 from ..weights import Backbone
-from . import Job, Outcome, Report, detectron2_config, detectron2_data, detectron2_launch, detectron2_memory
-from .detectron2_predict import predict, try_out
+from . import Job, Outcome, Report, detectron2_config, detectron2_data, detectron2_launch, detectron2_memory, detectron2_records
+from .detectron2_launch import AMP
+from .detectron2_predict import TRIED, predict, try_out
+from .detectron2_records import Records
 from .detectron2_train import Trainer
 
 KEEP_FROM = 5000  # iterations from which the trained detector (model_final.pth) stays in the job's folder
@@ -28,9 +32,31 @@ def run(job: Job, report: Report) -> Outcome:
     Machines other than the first only help: the predictions are written by that one, into the folder that all of them see.
     """
     detectron2_launch.check(job.protocol, job.launch, job.device)
-    detectron2_launch.start(work, job, report)
+    path = folder(job) / f"records{job.launch.machine_rank or ''}.json"  # several machines may share the folder
+    try:
+        records = hand_over(job, path)
+        detectron2_launch.start(partial(work, records), needed(job), report)
+    finally:
+        path.unlink(missing_ok=True)
     facts = {} if job.launch.machine_rank else json.loads((folder(job) / "facts.json").read_text())
     return Outcome(job.out / "predictions.json", deviations(job), facts)
+
+
+def hand_over(job: Job, path: Path) -> Records:
+    """The job's training pictures as records in a file; the job lets go of them: COCO's take over a GB in a process."""
+    points = "keypoint" in job.protocol.metrics
+    records = detectron2_records.write(job.train, path, "semantic" in job.protocol.metrics, int(points))
+    job.train = replace(job.train, images=(), annotations=())
+    return records
+
+
+def needed(job: Job) -> Job:
+    """What the processes of a job are given: the labels of test pictures only where they are scored there."""
+    if job.launch.processes == 1 or job.launch.eval_period:
+        return job
+    tried = {image["id"] for image in job.test.images[:TRIED]}
+    labels = tuple(a for a in job.test.annotations if a["image_id"] in tried)
+    return replace(job, test=replace(job.test, annotations=labels))
 
 
 def folder(job: Job) -> Path:
@@ -38,17 +64,26 @@ def folder(job: Job) -> Path:
     return job.out / "detectron2"
 
 
-def config(job: Job):
+def config(job: Job, mask_format: str):
     """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
     points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
-    cores = (os.cpu_count() or 1) // job.launch.num_gpus
     run = detectron2_config.Circumstances(
-        classes=len(job.train.categories), keypoints=points, mask_format=detectron2_data.mask_format(job.train),
+        classes=len(job.train.categories), keypoints=points, mask_format=mask_format,
         datasets=tuple((detectron2_data.describe(dataset),) for dataset in (job.train, job.test)),
-        processes=job.launch.processes, device=job.device, workers=0 if job.device == "cpu" else max(1, min(4, cores)),
-        out=str(folder(job)), seed=job.seed, amp=job.launch.amp, eval_period=job.launch.eval_period,
+        processes=job.launch.processes, device=job.device, workers=loading_processes(job),
+        out=str(folder(job)), seed=job.seed, amp=bool(job.launch.amp), eval_period=job.launch.eval_period,
     )  # fmt: skip
     return detectron2_config.resolve(job.protocol, job.backbone, run)
+
+
+def loading_processes(job: Job) -> int:
+    """Of each process that trains: none on a CPU, where they would take the training's cores; else Detectron2's four."""
+    cores = (os.cpu_count() or 1) // job.launch.num_gpus
+    return 0 if job.device == "cpu" else max(1, min(4, cores))
+
+
+def precision(job: Job) -> str:
+    return str(AMP[job.launch.amp]).removeprefix("torch.")
 
 
 def deviations(job: Job) -> tuple[str, ...]:
@@ -61,15 +96,15 @@ def deviations(job: Job) -> tuple[str, ...]:
     if processes > 1 and job.device == "cpu" and d.norm != "naiveSyncBN":
         texts.append(f"naiveSyncBN over {processes} processes ({d.norm} runs on GPUs only)")
     if job.launch.amp:
-        texts.append("automatic mixed precision (float16)")
+        texts.append(f"automatic mixed precision ({precision(job)})")
     if job.protocol.architecture == "mask-rcnn-c4" and d.mask_size != d.roi_size:
         texts.append(f"masks pooled with the boxes, at {d.roi_size} x {d.roi_size} (row: {d.mask_size} x {d.mask_size})")
     return tuple(texts)
 
 
-def work(job: Job, report: Report) -> None:
+def work(records: Records, job: Job, report: Report) -> None:
     """Train and predict in this process; the first one writes facts.json and predictions.json."""
-    cfg, out, trainer = config(job), folder(job), None
+    cfg, out, trainer = config(job, records.mask_format), folder(job), None
     for name in ("detectron2", "fvcore"):
         setup_logger(distributed_rank=comm.get_rank(), name=name, color=False)
     if comm.is_main_process():
@@ -79,7 +114,7 @@ def work(job: Job, report: Report) -> None:
     seed_all_rng((job.seed & 0xFFFFFFFF) + comm.get_rank())
     try:
         detectron2_memory.check(cfg, cfg.SOLVER.IMS_PER_BATCH // job.launch.processes)
-        trainer = Trainer(cfg, job, report)
+        trainer = Trainer(cfg, job, records, report)
         trainer.resume_or_load()
         if comm.is_main_process():
             try_out(trainer.checkpointer.model, cfg, job.protocol, job.test)
@@ -92,7 +127,7 @@ def work(job: Job, report: Report) -> None:
             raise
         raise told from error
     if found is not None:
-        facts = {"precision": "float16" if job.launch.amp else "float32", "processes": job.launch.processes}
+        facts = {"precision": precision(job), "processes": job.launch.processes, "evaluations": trainer.evaluation.found}
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
         _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
         _write(job.out / "predictions.json", found)

@@ -1,12 +1,17 @@
-"""Detectron2's trainer for one job: backbone and data from us, steps that a restart repeats exactly, checkpoints by the clock."""
+"""Detectron2's trainer for one job: backbone and data from us, steps that a restart repeats exactly, checkpoints by the clock.
 
+Only what the release of 2021 (v0.6) and today's main have in common is used; hooks, clipping, mixed precision and the state
+of a checkpoint are our own, so that both train alike.
+"""
+
+import math
 import os
 import time
 import weakref
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
+from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.solver import get_default_optimizer_params
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
@@ -15,9 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .. import scoring
 from . import Job, Report
-from .detectron2_data import Batches, train_loader, trainable
+from .detectron2_data import TrainLoader
+from .detectron2_launch import AMP
 from .detectron2_models import build
 from .detectron2_predict import predict
+from .detectron2_records import Records
 
 CHECKPOINT_SECONDS = 120
 
@@ -29,28 +36,19 @@ class Trainer(DefaultTrainer):
     weights by name only.
     """
 
-    def __init__(self, cfg, job: Job, report: Report):
+    def __init__(self, cfg, job: Job, records: Records, report: Report):
         TrainerBase.__init__(self)
-        self.cfg, self.job, self.report = cfg, job, report
+        self.cfg, self.job, self.records, self.report = cfg, job, records, report
         torch.manual_seed(job.seed)  # the same new layers in every process
         model = build(cfg, job.backbone)
         optimizer = self.build_optimizer(cfg, model)
-        self.records = trainable(cfg, job.train)
-        self.batches = self.batches_from(0)
-        loader = train_loader(cfg, self.batches, self.records)
-        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer(distributed(model), loader, optimizer)
+        self.batches = TrainLoader(cfg, records)
+        self._trainer = step_trainer(distributed(model), self.batches, optimizer, job)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        self.steps = Steps(job, report)
-        if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
-            self._trainer.register_hooks([ClipNorm(cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE)])
+        self.steps, self.evaluation = Steps(job, report), Evaluation(cfg.TEST.EVAL_PERIOD)
         self.register_hooks(self.build_hooks())
-
-    def batches_from(self, start: int) -> Batches:
-        tall = [record["height"] > record["width"] for record in self.records]
-        return Batches(tall, self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), self.cfg.SEED, start)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """From the last checkpoint, if there is one; the data go on where it was written."""
@@ -58,7 +56,6 @@ class Trainer(DefaultTrainer):
         self.batches.start = self.start_iter
 
     def train(self) -> None:
-        self._trainer._data_loader_iter  # noqa: B018 (made here, not in the first step: it takes one draw from torch's generator)
         # RetinaNet's loss is TorchScript, which rounds otherwise once it has been called a few times: a restart would show
         with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE == "cuda"):
             super().train()
@@ -72,28 +69,57 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(),
             self.steps,
             precise,
+            self.evaluation,  # before a checkpoint, which then has its metrics
             Saver(cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate, eval_after_train=False),
             hooks.PeriodicWriter(self.build_writers()) if main else None,
         ]
 
-    def evaluate(self) -> dict | None:
-        """Metrics of the detector as it is now, for the curves."""
+    def evaluate(self) -> dict[str, float] | None:
+        """Metrics (percent) of the detector as it is now, in the first process; None in the others."""
         found = predict(self.model, self.cfg, self.job.test, self.report)
-        if found is not None:
-            protocol = self.job.protocol
-            return scoring.score(self.job.test, found, protocol.scorer, protocol.metrics)
+        if found is None:
+            return None
+        protocol = self.job.protocol
+        metrics = scoring.score(self.job.test, found, protocol.scorer, protocol.metrics)
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def state_dict(self) -> dict:
+        """What a restart needs beside the model. Main keeps the optimiser and the scaler itself, the release of 2021 does not."""
+        own = {"optimizer": self._trainer.optimizer.state_dict()}
+        if isinstance(self._trainer, MixedTrainer):
+            own["scaler"] = self._trainer.scaler.state_dict()
+        return TrainerBase.state_dict(self) | {"_trainer": own}
+
+    def load_state_dict(self, state: dict) -> None:
+        TrainerBase.load_state_dict(self, state)
+        self._trainer.optimizer.load_state_dict(state["_trainer"]["optimizer"])
+        if isinstance(self._trainer, MixedTrainer):
+            self._trainer.scaler.load_state_dict(state["_trainer"]["scaler"])
 
     @classmethod
     def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 builds it, or AdamW over the same groups; `ClipNorm` clips."""
-        if cfg.SOLVER.get("OPTIMIZER") == "ADAMW":
-            groups = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
-            return torch.optim.AdamW(groups, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        """SGD as Detectron2 builds it, or AdamW over the same groups; with clipping, the norm over all gradients before each step
+        (Detectron2's own clipping takes one tensor at a time)."""
         plain = cfg.clone()
         plain.defrost()
         plain.SOLVER.CLIP_GRADIENTS.ENABLED = False
-        return super().build_optimizer(plain, model)
+        if cfg.SOLVER.get("OPTIMIZER") == "ADAMW":
+            groups = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
+            optimizer = torch.optim.AdamW(groups, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        else:
+            optimizer = super().build_optimizer(plain, model)
+        if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+            clip_before_steps(optimizer, list(model.parameters()), cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE)
+        return optimizer
+
+
+def clip_before_steps(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], largest: float) -> None:
+    """Clip the norm over all gradients at every step of the optimiser, where a scaler has made them whole again."""
+
+    def clip(*_) -> None:
+        nn.utils.clip_grad_norm_(parameters, largest)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def distributed(model: nn.Module) -> nn.Module:
@@ -102,6 +128,34 @@ def distributed(model: nn.Module) -> nn.Module:
         return model
     devices = [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def step_trainer(model: nn.Module, batches: TrainLoader, optimizer: torch.optim.Optimizer, job: Job) -> SimpleTrainer:
+    """Detectron2's own step in float32, `MixedTrainer` in a lower precision."""
+    if job.launch.amp:
+        return MixedTrainer(model, batches, optimizer, job.device, AMP[job.launch.amp])
+    return SimpleTrainer(model, batches, optimizer)
+
+
+class MixedTrainer(SimpleTrainer):
+    """Steps under autocast. Detectron2's AMPTrainer knows bf16 in main only, and GPUs only."""
+
+    def __init__(self, model, batches, optimizer, device: str, precision: torch.dtype):
+        super().__init__(model, batches, optimizer)
+        self.device, self.precision = device, precision
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        waited = time.perf_counter() - start
+        with torch.autocast(self.device, self.precision):
+            losses = self.model(data)
+        self.optimizer.zero_grad()
+        self.scaler.scale(sum(losses.values())).backward()
+        self._write_metrics(losses, waited)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -133,6 +187,33 @@ class Saver(hooks.HookBase):
         elif done % self.period == 0 or now - self.saved > CHECKPOINT_SECONDS:
             self.trainer.checkpointer.save(f"model_{done:07d}")
             self.saved = time.monotonic()
+
+
+class Evaluation(hooks.HookBase):
+    """Scores the test pictures every `period` iterations (0: never) but the last, after which the job itself does.
+
+    found: {"iteration", "metrics" (percent)} of each, also of those before a restart; in the first process only.
+    """
+
+    def __init__(self, period: int):
+        self.period, self.found = period, []
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if not self.period or done % self.period or done == self.trainer.max_iter:
+            return
+        metrics = self.trainer.evaluate()
+        if metrics is not None:
+            self.found.append({"iteration": done, "metrics": metrics})
+            self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
+            self.trainer.report("evaluate", done, self.trainer.max_iter, **metrics)
+        comm.synchronize()  # the others waited for the first one's scoring
+
+    def state_dict(self) -> dict:
+        return {"found": self.found}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.found = list(state["found"])
 
 
 class Steps(hooks.HookBase):
@@ -169,18 +250,6 @@ def bare(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-class ClipNorm(hooks.HookBase):
-    """Clips the norm over all gradients (Detectron2's own clipping takes one tensor at a time)."""
-
-    def __init__(self, largest: float):
-        self.largest = largest
-
-    def after_backward(self) -> None:
-        if isinstance(self.trainer, AMPTrainer):
-            self.trainer.grad_scaler.unscale_(self.trainer.optimizer)
-        nn.utils.clip_grad_norm_(self.trainer.model.parameters(), self.largest)
-
-
 class Counted:
     """The batches of a loader, each reported."""
 
@@ -198,11 +267,12 @@ class PreciseBN(hooks.PreciseBN):
     """Detectron2's, over the batches that follow the training's, the same at every evaluation and in every process."""
 
     def __init__(self, trainer: Trainer):
-        test, batches = trainer.cfg.TEST, trainer.batches_from(trainer.cfg.SOLVER.MAX_ITER)
+        test = trainer.cfg.TEST
         cfg = trainer.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
-        loader = Counted(train_loader(cfg, batches, trainer.records), test.PRECISE_BN.NUM_ITER, trainer.report)
+        batches = TrainLoader(cfg, trainer.records, start=cfg.SOLVER.MAX_ITER)
+        loader = Counted(batches, test.PRECISE_BN.NUM_ITER, trainer.report)
         super().__init__(test.EVAL_PERIOD, trainer.model, loader, test.PRECISE_BN.NUM_ITER)
         self.seed = trainer.job.seed
 
