@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +230,31 @@ def test_two_processes_train_one_detector(scenes, tmp_path):
     assert "naiveSyncBN over 2 processes (SyncBN runs on GPUs only)" in result["deviations"]
     assert ("train", 3) in stages and ("predict", 10) in stages  # told by the first process, reported in this one
     assert {p["image_id"] for p in json.loads((tmp_path / "predictions.json").read_text())} == set(range(1, 11))
+
+
+def test_the_training_pictures_are_let_go_of_before_training(scenes, tmp_path, monkeypatch):
+    """Nobody holds them any more when the processes start; COCO's take more than a GB."""
+    held, load = [], finetune.load_data
+
+    def remembered(*given):
+        train, test = load(*given)
+        held.append(weakref.ref(train))
+        return train, test
+
+    class Started(Exception):
+        pass
+
+    def start(work, job, report):
+        (records,) = work.args
+        assert held[0]() is None and job.train.annotations == job.train.images == ()
+        assert len(records) == 30 and records[0]["annotations"]
+        raise Started
+
+    monkeypatch.setattr(finetune, "load_data", remembered)
+    monkeypatch.setattr(detectron2_launch, "start", start)
+    with pytest.raises(Started):
+        run(tiny("small-retinanet"), scenes, "coco", tmp_path)
+    assert not list(tmp_path.rglob("records*"))
 
 
 def die(job: Job, report) -> None:

@@ -199,7 +199,8 @@ def _segmentation(mask, height: int, width: int):
         parts = [part for part in mask if numbers(part) and len(part) >= 6 and len(part) % 2 == 0]
         if not parts:
             raise ValueError("segmentation has no polygon of three or more points")
-        if any(abs(value) > FAR * max(height, width) for part in parts for value in part):
+        far = FAR * max(height, width)
+        if any(max(part) > far or min(part) < -far for part in parts):
             raise ValueError(f"segmentation has points far outside the picture ({width} x {height})")
         return parts
     if not isinstance(mask, dict) or mask.get("size") != [height, width]:
