@@ -4,6 +4,7 @@ from pathlib import Path
 
 from . import options
 from .options import (
+    AMP,
     BASELINE,
     COPIES,
     DETECTRON2,
@@ -184,6 +185,9 @@ COMMANDS = (
             option("--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int),
             option("--jobs", "jobs at once; default: one a GPU, or by the processor's cores", metavar="N", type=int),
             option("--num-gpus", "GPUs for each job; default 1", metavar="N", type=int, default=1),
+            AMP,
+            option("--eval-period", "evaluate every N iterations too; detectron2 only; default: the suite's", metavar="N",
+                   type=not_negative),
             option("--dry-run", "print the plan and its cost, and stop", action="store_true"),
             DEVICE,
         ),

@@ -93,7 +93,8 @@ def transfer_job(
     determines |= {"protocol": protocol, "engine": place.engine, "seed": seed}
     processes = place.launch.get("num_gpus", 1) * place.launch.get("num_machines", 1)
     if processes > 1 or place.launch.get("amp"):
-        determines |= {"processes": processes, "amp": place.launch.get("amp", False)}
+        amp = place.launch.get("amp", "")
+        determines |= {"processes": processes, "amp": {"": False, "fp16": True}.get(amp, amp)}  # as it was hashed before bf16
     identity = canonical_hash({"kind": "transfer", **determines})
     spec = {
         "starting_point": name, "weights": str(weights.path), "weights_identity": weights.identity,

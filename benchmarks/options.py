@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from . import settings
 
 LAYOUTS = ("voc", "coco", "cityscapes")
+PRECISIONS = ("fp16", "bf16")
 Option = tuple[str, dict[str, Any]]
 
 
@@ -49,14 +50,16 @@ BASELINE = option("--baseline", "differences to this row (may be repeated); defa
 PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
 REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
+AMP = option("--amp", "automatic mixed precision: fp16 (default) or bf16; detectron2 only", nargs="?", const="fp16", default="",
+             choices=PRECISIONS, metavar="NAME")  # fmt: skip
 DETECTRON2 = (
     option("--batch", "images an iteration; rate, iterations, steps and warm-up follow (linear rule)", metavar="N", type=int),
     option("--num-gpus", "processes on each machine, a GPU for each; detectron2 only", metavar="N", type=int, default=1),
     option("--num-machines", "detectron2 only", metavar="N", type=int, default=1),
     option("--machine-rank", "this machine's number, from 0; detectron2 only", metavar="N", type=int, default=0),
     option("--dist-url", "tcp://FIRST_MACHINE:PORT for several machines; detectron2 only", metavar="URL", default="auto"),
-    option("--amp", "automatic mixed precision; detectron2 only", action="store_true"),
-    option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=int, default=0),
+    AMP,
+    option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=not_negative, default=0),
 )
 COPIES = folder("--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights")
 ENGINES = "auto, detectron2, torchvision or replay"
@@ -72,6 +75,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **more):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+
+    def parse_args(self, args=None, namespace=None):
+        """`--amp` may stand before a positional argument, which is not its value."""
+        words = list(sys.argv[1:] if args is None else args)
+        alone = [word == "--amp" and not settings.nearest(after, PRECISIONS) for word, after in zip(words, [*words[1:], ""])]
+        return super().parse_args(["--amp=fp16" if yes else word for word, yes in zip(words, alone)], namespace)
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"argument (\S+): invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)

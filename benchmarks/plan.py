@@ -52,7 +52,8 @@ def plan(
 ) -> list[Job]:  # fmt: skip
     """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work.
 
-    seeds: of every cell, instead of the suite's; launches: of transfers and of pretrainings, see Place; missing: see Inputs.
+    seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own) and of pretrainings, see Place;
+    missing: see Inputs.
     """
     from transfer import engines, finetune
 
@@ -60,7 +61,7 @@ def plan(
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
-    place = Place(out.absolute(), resolved, device, *launches, folders(out))
+    place = Place(out.absolute(), resolved, device, {**launches[0], **suite.launch}, launches[1], folders(out))
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
         start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)

@@ -30,7 +30,16 @@ def commands(records: Sequence[dict]) -> dict[str, list[str]]:
 
 def _cell(record: dict) -> tuple:
     spec = record["spec"]
-    return record["protocol_hash"], record["engine"], spec.get("weights"), (spec.get("data") or {}).get("root")
+    return record["protocol_hash"], record["engine"], spec.get("weights"), (spec.get("data") or {}).get("root"), _started(spec)
+
+
+def _started(spec: dict) -> list[str]:
+    """The options that say how the engine was started."""
+    launch = spec.get("launch") or {}
+    amp = "fp16" if launch.get("amp") is True else launch.get("amp")  # True: as earlier versions wrote it
+    processes = launch.get("num_gpus", 1) * launch.get("num_machines", 1)  # on how many machines is of no matter
+    found = {"--num-gpus": processes if processes > 1 else 0, "--amp": amp, "--eval-period": launch.get("eval_period")}
+    return [word for key, value in found.items() if value for word in (key, str(value))]
 
 
 def _needs(spec: dict, made: Mapping[str, dict]) -> list[str]:
@@ -75,6 +84,7 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
     for key in ("layout", "train", "test"):
         words += [f"--{key}", str(data[key])] if isinstance(data.get(key), str) else []
     words += ["--engine", record["engine"], "--name", record["starting_point"], "--out", OUT]
+    words += _started(spec)
     words += _changes(spec.get("protocol_row") or {}, PROTOCOLS.get(record["protocol"]))
     if len(seeds) == 1:
         return shlex.join([*words, "--seed", str(seeds[0])])

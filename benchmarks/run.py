@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from results import store
@@ -22,6 +23,8 @@ class Local:
         if str(args.device).startswith("cuda") and not machine.visible_gpus():
             raise InputError(f"--device {args.device}: torch sees no GPU here (`detco doctor` says more)")
         self.slots = machine.local_slots(len(jobs), wanted, args.device, self.gpus)
+        if "CUDA_VISIBLE_DEVICES" not in self.slots[0]:
+            _refuse_fp16(jobs)
         self.here = machine.facts(self.slots[0])
         self.device = cost.GPU if self.here["gpu"] else cost.CPU
 
@@ -47,8 +50,10 @@ class Local:
 class Cluster:
     """A Slurm cluster, through submitit."""
 
-    def __init__(self, asks: Mapping[str, slurm.Resources], out: Path):
+    def __init__(self, jobs: Sequence[Job], asks: Mapping[str, slurm.Resources], out: Path):
         self.asks, self.out = asks, out
+        if not asks["transfer"].gpus:
+            _refuse_fp16(jobs)
 
     def costs(self, jobs: Sequence[Job], out: Path, exact: bool = False) -> dict[str, cost.Estimate]:
         """From records of the cluster's machines below `out`, which are taken to be alike."""
@@ -69,7 +74,8 @@ class Cluster:
 def suite(args) -> int:
     """A whole comparison: planned, run, its table printed."""
     wanted = suite_files.adapted(suite_files.load(args.suite), args.data, args.pictures, args.weights, args.start)
-    wanted, absent = suite_files.without_absent(wanted)
+    period = wanted.eval_period if args.eval_period is None else args.eval_period
+    wanted, absent = suite_files.without_absent(replace(wanted, amp=args.amp or wanted.amp, eval_period=period))
     for text in absent:
         print(f"detco: without {text}", file=sys.stderr)
     out = (args.out or Path(wanted.name)).absolute()
@@ -80,7 +86,7 @@ def suite(args) -> int:
         launches = asks["transfer"].launch, asks["pretrain"].launch
     missing: list[str] | None = [] if args.dry_run else None
     jobs = plan.plan(wanted, out, args.engine, args.seeds, args.device, launches, missing)
-    site = Cluster(asks, out) if asks else Local(jobs, args)
+    site = Cluster(jobs, asks, out) if asks else Local(jobs, args)
     if args.dry_run:
         return _planned(jobs, site, out, missing)
     failed = work(jobs, args, out, wanted.name, site)
@@ -99,6 +105,28 @@ def _asks(wanted: suites.Suite, args) -> dict[str, slurm.Resources] | None:
     return None
 
 
+def _record(job: Job) -> dict | None:
+    """The record of a job that is done."""
+    record = store.outcome(job.folder, job.id, time.time())
+    return record if record and record["status"] == "done" else None
+
+
+def _refuse_fp16(jobs: Sequence[Job]) -> None:
+    """InputError for jobs in float16 where there is no GPU: before the first job, not after hours of pretraining."""
+    if any(job.spec.get("launch", {}).get("amp") == "fp16" and not _record(job) for job in jobs):
+        raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
+
+
+def _say_without_evaluations(jobs: Sequence[Job]) -> None:
+    """Evaluations on the way change no result: a run that is done without them is not done again for them."""
+    for period in dict.fromkeys(filter(None, (job.spec.get("launch", {}).get("eval_period") for job in jobs))):
+        records = [_record(job) for job in jobs if job.spec.get("launch", {}).get("eval_period") == period]
+        count = sum(record["spec"].get("launch", {}).get("eval_period") != period for record in records if record)
+        if count:
+            whose = "the run" if len(jobs) == 1 else show.in_words(count)
+            print(f"no evaluations every {period} iterations: {whose} had finished without them; a new --out makes them")
+
+
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is not a folder; name a new one")
@@ -106,7 +134,7 @@ def _check_folder(out: Path) -> None:
 
 def _planned(jobs: Sequence[Job], site: Local | Cluster, out: Path, missing: Sequence[str]) -> int:
     """Print the plan and its cost; exit status 2 where something is missing."""
-    done = {job.id for job in jobs if (store.outcome(job.folder, job.id, time.time()) or {}).get("status") == "done"}
+    done = {job.id for job in jobs if _record(job)}
     planned.show(jobs, done, site.costs(jobs, out, exact=True), site.room(), out)
     for text in planned.summed(missing):
         print(f"detco: before it can run: {text}", file=sys.stderr)
@@ -124,4 +152,5 @@ def work(jobs: Sequence[Job], args, out: Path, name: str, site: Local | Cluster 
     except KeyboardInterrupt:
         print(f"\nstopped; {site.stopped}. To go on: {args.again}", file=sys.stderr)
         return 130
+    _say_without_evaluations(jobs)
     return show.outcome(outcome, args.again)

@@ -6,7 +6,7 @@ from . import InputError, labelled, plan, settings
 from .jobs import Job, Place, transfer_job
 from .suites import Data, StartingPoint, name_of
 
-LAUNCH = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "amp": False, "eval_period": 0}
+LAUNCH = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "amp": "", "eval_period": 0}
 
 
 def job_of(args) -> Job:

@@ -25,7 +25,9 @@ def steps(spec: dict) -> dict[str, float]:
     if spec["kind"] != "transfer":
         return {}
     schedule, tested = spec["protocol_row"]["schedule"], spec["data"].get("pictures", [0, 0])[1]
-    return {"train": schedule["iterations"], "precise BN": schedule["precise_bn"], "predict": tested}
+    period = spec.get("launch", {}).get("eval_period", 0)
+    evaluations = 1 + ((schedule["iterations"] - 1) // period if period else 0)  # the last is the result
+    return {"train": schedule["iterations"], "precise BN": schedule["precise_bn"] * evaluations, "predict": tested * evaluations}
 
 
 def drawn(scenes: Mapping) -> int:
@@ -43,7 +45,9 @@ def speed_key(spec: dict) -> str:
     elif spec["kind"] == "transfer":
         row = {key: value for key, value in spec["protocol_row"].items() if key not in ("name", "version", "source", "data")}
         row["schedule"] = {key: row["schedule"][key] for key in ("images", "optimiser", "clip")}
-        settings = {"row": row, "engine": spec["engine"], "launch": spec.get("launch", {})}
+        launch = {key: value for key, value in spec.get("launch", {}).items() if key != "eval_period"}
+        launch |= {"amp": "fp16"} if launch.get("amp") is True else {}  # as earlier versions wrote it
+        settings = {"row": row, "engine": spec["engine"], "launch": launch}
     else:
         settings = {"size": spec.get("settings", {}).get("size")}
     return canonical_hash({"kind": spec["kind"], "settings": settings})

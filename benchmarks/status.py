@@ -13,7 +13,7 @@ from . import cost
 from .executor import Run, State
 from .jobs import Job
 from .show import columns, in_words
-from .view import clock, overall, rates
+from .view import clock, overall, rates, stage_of
 
 LONGEST = 100  # characters of an error; the log has all of it
 NAMES = {"planned": "waiting", "interrupted": "waiting"}  # states of a runner for those of a folder
@@ -31,7 +31,7 @@ def show(directory: Path, as_json: bool) -> int:
         if row["state"] not in ("done", "planned"):
             count = f" {row['done']}/{row['total']}" if row["total"] else ""
             speed, figures, left = rates(row) if row["state"] == "running" else ("", "", "")
-            detail = row["error"] or ", ".join(filter(None, (f"{row['stage']}{count}", speed, figures)))
+            detail = row["error"] or ", ".join(filter(None, (f"{stage_of(row)}{count}", speed, figures)))
             lines.append((row["state"], row["title"], _cut(detail), clock(row["seconds"]) if row["seconds"] else "", left))
     columns(lines)
     return 0

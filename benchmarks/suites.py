@@ -93,6 +93,8 @@ class Suite:
     engine: str = "auto"
     datasets: Path | None = None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
     slurm: dict = field(default_factory=dict)  # what jobs ask for with --executor slurm, see benchmarks.slurm.Resources
+    amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
+    eval_period: Amount = 0  # evaluate every so many iterations too; engine detectron2 only
 
     def __post_init__(self):
         if "/" in self.name or not self.name.strip("."):
@@ -105,6 +107,11 @@ class Suite:
             raise InputError(f"starting point {twice!r} is given twice; give each its own name")
         for name in (name for task in self.protocols for name in task.start):
             find(dict.fromkeys(names), name, "starting point")
+
+    @property
+    def launch(self) -> dict[str, str | int]:
+        """`amp` and `eval_period` where they are set, as fields of transfer.engines.Launch."""
+        return {key: value for key, value in (("amp", self.amp), ("eval_period", self.eval_period)) if value}
 
 
 DEMO = Suite(

@@ -11,7 +11,7 @@ from .executor import Run, State
 
 SHARE = {  # of a job that lies before and up to the end of a stage; a stage not named is the whole job
     "pictures": (0.0, 0.05), "pretrain": (0.05, 1.0),
-    "train": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
+    "train": (0.0, 0.85), "evaluate": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
 }  # fmt: skip
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
 WIDE = 110  # columns of a terminal from which on a job has one line, not two
@@ -95,7 +95,7 @@ class Terminal:
         head, body = (Table.grid(padding=(0, 2, 0, 0)) for _ in range(2))
         head.add_row(Text(self.name, "bold"), ProgressBar(1.0, fraction, width=16 if wide else 8), _line(text))
         for key, shown in progress.items():
-            title, stage = _line(f" {run.states[key].job.title}"), shown["stage"]
+            title, stage = _line(f" {run.states[key].job.title}"), stage_of(shown)
             count = f"{shown['done']}/{shown['total']}" if shown["total"] else ""
             rate, figures, rest = rates(shown)
             if wide:
@@ -141,7 +141,13 @@ def describe(state: State, progress: dict | None) -> str:
     if progress is None:
         return "started" if state.name == "running" else state.name
     count = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
-    return f"{progress['stage']}{count}" + "".join(f", {text}" for text in rates(progress) if text)
+    return f"{stage_of(progress)}{count}" + "".join(f", {text}" for text in rates(progress) if text)
+
+
+def stage_of(progress: dict) -> str:
+    """The stage; of an evaluation on the way also how far the training is."""
+    trained = progress.get("trained")
+    return progress["stage"] + (f" at {trained[0]}/{trained[1]}," if trained else "")
 
 
 def rates(progress: dict) -> tuple[str, str, str]:
@@ -160,8 +166,11 @@ def fraction_of(state: State, progress: dict | None) -> float:
         return 1.0
     if state.name != "running" or not progress or not progress["total"]:
         return 0.0
-    low, high = SHARE.get(progress["stage"], (0.0, 1.0))
-    return low + (high - low) * progress["done"] / progress["total"]
+    stage, done, total = progress["stage"], progress["done"], progress["total"]
+    if progress.get("trained"):  # an evaluation on the way
+        stage, (done, total) = "train", progress["trained"]
+    low, high = SHARE.get(stage, (0.0, 1.0))
+    return low + (high - low) * done / total
 
 
 def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:

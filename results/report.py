@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
-from . import InputError, against, charts, claims, compare, curves, grids, published, schedule, tables
+from . import InputError, against, charts, claims, compare, curves, evaluations, grids, published, schedule, tables
 from .examples import OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
 from .render import Cell, Grid, Group, Section, render, split
 
@@ -70,7 +70,7 @@ def page(material: Material) -> str:
         _schedule(runs, material.records),
         *_published(material.records),
         _compared(runs, table),
-        _training(material.training, rows),
+        _training(material.training, rows, evaluations.curves(runs, material.records, compare.headline_columns(table))),
         _detections(material.examples),
         _attention(*material.attention),
         _settings(material.records),
@@ -196,12 +196,18 @@ def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:
     return part
 
 
-def _training(training: Mapping, rows: Mapping[str, int]) -> Part:
+def _training(training: Mapping, rows: Mapping[str, int], on_the_way: Mapping[str, evaluations.Curves]) -> Part:
     part = Part("training", "Training curves")
-    for title, series in training.items():
+    for title in dict.fromkeys([*training, *on_the_way]):
+        series = training.get(title, {})
         lines = [charts.Line(name, curves.smooth(points), rows.get(name, 7)) for name, points in series.items()]
-        svg = charts.lines(lines, "iterations", "loss", from_zero=True)
-        part.charts = [*part.charts, (Markup("<b>{}</b>. Running means of the loss.").format(title), Markup(svg))]
+        if lines:
+            svg = charts.lines(lines, "iterations", "loss", from_zero=True)
+            part.charts = [*part.charts, (Markup("<b>{}</b>. Running means of the loss.").format(title), Markup(svg))]
+        if found := on_the_way.get(title):
+            svg = charts.lines(found.lines, "iterations", f"{grids.metric_name(found.metric)} (percent)")
+            text = "AP on the way: mean and standard deviation over seeds; the last point is the result."
+            part.charts = [*part.charts, (Markup("<b>{}</b>. {}").format(title, text), Markup(svg))]
     return part
 
 

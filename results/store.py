@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ PLANNED = {key: kind for key, kind in OF_A_TRANSFER.items() if key != "deviation
 IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all of them
     "weights": dict, "weights.sha256": str, "spec.data": dict, "spec.data.root": str, "spec.data.layout": str,
     "spec.data.identity": str, "spec.weights": str, "spec.weights_identity": str, "spec.order": list,
+    "spec.launch": dict, "facts": dict, "facts.evaluations": list,
 }  # fmt: skip
 
 
@@ -135,9 +136,27 @@ def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | Non
         return f"spec.order is {order!r}, not two whole numbers"
     if not all(isinstance(text, str) for text in record["deviations"]):
         return f"deviations are {record['deviations']!r}, not texts"
+    if problem := _evaluations(_inside(record, "facts.evaluations") or ()):
+        return problem
     if record["status"] == "done" and not record["metrics"] and not record.get("undefined"):
         return "is done, but has no metrics"
     return _other_protocol(record, record["spec"].get("protocol_row"), protocols)
+
+
+def _evaluations(found: Sequence) -> str | None:
+    """What is wrong with the evaluations on the way: each has its iteration, after the one before, and metrics in percent."""
+    before = 0
+    for number, one in enumerate(found):
+        where = f"facts.evaluations[{number}]"
+        if not isinstance(one, dict) or type(one.get("iteration")) is not int or not isinstance(one.get("metrics"), dict):
+            return f"{where} is no iteration with its metrics"
+        if one["iteration"] <= before:
+            return f"{where} is of iteration {one['iteration']}, not after {before}"
+        before = one["iteration"]
+        for name, value in one["metrics"].items():
+            if fault := _fault(value):
+                return f"{where}: metric {name} is {value!r}, {fault}"
+    return None
 
 
 def _other_protocol(record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]) -> str | None:
@@ -214,7 +233,7 @@ def is_taken(folder: Path) -> bool:
 
 def status(directory: Path) -> list[dict]:
     """One dict a job: folder, id, kind, title, state, stage, done, total, speed (steps a second, None: not known yet),
-    figures, error, seconds (so far, or in all).
+    figures, error, seconds (so far, or in all); trained (iterations done, of all) while it evaluates on the way.
 
     state: planned, running, interrupted, failed or done.
     """
@@ -234,7 +253,7 @@ def _status(folder: Path) -> dict:
     }
     row |= {"title": spec.get("title", folder.name), "stage": "", "done": 0, "total": 0, "speed": None, "figures": {}}
     if is_taken(folder):
-        row |= {k: progress[k] for k in ("stage", "done", "total", "speed", "figures") if k in progress}
+        row |= {k: progress[k] for k in ("stage", "done", "total", "speed", "figures", "trained") if k in progress}
         return row | {"state": "running", "seconds": time.time() - progress.get("started", time.time())}
     if record is not None and record.get("status") in ("done", "failed"):
         row |= {"error": record.get("error"), "seconds": record.get("wall_seconds")}

@@ -93,12 +93,47 @@ def test_bad_input_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, words
         (["--weights", "random", "--engine", "torchvisoin"], "unknown engine"),
         (["--weights", "random", "--train", "trainvla"], "trainvla"),
         (["--weights", "random", "--name", "a/b"], "names folders"),
+        (["--weights", "random", "--amp", "bf61"], "did you mean 'bf16'"),
+        (["--weights", "random", "--eval-period", "-2"], "--eval-period: must not be negative, it is -2"),
     ],
 )
 def test_transfer_refuses(capsys, tmp_path, drawn, more, words):
     base = ["transfer", "small-retinanet", "--data", drawn / "voc", "--out", tmp_path / "out"]
     assert words in refused(capsys, *base, *more)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def own_suite(tmp_path, drawn, monkeypatch):
+    """A suite file whose fine-tunings are planned for Detectron2, here or not."""
+    monkeypatch.setattr("transfer.engines.resolve", lambda name: "detectron2")
+    file = tmp_path / "own.yaml"
+    data, launch = f"data: {{root: {drawn / 'voc'}}}", "amp: bf16\neval_period: 100"
+    file.write_text(f"start: [random]\nprotocols: [small-retinanet]\n{data}\n{launch}\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    "more", [["--device", "cpu"], ["--device", "cpu", "--dry-run"], ["--executor", "slurm", "--slurm", "gpus=0"]]
+)
+def test_float16_without_a_gpu_is_refused_before_any_work(capsys, tmp_path, own_suite, more):
+    line = refused(capsys, "run", own_suite, "--out", tmp_path / "out", "--amp", *more)
+    assert line == "detco: --amp fp16 needs a GPU; on a CPU --amp bf16 works\n" and not (tmp_path / "out").exists()
+
+
+def test_a_suites_precision_and_period_and_those_of_the_command(monkeypatch, tmp_path, own_suite):
+    from benchmarks import run
+
+    found = []
+    monkeypatch.setattr(run, "_planned", lambda jobs, *_: found.append(jobs[-1].spec["launch"]) or 0)
+    base = ["run", str(own_suite), "--out", str(tmp_path / "out"), "--device", "cpu", "--dry-run"]
+    for more in ([], ["--eval-period", "0"], ["--eval-period", "7", "--amp", "bf16"]):
+        assert cli.main([*base, *more]) == 0
+    bf16 = {"amp": "bf16"}
+    assert found == [bf16 | {"eval_period": 100}, bf16, bf16 | {"eval_period": 7}]
+    monkeypatch.setattr("benchmarks.machine.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("benchmarks.machine.facts", lambda slot: {"gpu": "some"})
+    assert cli.main([*base[:4], "--dry-run", "--amp"]) == 0 and found[-1] == {"amp": "fp16", "eval_period": 100}
 
 
 def test_every_command_has_help_with_its_example(capsys):

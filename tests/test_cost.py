@@ -41,6 +41,23 @@ def test_measured_speeds_scale_by_stage_to_a_longer_schedule(demo):
     assert not estimate([bigger], known)[job.id].measured
 
 
+def test_evaluations_on_the_way_are_reckoned(demo):
+    """Three before the last of 250 iterations; they leave nothing on the disk."""
+    job = next(job for job in demo if job.spec.get("protocol") == "small-retinanet")
+    known = speeds.measured([record(job, {"train": (100, 20.0), "predict": (50, 5.0)}, 26.0)], HERE)
+    iterations = job.spec["protocol_row"]["schedule"]["iterations"]
+    often = replace(job, spec=job.spec | {"launch": {"eval_period": iterations // 4}})
+    plain, found = estimate([job], known)[job.id], estimate([often], known)[job.id]
+    assert iterations % 4 in (0, 1, 2, 3) and found.measured
+    assert found.seconds - plain.seconds == pytest.approx((iterations - 1) // (iterations // 4) * 250 * 0.1)
+    assert (found.stays, found.runs) == (plain.stays, plain.runs)
+
+
+def test_speeds_of_mixed_precision_are_its_own(demo):
+    keys = [speeds.speed_key(demo[-1].spec | {"launch": {"amp": amp} if amp else {}}) for amp in ("", "fp16", True, "bf16")]
+    assert keys[1] == keys[2] and len(set(keys)) == 3
+
+
 def test_only_done_jobs_on_the_same_hardware_count(demo):
     job, stages = demo[-1], {"train": (10, 10.0)}
     wrong = [HERE | {"gpu": "H100"}, HERE | {"threads": 2}, HERE | {"processor": "other"}]

@@ -40,6 +40,25 @@ def test_a_long_run_writes_few_points_and_the_last(tmp_path):
     assert len(steps) <= progress.CURVE_POINTS + 1 and steps[-1] == 4501 and steps[0] == 5
 
 
+def test_evaluations_on_the_way_have_tags_of_their_own_and_are_not_repeated(tmp_path):
+    """Of a long run with few points: each evaluation is written; what is done again after a kill counts once."""
+    for first, last in ((1, 2600), (1501, 4600)):
+        report = progress.Curves(tmp_path, lambda *_, **__: None)
+        for step in range(first, last + 1):
+            report("train", step, 4600, loss=float(step))
+            if step % 1000 == 0:
+                report("predict", 1, 1)
+                report("evaluate", step, 4600, box_ap=step / 100 + first / 10_000, **{"box_ap/dog": 1.0})
+        report.close()
+    found = curves.read(tmp_path)
+    assert set(found) == {"loss", "eval/box_ap", "eval/box_ap/dog"}
+    expected = [(step, step / 100 + (1 if step == 1000 else 1501) / 10_000) for step in (1000, 2000, 3000, 4000)]
+    assert [step for step, _ in found["eval/box_ap"]] == [step for step, _ in expected]
+    assert [value for _, value in found["eval/box_ap"]] == pytest.approx([value for _, value in expected], rel=1e-6)
+    steps = [step for step, _ in found["loss"]]
+    assert steps == list(range(5, 4601, 5)) and all(value == step for step, value in found["loss"])
+
+
 def test_no_figures_no_files(tmp_path):
     report = progress.Curves(tmp_path / "tb", lambda *_, **__: None)
     report("predict", 3, 3)

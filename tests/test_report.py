@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import cli, reproduce
-from results import InputError, report, tables
+from results import InputError, compare, evaluations, report, tables
 from results.examples import Box, Example
 from tests.test_against import three
 from tests.test_attention import save_backbone
@@ -128,6 +128,37 @@ def test_schedule_curve_and_published_numbers_are_shown():
     assert len(line.split()) == 3
 
 
+def evaluated(start, seed, value, on_the_way):
+    record = run(start, "c4", seed, value)
+    record["spec"] |= {"protocol_row": {"name": "c4", "version": 1, "schedule": {"iterations": 900}}}
+    found = [{"iteration": step, "metrics": {"box_ap": ap, "box_ap50": 99.0}} for step, ap in on_the_way.items()]
+    return record | {"facts": {"evaluations": found}}
+
+
+def test_ap_on_the_way_is_the_mean_over_seeds_and_ends_at_the_result():
+    """By hand: seeds share 300 and 600; a run without evaluations, or with a result only, is no part of it."""
+    records = [
+        evaluated("detco-small", 0, 30.0, {300: 10.0, 600: 20.0}),
+        evaluated("detco-small", 1, 34.0, {300: 14.0, 450: 1.0, 600: 22.0}),
+        evaluated("detco-small", 2, 99.0, {}),
+        evaluated("random", 0, 12.0, {600: 5.0}),
+        run("supervised", "c4", 0, 50.0),
+    ]
+    runs = tables.frame(records)
+    columns = compare.headline_columns(tables.ap_table(runs))
+    ((title, found),) = evaluations.curves(runs, records, columns).items()
+    assert title == "c4 v1: pets, torchvision, VOC07 AP" and found.metric == "box_ap"
+    random, detco = found.lines
+    assert (random.name, random.points) == ("random", [(600, 5.0), (900, 12.0)]) and np.isnan(random.errors).all()
+    assert (detco.name, detco.points) == ("detco-small", [(300, 12.0), (600, 21.0), (900, 32.0)])
+    assert detco.errors == pytest.approx([8**0.5, 2**0.5, 8**0.5])
+    text = report.page(report.Material("x", records))
+    assert any("AP on the way" in said for said in Page(text).texts) and "training" in Page(text).ids
+    chart = text[text.index("line chart: box AP (percent) over iterations") :]
+    assert [len(line.split()) for line in re.findall(r'<polyline points="([^"]*)"', chart)[:2]] == [2, 3]
+    assert evaluations.curves(runs, [run("random", "c4", 0, 50.0) | {"id": r["id"]} for r in records], columns) == {}
+
+
 def test_without_any_result():
     with pytest.raises(InputError, match="no fine-tuning results yet"):
         report.page(report.Material("x", []))
@@ -192,6 +223,26 @@ def test_commands_of_a_suite_draw_and_pretrain_first():
         "for seed in 1 4; do detco transfer c4 --weights again/mine/backbone.safetensors --data again/scenes-ssssssss/voc "
         "--layout voc --engine torchvision --name mine --out again --seed $seed; done",
     ]
+
+
+@pytest.mark.parametrize(
+    "launch, said",
+    [
+        ({}, ""),
+        ({"amp": True}, " --amp fp16"),  # as earlier versions wrote it
+        ({"amp": "bf16", "eval_period": 500}, " --amp bf16 --eval-period 500"),
+        ({"num_gpus": 4, "num_machines": 2, "dist_url": "tcp://gone:1"}, " --num-gpus 8"),
+    ],
+)
+def test_commands_start_the_engine_as_it_was(launch, said):
+    record = run("random", "c4", 0, 20.0)
+    record["spec"] |= {"weights": "random", "launch": launch}
+    plain = run("random", "c4", 1, 20.0)
+    line, *other = reproduce.commands([record, plain])["random"]
+    if said:
+        assert line.endswith(f"--out again{said} --seed 0") and other[0].endswith("--out again --seed 1")
+    else:
+        assert line.startswith("for seed in 0 1; do") and other == []
 
 
 def test_what_is_gone_is_said(runs, tmp_path, capsys):

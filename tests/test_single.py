@@ -1,10 +1,13 @@
 """`detco transfer` as a job: published data, the scaled batch, processes and machines; `data subset`, `protocols show`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from benchmarks import InputError, arguments, cli, machine, single
+from benchmarks import InputError, arguments, cli, jobs, machine, settings, single
+from benchmarks.suites import Data
+from transfer import engines
 from transfer.protocols import PROTOCOLS
 
 
@@ -26,9 +29,51 @@ def test_batch_follows_the_linear_rule_and_is_a_scaling_of_its_own(scenes, tmp_p
 def test_processes_and_precision_determine_the_run_and_evaluations_do_not(scenes, tmp_path):
     plain = job(scenes, tmp_path)
     assert job(scenes, tmp_path, "--eval-period", 10).id == plain.id == job(scenes, tmp_path, "--num-gpus", 1).id
-    others = {job(scenes, tmp_path, *more).id for more in (["--num-gpus", 2], ["--amp"], ["--num-gpus", 2, "--amp"])}
-    assert len(others | {plain.id}) == 4
-    assert job(scenes, tmp_path, "--num-gpus", 2, "--amp").spec["launch"] == {"num_gpus": 2, "amp": True}
+    started = (["--num-gpus", 2], ["--amp"], ["--num-gpus", 2, "--amp"], ["--amp", "bf16"])
+    others = {job(scenes, tmp_path, *more).id for more in started}
+    assert len(others | {plain.id}) == 5
+    assert job(scenes, tmp_path, "--amp", "fp16").id == job(scenes, tmp_path, "--amp").id
+    found = job(scenes, tmp_path, "--num-gpus", 2, "--amp", "bf16", "--eval-period", 9).spec["launch"]
+    assert found == {"num_gpus": 2, "amp": "bf16", "eval_period": 9}
+
+
+@pytest.mark.parametrize(
+    "launch, identity",
+    [  # as they were when `amp` was a yes or no
+        ({}, "3fcccb5797b74171b5973e8b9128349d7e453e1b9577cc7d3387190cbc870030"),
+        ({"num_gpus": 2}, "577c6f32e4e75234ab56ef8fa8e66c0fed272c6a4780d98160330260c34d4169"),
+        ({"amp": True}, "e2765aba9cc8884ff3a7ba48a0e92db3c519cb9334e84e0ce4f152add5d36680"),
+        ({"amp": "fp16", "eval_period": 9}, "e2765aba9cc8884ff3a7ba48a0e92db3c519cb9334e84e0ce4f152add5d36680"),
+        ({"amp": "fp16", "num_gpus": 2}, "4ea7f8d16b12af4e2b9f18c18ccabaaa381c0add4f23d7c5171cbdd2d8591039"),
+    ],
+)
+def test_runs_of_earlier_versions_keep_their_identity(launch, identity):
+    place, data = jobs.Place(Path("out"), "detectron2", launch=launch), Data(Path("d"), "voc", "trainval", "test")
+    made = jobs.transfer_job("random", jobs.RANDOM, PROTOCOLS["small-retinanet"], data, jobs.Source(Path("d"), "data"), 0, place)
+    assert made.id == identity
+
+
+def test_specs_of_earlier_versions_are_read():
+    for amp, wanted in ((True, "fp16"), (False, ""), ("bf16", "bf16"), ("", "")):
+        assert settings.build(engines.Launch, {"amp": amp}, "launch").amp == wanted == engines.Launch(amp=amp).amp
+
+
+def test_amp_alone_takes_no_other_word(scenes, tmp_path):
+    def parsed(*words):
+        return arguments.parser("x").parse_args([*words, "--weights", "random", "--out", "x"])
+
+    for words in (["--amp", "small-retinanet"], ["small-retinanet", "--amp"], ["--amp", "fp16", "small-retinanet"]):
+        assert (parsed("transfer", *words).protocol, parsed("transfer", *words).amp) == ("small-retinanet", "fp16")
+    assert parsed("transfer", "small-retinanet", "--amp", "bf16").amp == "bf16" and parsed("transfer", "small-retinanet").amp == ""
+
+
+def test_a_finished_run_is_not_done_again_for_evaluations(scenes, tmp_path, capsys):
+    words = ["transfer", "small-retinanet", "--weights", "random", "--engine", "replay"]
+    words += ["--data", scenes / "voc", "--out", tmp_path]
+    assert cli.main(list(map(str, words))) == 0 and "evaluations" not in capsys.readouterr().out
+    assert cli.main([*map(str, words), "--eval-period", "50"]) == 0
+    said = "no evaluations every 50 iterations: the run had finished without them; a new --out makes them\n"
+    assert said in capsys.readouterr().out
 
 
 def test_another_name_is_no_other_job(scenes, tmp_path):

@@ -21,6 +21,13 @@ def record(number=0, **changes):
     return made | changes
 
 
+ON_THE_WAY = {"iteration": 5, "metrics": {"box_ap": 12.5}}
+
+
+def evaluated(evaluations):
+    return record(facts={"evaluations": evaluations})
+
+
 def put(folder, content):
     folder.mkdir(parents=True)
     text = content if isinstance(content, str) else json.dumps(content)
@@ -58,6 +65,16 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         (record(metrics={"box_ap": -1}), "outside 0..100"),
         (record(seed="0"), "seed is '0'"),
         ({k: v for k, v in record().items() if k != "protocol_hash"}, "protocol_hash is None"),
+        (record(facts=[1]), "facts is [1], not a dict"),
+        (record(spec={"launch": "amp"}), "spec.launch is 'amp', not a dict"),
+        (evaluated("often"), "facts.evaluations is 'often', not a list"),
+        (evaluated([5]), "facts.evaluations[0] is no iteration with its metrics"),
+        (evaluated([{"iteration": "5", "metrics": {}}]), "facts.evaluations[0] is no iteration with its metrics"),
+        (evaluated([{"iteration": 5, "metrics": [1]}]), "facts.evaluations[0] is no iteration with its metrics"),
+        (evaluated([ON_THE_WAY, ON_THE_WAY]), "facts.evaluations[1] is of iteration 5, not after 5"),
+        (evaluated([ON_THE_WAY | {"iteration": 0}]), "facts.evaluations[0] is of iteration 0, not after 0"),
+        (evaluated([ON_THE_WAY | {"metrics": {"box_ap": 101.0}}]), "facts.evaluations[0]: metric box_ap is 101.0, outside 0..100"),
+        (evaluated([ON_THE_WAY | {"metrics": {"box_ap": None}}]), "facts.evaluations[0]: metric box_ap is None, not a finite"),
     ],
 )
 def test_doubtful_records_are_named_and_left_out(tmp_path, content, reason):
@@ -67,6 +84,12 @@ def test_doubtful_records_are_named_and_left_out(tmp_path, content, reason):
     assert [r["id"] for r in records] == [record(1)["id"]]
     assert len(problems) == 1 and problems[0].startswith(str(tmp_path / "bad" / "deep" / "record.json"))
     assert reason in problems[0]
+
+
+def test_sound_evaluations_on_the_way_are_read(tmp_path):
+    made = evaluated([ON_THE_WAY, {"iteration": 10, "metrics": {}}])
+    put(tmp_path / "run", made)
+    assert store.read(tmp_path) == ([made], [])
 
 
 def test_a_copied_record_counts_once(tmp_path):

@@ -101,6 +101,9 @@ pretrain: {lr: 1e-2}
         ("start: [zzzzzz]", ["`detco weights list`"]),
         ("start: [random]\nprotocols: [{protocol: small-retinanet, start: [randm]}]", ["'randm'", "did you mean 'random'"]),
         ("start: [random]\nprotocols: [{protocol: small-retinanet, seeds: 0}]", ["protocols[0].seeds", "or equal to 1, got 0"]),
+        ("start: [random]\namp: fp8", ["amp must be 'fp16' or 'bf16', got the text 'fp8'"]),
+        ("start: [random]\namp: true", ["amp must be 'fp16' or 'bf16', got true"]),
+        ("start: [random]\neval_period: -5", ["eval_period", "or equal to 0, got -5"]),
         ("start: [random]\nseeds: -1", ["seeds", "or equal to 1, got -1"]),
         ("start: [random]\nname: a/b", ["'a/b' cannot be the name of the folder"]),
         ("start: [random]\nname: ..", ["'..' cannot be the name of the folder"]),
@@ -175,6 +178,8 @@ def test_masks_bring_mask_rcnn(drawn, photos):
         ({"pretrain": {"batch": 128}}, "66 pictures are fewer than one batch of 128"),
         ({"pretrain": {"epohcs": 1}}, "did you mean 'epochs'"),
         ({"engine": "torchvisoin"}, "unknown engine 'torchvisoin'"),
+        ({"amp": "bf16", "eval_period": 9}, "--amp, --eval-period: only the engine detectron2 has this, not torchvision"),
+        ({"engine": "replay", "amp": "fp16"}, "--amp: only the engine detectron2 has this, not replay; leave it out"),
     ],
 )
 def test_bad_suites_are_refused_before_any_work(drawn, photos, changes, words, tmp_path):
@@ -215,6 +220,19 @@ def test_identity_changes_with_what_determines_the_result_only(drawn, photos):
     assert changed(before, ids(one)) == of_retina
     cells = {title for title in before if not title.startswith("pretrain")}
     assert changed(before, ids(replace(suite, engine="replay"))) == cells
+
+
+def test_precision_and_evaluations_of_a_suite_are_in_its_fine_tunings(drawn, photos, monkeypatch):
+    monkeypatch.setattr("transfer.engines.resolve", lambda name: "detectron2")
+    suite = suite_of(drawn, photos)
+    half = replace(suite, amp="bf16", eval_period=500)
+    for job in plan.plan(half, Path("out"), launches=({"num_gpus": 2}, {"num_gpus": 2})):
+        wanted = {"num_gpus": 2} | ({"amp": "bf16", "eval_period": 500} if job.kind == "transfer" else {})
+        assert job.spec["launch"] == wanted
+    before = ids(suite)
+    cells = {title for title in before if not title.startswith("pretrain")}
+    assert changed(before, ids(half)) == cells and changed(before, ids(replace(suite, eval_period=500))) == set()
+    assert changed(ids(half), ids(replace(half, amp="fp16"))) == cells
 
 
 def test_identity_follows_the_content_of_pictures_and_data(drawn, photos, tmp_path):

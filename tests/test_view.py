@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import executor, view
+from benchmarks import executor, progress, view
 from benchmarks.jobs import Job
+from results import store
 
 TITLES = ("drawn", "pretrain detco-small", "coco-10pct-mask-rcnn-fpn from detco-aa-200ep, seed 12", "lost")
 PROGRESS = {
@@ -38,6 +39,37 @@ def test_the_live_view_shows_it_all(monkeypatch, width):
     one, two = ("\n".join(lines[1:])).split("coco-10pct")
     assert all(text in one for text in ("pretrain detco-small", "120/3000", "2.5 s each", "2:00:00 left", "loss 12.3"))
     assert all(text in two for text in ("train", "12345/90000", "1.2/s", "17:15:24 left", "loss 1.5"))
+
+
+def test_an_evaluation_on_the_way_is_part_of_the_training(tmp_path):
+    """Half of the training done: the job stays there while it evaluates, and says what it has found until the next one."""
+    state = executor.State(Job("x", "transfer", "x", tmp_path, {}))
+    state.name, said, parts = "running", [], []
+    store.write_json(tmp_path / "spec.json", {"id": "x", "kind": "transfer"})
+    report = progress.Progress(tmp_path)
+
+    def look(*words, **figures):
+        report(*words, **figures)
+        shown = view.progress_of(state)
+        said.append(view.describe(state, shown))
+        parts.append(view.fraction_of(state, shown))
+        return store.status(tmp_path)[0]
+
+    look("train", 500, 1000, loss=2.5)
+    look("precise BN", 0, 200)
+    lock = store.take(tmp_path)
+    assert look("predict", 30, 60)["trained"] == [500, 1000]
+    look("evaluate", 500, 1000, box_ap=12.34, **{"box_ap/dog": 1.0}, box_ap50=30.0)
+    assert "trained" not in look("train", 501, 1000, loss=2.25)
+    store.release(lock)
+    assert said == [
+        "train 500/1000, loss 2.5", "precise BN at 500/1000, 0/200", "predict at 500/1000, 30/60",
+        "evaluate 500/1000, box_ap 12.3, box_ap50 30", "train 501/1000, loss 2.25, last box_ap 12.3",
+    ]  # fmt: skip
+    assert parts == pytest.approx([0.425, 0.425, 0.425, 0.425, 0.42585])
+    look("train", 1000, 1000, loss=2.0)
+    look("predict", 30, 60)
+    assert said[-1] == "predict 30/60, last box_ap 12.3" and parts[-1] == pytest.approx(0.94)
 
 
 def test_on_a_narrow_terminal_lines_are_cut_not_broken(monkeypatch):

@@ -68,7 +68,7 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch) -> None:
         raise InputError(f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here")
     if engine != "detectron2" and launch != engines.ALONE:
         changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.ALONE, key)]
-        raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}")
+        raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}; leave it out")
 
 
 def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dataset, datasets.Dataset]:

@@ -28,8 +28,12 @@ class Launch:
     num_machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
-    amp: str = ""  # automatic mixed precision: fp16 or bf16; "": float32
+    amp: str | bool = ""  # automatic mixed precision: fp16 or bf16; "": float32; of earlier versions: True for fp16
     eval_period: int = 0  # iterations; 0: only at the end
+
+    def __post_init__(self):
+        if isinstance(self.amp, bool):
+            object.__setattr__(self, "amp", "fp16" if self.amp else "")
 
     @property
     def processes(self) -> int:
