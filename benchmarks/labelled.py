@@ -1,6 +1,7 @@
 """The labelled data set of a task: found, described and checked before any work."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,21 +16,28 @@ SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retin
 SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
 
 
-def load(data: Data, protocol) -> tuple[Data, Source]:
-    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content is the identity."""
-    from transfer import finetune
+def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Source]:
+    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content is the identity.
+
+    check: what pictures of a split are put to; default: the headers are read (transfer.inspection).
+    """
+    from transfer import finetune, inspection
 
     data = find_splits(data)
     named = {"layout": data.layout, "root": str(data.root), "train": data.train, "test": data.test}
     train, test = finetune.load_data(protocol, named)
+    for split in (train, test):
+        (check or inspection.refuse)(split)
     identity = canonical_hash([train.fingerprint, test.fingerprint])
     return data, Source(data.root.absolute(), identity, (), len(train.images), len(test.images))
 
 
-def of_task(suite: Suite, task: Task, protocol, write: bool, loaded: dict) -> tuple[Data, Source]:
+def of_task(
+    suite: Suite, task: Task, protocol, write: bool, loaded: dict, check: Callable | None = None
+) -> tuple[Data, Source]:
     """The data set of a task: its own, the suite's, or the published one of its protocol. Raises InputError.
 
-    write: shares of COCO that are not there; loaded: what was read before, as the same data serve many tasks.
+    write: shares of COCO that are not there; loaded: what was read before, as the same data serve many tasks; check: see `load`.
     """
     data = task.data or suite.data
     if data is None and protocol.data is None:
@@ -39,7 +47,7 @@ def of_task(suite: Suite, task: Task, protocol, write: bool, loaded: dict) -> tu
         return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
     key = (data, protocol.metrics)
     if key not in loaded:
-        loaded[key] = load(data, protocol)
+        loaded[key] = load(data, protocol, check)
     return loaded[key]
 
 

@@ -49,6 +49,8 @@ BASELINE = option("--baseline", "differences to this row (may be repeated); defa
                   action="append")  # fmt: skip
 PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
+VERIFY = option("--verify", "decode every labelled picture to the end before anything starts; default: read the headers",
+                action="store_true")  # fmt: skip
 REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
 AMP = option("--amp", "automatic mixed precision: fp16 (default) or bf16; detectron2 only", nargs="?", const="fp16", default="",
              choices=PRECISIONS, metavar="NAME")  # fmt: skip

@@ -31,10 +31,10 @@ class Column:
 
 class Inputs:
     """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a plan is to be made all the
-    same; without it the first of these InputErrors is raised."""
+    same; without it the first of these InputErrors is raised. `check`: see `labelled.load`."""
 
-    def __init__(self, missing: list[str] | None = None):
-        self.missing = missing
+    def __init__(self, missing: list[str] | None = None, check: Callable | None = None):
+        self.missing, self.check = missing, check
 
     def read(self, read: Callable[[], T], stand_in: T) -> T:
         try:
@@ -49,17 +49,18 @@ class Inputs:
 def plan(
     suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto",
     launches: tuple[Mapping, Mapping] = ({}, {}), missing: list[str] | None = None,
+    check: Callable | None = None,
 ) -> list[Job]:  # fmt: skip
     """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work.
 
     seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own) and of pretrainings, see Place;
-    missing: see Inputs.
+    missing, check: see Inputs.
     """
     from transfer import engines, finetune
 
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
-    inputs, wanted = Inputs(missing), engine or suite.engine
+    inputs, wanted = Inputs(missing, check), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
     place = Place(out.absolute(), resolved, device, {**launches[0], **suite.launch}, launches[1], folders(out))
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
@@ -174,7 +175,7 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
             data, source = labelled.drawn(suite, own, scenes)
         else:
             unread = Source(Path(), f"unread {protocol.name}", (), *(protocol.data.images if protocol.data else ()))
-            read = partial(labelled.of_task, suite, task, protocol, inputs.missing is None, loaded)
+            read = partial(labelled.of_task, suite, task, protocol, inputs.missing is None, loaded, inputs.check)
             data, source = inputs.read(read, (Data(Path(), "", "", ""), unread))
         names = task.start or tuple(start.name for start in suite.start)
         columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))

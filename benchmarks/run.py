@@ -85,7 +85,8 @@ def suite(args) -> int:
     if asks:
         launches = asks["transfer"].launch, asks["pretrain"].launch
     missing: list[str] | None = [] if args.dry_run else None
-    jobs = plan.plan(wanted, out, args.engine, args.seeds, args.device, launches, missing)
+    with view.pictures_checked(wanted.name, args.verify) as check:
+        jobs = plan.plan(wanted, out, args.engine, args.seeds, args.device, launches, missing, check)
     site = Cluster(jobs, asks, out) if asks else Local(jobs, args)
     if args.dry_run:
         return _planned(jobs, site, out, missing)

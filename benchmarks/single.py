@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import InputError, labelled, plan, settings
+from . import InputError, labelled, plan, settings, view
 from .jobs import Job, Place, transfer_job
 from .suites import Data, StartingPoint, name_of
 
@@ -26,7 +26,8 @@ def job_of(args) -> Job:
         protocol, scaling = scaled(protocol, args.batch)
     launch = {key: getattr(args, key) for key, default in LAUNCH.items() if getattr(args, key) != default}
     place = Place(args.out.absolute(), engines.resolve(args.engine), args.device, launch, there=plan.folders(args.out))
-    data, source = labelled.load(data_of(args, protocol), protocol)
+    with view.pictures_checked(name, args.verify) as check:
+        data, source = labelled.load(data_of(args, protocol), protocol, check)
     return transfer_job(name, plan.weights_of(start, None), protocol, data, source, args.seed, place, scaling=scaling)
 
 

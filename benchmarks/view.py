@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 
 from results import store
 
 from .executor import Run, State
 
 SHARE = {  # of a job that lies before and up to the end of a stage; a stage not named is the whole job
-    "pictures": (0.0, 0.05), "pretrain": (0.05, 1.0),
+    "check pictures": (0.0, 0.0), "pictures": (0.0, 0.05), "pretrain": (0.05, 1.0),
     "train": (0.0, 0.85), "evaluate": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
 }  # fmt: skip
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
@@ -35,7 +36,7 @@ def of_run(name: str):
 def of_task(title: str):
     """A `report` for one piece of work in this process (drawing scenes, checking data)."""
     if not sys.stdout.isatty():
-        yield lambda *_, **__: None
+        yield _lines(title)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -43,6 +44,28 @@ def of_task(title: str):
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda stage, done, total, **_: bar.update(task, completed=done, total=total, description=f"{title}: {stage}")
+
+
+def _lines(title: str) -> Callable[..., None]:
+    """A `report` that says where the work stands every ten seconds, on standard error: the output may be JSON."""
+    spoke = time.monotonic()
+
+    def report(stage: str, done: int, total: int, **_) -> None:
+        nonlocal spoke
+        if time.monotonic() - spoke >= LINE_EVERY:
+            spoke = time.monotonic()
+            print(f"{title}: {stage} {done:,}" + (f"/{total:,}" if total else ""), file=sys.stderr, flush=True)
+
+    return report
+
+
+@contextmanager
+def pictures_checked(title: str, verify: bool):
+    """What a plan puts the pictures of each split to, under a view. verify: they are decoded whole, else headers are read."""
+    from transfer import inspection
+
+    with of_task(title) as report:
+        yield partial(inspection.refuse, whole=verify, report=report)
 
 
 class Plain:

@@ -2,14 +2,11 @@
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from . import InputError, layout_cityscapes, layout_coco, layout_voc
-from .layouts import Reading, fingerprint, need_folder, short, upright_size
+from . import InputError, inspection, layout_cityscapes, layout_coco, layout_voc
+from .layouts import Reading, fingerprint, need_folder
 
 LAYOUTS = {"voc": layout_voc, "coco": layout_coco, "cityscapes": layout_cityscapes}
 
@@ -174,7 +171,7 @@ def check(
     """Reads the named splits (one name, several, or all there are), decodes every picture, lists all that is wrong.
 
     The first split's categories count for the others. `limit`: how many problems are listed; all are counted.
-    `report(stage, done, total)` is called once a picture. `keypoints`: as in `load`.
+    `report(stage, done, total)` is called as it goes on. `keypoints`: as in `load`.
     Raises InputError for an unknown layout and a folder that is not there.
     """
     room, root = _room(layout), _root(root)
@@ -247,28 +244,9 @@ def _official_problems(numbers: dict) -> list[str]:
 
 def _picture_problems(dataset: Dataset, report=None) -> list[str]:
     """Pictures that cannot be decoded to the end, or whose size is not the annotated one."""
-    problems = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, problem in enumerate(pool.map(_picture_problem, dataset.images), 1):
-            problems += [problem] if problem else []
-            if report:
-                report(f"check {dataset.split}", done, len(dataset.images))
-    return problems
-
-
-def _picture_problem(image: dict) -> str:
-    path, width, height = image["file_name"], image["width"], image["height"]
-    if not os.path.isfile(path):
-        return ""  # already said by the reader
-    try:
-        with Image.open(path) as picture:
-            size = upright_size(picture)
-            picture.load()
-    except Exception as error:  # Pillow raises many kinds on broken files
-        return f"{path}: not a picture that can be read ({short(error)})"
-    if size != (width, height):
-        return f"{path}: is {size[0]} x {size[1]} (after EXIF rotation), but the annotations say {width} x {height}"
-    return ""
+    there = [image for image in dataset.images if os.path.lexists(image["file_name"])]  # the reader has named the others
+    said = report and (lambda done, total: report(f"check {dataset.split}", done, total))
+    return list(filter(None, inspection.faults(there, whole=True, again=True, report=said)))
 
 
 def _lines(numbers: dict) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from . import InputError, datasets, engines, published, scoring, weights
+from . import InputError, datasets, engines, inspection, published, scoring, weights
 from .protocols import Protocol, departures, protocol_hash
 
 
@@ -29,6 +29,8 @@ def finetune(
     engine = engines.resolve(engine)
     refuse(protocol, engine, launch)
     train, test = load_data(protocol, data)
+    for dataset in (train, test):
+        inspection.refuse(dataset, report=report)
     scoring.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))

@@ -20,6 +20,7 @@ SEMANTIC = {  # the 19 classes that are scored pixel by pixel, in the order of C
 LABELS = 34  # label ids are 0..33
 PAIRS = (("train", "val"), ("train", "test"))
 NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
+READS_HEADERS = True
 PICTURE = "_leftImg8bit.png"
 
 

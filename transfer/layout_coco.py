@@ -13,6 +13,7 @@ PREFIXES = ("instances_", "person_keypoints_")
 PAIRS = (("train2017", "val2017"), ("train2014", "val2014"), ("train", "val"), ("train", "valid"), ("train", "test"))
 FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
 NEEDS = "a COCO layout has annotations/instances_SPLIT.json and folders of pictures"
+READS_HEADERS = False
 
 
 def splits(root: Path) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as ET
 
-from . import InputError
-from .layouts import Listing, Reading, box_fault, missing_split, need_folder, numbers, picture_size, short
+from . import InputError, inspection
+from .layouts import Listing, Reading, box_fault, missing_split, need_folder, numbers, short
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -19,6 +19,7 @@ CLASSES = (
 SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 PAIRS = (("trainval", "test"), ("train", "test"), ("train", "val"), ("train", "valid"))
 NEEDS = "a VOC layout has Annotations, ImageSets/Main and JPEGImages"
+READS_HEADERS = True  # the XML often has no size, or a wrong one
 
 
 def splits(root: Path) -> list[str]:
@@ -55,14 +56,18 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
         need_folder(root / folder, NEEDS)
     listing = Listing()
     pictures = _pictures(listing.names(root / "JPEGImages"))
-    for name, number in zip(_names(root, split, reading.problems), ids):
+    listed = list(zip(_names(root, split, reading.problems), ids))
+    paths = [str(root / "JPEGImages" / pictures[name]) for name, _ in listed if name in pictures]
+    sizes = dict(zip(paths, inspection.sizes(paths), strict=True))
+    for name, number in listed:
         if name not in pictures:
             reading.problems.append(f"{root / 'JPEGImages' / name}.jpg: no such picture, but split '{split}' lists it")
         elif not listing.has(root / "Annotations", f"{name}.xml"):
             reading.problems.append(f"{root / 'Annotations' / name}.xml: no such file, but split '{split}' lists it")
         else:
+            picture = str(root / "JPEGImages" / pictures[name])
             try:
-                _read_one(root, name, root / "JPEGImages" / pictures[name], number, reading)
+                _read_one(root, name, picture, sizes[picture], number, reading)
             except InputError as error:
                 reading.problems.append(str(error))
 
@@ -94,15 +99,18 @@ def _pictures(files: frozenset[str]) -> dict[str, str]:
     return found
 
 
-def _read_one(root: Path, name: str, picture: Path, number: int, reading: Reading) -> None:
+def _read_one(root: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading) -> None:
+    """Adds one picture and its objects; `size`: (width, height), or why the picture cannot be read."""
     path = root / "Annotations" / f"{name}.xml"
     tree = _parse(path)
-    width, height = picture_size(picture)
+    if isinstance(size, str):
+        raise InputError(f"{picture}: {size}")
+    width, height = size
     said = [_size(tree, side, path) for side in ("width", "height")]
     if all(said) and said != [width, height]:
         found = f"{picture} is {width} x {height} (after EXIF rotation)"
         raise InputError(f"{path}: says {said[0]} x {said[1]}, but {found}")
-    reading.images.append({"id": number, "file_name": str(picture), "name": name, "width": width, "height": height})
+    reading.images.append({"id": number, "file_name": picture, "name": name, "width": width, "height": height})
     for index, node in enumerate(tree.findall("object"), 1):
         _read_object(node, f"{path}: object {index}", reading.images[-1], reading)
 
