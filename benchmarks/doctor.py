@@ -133,8 +133,10 @@ def _detectron2(facts: list, alarms: list) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module("detectron2.model_zoo")
-        facts.append(_fact("detectron2", _version("detectron2") or "version unknown"))
+            importlib.import_module("detectron2._C")  # compiled against another torch, it fails only here
+        from transfer.engines import detectron2_version
+
+        facts.append(_fact("detectron2", str(detectron2_version.identify()).removeprefix("Detectron2 ")))
     except Exception as error:
         alarms.append(f"detectron2 is installed but cannot be imported ({_short(error)}): use --engine torchvision")
 

@@ -23,6 +23,7 @@ IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all o
     "weights": dict, "weights.sha256": str, "spec.data": dict, "spec.data.root": str, "spec.data.layout": str,
     "spec.data.identity": str, "spec.weights": str, "spec.weights_identity": str, "spec.order": list,
     "spec.launch": dict, "facts": dict, "facts.evaluations": list,
+    "facts.detectron2": dict, "facts.detectron2.hash": str, "facts.detectron2.which": str,
 }  # fmt: skip
 
 

@@ -12,10 +12,12 @@ METRICS = (  # shown unless others are asked for
     "box_ap", "box_ap50", "box_ap75", "mask_ap", "keypoint_ap", "densepose_ap", "miou", "top1", "top5", "svm_map",
 )  # fmt: skip
 DEFINITIONS = {"coco": "COCO AP", "voc2007": "VOC07 AP", "voc2012": "VOC12 AP", "cityscapes": "Cityscapes AP"}
-GROUP = ["protocol", "protocol_version", "protocol_hash", "data", "scorer", "engine", "scaling"]  # never averaged across
+GROUP = [  # never averaged across
+    "protocol", "protocol_version", "protocol_hash", "data", "scorer", "engine", "scaling", "detectron2",
+]  # fmt: skip
 ROW = ["starting_point", "weights"]
 COLUMNS = [
-    "id", "status", *ROW, *GROUP, "seed", "deviations", "data_name", "row_order", "group_order", "metric", "value",
+    "id", "status", *ROW, *GROUP, "seed", "deviations", "detectron2_is", "data_name", "row_order", "group_order", "metric", "value",
 ]  # fmt: skip
 
 
@@ -23,12 +25,14 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     """One row a run and metric (percent). Runs without metrics have one row with metric "" and value NaN.
 
     `records` may also hold the specs of jobs that are only planned: their status is `planned`. `weights` and `data`
-    identify the content: sha256 of the weights file, fingerprints of both splits, once they are known.
+    identify the content: sha256 of the weights file, fingerprints of both splits, once they are known. `detectron2` is the
+    hash of the Detectron2 that ran, "" where none did, or an older record does not say.
     """
     runs = [record for record in records if record.get("kind") == "transfer"]
     known = _contents_by_plan(runs)
     metrics = [run.get("metrics") or {"": np.nan} for run in runs]
     long = pd.DataFrame([_facts(run, known) for run in runs], columns=COLUMNS[:-2])
+    long["detectron2"] = _of_unfinished(long)
     long = long.loc[np.repeat(np.arange(len(runs)), [len(values) for values in metrics])].reset_index(drop=True)
     long["metric"] = pd.Series([name for values in metrics for name in values], dtype=str)
     return long.assign(value=np.array([value for values in metrics for value in values.values()], float))
@@ -41,7 +45,8 @@ def _facts(run: dict, known: Mapping[str, str]) -> list:
     return [
         run.get("id"), run.get("status", "planned"), run.get("starting_point"), _weights(run, known), run.get("protocol"),
         run.get("protocol_version"), run.get("protocol_hash"), _data(run, known), run.get("scorer"), run.get("engine"),
-        str(run.get("scaling", "1")), run.get("seed"), tuple(run.get("deviations", ())),
+        str(run.get("scaling", "1")), _detectron2(run).get("hash", ""), run.get("seed"), tuple(run.get("deviations", ())),
+        _detectron2(run).get("which", ""),
         PurePath(data.get("root") or data.get("layout") or "").name, *(spec.get("order") or (0, 0)),
     ]  # fmt: skip
 
@@ -61,6 +66,19 @@ def _data(run: dict, known: dict[str, str]) -> str:
         return f"{train.get('fingerprint')} {test.get('fingerprint')}"
     planned = (run.get("spec", run).get("data") or {}).get("identity", "")
     return known.get(planned, planned)
+
+
+def _detectron2(run: dict) -> dict:
+    return (run.get("facts") or {}).get("detectron2") or {}
+
+
+def _of_unfinished(long: pd.DataFrame) -> list[str]:
+    """Each run's Detectron2; one that has not finished belongs to the finished ones of its group, not beside them."""
+    others = long[[key for key in GROUP if key != "detectron2"]].itertuples(index=False, name=None)
+    keys = list(others)
+    finished = long["status"] == "done"
+    known = {key: own for key, own, done in zip(keys, long["detectron2"], finished, strict=True) if done}
+    return [own if done else known.get(key, own) for key, own, done in zip(keys, long["detectron2"], finished, strict=True)]
 
 
 def _contents_by_plan(runs: Sequence[dict]) -> dict[str, str]:
@@ -189,10 +207,12 @@ def _labels(each: pd.DataFrame) -> pd.Series:
     """A text for each group: protocol and version; data, engine, definition of AP; hashes where that is not enough."""
     groups = each.drop_duplicates(GROUP)[[*GROUP, "data_name"]]
     texts = groups.apply(label, axis=1)
-    for column in ("protocol_hash", "data"):
+    shown = groups.assign(protocol_hash="hash " + groups["protocol_hash"].str[:6], data="data " + groups["data"].str[:6])
+    shown["detectron2"] = "Detectron2 " + groups["detectron2"].str[:6].replace("", "unknown")
+    for column in ("protocol_hash", "data", "detectron2"):
         twins = texts.duplicated(keep=False)
         same = groups.groupby(texts)[column].transform("nunique") == 1
-        texts = texts.where(~twins | same, texts + f", {column.split('_')[-1]} " + groups[column].str[:6])
+        texts = texts.where(~twins | same, texts + ", " + shown[column])
     keys = [tuple(values) for values in groups[GROUP].to_numpy().tolist()]
     of_group = dict(zip(keys, texts, strict=True))
     return pd.Series([of_group[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index)
@@ -215,11 +235,11 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
         return ",".join(letters.setdefault(text, letter(len(letters))) for text in texts)
 
     by_cell = {key: [set(texts) for texts in found] for key, found in done.groupby(["row", "group"])["deviations"]}
-    common, group_marks = {}, {}
+    common, group_marks, detectron2 = {}, {}, _different_detectron2(done)
     for group in groups:
         sets = [texts for (_, there), cell in by_cell.items() if there == group for texts in cell]
         common[group] = set.intersection(*sets) if sets else set()
-        group_marks[group] = mark(sorted(common[group]))
+        group_marks[group] = mark([*sorted(common[group]), *detectron2.get(group, ())])
     failed = each[each["status"] == "failed"].groupby(["row", "group"]).size()
     repeated = each[each["repeat"]].groupby(["row", "group"]).size()
     cell_marks: dict[tuple[str, str], str] = {}
@@ -230,6 +250,16 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
         cell_marks[cell] = mark(texts)
     notes = {letter: text for text, letter in letters.items()}
     return {"group_marks": group_marks, "cell_marks": cell_marks, "notes": notes}
+
+
+def _different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
+    """Which Detectron2 made a group, for the groups of an engine of which several are in the table."""
+    several = done.groupby("engine")["detectron2"].transform("nunique") > 1
+    found = {}
+    for run in done[several].drop_duplicates("group").itertuples():
+        text = f"{run.detectron2_is} (files {run.detectron2[:6]})" if run.detectron2 else "unknown (an older record)"
+        found[run.group] = [f"Detectron2: {text}"]
+    return found
 
 
 def letter(number: int) -> str:

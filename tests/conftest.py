@@ -18,8 +18,20 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(tried_detectron2())
+
+
+def tried_detectron2() -> str:
+    """Which Detectron2 the marked tests ran with, in one line."""
+    from transfer.engines import detectron2_version
+
     if not HAVE_DETECTRON2:
-        terminalreporter.write_line("Detectron2 is not installed: the tests marked `detectron2` were skipped.")
+        return "Detectron2 is not installed: the tests marked `detectron2` were skipped."
+    other = os.environ.get("DETCO_OTHER_DETECTRON2")
+    also = "no other one: DETCO_OTHER_DETECTRON2 names none"
+    if other:
+        also = f"the other one: {detectron2_version.of_folder(Path(other) / 'detectron2')}"
+    return f"Tests marked `detectron2` ran with {detectron2_version.identify()}; {also}."
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from transfer import InputError, datasets, finetune, weights
-from transfer.engines import Job, Launch, TrainingError, torchvision_rcnn
+from transfer.engines import Job, Launch, TrainingError, detectron2_version, torchvision_rcnn
 from transfer.protocols import PROTOCOLS, Schedule
 
 pytestmark = pytest.mark.detectron2
@@ -67,6 +67,7 @@ def test_every_architecture_trains_and_is_scored(name, layout, scenes, tmp_path)
     wanted = {"semantic": "miou"} | {metric: f"{metric}_ap" for metric in ("box", "mask", "keypoint")}
     assert {wanted[metric] for metric in row.metrics} <= result["metrics"].keys()
     assert result["facts"]["norm"] == "BN" and result["engine"] == "detectron2"
+    assert result["facts"]["detectron2"]["hash"] == detectron2_version.identify().hash
     assert result["facts"].get("mask_format") == ("bitmask" if "mask" in row.metrics else None)  # the scenes' masks are RLE
     check_predictions(json.loads((tmp_path / "predictions.json").read_text()), row, scenes / layout, layout)
     assert not list(tmp_path.rglob("*.pth")) and (tmp_path / "detectron2" / "config.yaml").exists()

@@ -317,3 +317,38 @@ def test_ten_thousand_records_load_and_pivot_in_three_seconds(tmp_path):
     seconds = time.process_time() - began
     assert len(records) == 10000 and problems == [] and table.shape[0] == 40
     assert (table.xs("n", level="statistic", axis=1) == 10).all(axis=None) and seconds < 3
+
+
+def detectron2(value, seed, own=None, **changes):
+    facts = {"detectron2": {"which": own[0], "hash": own[1]}} if own else {}
+    return run("random", "c4", seed, value, engine="detectron2", facts=facts, **changes)
+
+
+OLD, NEW = ("release of 2021", "a8676b80f7de"), ("main, 2025-11 or later", "acd65d6c626b")
+
+
+def test_runs_of_different_detectron2_are_never_averaged():
+    """Seeds of each are a group with its own mean; a footnote says which made it, also where an older record is silent."""
+    found = [detectron2(10.0, 0, OLD), detectron2(12.0, 1, OLD), detectron2(20.0, 2, NEW), detectron2(30.0, 3)]
+    table = table_of(found)
+    names = table.columns.unique("group")
+    means = {name.rpartition(", ")[2]: tables.cell(table, name, "box_ap")["mean"].tolist() for name in names}
+    assert means == {"Detectron2 a8676b": [11.0], "Detectron2 acd65d": [20.0], "Detectron2 unknown": [30.0]}
+    text = text_of(table)
+    for note in ("release of 2021 (files a8676b)", "main, 2025-11 or later (files acd65d)", "unknown (an older record)"):
+        assert text.count(f"] Detectron2: {note}") == 1
+
+
+def test_one_detectron2_needs_no_word():
+    planned_too = planned("random", "c4", 7) | {"engine": "detectron2"}
+    table = table_of([detectron2(10.0, 0, OLD), detectron2(12.0, 1, OLD), planned_too])
+    (name,) = table.columns.unique("group")
+    cell = tables.cell(table, name, "box_ap")
+    assert (cell["mean"].item(), cell["n"].item(), cell["planned"].item()) == (11.0, 2, 1)
+    assert "Detectron2:" not in text_of(table) and "Detectron2 " not in name
+
+
+def test_a_record_whose_detectron2_is_no_text_is_named():
+    damaged = detectron2(10.0, 0, OLD)
+    damaged["facts"]["detectron2"]["hash"] = 7
+    assert store.problem_of(damaged) == "facts.detectron2.hash is 7, not a str"

@@ -12,7 +12,17 @@ from detectron2.utils.logger import setup_logger
 
 from ..protocols import PROTOCOLS, Protocol
 from ..weights import Backbone
-from . import Job, Outcome, Report, detectron2_config, detectron2_data, detectron2_launch, detectron2_memory, detectron2_records
+from . import (
+    Job,
+    Outcome,
+    Report,
+    detectron2_config,
+    detectron2_data,
+    detectron2_launch,
+    detectron2_memory,
+    detectron2_records,
+    detectron2_version,
+)
 from .detectron2_launch import AMP
 from .detectron2_predict import TRIED, predict, try_out
 from .detectron2_records import Records
@@ -128,6 +138,8 @@ def work(records: Records, job: Job, report: Report) -> None:
         raise told from error
     if found is not None:
         facts = {"precision": precision(job), "processes": job.launch.processes, "evaluations": trainer.evaluation.found}
+        own = detectron2_version.identify()
+        facts["detectron2"] = {"which": own.which, "hash": own.hash}
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
         _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
         _write(job.out / "predictions.json", found)

@@ -1,0 +1,59 @@
+"""Which Detectron2 it is: told by its files, the same wherever they lie."""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from transfer.engines import detectron2_version as version
+
+
+def put(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "which"),
+    [
+        ({"engine/hooks.py": "class EvalHook: pass"}, "release of 2021"),
+        ({"engine/hooks.py": "def f(eval_after_train=True): ..."}, "main, 2022-02 or later"),
+        ({"engine/hooks.py": "eval_after_train", "engine/train_loop.py": "def after_backward(): ..."}, "main, 2023-03 or later"),
+        ({"engine/train_loop.py": "after_backward", "config/lazy.py": "_to_str = None"}, "main, 2025-11 or later"),
+    ],
+)
+def test_the_newest_change_tells_the_month(files, which, tmp_path):
+    assert version.which(put(tmp_path, files)) == which
+
+
+def test_the_hash_is_that_of_the_python_files(tmp_path):
+    """Not of where they lie, line ends, compiled parts, or what only an installation adds."""
+    files = {"__init__.py": "a = 1\n", "engine/hooks.py": "b\n"}
+    plain = b"__init__.py\x006\x00a = 1\nengine/hooks.py\x002\x00b\n"
+    expected = hashlib.sha256(plain).hexdigest()[:12]
+    windows = {name: text.replace("\n", "\r\n") for name, text in files.items()}
+    more = {"_C.so": "x", "projects/deeplab/config.py": "x", "model_zoo/configs/a.py": "x", "__pycache__/a.pyc": "x"}
+    assert version.hash_of(put(tmp_path / "one", files)) == expected
+    assert version.hash_of(put(tmp_path / "two", windows | more)) == expected
+    assert version.hash_of(put(tmp_path / "three", files | {"engine/hooks.py": "c\n"})) != expected
+
+
+@pytest.mark.detectron2
+def test_the_installed_one_is_identified():
+    found = version.identify()
+    folder = Path(importlib.util.find_spec("detectron2").origin).parent
+    assert found.hash == version.hash_of(folder) and found.version == "0.6"
+    has = "eval_after_train" in (folder / "engine" / "hooks.py").read_text()
+    assert found.which.startswith("main, 20") == has and (found.which == "release of 2021") != has
+
+
+def test_the_other_one_is_told_apart():
+    named = os.environ.get("DETCO_OTHER_DETECTRON2")
+    if not named or version.identify() is None:
+        pytest.skip("there are no two of them: DETCO_OTHER_DETECTRON2 is not set, or none is installed")
+    assert version.of_folder(Path(named) / "detectron2").hash != version.identify().hash
