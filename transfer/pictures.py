@@ -3,7 +3,7 @@
 Which pictures an iteration sees and how they are drawn is a function of (seed, iteration) alone, so training can go on anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -14,7 +14,10 @@ from pycocotools import mask as rle
 
 from . import InputError
 from .datasets import Dataset
+from .inspection import Unreadable
+from .layouts import short
 from .protocols import Resize
+from .replacing import Broken, readable
 
 CACHE_BYTES = 1 << 30  # resized pictures are kept in memory up to this much
 
@@ -77,9 +80,10 @@ class Pictures(torch.utils.data.Dataset):
         image = self.dataset.images[number]
         pixels = read_rgb(image["file_name"])
         if pixels.size != (image["width"], image["height"]):
-            raise InputError(
+            raise Unreadable(
                 f"{image['file_name']} is {pixels.size[0]} x {pixels.size[1]} px, its annotation says "
-                f"{image['width']} x {image['height']}"
+                f"{image['width']} x {image['height']}",
+                image["file_name"],
             )
         height, width = resized_shape(image["height"], image["width"], short, self.longest)
         array = np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))
@@ -119,16 +123,49 @@ class Pictures(torch.utils.data.Dataset):
         return flipped
 
 
+class Drawn(torch.utils.data.Dataset):
+    """Items to train on by (key of `Pictures`, batch, place in the batch), each with what could not be read in its place."""
+
+    def __init__(self, pictures: Pictures, seed: int):
+        self.pictures, self.dataset, self.seed = pictures, pictures.dataset, seed
+
+    def __getitem__(self, key: tuple[tuple[int, int, bool], int, int]) -> tuple[tuple | None, list[Broken]]:
+        (number, size, flip), batch, place = key
+        return readable(lambda other: self.pictures[other, size, flip], number, self.others, (self.seed, batch, place))
+
+    def others(self, number: int) -> list[int]:
+        """What may take a picture's place: as wide or as tall as the rest of its batch."""
+        tall = [image["height"] > image["width"] for image in self.dataset.images]
+        others = [other for other in self.pictures.trainable() if other != number]
+        return [other for other in others if tall[other] == tall[number]] or others
+
+
+class Tested(torch.utils.data.Dataset):
+    """Items of `Pictures` to test on; what cannot be read is given as the error: raised in a loading process, it would
+    arrive as that one's traceback."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures, self.dataset = pictures, pictures.dataset
+
+    def __getitem__(self, key: tuple[int, int, bool]) -> tuple | Unreadable:
+        try:
+            return self.pictures[key]
+        except Unreadable as error:
+            return error
+
+
 def read_rgb(path: str) -> Image.Image:
-    """A picture as 8-bit RGB, upright (EXIF orientation applied, as Detectron2 does). Raises InputError for anything unreadable."""
+    """A picture as 8-bit RGB, upright (EXIF orientation applied, as Detectron2 does). Raises Unreadable."""
     try:
         with Image.open(path) as picture:
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith("I;16") or picture.mode == "I":
                 picture = Image.fromarray((np.asarray(picture, np.uint32) >> 8).astype(np.uint8))
             return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the picture {path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many kinds on broken files
+        raise Unreadable(f"cannot read the picture {path}: {short(error)}", str(path)) from None
 
 
 def flip_order(names: list[str]) -> list[int]:
@@ -174,3 +211,9 @@ def batches(pictures: Pictures, resize: Resize, images: int, seed: int, start: i
                     yield list(group)
                 made += 1
                 group.clear()
+
+
+def placed(keys: Iterable[Sequence], start: int) -> Iterator[list[tuple]]:
+    """Keys of batches from batch `start` on as keys of `Drawn`."""
+    for batch, keys_of_one in enumerate(keys, start):
+        yield [(key, batch, place) for place, key in enumerate(keys_of_one)]

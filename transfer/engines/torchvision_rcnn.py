@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from ..pictures import CACHE_BYTES, Pictures, Wanted, batches
+from .. import replacing
+from ..pictures import CACHE_BYTES, Drawn, Pictures, Tested, Wanted, batches, placed
 from ..protocols import Protocol, Schedule
+from ..replacing import Replaced
 from . import Job, Outcome, Report, TrainingError
 from .torchvision_models import build
 
@@ -43,15 +46,18 @@ def run(job: Job, report: Report) -> Outcome:
     torch.manual_seed(job.seed)
     model = build(protocol, job.backbone, len(job.train.categories), len(names), precision).to(job.device)
     train = Pictures(job.train, wanted, protocol.resize.train_max)
-    seconds = fit(model, train, job, report)
+    replaced = Replaced(job.train, len(train.trainable()))
+    seconds = fit(model, train, job, report, replaced)
     if protocol.schedule.precise_bn:
-        _precise_bn(model, train, job, report)
+        _precise_bn(model, train, job, report, replaced)
     predictions = predict(model, Pictures(job.test, wanted, protocol.resize.test_max), job, report)
     path = job.out / "predictions.json"
     _write(path, lambda f: f.write(json.dumps(predictions).encode()))
     (job.out / "checkpoint.pt").unlink(missing_ok=True)
     facts = {"precision": str(precision or torch.float32).removeprefix("torch."), "train_seconds": round(seconds, 1)}
-    return Outcome(path, tuple(DEVIATIONS[i] for i in OF_ARCHITECTURE.get(protocol.architecture, (0,))), facts)
+    facts |= replaced.facts()
+    always = tuple(DEVIATIONS[i] for i in OF_ARCHITECTURE.get(protocol.architecture, (0,)))
+    return Outcome(path, always + replacing.deviations(facts), facts)
 
 
 def precision_for(device: str) -> torch.dtype | None:
@@ -62,16 +68,15 @@ def precision_for(device: str) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
 
 
-def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> float:
+def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced) -> float:
     """Train to the end of the schedule, from the job's checkpoint if there is one; returns the seconds spent training."""
     schedule, checkpoint = job.protocol.schedule, job.out / "checkpoint.pt"
     optimiser = make_optimiser(model, schedule)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: lr_factor(schedule, i))
-    start, seconds = _restore(checkpoint, model, optimiser, rate)
+    start, seconds = _restore(checkpoint, model, optimiser, rate, replaced)
     model.train()
-    loader = _loader(pictures, batches(pictures, job.protocol.resize, schedule.images, job.seed, start))
     clock = saved = time.monotonic()
-    for iteration, batch in zip(range(start, schedule.iterations), loader):
+    for iteration, batch in zip(range(start, schedule.iterations), _train_batches(pictures, job, start, replaced)):
         torch.manual_seed(job.seed * 1_000_003 + iteration)  # the samplers of anchors and RoIs: the same after a restart
         losses = model(*_to_model(batch, job.device))
         loss = sum(losses.values())
@@ -88,7 +93,7 @@ def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> float
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "rate": rate.state_dict()}
-            state |= {"iteration": iteration + 1, "seconds": seconds + saved - clock}
+            state |= {"iteration": iteration + 1, "seconds": seconds + saved - clock, "replaced": replaced.state_dict()}
             _write(checkpoint, lambda f, state=state: torch.save(state, f))
     return seconds + time.monotonic() - clock
 
@@ -118,11 +123,20 @@ def lr_factor(schedule: Schedule, iteration: int) -> float:
     return warm * 0.1 ** sum(iteration >= step for step in schedule.steps)
 
 
-def _loader(pictures: Pictures, keys) -> DataLoader:
+def _loader(items: Drawn | Tested, keys) -> DataLoader:
     """Worker processes only for sets that do not fit into the cache; what fits is decoded once and kept."""
-    pixels = sum(image["width"] * image["height"] * 3 for image in pictures.dataset.images)
+    pixels = sum(image["width"] * image["height"] * 3 for image in items.dataset.images)
     workers = 0 if pixels <= CACHE_BYTES else min(8, os.cpu_count() or 1)
-    return DataLoader(pictures, batch_sampler=keys, num_workers=workers, collate_fn=list)
+    return DataLoader(items, batch_sampler=keys, num_workers=workers, collate_fn=list)
+
+
+def _train_batches(pictures: Pictures, job: Job, start: int, replaced: Replaced) -> Iterator[list[tuple[torch.Tensor, dict]]]:
+    """The batches from iteration `start` on; pictures that cannot be read are replaced and counted."""
+    keys = batches(pictures, job.protocol.resize, job.protocol.schedule.images, job.seed, start)
+    for found in _loader(Drawn(pictures, job.seed), placed(keys, start)):
+        items, broken = replacing.items_of(found)
+        replaced.add(broken)
+        yield items
 
 
 def _to_model(batch: list[tuple[torch.Tensor, dict]], device: str) -> tuple[list[torch.Tensor], list[dict]]:
@@ -139,12 +153,11 @@ class _OneArgument(nn.Module):
         return self.model(*inputs)
 
 
-def _precise_bn(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> None:
+def _precise_bn(model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced) -> None:
     schedule = job.protocol.schedule
-    keys = batches(pictures, job.protocol.resize, schedule.images, job.seed, schedule.iterations)
 
     def data():
-        for i, batch in enumerate(_loader(pictures, keys)):
+        for i, batch in enumerate(_train_batches(pictures, job, schedule.iterations, replaced)):
             report("precise BN", i, schedule.precise_bn)
             yield _to_model(batch, job.device)
 
@@ -160,8 +173,8 @@ def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> l
     numbers, step, found = list(range(len(pictures.dataset.images))), max(1, min(8, job.protocol.schedule.images)), []
     short = job.protocol.resize.test
     keys = [[(n, short, False) for n in numbers[i : i + step]] for i in range(0, len(numbers), step)]
-    loader = _loader(pictures, keys)
-    for batch_keys, batch in zip(keys, loader):
+    for batch_keys, batch in zip(keys, _loader(Tested(pictures), keys)):
+        replacing.refuse(batch)
         inputs = [picture.to(job.device).float() for picture, _ in batch]
         for (number, _, _), picture, detections in zip(batch_keys, inputs, model(inputs)):
             image = pictures.dataset.images[number]
@@ -198,7 +211,7 @@ def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pic
     return results
 
 
-def _restore(checkpoint: Path, model: nn.Module, optimiser, rate) -> tuple[int, float]:
+def _restore(checkpoint: Path, model: nn.Module, optimiser, rate, replaced: Replaced) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
     try:
@@ -210,6 +223,7 @@ def _restore(checkpoint: Path, model: nn.Module, optimiser, rate) -> tuple[int, 
     model.load_state_dict(parts[0])
     optimiser.load_state_dict(parts[1])
     rate.load_state_dict(parts[2])
+    replaced.load_state_dict(state.get("replaced", {}))
     return parts[3], parts[4]
 
 
