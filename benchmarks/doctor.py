@@ -12,6 +12,9 @@ from pathlib import Path
 
 from .machine import cores
 
+# Detectron2's main of June 2026: what the tests run against. README and Dockerfile name it too.
+DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
+DETECTRON2_SOURCE = f"git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"
 NEEDED = {"torch": (2, 6), "torchvision": (0, 21), "numpy": (1, 26), "pandas": (2, 2), "pycocotools": (2, 0, 8),
           "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7),
           "tensorboard": (2, 16), "scipy": (1, 11), "jinja2": (3, 1), "pillow": (10,), "pyyaml": (6,),
@@ -126,7 +129,8 @@ def _torch(facts: list, alarms: list) -> None:
 def _detectron2(facts: list, alarms: list) -> None:
     if importlib.util.find_spec("detectron2") is None:
         text = "not installed: the engine torchvision is used; rows beside published numbers need it"
-        facts.append(_fact("detectron2", f"{text} (conda env create -f environment.yml)"))
+        ways = f"conda env create --file environment.yml, or: pip install --no-build-isolation '{DETECTRON2_SOURCE}'"
+        facts.append(_fact("detectron2", f"{text} ({ways}; README, Engines)"))
         return
     if importlib.util.find_spec("pkg_resources") is None:
         alarms.append("detectron2 needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")
