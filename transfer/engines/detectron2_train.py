@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import scoring
-from . import Job, Report
+from . import Job, Report, narrow
 from .detectron2_data import TrainLoader
 from .detectron2_launch import AMP
 from .detectron2_models import build
@@ -142,6 +142,7 @@ class MixedTrainer(SimpleTrainer):
 
     def __init__(self, model, batches, optimizer, device: str, precision: torch.dtype):
         super().__init__(model, batches, optimizer)
+        narrow.guard(model)
         self.device, self.precision = device, precision
         self.scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
 

@@ -22,6 +22,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from ..protocols import Detector, Protocol
 from ..weights import Backbone
+from . import narrow
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -194,6 +195,7 @@ def build(protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, 
         model = _c4(protocol, backbone, classes, precision)
     else:
         model = _fpn(protocol, backbone, classes, keypoints, precision)
+    narrow.guard(model)
     return model.to(memory_format=torch.channels_last)
 
 
