@@ -136,11 +136,10 @@ def test_every_small_protocol_runs_on_both_layouts(name, layout, scenes, tmp_pat
 
 def test_predictions_return_to_the_pictures_own_pixels(scenes):
     dataset = datasets.load("coco", scenes / "coco", "val")
-    pictures = torchvision_rcnn.Pictures(dataset, torchvision_rcnn.Wanted(), 192)
     image = dataset.images[0] | {"height": 100, "width": 200}
     mask = torch.ones(1, 1, 28, 28)
     seen = {"boxes": torch.tensor([[10.0, 5, 60, 45]]), "labels": torch.tensor([2]), "scores": torch.tensor([0.5]), "masks": mask}
-    found = torchvision_rcnn.to_coco(seen, image, (50, 100), pictures, PROTOCOLS["small-mask-rcnn-fpn"])
+    found = torchvision_rcnn.to_coco(seen, image, (50, 100), dataset.categories, PROTOCOLS["small-mask-rcnn-fpn"])
     assert found[0]["bbox"] == pytest.approx([20, 10, 100, 80]) and found[0]["category_id"] == dataset.categories[1]["id"]
     from pycocotools import mask as rle
 
@@ -158,7 +157,7 @@ def test_keypoints_return_to_the_pictures_own_pixels(scenes):
     truth = next(a for a in pictures.of_image[image["id"]] if any(a["keypoints"][2::3]))
     seen = {k: target[k][:1].clone() for k in ("boxes", "labels", "keypoints")} | {"scores": torch.tensor([0.5])}
     seen["keypoints_scores"] = torch.ones(1, len(pictures.names))
-    found = torchvision_rcnn.to_coco(seen, image, pixels.shape[1:], pictures, PROTOCOLS["small-keypoint-rcnn"])[0]
+    found = torchvision_rcnn.to_coco(seen, image, pixels.shape[1:], dataset.categories, PROTOCOLS["small-keypoint-rcnn"])[0]
     back, given = np.reshape(found["keypoints"], (-1, 3)), np.reshape(truth["keypoints"], (-1, 3))
     assert np.allclose(back[given[:, 2] > 0, :2], given[given[:, 2] > 0, :2], atol=1e-3)
 

@@ -18,16 +18,18 @@ def finetune(
     device: str = "auto",
     report: engines.Report | None = None,
     launch: engines.Launch = engines.ALONE,
+    keep_model: str = "",
 ) -> dict:
     """Run one protocol and return everything a result record says about it.
 
     backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed, `train` and `test` (splits).
+    keep_model: "final" or "best" leaves that detector in `out` (transfer.detector).
     Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts; predictions stay in `out`.
     Raises InputError for anything wrong with what was given, TrainingError if training cannot go on.
     """
     report = report or (lambda *_, **__: None)
     engine = engines.resolve(engine)
-    refuse(protocol, engine, launch)
+    refuse(protocol, engine, launch, keep_model)
     train, test = load_data(protocol, data)
     for dataset in (train, test):
         inspection.refuse(dataset, report=report)
@@ -35,7 +37,7 @@ def finetune(
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
-    job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device), launch)
+    job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model)
     data_facts = {"layout": train.layout, "train": _facts(train), "test": _facts(test)}
     departed = [*_other_backbone(protocol, trunk), *departures(protocol), *published.deviations(protocol, train, test)]
     del train  # the engine may let go of it
@@ -64,13 +66,24 @@ def _other_backbone(protocol: Protocol, trunk: weights.Backbone) -> tuple[str, .
     return () if trunk.arch == protocol.arch else (f"backbone {trunk.arch} (row: {protocol.arch})",)
 
 
-def refuse(protocol: Protocol, engine: str, launch: engines.Launch) -> None:
-    """InputError for what only the engine `detectron2` can do."""
+def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: str = "") -> None:
+    """InputError for what only other engines can do."""
     if engine == "torchvision" and protocol.architecture == "fcn-16s":
         raise InputError(f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here")
     if engine != "detectron2" and launch != engines.ALONE:
         changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.ALONE, key)]
         raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}; leave it out")
+    _refuse_to_keep(engine, launch, keep_model)
+
+
+def _refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None:
+    kept = engines.KEEPS.get(engine, ())
+    if keep_model and not kept:
+        raise InputError(f"--keep-model: the engine {engine} trains nothing that could be kept")
+    if keep_model and keep_model not in kept:
+        raise InputError(f"--keep-model {keep_model}: the engine {engine} keeps {' or '.join(kept)} only")
+    if keep_model == "best" and not launch.eval_period:
+        raise InputError("--keep-model best needs --eval-period N: the best is that of the evaluations on the way")
 
 
 def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dataset, datasets.Dataset]:

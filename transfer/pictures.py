@@ -38,6 +38,13 @@ def resized_shape(height: int, width: int, short: int, longest: int) -> tuple[in
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def resized(picture: Image.Image, short: int, longest: int, channel_order: str) -> np.ndarray:
+    """An RGB picture as a detector takes it: (height, width, 3) uint8 in that channel order, see `resized_shape`."""
+    height, width = resized_shape(picture.height, picture.width, short, longest)
+    array = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return array[:, :, ::-1] if channel_order == "BGR" else array
+
+
 class Pictures(torch.utils.data.Dataset):
     """Items by (picture number, short side, flip): (picture (3, H, W) uint8, target).
 
@@ -85,9 +92,7 @@ class Pictures(torch.utils.data.Dataset):
                 f"{image['width']} x {image['height']}",
                 image["file_name"],
             )
-        height, width = resized_shape(image["height"], image["width"], short, self.longest)
-        array = np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))
-        array = array[:, :, ::-1] if self.wanted.channel_order == "BGR" else array
+        array = resized(pixels, short, self.longest, self.wanted.channel_order)
         if self.cached_bytes + array.nbytes <= CACHE_BYTES:
             self.cache[number, short] = array
             self.cached_bytes += array.nbytes

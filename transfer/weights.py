@@ -78,14 +78,11 @@ def read(path: Path) -> Backbone:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no backbone file at {path}")
-    try:
-        with safe_open(path, framework="pt") as f:
-            metadata = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        hint = "; `detco weights import` makes a backbone file of another project's checkpoint"
-        raise InputError(f"{path} is not a readable safetensors file: {shown(str(error), 200)}{hint}") from None
+    hint = "; `detco weights import` makes a backbone file of another project's checkpoint"
+    metadata, tensors = read_tensors(path, hint)
     missing = [k for k in REQUIRED if k not in metadata]
+    if metadata.get("format") == "detco-detector":
+        raise InputError(f"{path} is a whole trained detector, not a backbone file: it is for `detco predict`")
     if missing or metadata["format"] != "detco-backbone":
         raise InputError(
             f"{path} is not a backbone file of this project (metadata lack {', '.join(missing) or 'the format'})"
@@ -93,13 +90,34 @@ def read(path: Path) -> Backbone:
     if metadata["format_version"] != "1":
         raise InputError(f"{path} has format version {shown(metadata['format_version'])}, this program reads 1: update it")
     check_tensors(path, metadata["arch"], tensors)
+    pre = preprocessing(path, metadata)
+    return Backbone(metadata["arch"], tensors, metadata["method"], sha256_of(path), *pre, tuple(sorted(metadata.items())))
+
+
+def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """(metadata, tensors) of a safetensors file. Raises InputError, which ends with `hint`."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {shown(str(error), 200)}{hint}") from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors. Raises InputError."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return f.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {shown(str(error), 200)}") from None
+
+
+def preprocessing(path: Path, metadata: dict[str, str]) -> tuple[str, tuple[float, ...], tuple[float, ...], str]:
+    """(channel order, mean, std, stride in) as metadata say them. Raises InputError for values that cannot be."""
     mean, std = _triple(path, metadata, "mean"), _triple(path, metadata, "std")
     if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in ("3x3", "1x1"):
         raise InputError(f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1")
-    return Backbone(
-        metadata["arch"], tensors, metadata["method"], sha256_of(path), metadata["channel_order"], mean, std,
-        metadata["stride_in"], tuple(sorted(metadata.items())),
-    )  # fmt: skip
+    return metadata["channel_order"], mean, std, metadata["stride_in"]
 
 
 def arch_of(tensors: dict[str, torch.Tensor]) -> str:
@@ -137,8 +155,6 @@ def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> No
 
 def write(path: Path, backbone: Backbone) -> str:
     """Write a backbone file, whole or not at all; returns its sha256. The same backbone gives the same bytes."""
-    from safetensors.torch import save
-
     path = Path(path)
     check_tensors(path, backbone.arch, backbone.tensors)
     metadata = dict(backbone.metadata) | {
@@ -146,14 +162,21 @@ def write(path: Path, backbone: Backbone) -> str:
         "channel_order": backbone.channel_order, "mean": json.dumps(backbone.mean), "std": json.dumps(backbone.std),
         "stride_in": backbone.stride_in,
     }  # fmt: skip
-    data = memoryview(save(backbone.tensors, metadata))
+    write_tensors(path, backbone.tensors, metadata)
+    return sha256_of(path)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; the same content gives the same bytes."""
+    from safetensors.torch import save
+
+    data = memoryview(save(tensors, metadata))
     length = int.from_bytes(data[:8], "little")
     header = json.loads(bytes(data[8 : 8 + length]))
     header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order is random
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write_whole(path, lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :])))
-    return sha256_of(path)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

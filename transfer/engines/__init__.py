@@ -13,6 +13,7 @@ from ..protocols import Protocol
 from ..weights import Backbone
 
 MODULES = {"detectron2": "detectron2_rcnn", "torchvision": "torchvision_rcnn", "replay": "replay"}
+KEEPS = {"detectron2": ("final", "best"), "torchvision": ("final",)}  # what each engine can keep of its trained detectors
 Report = Callable[..., None]  # report(stage, done, total, **figures), called at every step
 
 
@@ -58,6 +59,7 @@ class Job:
     out: Path
     device: str = "cpu"
     launch: Launch = ALONE
+    keep_model: str = ""  # which trained detector stays in `out` (transfer.detector): final, best; "": none
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ def resolve(name: str) -> str:
 
 
 def get(name: str) -> ModuleType:
-    """The engine's module; it has `run(job: Job, report: Report) -> Outcome`."""
+    """The engine's module. It has `run(job: Job, report: Report) -> Outcome`; those in KEEPS also
+
+    `detect(detector: TrainedDetector, pictures: Iterable[Picture], device: str) -> Iterator[tuple[Picture, list[dict]]]`
+    (COCO results of each picture, see transfer.detections) and `export(detector: TrainedDetector, folder: Path) -> dict`
+    (a folder that plain Detectron2 loads; says what is in it), both raising InputError for what they cannot do.
+    """
     try:
         return importlib.import_module(f"{__name__}.{MODULES[resolve(name)]}")
     except ImportError as error:

@@ -5,7 +5,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from .. import replacing
-from ..pictures import CACHE_BYTES, Drawn, Pictures, Tested, Wanted, batches, placed
+from .. import InputError, detector, replacing, weights
+from ..detections import Picture
+from ..detector import TrainedDetector
+from ..pictures import CACHE_BYTES, Drawn, Pictures, Tested, Wanted, batches, placed, resized
 from ..protocols import Protocol, Schedule
 from ..replacing import Replaced
 from . import Job, Outcome, Report, TrainingError
@@ -40,7 +44,7 @@ def run(job: Job, report: Report) -> Outcome:
     protocol = job.protocol
     wanted = Wanted(
         job.backbone.channel_order, "mask" in protocol.metrics, "keypoint" in protocol.metrics,
-        0 if protocol.architecture == "retinanet" else 1,
+        first_label(protocol),
     )  # fmt: skip
     names = next((c["keypoints"] for c in job.train.categories if c.get("keypoints")), [])
     torch.manual_seed(job.seed)
@@ -53,11 +57,18 @@ def run(job: Job, report: Report) -> Outcome:
     predictions = predict(model, Pictures(job.test, wanted, protocol.resize.test_max), job, report)
     path = job.out / "predictions.json"
     _write(path, lambda f: f.write(json.dumps(predictions).encode()))
+    if job.keep_model:
+        detector.save(job, "torchvision", model.state_dict(), protocol.schedule.iterations)
     (job.out / "checkpoint.pt").unlink(missing_ok=True)
     facts = {"precision": str(precision or torch.float32).removeprefix("torch."), "train_seconds": round(seconds, 1)}
     facts |= replaced.facts()
     always = tuple(DEVIATIONS[i] for i in OF_ARCHITECTURE.get(protocol.architecture, (0,)))
     return Outcome(path, always + replacing.deviations(facts), facts)
+
+
+def first_label(protocol: Protocol) -> int:
+    """The number of the first class: the R-CNNs call the background 0."""
+    return 0 if protocol.architecture == "retinanet" else 1
 
 
 def precision_for(device: str) -> torch.dtype | None:
@@ -170,7 +181,7 @@ def _precise_bn(model: nn.Module, pictures: Pictures, job: Job, report: Report, 
 def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> list[dict]:
     """Detections of every test picture as COCO results, in the pixels of the original picture."""
     model.eval()
-    numbers, step, found = list(range(len(pictures.dataset.images))), max(1, min(8, job.protocol.schedule.images)), []
+    numbers, step, found = list(range(len(pictures.dataset.images))), at_once(job.protocol), []
     short = job.protocol.resize.test
     keys = [[(n, short, False) for n in numbers[i : i + step]] for i in range(0, len(numbers), step)]
     for batch_keys, batch in zip(keys, _loader(Tested(pictures), keys)):
@@ -178,23 +189,28 @@ def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> l
         inputs = [picture.to(job.device).float() for picture, _ in batch]
         for (number, _, _), picture, detections in zip(batch_keys, inputs, model(inputs)):
             image = pictures.dataset.images[number]
-            found += to_coco(detections, image, picture.shape[-2:], pictures, job.protocol)
+            found += to_coco(detections, image, picture.shape[-2:], pictures.dataset.categories, job.protocol)
         report("predict", batch_keys[-1][0] + 1, len(numbers))
     return found
 
 
-def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pictures, protocol: Protocol) -> list[dict]:
+def at_once(protocol: Protocol) -> int:
+    """Pictures predicted together. They are padded to one size, which shows in the last digits: always as many."""
+    return max(1, min(8, protocol.schedule.images))
+
+
+def to_coco(detections: dict, image: dict, shape: tuple[int, int], categories: Sequence[dict], protocol: Protocol) -> list[dict]:
     """One picture's detections at the network's size `shape` (H, W) -> COCO results at the picture's own size."""
     sy, sx = image["height"] / shape[0], image["width"] / shape[1]
     # 64 bit, so that VOC's rounding to 0.1 pixel sees x + w give back the right edge exactly
     boxes = detections["boxes"].cpu().double() * torch.tensor([sx, sy, sx, sy], dtype=torch.float64)
     boxes[:, 0::2].clamp_(0, image["width"])
     boxes[:, 1::2].clamp_(0, image["height"])
-    ids = [c["id"] for c in pictures.dataset.categories]
+    ids, first = [category["id"] for category in categories], first_label(protocol)
     xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
     labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
     results = [
-        {"image_id": image["id"], "category_id": ids[label - pictures.wanted.first_label], "bbox": box, "score": score}
+        {"image_id": image["id"], "category_id": ids[label - first], "bbox": box, "score": score}
         for box, label, score in zip(xywh, labels, scores)
     ]
     if "mask" in protocol.metrics and results:
@@ -209,6 +225,30 @@ def to_coco(detections: dict, image: dict, shape: tuple[int, int], pictures: Pic
             own[:, 2] = scores
             result["keypoints"] = own.flatten().tolist()
     return results
+
+
+@torch.inference_mode()
+def detect(trained: TrainedDetector, pictures: Iterable[Picture], device: str) -> Iterator[tuple[Picture, list[dict]]]:
+    """COCO results of each picture, as `predict` gives them for the same pictures in the same order. Raises InputError."""
+    protocol, trunk = trained.protocol, trained.backbone
+    start = replace(trunk, tensors=weights.random_backbone(trunk.arch, 0).tensors)
+    model = build(protocol, start, len(trained.categories), len(trained.keypoints), precision_for(device)).to(device)
+    detector.fill(model, trained)
+    model.eval()
+    waiting = iter(pictures)
+    while batch := list(islice(waiting, at_once(protocol))):
+        arrays = [resized(p.pixels, protocol.resize.test, protocol.resize.test_max, trunk.channel_order) for p in batch]
+        inputs = [torch.from_numpy(np.ascontiguousarray(a.transpose(2, 0, 1))).to(device).float() for a in arrays]
+        for picture, given, found in zip(batch, inputs, model(inputs)):
+            yield picture, to_coco(found, picture.image, given.shape[-2:], trained.categories, protocol)
+
+
+def export(trained: TrainedDetector, folder: Path) -> dict:
+    """Its layers are torchvision's: no Detectron2 config describes them."""
+    raise InputError(
+        f"a detector of the engine torchvision cannot be loaded by Detectron2 (other layers): train {trained.protocol.name} "
+        "with --engine detectron2 --keep-model"
+    )
 
 
 def _restore(checkpoint: Path, model: nn.Module, optimiser, rate, replaced: Replaced) -> tuple[int, float]:
