@@ -12,6 +12,7 @@ from .options import (
     ENGINES,
     FORMAT,
     JSON,
+    KEEP_MODEL,
     LAYOUTS,
     PAIRED,
     REPEATS,
@@ -23,6 +24,7 @@ from .options import (
     folder,
     not_negative,
     option,
+    share,
 )  # fmt: skip
 
 COMMANDS = (
@@ -58,19 +60,21 @@ COMMANDS = (
         "weights show", "what a backbone file or a checkpoint holds, or how two differ",
         "detco weights show runs/detco/backbone.safetensors --compare moco_v2_800ep_pretrain.pth.tar",
         (
-            option("file", "a backbone file, or a checkpoint of another project", metavar="FILE", type=Path),
+            option("file", "a backbone file, a checkpoint of another project, or a trained detector", metavar="FILE", type=Path),
             option("--compare", "which tensors are equal, renamed or different, and how far by stage", metavar="FILE", type=Path),
             JSON,
         ),
     ),
     Command(
-        "weights export", "a backbone as a file for Detectron2 or torchvision",
-        "detco weights export backbone.safetensors --to detectron2 backbone.pkl",
+        "weights export", "a backbone as a file for Detectron2 or torchvision, or a trained detector as a folder for Detectron2",
+        "detco weights export backbone.safetensors --to detectron2 backbone.pkl\n"
+        "         detco weights export runs/fpn/detector.safetensors --to detectron2 my-detector",
         (
-            option("file", "a backbone file, or a checkpoint of another project", metavar="FILE", type=Path),
+            option("file", "a backbone file, a checkpoint of another project, or a trained detector (its file or job folder)",
+                   metavar="FILE", type=Path),
             option("--to", "detectron2 (.pkl) or torchvision (.pth)", choices=("detectron2", "torchvision"), metavar="NAME",
                    required=True),
-            option("out", "the new file", metavar="OUT", type=Path), JSON,
+            option("out", "the new file; of a detector: the new folder", metavar="OUT", type=Path), JSON,
         ),
     ),
     Command(
@@ -160,7 +164,18 @@ COMMANDS = (
             option("--test", "default: the usual one, e.g. test in VOC", metavar="SPLIT"),
             option("--name", "row of the table; default: the name of the weights"),
             option("--engine", ENGINES, default="auto"),
-            SEED, DEVICE, changes("schedule.iterations=300"), VERIFY, *DETECTRON2,
+            SEED, DEVICE, changes("schedule.iterations=300"), VERIFY, *DETECTRON2, KEEP_MODEL,
+        ),
+    ),
+    Command(
+        "predict", "what a trained detector finds on pictures, as COCO JSON and drawn",
+        "detco predict runs/fpn photos --out found --score 0.7",
+        (
+            option("model", "detector.safetensors, or the folder of a job run with --keep-model", metavar="MODEL", type=Path),
+            option("pictures", "pictures, or folders of them (with the folders below)", metavar="PICTURE", nargs="+", type=Path),
+            folder("--out", "where predictions.json and drawn/ go", required=True),
+            option("--score", "the lowest score of an object; default 0.5", metavar="S", type=share, default=0.5),
+            option("--no-draw", "only predictions.json", action="store_true"), DEVICE,
         ),
     ),
     Command(
@@ -190,7 +205,7 @@ COMMANDS = (
             option("--eval-period", "evaluate every N iterations too; detectron2 only; default: the suite's", metavar="N",
                    type=not_negative),
             option("--dry-run", "print the plan and its cost, and stop", action="store_true"), VERIFY,
-            DEVICE,
+            KEEP_MODEL, DEVICE,
         ),
     ),
     Command(
@@ -210,7 +225,7 @@ COMMANDS = (
         "clean", "delete what finished jobs no longer need; shows it first", "detco clean demo\n         detco clean demo --yes",
         (
             folder("dir", "a folder of runs"),
-            option("--models", "trained detectors too (detectron2, long schedules)", action="store_true"),
+            option("--models", "trained detectors too", action="store_true"),
             option("--yes", "delete", action="store_true"),
         ),
     ),

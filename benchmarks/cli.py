@@ -100,11 +100,19 @@ def _say_assumed(recipe: dict) -> None:
 
 
 def transfer(args) -> int:
-    from . import outcomes, run, single
+    from . import outcomes, run, show, single
 
     job = single.job_of(args)
     failed = run.work([job], args, args.out, job.title)
+    if not failed and args.keep_model:
+        show.kept([job], args.keep_model)
     return failed if failed or job.kind == "machine" else outcomes.after_run([job], args.out, keep=False)
+
+
+def predict(args) -> int:
+    from . import predicting
+
+    return predicting.predict(args)
 
 
 def run(args) -> int:
@@ -237,7 +245,7 @@ CALLS = {
     "doctor": doctor, "pretrain": pretrain, "weights import": weights("import_"),
     "weights show": weights("show_"), "weights export": weights("export"), "weights list": weights("list_"), "protocols": protocols,
     "protocols show": protocols, "data scenes": data_scenes, "data check": data_check,
-    "data subset": data_subset, "transfer": transfer,
+    "data subset": data_subset, "transfer": transfer, "predict": predict,
     "run": run, "status": status, "logs": logs, "clean": clean, "table": table,
     "compare": compare, "report": report, "attention": attention,
     "speed views": speed_views, "speed step": speed_step, "speed runner": speed_runner,

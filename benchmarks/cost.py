@@ -121,7 +121,7 @@ def _bytes(spec: dict) -> tuple[float, float]:
     row, tested = spec["protocol_row"], spec["data"].get("pictures", [0, 0])[1]
     weights = 1e6 * 1.5 * MEGABYTES.get(row["arch"], 94)
     predictions = tested * row["detector"]["detections"] * (300 if "mask" in row["metrics"] else 100)
-    kept = weights if spec["engine"] == "detectron2" and row["schedule"]["iterations"] >= 5000 else 0.0
+    kept = weights if spec.get("keep_model") else 0.0
     return predictions + kept, 3 * weights
 
 

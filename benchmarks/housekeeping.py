@@ -12,10 +12,11 @@ from . import InputError
 from .show import columns, near, size
 from .slurm import NUMBER
 
-# In the folder of a job that is done. A trained detector (model_final.pth) is no checkpoint: it goes with --models only.
+# In the folder of a job that is done. A trained detector is no checkpoint: it goes with --models only. model_final.pth is that of
+# runs before there was detector.safetensors.
 CHECKPOINTS = ("checkpoint*.pt", "checkpoint*.tmp", "*.part", "*.safetensors.tmp", ".*.json.*", "detectron2/model_*.pth",
                "detectron2/last_checkpoint")  # fmt: skip
-MODELS = ("detectron2/model_final.pth",)
+MODELS = ("detector.safetensors", "detectron2/model_final.pth")
 SHOWN = 5  # jobs that a name may mean
 WAIT = 0.5  # seconds between two looks at a log that is followed
 

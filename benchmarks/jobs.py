@@ -36,6 +36,7 @@ class Source:
     arch: str = ""  # of a backbone, where it is known
 
 
+KEEP_FROM = 5000  # iterations from which a fine-tuning keeps its trained detector without being asked to
 RANDOM = Source(Path("random"), "random")
 
 
@@ -48,6 +49,7 @@ class Place:
     device: str = "auto"
     launch: Mapping = field(default_factory=dict)  # of transfers: fields of transfer.engines.Launch that are not the default
     pretrain_launch: Mapping = field(default_factory=dict)  # of pretrainings: `num_gpus` and `num_machines` if not 1
+    keep_model: str = ""  # of transfers: final or best; "": what a long schedule keeps by itself
     there: Mapping[str, Path] = field(default_factory=dict)  # folders of jobs planned or done below `out` before, by id
 
 
@@ -102,6 +104,7 @@ def transfer_job(
         "protocol_row": asdict(protocol), "scorer": protocol.scorer, "engine": place.engine, "scaling": scaling,
         "data": splits | {"root": str(source.path), "identity": source.identity, "pictures": [source.images, source.tested]},
         "seed": seed, "device": place.device, "order": list(order), "launch": dict(place.launch),
+        "keep_model": place.keep_model or _kept_by_itself(protocol, place.engine),
     }  # fmt: skip
     usual = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
     folder = place.there.get(identity, usual)
@@ -111,6 +114,13 @@ def transfer_job(
         folder, title, identity = folder / f"machine{rank}", f"{title}, machine {rank}", canonical_hash([identity, rank])
         return _job(identity, "machine", title, folder, spec, weights.needs + source.needs)
     return _job(identity, "transfer", title, folder, spec, weights.needs + source.needs)
+
+
+def _kept_by_itself(protocol, engine: str) -> str:
+    """Nobody should have to repeat hours of training for want of an option."""
+    from transfer.engines import KEEPS
+
+    return "final" if protocol.schedule.iterations >= KEEP_FROM and engine in KEEPS else ""
 
 
 def _job(identity: str, kind: str, title: str, folder: Path, spec: dict, needs: tuple[str, ...]) -> Job:

@@ -12,6 +12,8 @@ from . import settings
 
 LAYOUTS = ("voc", "coco", "cityscapes")
 PRECISIONS = ("fp16", "bf16")
+KEPT = ("final", "best")
+VALUES = {"--amp": PRECISIONS, "--keep-model": KEPT}  # of options that may stand alone; alone they mean the first
 Option = tuple[str, dict[str, Any]]
 
 
@@ -40,6 +42,13 @@ def not_negative(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, it is {text}")
+    return number
+
+
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
 SEED = option("--seed", "default 0", type=not_negative, default=0)
 DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
@@ -63,6 +72,9 @@ DETECTRON2 = (
     AMP,
     option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=not_negative, default=0),
 )
+KEEP_MODEL = option("--keep-model", "keep the trained detector as detector.safetensors: final (also where nothing follows), or the "
+                    "best of the evaluations on the way", nargs="?", const="final", default="", choices=KEPT,
+                    metavar="WHICH")  # fmt: skip
 COPIES = folder("--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights")
 ENGINES = "auto, detectron2, torchvision or replay"
 
@@ -79,10 +91,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
 
     def parse_args(self, args=None, namespace=None):
-        """`--amp` may stand before a positional argument, which is not its value."""
+        """`--amp` and `--keep-model` may stand before a positional argument, which is not their value."""
         words = list(sys.argv[1:] if args is None else args)
-        alone = [word == "--amp" and not settings.nearest(after, PRECISIONS) for word, after in zip(words, [*words[1:], ""])]
-        return super().parse_args(["--amp=fp16" if yes else word for word, yes in zip(words, alone)], namespace)
+        for number, (word, after) in enumerate(zip(words, [*words[1:], ""])):
+            if word in VALUES and not settings.nearest(after, VALUES[word]):
+                words[number] = f"{word}={VALUES[word][0]}"
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"argument (\S+): invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)

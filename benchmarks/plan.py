@@ -62,7 +62,8 @@ def plan(
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing, check), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
-    place = Place(out.absolute(), resolved, device, {**launches[0], **suite.launch}, launches[1], folders(out))
+    launch = {**launches[0], **suite.launch}
+    place = Place(out.absolute(), resolved, device, launch, launches[1], suite.keep_model, folders(out))
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
         start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)
@@ -71,7 +72,8 @@ def plan(
     }
     columns = _columns(suite, scenes, inputs, seeds)
     for column in columns:
-        inputs.read(partial(finetune.refuse, column.protocol, resolved, engines.Launch(**place.launch)), None)
+        wanted = column.protocol, resolved, engines.Launch(**place.launch), place.keep_model
+        inputs.read(partial(finetune.refuse, *wanted), None)
     jobs = [*([scenes] if scenes else []), *pretrainings.values()]
     imported, sources = place.out / "imported", []
     for start in suite.start:

@@ -75,7 +75,8 @@ def suite(args) -> int:
     """A whole comparison: planned, run, its table printed."""
     wanted = suite_files.adapted(suite_files.load(args.suite), args.data, args.pictures, args.weights, args.start)
     period = wanted.eval_period if args.eval_period is None else args.eval_period
-    wanted, absent = suite_files.without_absent(replace(wanted, amp=args.amp or wanted.amp, eval_period=period))
+    wanted = replace(wanted, amp=args.amp or wanted.amp, eval_period=period, keep_model=args.keep_model or wanted.keep_model)
+    wanted, absent = suite_files.without_absent(wanted)
     for text in absent:
         print(f"detco: without {text}", file=sys.stderr)
     out = (args.out or Path(wanted.name)).absolute()
@@ -91,6 +92,8 @@ def suite(args) -> int:
     if args.dry_run:
         return _planned(jobs, site, out, missing)
     failed = work(jobs, args, out, wanted.name, site)
+    if wanted.keep_model:
+        show.kept(jobs, wanted.keep_model)
     return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
 
 

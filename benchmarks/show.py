@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from results import store
+
 from . import settings
 from .executor import Run, last_lines
+from .jobs import Job
 from .worker import command
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
@@ -42,6 +45,22 @@ def _warnings(run: Run) -> None:
             rest = [f"{more} more warnings in {near(state.job.folder / 'log.txt')}"] if more > 0 else []
             for text in [*state.warnings[:WARNINGS], *rest]:
                 print(f"{state.job.title}: {text}", file=sys.stderr)
+
+
+def kept(jobs: Sequence[Job], wanted: str) -> None:
+    """Where the trained detectors are; a line on runs that had finished without keeping the one wanted now (final or best)."""
+    from transfer.detector import NAME
+
+    records = [(job.folder, store.read_json(job.folder / "record.json") or {}) for job in jobs if job.kind == "transfer"]
+    done = [(folder / NAME, record["spec"].get("keep_model")) for folder, record in records if record.get("status") == "done"]
+    there = [path for path, what in done if what == wanted and path.is_file()]
+    if len(there) == 1:
+        print(f"trained detector: {near(there[0])}")
+    elif there:
+        print(f"trained detectors: {NAME} in the folders of {in_words(len(there))}")
+    if len(there) < len(done):
+        which = in_words(len(done) - len(there))
+        print(f"no {wanted} detector of {which}, finished before without --keep-model {wanted}; a new --out keeps it")
 
 
 def protocols(name: str | None, as_json: bool) -> int:

@@ -11,7 +11,7 @@ LAUNCH = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto
 
 def job_of(args) -> Job:
     """The job that the parsed arguments of `detco transfer` describe. Raises InputError."""
-    from transfer import engines
+    from transfer import engines, finetune
     from transfer.protocols import PROTOCOLS, scaled
 
     random = args.weights == "random"
@@ -25,7 +25,11 @@ def job_of(args) -> Job:
             raise InputError(f"--batch must be at least 1, it is {args.batch}")
         protocol, scaling = scaled(protocol, args.batch)
     launch = {key: getattr(args, key) for key, default in LAUNCH.items() if getattr(args, key) != default}
-    place = Place(args.out.absolute(), engines.resolve(args.engine), args.device, launch, there=plan.folders(args.out))
+    place = Place(
+        args.out.absolute(), engines.resolve(args.engine), args.device, launch, keep_model=args.keep_model,
+        there=plan.folders(args.out),
+    )  # fmt: skip
+    finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
     with view.pictures_checked(name, args.verify) as check:
         data, source = labelled.load(data_of(args, protocol), protocol, check)
     return transfer_job(name, plan.weights_of(start, None), protocol, data, source, args.seed, place, scaling=scaling)

@@ -91,6 +91,7 @@ class Suite:
     pretrain: dict = field(default_factory=dict)  # changes to every recipe
     transfer: dict = field(default_factory=dict)  # changes to every protocol
     engine: str = "auto"
+    keep_model: Literal["", "final", "best"] = ""  # the trained detector that each fine-tuning keeps
     datasets: Path | None = None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
     slurm: dict = field(default_factory=dict)  # what jobs ask for with --executor slurm, see benchmarks.slurm.Resources
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only

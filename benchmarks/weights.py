@@ -1,6 +1,7 @@
 """The `detco weights` commands: import, show, compare, export, list."""
 
 import json
+import warnings
 from pathlib import Path
 
 from transfer import InputError
@@ -54,9 +55,11 @@ def _facts(backbone, report) -> dict:
 
 
 def show_(args) -> int:
-    """What a backbone file or a checkpoint holds, or how two differ."""
-    from transfer import importing, weights
+    """What a backbone file, a checkpoint or a trained detector holds, or how two backbones differ."""
+    from transfer import detector, importing, weights
 
+    if not args.compare and detector.is_detector(args.file):
+        return show.facts(detector.describe(detector.read(args.file)), args.json)
     backbone = importing.open_any(args.file)
     if args.compare:
         return show.facts(weights.compare(backbone, importing.open_any(args.compare)), args.json)
@@ -73,11 +76,24 @@ def _decoded(value: object) -> object:
 
 
 def export(args) -> int:
-    """A backbone as a file of Detectron2 or torchvision, and what must be set beside it."""
-    from transfer import export, importing
+    """A backbone as a file of Detectron2 or torchvision, and what must be set beside it; a detector as a folder for Detectron2."""
+    from transfer import detector, export, importing
 
+    if detector.is_detector(args.file):
+        return _export_detector(args)
     needs = export.FORMATS[args.to](importing.open_any(args.file), args.out)
     return show.facts({"file": str(args.out), "goes with it": needs}, args.json)
+
+
+def _export_detector(args) -> int:
+    from transfer import detector, engines
+
+    trained = detector.read(args.file)
+    if args.to != "detectron2":
+        raise InputError(f"--to {args.to}: a trained detector goes to detectron2 only")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        return show.facts(engines.get(trained.engine).export(trained, args.out), args.json)
 
 
 def list_(args) -> int:

@@ -63,6 +63,7 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
             device=spec["device"],
             report=curves,
             launch=launch,
+            keep_model=spec.get("keep_model", ""),
         )
     finally:
         curves.close()

@@ -188,12 +188,10 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(scenes, tmp_path):
 
 def test_predictions_as_a_coco_file(tmp_path):
     """pycocotools loads it; boxes and areas by hand."""
+    from pycocotools import mask as rle
     from pycocotools.coco import COCO
 
     image = {"id": 1, "file_name": "a.jpg", "width": 8, "height": 4}
-    half = {"size": [4, 8], "counts": "`04`0"}  # uncompressed: 16 of background, 4, 12
-    from pycocotools import mask as rle
-
     counts = rle.frPyObjects({"size": [4, 8], "counts": [16, 4, 12]}, 4, 8)
     half = {"size": [4, 8], "counts": counts["counts"].decode()}
     found = [

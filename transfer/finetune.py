@@ -47,6 +47,8 @@ def finetune(
     report("score", 0, 1)
     metrics = scoring.score_file(test, outcome.predictions, protocol.scorer, protocol.metrics)
     report("score", 1, 1)
+    for path in outcome.leftovers:
+        path.unlink(missing_ok=True)
     return {
         "protocol": protocol.name,
         "protocol_version": protocol.version,
@@ -73,10 +75,11 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
     if engine != "detectron2" and launch != engines.ALONE:
         changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.ALONE, key)]
         raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}; leave it out")
-    _refuse_to_keep(engine, launch, keep_model)
+    refuse_to_keep(engine, launch, keep_model)
 
 
-def _refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None:
+def refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None:
+    """InputError where the engine cannot keep that detector."""
     kept = engines.KEEPS.get(engine, ())
     if keep_model and not kept:
         raise InputError(f"--keep-model: the engine {engine} trains nothing that could be kept")

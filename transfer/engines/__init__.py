@@ -64,11 +64,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`predictions`: JSON list in COCO results format; `deviations`: where the engine departed from the protocol."""
+    """`predictions`: JSON list in COCO results format; `deviations`: where the engine departed from the protocol; `leftovers`:
+    checkpoints, which are of no use once the predictions have been scored."""
 
     predictions: Path
     deviations: tuple[str, ...] = ()
     facts: dict = field(default_factory=dict)
+    leftovers: tuple[Path, ...] = ()
 
 
 def resolve(name: str) -> str:

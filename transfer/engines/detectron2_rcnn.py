@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from .. import detector
 from ..protocols import PROTOCOLS, Protocol
 from ..weights import Backbone
 from . import (
@@ -23,12 +24,12 @@ from . import (
     detectron2_records,
     detectron2_version,
 )
+from .detectron2_detector import detect  # noqa: F401 (part of what an engine has)
+from .detectron2_export import export  # noqa: F401
 from .detectron2_launch import AMP
 from .detectron2_predict import TRIED, predict, try_out
 from .detectron2_records import Records
 from .detectron2_train import Trainer
-
-KEEP_FROM = 5000  # iterations from which the trained detector (model_final.pth) stays in the job's folder
 
 
 def as_yaml(protocol: Protocol, backbone: Backbone) -> str:
@@ -49,7 +50,8 @@ def run(job: Job, report: Report) -> Outcome:
     finally:
         path.unlink(missing_ok=True)
     facts = {} if job.launch.machine_rank else json.loads((folder(job) / "facts.json").read_text())
-    return Outcome(job.out / "predictions.json", deviations(job), facts)
+    checkpoints = (*sorted(folder(job).glob("model_*.pth")), folder(job) / "last_checkpoint")
+    return Outcome(job.out / "predictions.json", deviations(job), facts, checkpoints)
 
 
 def hand_over(job: Job, path: Path) -> Records:
@@ -143,9 +145,8 @@ def work(records: Records, job: Job, report: Report) -> None:
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
         _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
         _write(job.out / "predictions.json", found)
-        if cfg.SOLVER.MAX_ITER < KEEP_FROM:
-            for file in (*out.glob("model_*.pth"), out / "last_checkpoint"):
-                file.unlink(missing_ok=True)
+        if job.keep_model == "final":
+            detector.save(job, "detectron2", trainer.checkpointer.model.state_dict(), cfg.SOLVER.MAX_ITER)
 
 
 def _write(path: Path, value) -> None:

@@ -59,11 +59,10 @@ def run(job: Job, report: Report) -> Outcome:
     _write(path, lambda f: f.write(json.dumps(predictions).encode()))
     if job.keep_model:
         detector.save(job, "torchvision", model.state_dict(), protocol.schedule.iterations)
-    (job.out / "checkpoint.pt").unlink(missing_ok=True)
     facts = {"precision": str(precision or torch.float32).removeprefix("torch."), "train_seconds": round(seconds, 1)}
     facts |= replaced.facts()
     always = tuple(DEVIATIONS[i] for i in OF_ARCHITECTURE.get(protocol.architecture, (0,)))
-    return Outcome(path, always + replacing.deviations(facts), facts)
+    return Outcome(path, always + replacing.deviations(facts), facts, (job.out / "checkpoint.pt",))
 
 
 def first_label(protocol: Protocol) -> int:
