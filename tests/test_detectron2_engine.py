@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer import InputError, datasets, finetune, weights
+from transfer import InputError, datasets, detector, finetune, weights
 from transfer.engines import Job, Launch, TrainingError, detectron2_version, torchvision_rcnn
 from transfer.protocols import PROTOCOLS, Schedule
 
@@ -339,3 +339,20 @@ def test_both_engines_learn_the_same_small_job_within_their_noise(scenes, tmp_pa
     (ours, spread), (theirs, other) = found["detectron2"], found["torchvision"]
     assert ours > 3 and theirs > 3
     assert abs(ours - theirs) < 3 * np.hypot(max(spread, 2), max(other, 2)) / 3**0.5
+
+
+@pytest.mark.parametrize(("values", "kept"), [((10.0, 30.0, 20.0), 2), ((10.0, 20.0, 30.0), 3), ((5.0, 5.0, 5.0), 1)])
+def test_the_best_detector_of_all_evaluations_is_kept(values, kept, scenes, tmp_path, monkeypatch):
+    """By the row's main metric; the last evaluation is that of the result. Its weights are those of that iteration."""
+    scores, weights_then = iter(values), {}
+
+    def scored(self, found):
+        done = min(self.iter + 1, self.max_iter)
+        weights_then[done] = float(self.model.state_dict()["head.cls_score.weight"].double().sum())
+        return {"box_ap": next(scores), "box_ap50": 1.0}
+
+    monkeypatch.setattr(detectron2_train.Trainer, "scored", scored)
+    run(tiny("small-retinanet"), scenes, "coco", tmp_path, launch=Launch(eval_period=1), keep_model="best")
+    found = detector.read(tmp_path)
+    assert (found.kept, found.iteration) == ("best", kept) and len(set(weights_then.values())) == 3
+    assert float(found.tensors["head.cls_score.weight"].double().sum()) == weights_then[kept]

@@ -145,7 +145,9 @@ def work(records: Records, job: Job, report: Report) -> None:
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
         _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
         _write(job.out / "predictions.json", found)
-        if job.keep_model == "final":
+        if job.keep_model == "best":  # the last evaluation is the result
+            trainer.evaluation.keep(cfg.SOLVER.MAX_ITER, trainer.scored(found))
+        elif job.keep_model:
             detector.save(job, "detectron2", trainer.checkpointer.model.state_dict(), cfg.SOLVER.MAX_ITER)
 
 

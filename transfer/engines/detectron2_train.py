@@ -18,7 +18,8 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .. import scoring
+from .. import detector, scoring
+from ..protocols import Protocol
 from . import Job, Report, narrow
 from .detectron2_data import TrainLoader
 from .detectron2_launch import AMP
@@ -77,8 +78,10 @@ class Trainer(DefaultTrainer):
     def evaluate(self) -> dict[str, float] | None:
         """Metrics (percent) of the detector as it is now, in the first process; None in the others."""
         found = predict(self.model, self.cfg, self.job.test, self.report)
-        if found is None:
-            return None
+        return None if found is None else self.scored(found)
+
+    def scored(self, found: list[dict]) -> dict[str, float]:
+        """Metrics (percent) of COCO results of the test pictures; those that its data leave undefined are left out."""
         protocol = self.job.protocol
         metrics = scoring.score(self.job.test, found, protocol.scorer, protocol.metrics)
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -193,11 +196,12 @@ class Saver(hooks.HookBase):
 class Evaluation(hooks.HookBase):
     """Scores the test pictures every `period` iterations (0: never) but the last, after which the job itself does.
 
-    found: {"iteration", "metrics" (percent)} of each, also of those before a restart; in the first process only.
+    found: {"iteration", "metrics" (percent)} of each, also of those before a restart; in the first process only. Where the job
+    keeps its best detector, `best` is the main metric of the one that is kept.
     """
 
     def __init__(self, period: int):
-        self.period, self.found = period, []
+        self.period, self.found, self.best = period, [], -math.inf
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -208,13 +212,28 @@ class Evaluation(hooks.HookBase):
             self.found.append({"iteration": done, "metrics": metrics})
             self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
             self.trainer.report("evaluate", done, self.trainer.max_iter, **metrics)
+            self.keep(done, metrics)
         comm.synchronize()  # the others waited for the first one's scoring
 
+    def keep(self, done: int, metrics: dict[str, float]) -> None:
+        """The detector as it is, if the job keeps the best and none before was better."""
+        job = self.trainer.job
+        value = metrics.get(main_metric(job.protocol), -math.inf)
+        if job.keep_model == "best" and value > self.best:
+            self.best = value
+            detector.save(job, "detectron2", self.trainer.checkpointer.model.state_dict(), done)
+
     def state_dict(self) -> dict:
-        return {"found": self.found}
+        return {"found": self.found, "best": self.best}
 
     def load_state_dict(self, state: dict) -> None:
-        self.found = list(state["found"])
+        self.found, self.best = list(state["found"]), state["best"]
+
+
+def main_metric(protocol: Protocol) -> str:
+    """The metric that the best of several evaluations is chosen by: the row's first."""
+    first = protocol.metrics[0]
+    return "miou" if first == "semantic" else f"{first}_ap"
 
 
 class Steps(hooks.HookBase):
