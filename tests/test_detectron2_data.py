@@ -163,20 +163,99 @@ def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes, wr
     assert set(found["sem_seg"].unique().tolist()) <= {order.index(i) if i in SEMANTIC else 255 for i in ids.tolist()}
 
 
+@pytest.fixture
+def own(scenes, tmp_path):
+    """Scenes that may be broken, as a data set of some layout."""
+
+    def load(layout: str, split: str, **more):
+        shutil.copytree(scenes / layout, tmp_path / layout)
+        return datasets.load(layout, tmp_path / layout, split, **more)
+
+    return load
+
+
+def truncate(path: str | Path) -> str:
+    """Break a picture behind its header."""
+    Path(path).write_bytes(Path(path).read_bytes()[:-200])
+    return str(path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_picture_drawn_takes_the_place_of_one_that_breaks(workers, own, write):
+    """Of its own orientation, under the draws of that place; the names of the broken come with the batches."""
+    dataset = own("voc", "trainval")
+    cfg = config("small-faster-rcnn-fpn", dataset)
+    cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MIN_SIZE_TRAIN = workers, (48, 56, 64)
+    records = write(dataset)
+    whole = list(islice(detectron2_data.TrainLoader(cfg, records), 12))
+    keys = list(islice(detectron2_data.Batches(records.tall, 2, cfg.SEED), 12))
+    victim = keys[3][1][0]
+    broken = truncate(records[victim]["file_name"])
+    loader = detectron2_data.TrainLoader(cfg, records)
+    found = list(islice(loader, 12))
+    others = [n for n in range(len(records)) if n != victim and records.tall[n] == records.tall[victim]]
+    choice = others[int(np.random.default_rng((cfg.SEED, 0, 3, 1, 0)).integers(len(others)))]
+    np.random.seed(np.random.SeedSequence((cfg.SEED, 0, 3, 1)).generate_state(4))
+    assert torch.equal(found[3][1]["image"], detectron2_data.mapper(cfg, True)(records[choice])["image"])
+    for batch, (before, after) in enumerate(zip(whole, found, strict=True)):
+        for place in (0, 1):
+            same = before[place]["file_name"] == after[place]["file_name"]
+            assert same == (keys[batch][place][0] != victim)
+            assert torch.equal(before[place]["image"], after[place]["image"]) == same
+    assert len(loader.broken) == sum(record == victim for batch in keys for record, _, _ in batch) >= 1
+    assert all(path == broken and text.startswith(f"cannot read the picture {broken}: ") for path, text in loader.broken)
+
+
+def resized(path: str) -> str:
+    Image.new("RGB", (9, 7)).save(path)
+    return path
+
+
+def of_labels(path: str) -> str:
+    return truncate(truth(path, "labelIds"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "layout", "words"),
+    [
+        (truncate, "coco", "cannot read the picture {}: image file is truncated"),
+        (resized, "coco", "{}: is 9 x 7 (after EXIF rotation), but the annotations say "),  # Detectron2's SizeMismatchError
+        (lambda path: Path(path).unlink() or path, "coco", "cannot read the picture {}: "),
+        (of_labels, "cityscapes", "cannot read the picture {}: "),
+    ],
+)
+def test_what_counts_as_broken(spoil, layout, words, own, write):
+    semantic = layout == "cityscapes"
+    dataset = own(layout, "train", semantic=semantic)
+    cfg = config("cityscapes-semantic" if semantic else "small-mask-rcnn-fpn", dataset)
+    records = write(dataset, semantic=semantic)
+    path = records[2]["file_name"]
+    named = spoil(path)
+    item, ((counted, reason),) = detectron2_data.Drawn(records, detectron2_data.mapper(cfg, True), 5)[2, 0, 0]
+    assert item["file_name"] != path and counted == path and reason.startswith(words.format(named))
+
+
+def test_a_mistake_elsewhere_is_not_taken_for_a_broken_picture(own, write):
+    dataset = own("coco", "train")
+    records = write(dataset)
+    mapping = detectron2_data.mapper(config("small-mask-rcnn-fpn", dataset), True)
+    with pytest.raises(ValueError, match="segmentation of type"):
+        mapping(records[0] | {"annotations": [{**records[0]["annotations"][0], "segmentation": 3}]})
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_named(workers, scenes, tmp_path, write):
+def test_a_test_picture_that_cannot_be_read_is_named(workers, own):
     from transfer.engines.detectron2_launch import explained
 
-    shutil.copytree(scenes / "voc", tmp_path / "voc")
-    dataset = datasets.load("voc", tmp_path / "voc", "trainval")
+    dataset = own("voc", "test")
     cfg = config("small-faster-rcnn-fpn", dataset)
     cfg.DATALOADER.NUM_WORKERS = workers
-    records = write(dataset)
-    broken = Path(records[3]["file_name"])
-    broken.write_bytes(broken.read_bytes()[:400])
+    path = truncate(dataset.images[3]["file_name"])
     with pytest.raises(InputError) as error:
-        list(islice(detectron2_data.TrainLoader(cfg, records), len(records)))
-    assert str(explained(error.value, "")).startswith(f"cannot read the picture {broken}: ")
+        list(detectron2_data.test_loader(cfg, dataset))
+    text = str(explained(error.value, ""))
+    assert text.startswith(f"cannot read the picture {path}: image file is truncated") and "\n" not in text
+    assert text.endswith("; a test picture cannot be replaced: bring it back and start again")
 
 
 def test_mask_format_is_polygon_unless_a_mask_is_not(scenes, write):

@@ -120,6 +120,14 @@ def _size(path: str, memory: Memory, whole: bool, again: bool) -> tuple[int, int
         return f"not a picture that can be read ({short(error)})"
 
 
+def fault_now(image: dict) -> str:
+    """What is wrong with one picture decoded to the end, as `fault`; nothing is remembered or recalled."""
+    try:
+        return fault(image, read(image["file_name"], whole=True))
+    except Exception as error:
+        return f"cannot read the picture {image['file_name']}: {short(error)}"
+
+
 def read(path: str, whole: bool = False) -> tuple[int, int]:
     """(width, height) after EXIF rotation of one picture; raises whatever Pillow does. whole: decoded to the end."""
     with Image.open(path) as picture:

@@ -68,14 +68,14 @@ def refuse(batch: Iterable[Item | Unreadable]) -> None:
 class Replaced:
     """How many of a run's training pictures could not be read, and how often: in its checkpoint and in its record.
 
-    pictures: those that there are to train on.
+    pictures: those that there are to train on; warn: of each that is met first.
     """
 
-    def __init__(self, dataset: Dataset, pictures: int):
+    def __init__(self, dataset: Dataset, pictures: int, warn: bool = True):
         self.remedy = f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
         self.limit, self.total = max(LEAST, int(SHARE * pictures)), pictures
         self.reasons: dict[str, str] = {}  # by path, in the order in which they were met
-        self.draws = 0
+        self.draws, self.warn = 0, warn
 
     def add(self, broken: Iterable[Broken]) -> None:
         """Raises InputError when there are too many different ones."""
@@ -83,7 +83,8 @@ class Replaced:
             self.draws += 1
             if path not in self.reasons:
                 self.reasons[path] = reason
-                log.warning("another picture takes its place: %s", reason)
+                if self.warn:
+                    log.warning("another picture takes its place: %s", reason)
         if len(self.reasons) > self.limit:
             first = next(iter(self.reasons.values()))
             raise InputError(

@@ -5,6 +5,7 @@ the number of loading processes.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test
 from detectron2.data import transforms as T
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
-from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
-from .. import InputError, layout_cityscapes
+from .. import layout_cityscapes
 from ..datasets import Dataset
+from ..inspection import Unreadable, fault_now
 from ..layouts import short
+from ..replacing import Broken, items_of, readable, untestable
 from .detectron2_records import Records, picture
 
 IGNORED = 255  # class number of pixels that are neither trained on nor scored
@@ -37,16 +39,31 @@ def describe(dataset: Dataset) -> str:
 
 
 class Mapper(DatasetMapper):
-    """Detectron2's mapper; pictures that cannot be read become an InputError, Cityscapes' label ids class numbers."""
+    """Detectron2's mapper; Cityscapes' label ids become class numbers.
+
+    Raises Unreadable for a picture to train on, InputError for one to test on.
+    """
 
     def __call__(self, record: dict) -> dict:
         try:
             mapped = super().__call__(record)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"cannot read the picture {record['file_name']}: {short(error)}") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises many kinds, also those that mistakes elsewhere raise
+            reason = _fault(record)
+            if not reason and not isinstance(error, OSError):  # a disk may fail once
+                raise
+            told = Unreadable(reason or f"cannot read the picture {record['file_name']}: {short(error)}", record["file_name"])
+            raise (told if self.is_train else untestable(told)) from None
         if "sem_seg" in mapped:
             mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
         return mapped
+
+
+def _fault(record: dict) -> str:
+    """What is wrong with a record's picture or its picture of labels; "" if nothing."""
+    paths = [record[key] for key in ("file_name", "sem_seg_file_name") if key in record]
+    return next(filter(None, (fault_now(record | {"file_name": path}) for path in paths)), "")
 
 
 CLASS_OF_LABEL = torch.full((256,), IGNORED)
@@ -99,7 +116,10 @@ class Batches(Sampler):
 
 
 class Drawn(torch.utils.data.Dataset):
-    """Mapped records by the keys of `Batches`; what is random about one is drawn from (seed, process, batch, place)."""
+    """Mapped records by the keys of `Batches`, each with what could not be read in its place.
+
+    What is random about one is drawn from (seed, process, batch, place).
+    """
 
     def __init__(self, records: Records, mapping: Mapper, seed: int):
         self.records, self.mapping, self.seed = records, mapping, (seed & 0xFFFFFFFF, comm.get_rank())
@@ -107,29 +127,44 @@ class Drawn(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> dict:
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[dict | None, list[Broken]]:
         record, batch, place = key
-        np.random.seed(np.random.SeedSequence((*self.seed, batch, place)).generate_state(4))  # Detectron2 draws from numpy
+        draw = (*self.seed, batch, place)
+        return readable(partial(self._mapped, draw), record, self.others, draw)
+
+    def _mapped(self, draw: tuple[int, ...], record: int) -> dict:
+        np.random.seed(np.random.SeedSequence(draw).generate_state(4))  # Detectron2 draws from numpy
         return self.mapping(self.records[record])
+
+    def others(self, record: int) -> np.ndarray:
+        """What may take a record's place: as wide or as tall as the rest of its batch."""
+        tall, numbers = self.records.tall, np.arange(len(self.records))
+        alike = numbers[(tall == tall[record]) & (numbers != record)]
+        return alike if len(alike) else numbers[numbers != record]
 
 
 class TrainLoader:
     """Batches of mapped records from batch `start` on; nothing is started before the first batch is asked for.
 
     Detectron2's trainers ask for an iterator at different moments: the release of 2021 when it is made, before a checkpoint
-    has said where to go on.
+    has said where to go on. broken: a list that takes what could not be read and was replaced.
     """
 
-    def __init__(self, cfg, records: Records, start: int = 0):
+    def __init__(self, cfg, records: Records, start: int = 0, broken: list[Broken] | None = None):
         self.cfg, self.records, self.start = cfg, records, start
+        self.broken = [] if broken is None else broken
 
     def __iter__(self) -> Iterator[list[dict]]:
         cfg = self.cfg
         batches = Batches(self.records.tall, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), cfg.SEED, self.start)
-        yield from DataLoader(
+        loader = DataLoader(
             Drawn(self.records, mapper(cfg, True), cfg.SEED), batch_sampler=batches, num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list, generator=torch.Generator(),  # of its own: no draw is taken from the training's
         )  # fmt: skip
+        for found in loader:
+            items, broken = items_of(found)
+            self.broken += broken
+            yield items
 
 
 def test_loader(cfg, dataset: Dataset):

@@ -134,7 +134,7 @@ def explained(error: Exception, where: str) -> Exception | None:
     """What ended the training `where` (e.g. "at iteration 7"), as one line that says what to do; None if unknown."""
     text = str(error)
     if isinstance(error, InputError):  # from a loading process it comes with that one's traceback
-        return InputError(text.strip().splitlines()[-1].removeprefix("transfer.InputError: "))
+        return InputError(re.sub(r"^transfer[\w.]*: ", "", text.strip().splitlines()[-1]))
     if isinstance(error, FloatingPointError):
         losses = re.findall(r"'(\w+)': (?:np\.float64\()?(-?(?:nan|inf))", text)
         bad = ", ".join(f"{name} = {value}" for name, value in losses) or text.splitlines()[0]

@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from .. import detector
+from .. import detector, replacing
 from ..protocols import PROTOCOLS, Protocol
 from ..weights import Backbone
 from . import (
@@ -51,7 +51,8 @@ def run(job: Job, report: Report) -> Outcome:
         path.unlink(missing_ok=True)
     facts = {} if job.launch.machine_rank else json.loads((folder(job) / "facts.json").read_text())
     checkpoints = (*sorted(folder(job).glob("model_*.pth")), folder(job) / "last_checkpoint")
-    return Outcome(job.out / "predictions.json", deviations(job), facts, checkpoints)
+    departed = deviations(job) + replacing.deviations(facts)
+    return Outcome(job.out / "predictions.json", departed, facts, checkpoints)
 
 
 def hand_over(job: Job, path: Path) -> Records:
@@ -141,6 +142,7 @@ def work(records: Records, job: Job, report: Report) -> None:
     if found is not None:
         facts = {"precision": precision(job), "processes": job.launch.processes, "evaluations": trainer.evaluation.found}
         own = detectron2_version.identify()
+        facts |= trainer.replacements.replaced.facts()
         facts["detectron2"] = {"which": own.which, "hash": own.hash}
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
         _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})

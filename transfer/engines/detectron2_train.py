@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .. import detector, scoring
 from ..protocols import Protocol
+from ..replacing import Broken, Replaced
 from . import Job, Report, narrow
 from .detectron2_data import TrainLoader
 from .detectron2_launch import AMP
@@ -49,6 +50,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.steps, self.evaluation = Steps(job, report), Evaluation(cfg.TEST.EVAL_PERIOD)
+        self.replacements = Replacements(Replaced(job.train, len(records), comm.is_main_process()), self.batches.broken)
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -70,6 +72,7 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(),
             self.steps,
             precise,
+            self.replacements,  # after what draws pictures
             self.evaluation,  # before a checkpoint, which then has its metrics
             Saver(cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
             hooks.PeriodicWriter(self.build_writers()) if main else None,
@@ -236,6 +239,26 @@ def main_metric(protocol: Protocol) -> str:
     return "miou" if first == "semantic" else f"{first}_ap"
 
 
+class Replacements(hooks.HookBase):
+    """Counts the pictures that could not be read in any process. Every process has the count: they end together, and after a
+    restart each takes it from the checkpoint."""
+
+    def __init__(self, replaced: Replaced, broken: list[Broken]):
+        self.replaced, self.broken = replaced, broken
+
+    def after_step(self) -> None:
+        found = comm.all_gather(list(self.broken))
+        self.broken.clear()
+        for share in found:
+            self.replaced.add(share)
+
+    def state_dict(self) -> dict:
+        return self.replaced.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.replaced.load_state_dict(state)
+
+
 class Steps(hooks.HookBase):
     """Reports every iteration; what a restart must not change: random draws (anchors, RoIs), RetinaNet's running normaliser,
     and the seconds spent so far."""
@@ -291,7 +314,7 @@ class PreciseBN(hooks.PreciseBN):
         cfg = trainer.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
-        batches = TrainLoader(cfg, trainer.records, start=cfg.SOLVER.MAX_ITER)
+        batches = TrainLoader(cfg, trainer.records, cfg.SOLVER.MAX_ITER, trainer.batches.broken)
         loader = Counted(batches, test.PRECISE_BN.NUM_ITER, trainer.report)
         super().__init__(test.EVAL_PERIOD, trainer.model, loader, test.PRECISE_BN.NUM_ITER)
         self.seed = trainer.job.seed
