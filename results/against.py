@@ -25,7 +25,7 @@ RULE = (
 TONES = {"reproduced": "best", "above": "up", "below": "down", "not comparable": "noise"}
 COLUMNS = [
     "group", "protocol", "row", "method", "epochs", "metric", "mean", "std", "n", "published", "difference", "tolerance",
-    "verdict", "reason",
+    "verdict", "reason", "detectron2",
 ]  # fmt: skip
 
 
@@ -34,6 +34,7 @@ def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFr
 
     epochs: of pretraining, as published (NA: not printed); where no published number fits, as measured.
     verdict: reproduced, above, below (by RULE), or not comparable with its `reason`; then difference and tolerance are NaN.
+    detectron2: hash of the one that ran, "" where the records do not say.
     Raises InputError for an unknown source, or without any result.
     """
     numbers = published.of_source(source)
@@ -56,7 +57,7 @@ def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFr
             reasons += _obstacles(cell_records, found["protocol"].iloc[0], int(found["version"].iloc[0]))
             facts = [group, cell["protocol"].iloc[0], row, method, epochs if twin is None else twin["epochs"], metric]
             values = [cell["value"].mean(), std, len(cell)]
-            rows.append(facts + values + _verdict(*values, twin, reasons))
+            rows.append(facts + values + _verdict(*values, twin, reasons) + [cell["detectron2"].iloc[0]])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -148,19 +149,28 @@ def _pretraining(weights: Mapping, protocol: str) -> list[str]:
 
 def grid(cells: pd.DataFrame, source: str, records: Iterable[dict]) -> Grid:
     """The cells with their verdicts; notes say the rule, why cells are not comparable, and what has no published twin."""
+    records = list(records)
     letters: dict[str, str] = {}
     sections = []
+    of_group = tables.different_detectron2(_finished(records, cells))
     for group, found in cells.groupby("group", sort=False):
         rows = []
         for cell in found.itertuples():
             mark = letters.setdefault(cell.reason, tables.letter(len(letters))) if cell.reason else ""
             rows.append((cell.row, [*_numbers(cell), Cell(cell.verdict, TONES[cell.verdict], mark)]))
-        sections.append(Section(group, rows))
+        marks = [letters.setdefault(text, tables.letter(len(letters))) for text in of_group.get(group, ())]
+        sections.append(Section(group + "".join(f" [{mark}]" for mark in marks), rows))
     notes = [] if sections else [f"no measured cell has a number in {source}"]
     notes += [RULE, *(f"[{letter}] {reason}" for reason, letter in letters.items()), *_without_twin(records, source)]
     columns = Group("", "", ("measured", "published", "difference", "tolerance"))
     groups = [Group("", "", ("metric",), "l"), columns, Group("", "", ("verdict",), "l")]
     return Grid(groups, sections, notes, f"Measured beside {source}")
+
+
+def _finished(records: Iterable[dict], cells: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs of `tables.labelled` behind the cells."""
+    each = tables.labelled(tables.frame(records))
+    return each[(each["status"] == "done") & each["group"].isin(cells["group"])]
 
 
 def _numbers(cell) -> list[Cell]:

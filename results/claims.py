@@ -106,11 +106,12 @@ def _part(claim: Claim, protocol: str, metric: str, cells: pd.DataFrame) -> tupl
         side = sides[0]
         return value_text(side["mean"], side["std"], side["n"]), "fails" if side["verdict"] == "below" else "holds"
     difference, half = stats.welch(*(side[key] for side in sides for key in ("mean", "std", "n")))
+    other = ", different Detectron2" if sides[0]["detectron2"] != sides[1]["detectron2"] else ""
     if np.isnan(half):
-        return f"{signed(difference)} (single run)", "undecided"
+        return f"{signed(difference)} (single run){other}", "undecided"
     slack = np.hypot(half, np.sqrt(2) * spread_of(protocol))
     fails = difference + slack < gain(claim, protocol, metric)
-    return f"{signed(difference)} ± {half:.1f}", "fails" if fails else "holds" if difference > half else "undecided"
+    return f"{signed(difference)} ± {half:.1f}{other}", "fails" if fails else "holds" if difference > half else "undecided"
 
 
 def grid(cells: pd.DataFrame) -> Grid:

@@ -252,13 +252,21 @@ def _settings(records: Sequence[dict]) -> Part:
     for title in ("versions", "hardware", "code"):
         found: dict[str, list[str]] = {}
         for record in records:
-            value = record.get(title)
+            value = _versions(record) if title == "versions" else record.get(title)
             for key, text in value.items() if isinstance(value, dict) else [(title, value)]:
                 seen = found.setdefault(str(key), [])
                 seen += [str(text)] if str(text) not in seen else []
         shown[title] = {key: ", ".join(texts) for key, texts in found.items()}
     part.folded = [(title, found) for title, values in shown.items() for found in _html(_facts_grid(values))]
     return part
+
+
+def _versions(record: dict) -> object:
+    """Versions of a record's libraries; with Detectron2's files, as its version tells no two of it apart."""
+    found, own = record.get("versions"), (record.get("facts") or {}).get("detectron2") or {}
+    if not (isinstance(found, dict) and own.get("hash")):
+        return found
+    return found | {"detectron2 files": f"{own.get('which')} ({own['hash'][:6]})"}
 
 
 def _facts_grid(values: Mapping[str, object]) -> Grid:

@@ -8,7 +8,7 @@ from . import published, tables
 from .charts import Line
 
 TAIL = re.compile(r"^(.+)-(\d+)k$")  # a protocol's name: family and thousands of iterations
-KEY = ["family", "protocol_version", "data", "scorer", "engine", "scaling"]  # of a chart; never averaged across
+KEY = ["family", "protocol_version", "data", "scorer", "engine", "scaling", "detectron2"]  # of a chart; never averaged across
 
 
 def curves(runs: pd.DataFrame, methods: dict[str, tuple[str, int | None]], metric: str = "box_ap") -> dict[str, list[Line]]:
@@ -24,16 +24,24 @@ def curves(runs: pd.DataFrame, methods: dict[str, tuple[str, int | None]], metri
     values = values.assign(family=parts[0], iterations=pd.to_numeric(parts[1]) * 1000, place=values["row"].map(order))
     values = values.dropna(subset="family").sort_values(["group_order", "place"], kind="stable")
     settings = values.groupby([*KEY, "iterations"])["protocol_hash"].transform("first")
-    charts = {}
-    for _, found in values[values["protocol_hash"] == settings].groupby(KEY, sort=False):
+    values = values[values["protocol_hash"] == settings]
+    titles, charts = _titles(values), {}
+    for key, found in values.groupby(KEY, sort=False):
         lines = []
         for row, points in found.groupby("row", sort=False):
             lines += _lines(row, points, order[row], methods.get(row), metric)
         if len({x for line in lines for x, _ in line.points}) > 1:
-            first = found.iloc[0]
-            title = tables.label({**first, "protocol": first["family"]})
-            charts[title if title not in charts else f"{title}, data {first['data'][:6]}"] = lines
+            charts[titles[key]] = lines
     return charts
+
+
+def _titles(values: pd.DataFrame) -> dict[tuple, str]:
+    """The title of each chart, by its KEY."""
+    if values.empty:
+        return {}
+    groups = values.drop_duplicates(KEY).assign(protocol=lambda found: found["family"])
+    texts = tables.told_apart(groups.apply(tables.label, axis=1), groups, ("data", "detectron2"))
+    return dict(zip(groups[KEY].itertuples(index=False, name=None), texts, strict=True))
 
 
 def _lines(row: str, points: pd.DataFrame, colour: int, method: tuple[str, int | None] | None, metric: str) -> list[Line]:

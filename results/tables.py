@@ -206,16 +206,21 @@ def row_order(each: pd.DataFrame) -> list[str]:
 def _labels(each: pd.DataFrame) -> pd.Series:
     """A text for each group: protocol and version; data, engine, definition of AP; hashes where that is not enough."""
     groups = each.drop_duplicates(GROUP)[[*GROUP, "data_name"]]
-    texts = groups.apply(label, axis=1)
-    shown = groups.assign(protocol_hash="hash " + groups["protocol_hash"].str[:6], data="data " + groups["data"].str[:6])
-    shown["detectron2"] = "Detectron2 " + groups["detectron2"].str[:6].replace("", "unknown")
-    for column in ("protocol_hash", "data", "detectron2"):
-        twins = texts.duplicated(keep=False)
-        same = groups.groupby(texts)[column].transform("nunique") == 1
-        texts = texts.where(~twins | same, texts + ", " + shown[column])
+    texts = told_apart(groups.apply(label, axis=1), groups, ("protocol_hash", "data", "detectron2"))
     keys = [tuple(values) for values in groups[GROUP].to_numpy().tolist()]
     of_group = dict(zip(keys, texts, strict=True))
     return pd.Series([of_group[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index)
+
+
+def told_apart(texts: pd.Series, groups: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Texts of groups of `frame`; those that are alike are followed by the first digits of the hashes in which they differ."""
+    shown = groups.assign(protocol_hash="hash " + groups["protocol_hash"].str[:6], data="data " + groups["data"].str[:6])
+    shown["detectron2"] = "Detectron2 " + groups["detectron2"].str[:6].replace("", "unknown")
+    for column in columns:
+        twins = texts.duplicated(keep=False)
+        same = groups.groupby(texts)[column].transform("nunique") == 1
+        texts = texts.where(~twins | same, texts + ", " + shown[column])
+    return texts
 
 
 def label(group: Mapping) -> str:
@@ -235,7 +240,7 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
         return ",".join(letters.setdefault(text, letter(len(letters))) for text in texts)
 
     by_cell = {key: [set(texts) for texts in found] for key, found in done.groupby(["row", "group"])["deviations"]}
-    common, group_marks, detectron2 = {}, {}, _different_detectron2(done)
+    common, group_marks, detectron2 = {}, {}, different_detectron2(done)
     for group in groups:
         sets = [texts for (_, there), cell in by_cell.items() if there == group for texts in cell]
         common[group] = set.intersection(*sets) if sets else set()
@@ -252,8 +257,8 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
     return {"group_marks": group_marks, "cell_marks": cell_marks, "notes": notes}
 
 
-def _different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
-    """Which Detectron2 made a group, for the groups of an engine of which several are in the table."""
+def different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
+    """Which Detectron2 made a group, for the groups of an engine of which several are in the table; of runs of `labelled`."""
     several = done.groupby("engine")["detectron2"].transform("nunique") > 1
     found = {}
     for run in done[several].drop_duplicates("group").itertuples():

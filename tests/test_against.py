@@ -126,6 +126,31 @@ def test_other_sources_and_what_has_no_twin():
         against.compare(records, "moco")
 
 
+OLD = {"detectron2": {"which": "release of 2021", "hash": "a8676b80f7de"}}
+NEW = {"detectron2": {"which": "main, 2026-06", "hash": "acd65d6c626b"}}
+
+
+def test_two_detectron2_have_a_verdict_each_and_a_note():
+    records = [run("detco@200", AT_90K[0], seed, 39.4 + 2 * (facts is NEW), facts=facts) for seed in (0, 1) for facts in (OLD, NEW)]
+    for number, record in enumerate(records):
+        record["id"] += str(number)
+    cells = against.compare(records)
+    assert cells[["mean", "n", "verdict", "detectron2"]].values.tolist() == [
+        [39.4, 2, "reproduced", "a8676b80f7de"], [41.4, 2, "above", "acd65d6c626b"],
+    ]  # fmt: skip
+    text = render(against.grid(cells, published.DETCO, records))
+    assert "Detectron2 a8676b [a]" in text and "[a] Detectron2: release of 2021 (files a8676b)" in text
+    assert "Detectron2 acd65d [b]" in text and "[b] Detectron2: main, 2026-06 (files acd65d)" in text
+    alone = [record for record in records if record["facts"] is OLD]
+    assert "Detectron2" not in render(against.grid(against.compare(alone), published.DETCO, alone))
+
+
+def test_a_claim_says_where_its_sides_ran_with_different_detectron2():
+    same = verdict_of(headline(1.6, 1.2, 1.0), HEADLINE)[1]["measured"].tolist()
+    found = verdict_of(headline(1.6, 1.2, 1.0, facts=NEW), HEADLINE)[1]["measured"].tolist()
+    assert found == [f"{text}, different Detectron2" for text in same] and len(found) == 3
+
+
 def verdict_of(records, words):
     judged = claims.judge(against.compare(records))
     (found,) = {row.verdict for row in judged.itertuples() if row.claim.startswith(words)}

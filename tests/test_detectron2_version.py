@@ -43,12 +43,22 @@ def test_the_hash_is_that_of_the_python_files(tmp_path):
     assert version.hash_of(put(tmp_path / "three", files | {"engine/hooks.py": "c\n"})) != expected
 
 
+def test_files_known_exactly_have_the_month_of_their_commit(tmp_path, monkeypatch):
+    """Also the version is that of the folder, whatever else is installed."""
+    folder = put(tmp_path, {"__init__.py": 'a = 1\n__version__ = "7.1"\n', "engine/hooks.py": "eval_after_train"})
+    assert str(version.of_folder(folder)).startswith("Detectron2 7.1, main, 2022-02 or later (files ")
+    version.of_folder.cache_clear()
+    monkeypatch.setitem(version.EXACT, version.hash_of(folder), "main, 2023-01")
+    assert version.of_folder(folder).which == "main, 2023-01"
+
+
 @pytest.mark.detectron2
 def test_the_installed_one_is_identified():
     found = version.identify()
     folder = Path(importlib.util.find_spec("detectron2").origin).parent
     assert found.hash == version.hash_of(folder) and found.version == "0.6"
     has = "eval_after_train" in (folder / "engine" / "hooks.py").read_text()
+    assert (found.which == "main, 2026-06") == (found.hash == "acd65d6c626b")
     assert found.which.startswith("main, 20") == has and (found.which == "release of 2021") != has
 
 

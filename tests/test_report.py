@@ -159,6 +159,13 @@ def test_ap_on_the_way_is_the_mean_over_seeds_and_ends_at_the_result():
     assert evaluations.curves(runs, [run("random", "c4", 0, 50.0) | {"id": r["id"]} for r in records], columns) == {}
 
 
+def test_versions_name_every_detectron2(records):
+    for record, own in zip(records, ("a8676b80f7de", "acd65d6c626b")):
+        record["facts"] = {"detectron2": {"which": f"which of {own}", "hash": own}}
+    text = " ".join(Page(report.page(report.Material(title="x", records=records))).texts)
+    assert "detectron2 files which of a8676b80f7de (a8676b), which of acd65d6c626b (acd65d)" in text
+
+
 def test_without_any_result():
     with pytest.raises(InputError, match="no fine-tuning results yet"):
         report.page(report.Material("x", []))

@@ -28,6 +28,7 @@ def test_points_are_means_at_their_iterations_beside_the_published():
         ("engine", "torchvision", "torchvision"),
         ("scaling", "1/2", "scaled 1/2"),
         ("scorer", "voc2007", "VOC07 AP"),
+        ("facts", {"detectron2": {"which": "release of 2021", "hash": "a8676b80f7de"}}, "Detectron2 a8676b"),
         ("data", {"train": {"fingerprint": "c"}, "test": {"fingerprint": "d", "images": 9}}, "data "),
     ],
 )

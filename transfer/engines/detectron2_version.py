@@ -4,8 +4,8 @@ Nothing of Detectron2 is imported here.
 """
 
 import hashlib
-import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,8 @@ CHANGES = (
     ("2023-03", "engine/train_loop.py", "after_backward"),
     ("2022-02", "engine/hooks.py", "eval_after_train"),
 )
+# Of these files the exact state is known: commit 02b5c4e295 of main, whose last change below detectron2/ is of 2026-03.
+EXACT = {"acd65d6c626b": "main, 2026-06"}
 RELEASE = "release of 2021"
 BESIDE = ("projects/", "model_zoo/configs/")
 
@@ -46,7 +48,8 @@ def identify() -> Identity | None:
 @cache
 def of_folder(folder: Path) -> Identity:
     """Of a package folder `detectron2`, as this process found it first."""
-    return Identity(_version(), which(folder), hash_of(folder))
+    own = hash_of(folder)
+    return Identity(_version(folder), EXACT.get(own) or which(folder), own)
 
 
 def which(folder: Path) -> str:
@@ -69,8 +72,8 @@ def hash_of(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("detectron2")
-    except importlib.metadata.PackageNotFoundError:
-        return "without a version"
+def _version(folder: Path) -> str:
+    """Of its own files: a folder on PYTHONPATH comes before the installed one, whose metadata say nothing about it."""
+    path = folder / "__init__.py"
+    found = re.search(r'^__version__ = "(.+)"', path.read_text(encoding="utf-8"), re.M) if path.is_file() else None
+    return found[1] if found else "without a version"
