@@ -127,6 +127,8 @@ def _torch(facts: list, alarms: list) -> None:
 
 
 def _detectron2(facts: list, alarms: list) -> None:
+    from transfer.engines import detectron2_version
+
     if importlib.util.find_spec("detectron2") is None:
         text = "not installed: the engine torchvision is used; rows beside published numbers need it"
         ways = f"conda env create --file environment.yml, or: pip install --no-build-isolation '{DETECTRON2_SOURCE}'"
@@ -134,15 +136,18 @@ def _detectron2(facts: list, alarms: list) -> None:
         return
     if importlib.util.find_spec("pkg_resources") is None:
         alarms.append("detectron2 needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")
+    found = detectron2_version.identify()
+    if found is None:
+        alarms.append("a folder named detectron2 on Python's path, perhaps here, is no package: run from another folder")
+        return
+    facts.append(_fact("detectron2", str(found).removeprefix("Detectron2 ")))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module("detectron2._C")  # compiled against another torch, it fails only here
-        from transfer.engines import detectron2_version
-
-        facts.append(_fact("detectron2", str(detectron2_version.identify()).removeprefix("Detectron2 ")))
     except Exception as error:
-        alarms.append(f"detectron2 is installed but cannot be imported ({_short(error)}): use --engine torchvision")
+        remedy = "build it again for this torch and Python (README, Engines), or use --engine torchvision"
+        alarms.append(f"detectron2's compiled part cannot be imported ({_short(error)}): {remedy}")
 
 
 def _short(error: BaseException) -> str:

@@ -2,12 +2,17 @@
 
 import hashlib
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from transfer.engines import detectron2_version as version
+
+ROOT = Path(__file__).parents[1]
 
 
 def put(folder: Path, files: dict[str, str]) -> Path:
@@ -67,3 +72,27 @@ def test_the_other_one_is_told_apart():
     if not named or version.identify() is None:
         pytest.skip("there are no two of them: DETCO_OTHER_DETECTRON2 is not set, or none is installed")
     assert version.of_folder(Path(named) / "detectron2").hash != version.identify().hash
+
+
+@pytest.mark.parametrize(
+    ("files", "fact", "alarm"),
+    [
+        ({"__init__.py": '__version__ = "0.6"\n'}, "0.6, release of 2021 (files ", "compiled part cannot be imported (Mod"),
+        ({"_C.py": "", "__init__.py": '__version__ = "0.6"\n'}, "0.6, release of 2021 (files ", None),
+        ({"setup.py": ""}, None, "is no package: run from another folder"),  # as in a checkout's parent folder
+    ],
+)
+def test_doctor_says_which_and_what_does_not_work(files, fact, alarm, tmp_path):
+    """In a process of its own, whose Python path holds that Detectron2 alone before the installed one."""
+    put(tmp_path / "detectron2", files)
+    code = (
+        "import json, sys, importlib.machinery as m; sys.meta_path.insert(0, type('F', (), {'find_spec': staticmethod("
+        "lambda name, path=None, target=None: m.PathFinder.find_spec(name, path or [sys.argv[1]]) "
+        "if name.split('.')[0] == 'detectron2' else None)})); from benchmarks import doctor; facts, alarms = [], []; "
+        "doctor._detectron2(facts, alarms); print(json.dumps([facts, alarms]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, cwd=ROOT)
+    facts, alarms = json.loads(done.stdout)
+    assert [found["says"].startswith(fact) for found in facts] == ([True] if fact else [])
+    alarms = [text for text in alarms if "pkg_resources" not in text]
+    assert (len(alarms) == 1 and alarm in alarms[0]) if alarm else alarms == []
