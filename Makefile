@@ -37,7 +37,7 @@ lint: setup
 
 # The README's result block, from the records in results/demo; FROM=demo takes those of a run over first.
 readme: setup
-	$(BIN)/python -m results.readme README.md results/demo $(FROM)
+	$(BIN)/python -m detco.results.readme README.md results/demo $(FROM)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,5 +1,1 @@
 """pretrain: makes a backbone file from pictures."""
-
-
-class InputError(ValueError):
-    """Something given by the user is wrong; the message is one clear line (the command exits with status 2)."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pretrain.recipes import Recipe
+from .recipes import Recipe
 
 log = logging.getLogger("detco.pretrain")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detco.common.errors import InputError
 from torch import Tensor, nn
 
-from pretrain import InputError, listing, views
-from pretrain.images import BadPicture, decode
+from .data import listing, views
+from .data.decoding import BadPicture, decode
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as usual for features of contrastive methods (arXiv 1805.01978); there k is 200
 AT_MOST = 5000  # pictures, spread over the folder

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
+from detco.common.errors import InputError
 
-from pretrain import InputError
-
-# Ranges, checked where settings come from outside (benchmarks.settings).
+# Ranges, checked where settings come from outside (detco.benchmarks.config).
 Amount = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]

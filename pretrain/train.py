@@ -12,19 +12,21 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from detco.common.errors import InputError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pretrain import InputError, checkpoints, export, images, listing, optimize, views
-from pretrain.backbone import Trunk
-from pretrain.detco import DetCo
-from pretrain.journal import Journal
-from pretrain.loader import SHUFFLE, Batches, Views, generator, loader
-from pretrain.moco import MoCo
-from pretrain.probe import Probe
-from pretrain.processes import Process, distributed, join
-from pretrain.recipes import Recipe, recipe_hash
-from pretrain.supervised import Supervised
+from . import checkpoints, export, optimize
+from .data import decoding, listing, views
+from .data.loader import SHUFFLE, Batches, Views, generator, loader
+from .distributed import Process, distributed, join
+from .journal import Journal
+from .methods.detco import DetCo
+from .methods.encoder import Trunk
+from .methods.moco import MoCo
+from .methods.supervised import Supervised
+from .probe import Probe
+from .recipes import Recipe, recipe_hash
 
 REMEDIES = "a smaller lr, a longer warmup_epochs or precision=float32 may help"
 
@@ -33,7 +35,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says what happened and at which iteration."""
 
 
-def pretrain(recipe: Recipe, images: Path, out: Path, seed: int = 0, device: str = "auto",
+def pretrain(recipe: Recipe, decoding: Path, out: Path, seed: int = 0, device: str = "auto",
              report: Callable | None = None, probe: Path | None = None) -> Path:
     """Train on the pictures of ``images`` (a folder, or a text file of paths) and return ``out/backbone.safetensors``.
 
@@ -46,7 +48,7 @@ def pretrain(recipe: Recipe, images: Path, out: Path, seed: int = 0, device: str
     if seed < 0:
         raise InputError(f"the seed is {seed}; it must not be negative")
     with join(device) as process:
-        return Run(recipe, Path(images), Path(out), seed, process, report if process.first else None, probe).go()
+        return Run(recipe, Path(decoding), Path(out), seed, process, report if process.first else None, probe).go()
 
 
 class Run:
@@ -115,9 +117,9 @@ class Run:
     def _read_pictures(self) -> None:
         """Where all pictures fit into memory, decode them and leave out the bad ones; else those are met on the way."""
         self.data = Views(self.pictures, self.recipe, self.seed)
-        self.bad = images.Bad(self.pictures, self.out / "bad_pictures.txt" if self.process.first else None)
+        self.bad = decoding.Bad(self.pictures, self.out / "bad_pictures.txt" if self.process.first else None)
         if self.data.fits:
-            self.bad(images.check(self.pictures, self.data.read, torch.get_num_threads(), self.report))
+            self.bad(decoding.check(self.pictures, self.data.read, torch.get_num_threads(), self.report))
             self.data.use(self.pictures.without(self.bad.reasons))
         if len(self.data.pictures) < self.recipe.batch:
             raise InputError(f"{self.pictures.root}: {len(self.data.pictures)} pictures are fewer than a batch "

@@ -1,5 +1,1 @@
 """results: remembers, compares and shows what was measured."""
-
-
-class InputError(ValueError):
-    """Something given by the user is wrong; the message is one clear line (the command exits with status 2)."""

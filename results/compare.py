@@ -5,8 +5,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from detco.common.errors import InputError
 
-from . import InputError, grids, stats, tables
+from . import grids, stats, tables
 from .render import Cell, Grid, Group, Section
 
 HEADLINES = ("box_ap", "mask_ap", "keypoint_ap", "densepose_ap", "miou", "top1", "svm_map")  # one a task

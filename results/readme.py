@@ -1,6 +1,6 @@
 """The README's block of results, made from committed records: `make readme`; with FROM=demo, from those of a run first.
 
-Run as `python -m results.readme README.md results/demo [RUN]`.
+Run as `python -m detco.results.readme README.md results/demo [RUN]`.
 """
 
 import shutil
@@ -8,7 +8,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from . import InputError, grids, render, store, tables
+from detco.common.errors import InputError
+
+from . import grids, render, store, tables
 
 BEGIN, END = "<!-- results: written by `make readme`, not by hand -->", "<!-- end of results -->"
 METRICS = ("box_ap", "box_ap50", "mask_ap")

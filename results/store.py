@@ -161,7 +161,7 @@ def _evaluations(found: Sequence) -> str | None:
 
 
 def _other_protocol(record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]) -> str | None:
-    """Whether the protocol that ran is another than the one that is claimed. The hash is that of `transfer.protocols`."""
+    """Whether the protocol that ran is another than the one that is claimed. The hash is that of `detco.transfer.protocols`."""
     claimed, hashed = (record["protocol"], record["protocol_version"]), record["protocol_hash"]
     known = fits = protocols.get(claimed, hashed)
     if isinstance(row, dict):

@@ -5,8 +5,9 @@ from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
+from detco.common.errors import InputError
 
-from . import InputError, stats
+from . import stats
 
 METRICS = (  # shown unless others are asked for
     "box_ap", "box_ap50", "box_ap75", "mask_ap", "keypoint_ap", "densepose_ap", "miou", "top1", "top5", "svm_map",

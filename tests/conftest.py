@@ -1,5 +1,6 @@
 """Shared by all tests: a small drawn data set, where the real pictures lie, and the plain line about Detectron2."""
 
+from tests.factories import ROOT
 import importlib.util
 import os
 from pathlib import Path
@@ -23,15 +24,15 @@ def pytest_terminal_summary(terminalreporter):
 
 def tried_detectron2() -> str:
     """Which Detectron2 the marked tests ran with, in one line."""
-    from transfer.engines import detectron2_version
+    from detco.transfer.engines.detectron2 import version
 
     if not HAVE_DETECTRON2:
         return "Detectron2 is not installed: the tests marked `detectron2` were skipped."
     other = os.environ.get("DETCO_OTHER_DETECTRON2")
     also = "no other one: DETCO_OTHER_DETECTRON2 names none"
     if other:
-        also = f"the other one: {detectron2_version.of_folder(Path(other) / 'detectron2')}"
-    return f"Tests marked `detectron2` ran with {detectron2_version.identify()}; {also}."
+        also = f"the other one: {version.of_folder(Path(other) / 'detectron2')}"
+    return f"Tests marked `detectron2` ran with {version.identify()}; {also}."
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -50,7 +51,7 @@ def _cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Path:
     """40 labelled scenes at 64 px (30 to train on, 10 to test on) in all layouts. Read only."""
-    from benchmarks.scenes import draw
+    from detco.benchmarks.scenes.draw import draw
 
     return draw(tmp_path_factory.mktemp("scenes") / "drawn", images=40, seed=3, size=64, unlabelled=16, classification=16)
 
@@ -58,7 +59,7 @@ def scenes(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real pictures (`photos`, `raccoon`) for those who have them."""
-    folder = Path(os.environ.get("DETCO_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+    folder = Path(os.environ.get("DETCO_SHARED", ROOT.parent / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip("the real pictures are not on this machine")
     return folder

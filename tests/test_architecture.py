@@ -1,64 +1,130 @@
-"""Imports point one way, and the light modules stay light."""
+"""Who may import whom, how full a folder may be, and that members of a door are known by their properties, not their names."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ROOMS = ("pretrain", "transfer", "benchmarks", "results")
-ALLOWED = {"benchmarks": {"benchmarks", "pretrain", "transfer", "results"}}  # the others: themselves only
+from tests.factories import ROOT
+
+PACKAGES = ("common", "pretrain", "transfer", "benchmarks", "results")
+ALLOWED = {  # beside themselves
+    "common": set(), "pretrain": {"common"}, "transfer": {"common"}, "results": {"common"},
+    "benchmarks": {"common", "pretrain", "transfer", "results"},
+}  # fmt: skip
+FULL = 14  # files in a folder
+NAMES = {"moco", "detco", "supervised", "detectron2", "torchvision", "replay", "voc", "coco", "cityscapes", "local", "slurm"}
 HEAVY = ("torch", "torchvision", "pandas", "numpy", "pycocotools", "pydantic", "yaml", "rich", "PIL")
 LIGHT = (
-    "benchmarks.cli", "benchmarks.suites", "benchmarks.worker", "transfer.protocols", "pretrain.recipes",
-    "results.store",
+    "detco", "detco.benchmarks.cli.main", "detco.benchmarks.suites.builtin", "detco.benchmarks.run.worker",
+    "detco.transfer.protocols", "detco.pretrain.recipes", "detco.results.store",
 )  # fmt: skip
 
 
-def imports_of(path: Path, text: str | None = None) -> set[str]:
-    """Full names of the modules a file imports anywhere in it, relative ones resolved."""
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+def sources(folder: str = "") -> list[Path]:
+    tops = [folder] if folder else [*PACKAGES, "detco"]
+    return sorted(path for top in tops for path in (ROOT / top).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts if parts[0] in ("detco", "tests") else ("detco", *parts))
+
+
+def imports_of(path: Path, text: str | None = None, whole: bool = True) -> set[str]:
+    """Full names of the modules a file imports, relative ones resolved; whole: also inside functions."""
+    name = module_name(path)
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    tree = ast.parse(path.read_text() if text is None else text)
     found = set()
-    for node in ast.walk(ast.parse(text if text is not None else path.read_text())):
+    for node in ast.walk(tree) if whole else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
+            base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
 
 
-def sources(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
-
-
 def test_reader_sees_every_form_of_import():
-    text = "import a.b\nfrom . import c\nfrom ..d import e\ndef f():\n    from results import store\n"
+    text = "import a.b\nfrom . import c\nfrom ..d import e\ndef f():\n    from detco.results import store\n"
     path = ROOT / "transfer" / "engines" / "x.py"
-    assert imports_of(path, text) >= {"a.b", "transfer.engines.c", "transfer.d.e", "results.store"}
+    assert imports_of(path, text) >= {"a.b", "detco.transfer.engines.c", "detco.transfer.d.e", "detco.results.store"}
+    assert "detco.results.store" not in imports_of(path, text, whole=False)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_one_way(room):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_one_way(package):
     wrong = []
-    for path in sources(room):
-        rooms = {name.split(".")[0] for name in imports_of(path)} & set(ROOMS)
-        wrong += [f"{path.relative_to(ROOT)} imports {other}" for other in rooms - ALLOWED.get(room, {room})]
-    assert sources(room) and not wrong
+    for path in sources(package):
+        others = {name.split(".")[1] for name in imports_of(path) if name.startswith("detco.") and name.count(".")}
+        wrong += [f"{path.relative_to(ROOT)} imports {other}" for other in (others & set(PACKAGES)) - ALLOWED[package] - {package}]
+    assert sources(package) and not wrong
+
+
+def test_no_circle_of_imports():
+    """Among imports at the top of files: walk off modules that import nothing left; what stays goes round in a circle."""
+    files = {module_name(path): path for path in sources()}
+    left = {name: {other for other in imports_of(path, whole=False) & files.keys() if other != name} for name, path in files.items()}
+    while ready := {name for name, needs in left.items() if not needs & left.keys()}:
+        left = {name: needs for name, needs in left.items() if name not in ready}
+    assert sorted(left) == []
 
 
 def test_only_its_engine_imports_detectron2():
-    importers = {
-        path.relative_to(ROOT)
-        for room in ROOMS
-        for path in sources(room)
-        if any(name.split(".")[0] == "detectron2" for name in imports_of(path))
-    }
-    assert importers
-    assert all(path.parent == Path("transfer/engines") and path.name.startswith("detectron2_") for path in importers)
+    importers = [path for path in sources() if any(name.split(".")[0] == "detectron2" for name in imports_of(path))]
+    assert importers and {path.parent for path in importers} == {ROOT / "transfer" / "engines" / "detectron2"}
+
+
+def test_no_folder_is_crowded():
+    tops = [*PACKAGES, "detco", "tests"]
+    files = [path for top in tops for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    crowded = {str(folder.relative_to(ROOT)): n for folder, n in Counter(path.parent for path in files).items() if n > FULL}
+    assert crowded == {}
+
+
+def test_no_two_public_classes_share_a_name():
+    places: dict[str, list[str]] = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def compared_names(tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, name) wherever a string that names a member of a door is compared with, or looked for in, something."""
+    found = []
+    for node in ast.walk(tree):
+        parts = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        for part in parts:
+            items = part.elts if isinstance(part, ast.Tuple | ast.List | ast.Set) else [part]
+            found += [(node.lineno, item.value) for item in items if isinstance(item, ast.Constant) and item.value in NAMES]
+    return found
+
+
+def test_members_of_doors_are_not_told_by_their_names():
+    wrong = []
+    for path in sources():
+        own = {path.stem, path.parent.name}
+        for line, name in compared_names(ast.parse(path.read_text())):
+            if name not in own:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} compares with {name!r}")
+    assert wrong == []
+
+
+def test_a_comparison_with_a_name_is_seen():
+    tree = ast.parse("if a == 'voc': ...\nif b in ('x', 'slurm'): ...\nmatch c:\n    case 'replay': ...\nd = {'coco': 1}\n")
+    assert compared_names(tree) == [(1, "voc"), (2, "slurm"), (4, "replay")]
 
 
 @pytest.mark.parametrize("module", LIGHT)

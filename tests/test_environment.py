@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from detco.benchmarks.cli import doctor
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-
-from benchmarks import doctor
 
 try:
     import tomllib
 except ImportError:  # Python 3.10
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+from tests.factories import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}  # where conda-forge's name is another
 COMMIT = re.compile(r"\b[0-9a-f]{40}\b")

@@ -1,11 +1,1 @@
 """transfer: puts one backbone file through one detection protocol."""
-
-
-class InputError(ValueError):
-    """Something given by the user is wrong; the message is one clear line (the command exits with status 2)."""
-
-
-def shown(text: str, longest: int = 80) -> str:
-    """Text out of a file as it can be printed: no control characters, one line, not endless."""
-    plain = text if text.isprintable() else ascii(text)[1:-1]
-    return plain if len(plain) <= longest else plain[: longest - 3] + "..."

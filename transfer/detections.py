@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detco.common.errors import InputError
 from PIL import Image
 from pycocotools import mask as rle
 
-from . import InputError, engines
+from . import engines
 from .detector import TrainedDetector
-from .pictures import read_rgb
+from .engines.torchvision.pictures import read_rgb
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from detco.common.errors import InputError
+from detco.common.values import shown
 from torch import Tensor, nn
 
-from . import InputError, shown, weights
-from .datasets import Dataset
+from .backbones import weights
+from .backbones.weights import Backbone
+from .data.dataset import Dataset
 from .engines import Job
 from .protocols import Protocol, protocol_hash
-from .weights import Backbone
 
 NAME = "detector.safetensors"
 FORMAT, VERSION = "detco-detector", "1"

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from . import InputError, datasets, engines, inspection, published, scoring, weights
+from detco.common.errors import InputError
+
+from . import engines
+from .backbones import weights
+from .data import dataset as datasets
+from .data import inspection, official
 from .protocols import Protocol, departures, protocol_hash
+from .scoring import score
 
 
 def finetune(
@@ -23,7 +29,7 @@ def finetune(
     """Run one protocol and return everything a result record says about it.
 
     backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed, `train` and `test` (splits).
-    keep_model: "final" or "best" leaves that detector in `out` (transfer.detector).
+    keep_model: "final" or "best" leaves that detector in `out` (detco.transfer.detector).
     Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts; predictions stay in `out`.
     Raises InputError for anything wrong with what was given, TrainingError if training cannot go on.
     """
@@ -33,19 +39,19 @@ def finetune(
     train, test = load_data(protocol, data)
     for dataset in (train, test):
         inspection.refuse(dataset, report=report)
-    scoring.rehearse(test, protocol.scorer, protocol.metrics)
+    score.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
     job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model)
     data_facts = {"layout": train.layout, "train": _facts(train), "test": _facts(test)}
-    departed = [*_other_backbone(protocol, trunk), *departures(protocol), *published.deviations(protocol, train, test)]
+    departed = [*_other_backbone(protocol, trunk), *departures(protocol), *official.deviations(protocol, train, test)]
     del train  # the engine may let go of it
     outcome = engines.get(engine).run(job, report)
     if launch.machine_rank:
         return {}  # the first machine has the result
     report("score", 0, 1)
-    metrics = scoring.score_file(test, outcome.predictions, protocol.scorer, protocol.metrics)
+    metrics = score.score_file(test, outcome.predictions, protocol.scorer, protocol.metrics)
     report("score", 1, 1)
     for path in outcome.leftovers:
         path.unlink(missing_ok=True)

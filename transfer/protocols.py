@@ -11,10 +11,9 @@ from fractions import Fraction
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from detco.common.errors import InputError
 
-from . import InputError
-
-# Ranges, checked where settings come from outside (benchmarks.settings).
+# Ranges, checked where settings come from outside (detco.benchmarks.config).
 Count = Annotated[int, Ge(1)]
 Amount = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]

@@ -66,8 +66,7 @@ def device_clock(device) -> Callable[[], float]:
 def resolve(device: str):
     """`auto`, `cpu` or `cuda` as a torch device. Raises InputError where there is no such device."""
     import torch
-
-    from benchmarks import InputError
+    from detco.common.errors import InputError
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no GPU on this machine")
@@ -78,7 +77,7 @@ def machine(device) -> str:
     """What the figures were measured on, for the first line of a benchmark."""
     import torch
 
-    from benchmarks.provenance import hardware
+    from ..run.provenance import hardware
 
     facts = hardware()
     where = f"{facts['processor']}, {os.cpu_count()} cores, torch {torch.__version__}"

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import InputError, executor, processes, worker
-from benchmarks.jobs import Job
+from detco.common.errors import InputError
 
-WORKER = (sys.executable, "-m", "benchmarks.speed.runner")
+from ..plan.jobs import Job
+from ..run import distributed, local, worker
+
+WORKER = (sys.executable, "-m", "detco.benchmarks.speed.runner")
 SLOTS = 2
 
 
@@ -59,26 +61,26 @@ def measure(count: int = 1000, seconds: float = 0.1, report: Callable | None = N
     with TemporaryDirectory() as folder:
         out = Path(folder)
 
-        def look(run: executor.Run) -> None:
+        def look(run: local.Run) -> None:
             if report:
                 report("jobs", len(run.named("done")), count)
 
         began = time.perf_counter()
-        executor.run(waiting(out, count, seconds), slots, look, WORKER)
+        local.run(waiting(out, count, seconds), slots, look, WORKER)
         reused = (time.perf_counter() - began) * SLOTS / count - seconds
         few = min(count, 10)
         began = time.perf_counter()
         for job in waiting(out / "fresh", few, seconds):
-            executor.run([job], slots[:1], lambda run: None, WORKER)
+            local.run([job], slots[:1], lambda run: None, WORKER)
         fresh = (time.perf_counter() - began) / few - seconds
         commands = {f"detco {words}": _seconds(words, out) for words in ("--help", "status DIR")}
     return Measured(count, seconds, 1000 * reused, 1000 * fresh, commands)
 
 
 def _seconds(words: str, out: Path) -> float:
-    command = [sys.executable, "-m", "benchmarks.cli", *(str(out) if word == "DIR" else word for word in words.split())]
+    command = [sys.executable, "-m", "detco.benchmarks.cli.main", *(str(out) if word == "DIR" else word for word in words.split())]
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=processes.ROOT)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=distributed.ROOT)
     return time.perf_counter() - began
 
 

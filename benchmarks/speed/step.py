@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from detco.common.errors import InputError
+from detco.pretrain import optimize
+from detco.pretrain.methods.detco import DetCo
+from detco.pretrain.methods.encoder import Trunk
+from detco.pretrain.recipes import RECIPES, Recipe
 from torch import Tensor
 
-from benchmarks import InputError, settings, speed
-from benchmarks.speed.usual_step import UsualDetCo
-from pretrain import optimize
-from pretrain.backbone import Trunk
-from pretrain.detco import DetCo
-from pretrain.recipes import RECIPES, Recipe
+from .. import config, speed
+from .baseline_step import UsualDetCo
 
 USUAL, SAME, OURS, BARE = "usual, float32", "ours, float32", "ours", "bare passes"
 Step = Callable[[], object]
@@ -54,7 +55,7 @@ def measure(
     place = speed.resolve(device)
     torch.backends.cudnn.benchmark = True
     name = recipe or ("detco-200ep" if place.type == "cuda" else "detco-small")
-    row = settings.find(RECIPES, name, "recipe")
+    row = config.find(RECIPES, name, "recipe")
     if row.method != "detco" or len(row.levels) != 4 or len(row.terms) != 3:
         raise InputError(f"recipe {name}: the step is compared for DetCo with four levels and three terms")
     if repeats < 1 or (batch or 1) < 1:

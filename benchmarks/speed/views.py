@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detco.common.errors import InputError
+from detco.pretrain.data import decoding, listing, views
+from detco.pretrain.data.loader import Views
+from detco.pretrain.recipes import RECIPES, Recipe
 from PIL import Image
 
-from benchmarks import InputError, scenes_pictures, speed
-from benchmarks.speed.usual_views import UsualViews
-from pretrain import images, listing, views
-from pretrain.loader import Views
-from pretrain.recipes import RECIPES, Recipe
+from .. import speed
+from ..scenes import painting
+from .baseline_views import UsualViews
 
 SHORT_SIDES = (333, 375, 375, 480)  # of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
 DECODE, USUAL, CUT, OURS = "decoding alone", "usual: torchvision on PIL", "ours, cutting alone", "ours"
@@ -67,7 +69,7 @@ def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.d
     ours.fits = False  # nothing is kept in memory: every picture is decoded each time
     everything = (0, list(range(len(files))))
     ways = {
-        DECODE: lambda: [images.decode(files.path(i)) for i in everything[1]],
+        DECODE: lambda: [decoding.decode(files.path(i)) for i in everything[1]],
         USUAL: lambda: _stacked([usual(files.path(i)) for i in everything[1]]),
         CUT: lambda: ours[everything],
     }
@@ -100,6 +102,6 @@ def _files(folder: Path | None, count: int):
     with tempfile.TemporaryDirectory() as temporary:
         for index in range(count):
             rng = np.random.default_rng(index)
-            drawn = scenes_pictures.scene(rng, SHORT_SIDES[index % len(SHORT_SIDES)])
+            drawn = painting.scene(rng, SHORT_SIDES[index % len(SHORT_SIDES)])
             Image.fromarray(drawn.pixels()).save(Path(temporary) / f"{index:04}.jpg", quality=95)
         yield listing.find(Path(temporary)), "drawn JPEG pictures"

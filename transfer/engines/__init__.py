@@ -7,18 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from .. import InputError
-from ..datasets import Dataset
-from ..protocols import Protocol
-from ..weights import Backbone
+from detco.common.errors import InputError
 
-MODULES = {"detectron2": "detectron2_rcnn", "torchvision": "torchvision_rcnn", "replay": "replay"}
+from ..backbones.weights import Backbone
+from ..data.dataset import Dataset
+from ..protocols import Protocol
+
+MODULES = {"detectron2": "detectron2.engine", "torchvision": "torchvision.engine", "replay": "replay"}
 KEEPS = {"detectron2": ("final", "best"), "torchvision": ("final",)}  # what each engine can keep of its trained detectors
 Report = Callable[..., None]  # report(stage, done, total, **figures), called at every step
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on (a loss that is not finite, ...); the message says which and where."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Job:
     out: Path
     device: str = "cpu"
     launch: Launch = ALONE
-    keep_model: str = ""  # which trained detector stays in `out` (transfer.detector): final, best; "": none
+    keep_model: str = ""  # which trained detector stays in `out` (detco.transfer.detector): final, best; "": none
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def get(name: str) -> ModuleType:
     """The engine's module. It has `run(job: Job, report: Report) -> Outcome`; those in KEEPS also
 
     `detect(detector: TrainedDetector, pictures: Iterable[Picture], device: str) -> Iterator[tuple[Picture, list[dict]]]`
-    (COCO results of each picture, see transfer.detections) and `export(detector: TrainedDetector, folder: Path) -> dict`
+    (COCO results of each picture, see detco.transfer.detections) and `export(detector: TrainedDetector, folder: Path) -> dict`
     (a folder that plain Detectron2 loads; says what is in it), both raising InputError for what they cannot do.
     """
     try:

@@ -1,0 +1,86 @@
+"""`detco run --dry-run`: the plan as a table, and what it costs on the executor at hand."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..plan import cost
+from ..plan.cost import Estimate
+from ..plan.jobs import Job
+from ..run.live import clock
+from .text import columns, in_words, size
+
+LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are told too
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where jobs run: `slots` at once; `name` completes "about 3:00:00 on ..."."""
+
+    name: str
+    slots: int
+    gpus: Mapping[str, int]  # of one job, by kind; empty: there are none
+    model: str  # what estimates without measured speeds assume
+
+
+def show(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], room: Room, out: Path) -> None:
+    """Print a line for each kind of job (seeds together), then the sums."""
+    titles = {job.id: job.title for job in jobs}
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.title.partition(", seed ")[0], []).append(job)
+    gpu, unit = gpu_hours(jobs, costs, room)
+    rows = [("job", "runs", "done", "each takes", f"{unit} each" if gpu else "", "by", "after")]
+    for title, runs in groups.items():
+        key = runs[0].id
+        after = ", ".join(dict.fromkeys(titles[need] for job in runs for need in job.needs if need in titles))
+        count = sum(job.id in done for job in runs)
+        hours = _number(gpu[key]) if gpu else ""
+        by = "measured" if costs[key].measured else "model"
+        rows.append((title, str(len(runs)), str(count), clock(costs[key].seconds), hours, by, after))
+    columns([[cell for n, cell in enumerate(row) if gpu or n != 4] for row in rows], right=(1, 2, 3, 4) if gpu else (1, 2, 3))
+    todo = [job for job in jobs if job.id not in done]
+    print(f"\n{in_words(len(jobs))}, {len(done)} done")
+    if todo:
+        wall = cost.wall_seconds(jobs, done, costs, room.slots)
+        hours = f"; {_number(sum(gpu[job.id] for job in todo))} {unit}" if gpu else ""
+        lasts = clock(wall) if wall < LONG else f"{wall / 3600:,.0f} hours"
+        print(f"time: about {lasts} on {room.name}{hours}")
+        _disk(todo, costs, room, out)
+        guessed = sum(not costs[job.id].measured for job in todo)
+        measured = f"{in_words(len(todo) - guessed)} as measured on this machine" if guessed < len(todo) else ""
+        print(f"speeds: {', '.join(filter(None, (measured, guessed and f'{in_words(guessed)} by the model of {room.model}')))}")
+
+
+def gpu_hours(jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> tuple[dict[str, float], str]:
+    """GPU-hours of each job and what to call them; of the model's GPU where a long plan has none; empty for a short one."""
+    if room.gpus:
+        return {job.id: costs[job.id].seconds * room.gpus.get(job.kind, 0) / 3600 for job in jobs}, "GPU-hours"
+    if sum(costs[job.id].seconds for job in jobs) < LONG:
+        return {}, ""
+    there = cost.estimate(jobs, {}, cost.GPU)
+    return {key: found.seconds / 3600 for key, found in there.items()}, "V100-hours"
+
+
+def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: Path) -> None:
+    stays = sum(costs[job.id].stays for job in todo)
+    more = sum(sorted((costs[job.id].runs for job in todo), reverse=True)[: room.slots])
+    place = next(folder for folder in (out, *out.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    print(f"disk: {size(stays)} stay, up to {size(more)} more while it runs; {size(free)} are free in {place}")
+    if stays + more > free:
+        print(f"detco: not enough room on the disk of {place}", file=sys.stderr)
+
+
+def summed(missing: Sequence[str]) -> list[str]:
+    """What is missing, once where several protocols miss the same: what follows in brackets is about one of them."""
+    first: dict[str, str] = {}
+    for text in missing:
+        first.setdefault(text.partition(" (")[0], text)
+    return list(first.values())
+
+
+def _number(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"

@@ -1,0 +1,159 @@
+"""What the commands on finished work print: the AP table, the papers' tables, measured beside published."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detco.common.errors import InputError
+from detco.results import store
+
+from .. import config
+from ..plan.jobs import Job
+from .text import near
+
+CLASSES = 20  # shown on a terminal; other formats have all
+
+
+def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
+    """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say where things are."""
+    from detco.results import tables
+
+    ids = {job.id for job in jobs}
+    records, problems = read(out)
+    records = [record for record in records if record["id"] in ids]
+    there = {record["id"] for record in records}
+    planned = [job.spec for job in jobs if job.id not in there]
+    made = tables.ap_table(tables.frame(records + planned))
+    print(_text(made, "terminal"))
+    if keep:
+        for form, name in (("md", "table.md"), ("csv", "table.csv")):
+            store.write_text(out / name, _text(made, form) + "\n")
+        print(f"\ntable: {near(out / 'table.md')}, {near(out / 'table.csv')}")
+    print(f"records: {near(out / 'transfer')}; all of them in one table: detco table {near(out)}")
+    left_out(problems)
+    return 0
+
+
+def read(directory: Path) -> tuple[list[dict], list[str]]:
+    """The records below a folder and what was left out; a protocol's hash must be that of this program's row."""
+    from detco.transfer.protocols import PROTOCOLS, protocol_hash
+
+    return store.read(directory, {(row.name, row.version): protocol_hash(row) for row in PROTOCOLS.values()})
+
+
+def left_out(problems: Sequence[str], strict: bool = False) -> int:
+    """One line for each record that is not to be trusted; exit status 1 for them with `strict`."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if strict and problems else 0
+
+
+def table(args) -> int:
+    """The AP table of a folder; with --against, measured beside published; with --paper, a table of the paper."""
+    if (args.paper is None) == (args.dir is None):
+        raise InputError("name a folder of runs, or a table of the paper with --paper N" + (", not both" if args.dir else ""))
+    if args.paper is not None:
+        return _paper(args.paper, args.format)
+    records, problems = _results(args.dir)
+    if args.against:
+        _against(records, args.against, args.format)
+        return left_out(problems, args.strict)
+    from detco.results import tables
+
+    runs = tables.frame(records + store.unfinished(args.dir))
+    _check_names(runs, args.baseline or ())
+    chosen = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
+    pairing = "paired" if args.paired else "welch"
+    print(_text(tables.ap_table(runs, tuple(args.baseline or ("supervised", "random")), chosen, pairing), args.format))
+    return left_out(problems, args.strict)
+
+
+def compare(args) -> int:
+    """Two or more starting points across all protocols, object sizes and classes."""
+    from detco.results import compare, grids, tables
+
+    records, problems = _results(args.dir)
+    runs = tables.frame(records)
+    _check_names(runs, args.names)
+    table = compare.select(runs, args.names, "paired" if args.paired else "welch")
+    if args.format == "csv":
+        print(grids.to_csv(table))
+    else:
+        most = CLASSES if args.format == "terminal" else None
+        made = [*compare.summary(table), compare.by_protocol(table), compare.by_size(table), compare.by_class(table, most)]
+        print("\n\n".join(_rendered(grid, args.format) for grid in made if grid))
+    return left_out(problems, args.strict)
+
+
+def report(args) -> int:
+    """Writes the HTML page of a folder of runs."""
+    from detco.results import tables
+    from detco.results.report import page as report
+
+    from ..report import gather as material
+
+    records, problems = _results(args.dir)
+    out = args.out or args.dir / "report.html"
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: no folder {out.parent}")
+    _check_names(tables.frame(records), args.baseline or ())
+    found = material.gather(args.dir, records, problems, args.baseline)
+    store.write_text(out, report.page(found))
+    print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
+    return left_out(problems, args.strict)
+
+
+def _results(directory: Path) -> tuple[list[dict], list[str]]:
+    """`read`; InputError where there is no folder, or nothing in it can be used."""
+    if not directory.is_dir():
+        raise InputError(f"no folder {directory}")
+    records, problems = read(directory)
+    if problems and not any(record["kind"] == "transfer" for record in records):
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"no result can be used: {problems[0]}{more}")
+    return records, problems
+
+
+def _check_names(runs, names: Sequence[str]) -> None:
+    """Raises InputError for a name that is no starting point, with the nearest that is."""
+    from detco.results import tables
+
+    if names and len(runs):
+        each = tables.labelled(runs)
+        for name in names:
+            config.find(dict.fromkeys([*each["starting_point"], *each["row"]]), name, "starting point")
+
+
+def _paper(number: int, form: str) -> int:
+    from detco.results.paper import numbers
+
+    grid = numbers.paper_grid(number)
+    print(numbers.of_table(number).to_csv(index=False).rstrip("\n") if form == "csv" else _rendered(grid, form))
+    return 0
+
+
+def _against(records: Sequence[dict], source: str, form: str) -> None:
+    from detco.results.paper import claims, numbers, verdicts
+
+    cells = verdicts.compare(records, source)
+    if form == "csv":
+        print(cells.to_csv(index=False).rstrip("\n"))
+        return
+    made = [verdicts.grid(cells, source, records)] + ([claims.grid(cells)] if source == numbers.DETCO else [])
+    print("\n\n".join(_rendered(grid, form) for grid in made))
+
+
+def _text(made, form: str) -> str:
+    """A table of `tables.ap_table` in a format."""
+    from detco.results import grids
+
+    return grids.to_csv(made) if form == "csv" else _rendered(grids.grid(made), form)
+
+
+def _rendered(grid, form: str) -> str:
+    """A grid in a format; on a terminal as wide as that is, and coloured."""
+    from detco.results.render import WIDTH, render
+
+    tty = sys.stdout.isatty() and form == "terminal"
+    return render(grid, form, shutil.get_terminal_size((WIDTH, 40)).columns if tty else WIDTH, tty)

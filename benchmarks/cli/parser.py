@@ -1,0 +1,137 @@
+"""What rows of `detco.benchmarks.cli.commands` are made of: commands, options that several share; and the parser made of the rows."""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import config
+
+LAYOUTS = ("voc", "coco", "cityscapes")
+PRECISIONS = ("fp16", "bf16")
+KEPT = ("final", "best")
+VALUES = {"--amp": PRECISIONS, "--keep-model": KEPT}  # of options that may stand alone; alone they mean the first
+Option = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """`name` may be two words; `options` are rows for `add_argument`."""
+
+    name: str
+    text: str
+    example: str
+    options: tuple[Option, ...]
+
+
+def option(name: str, text: str, **more) -> Option:
+    return name, {"help": text, **more}
+
+
+def folder(name: str, text: str, **more) -> Option:
+    return option(name, text, type=Path, metavar="DIR", **more)
+
+
+def not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, it is {number}")
+    return number
+
+
+def share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, it is {text}")
+    return number
+
+
+JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
+SEED = option("--seed", "default 0", type=not_negative, default=0)
+DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
+FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
+                choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip
+BASELINE = option("--baseline", "differences to this row (may be repeated); default: supervised and random", metavar="NAME",
+                  action="append")  # fmt: skip
+PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
+STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
+VERIFY = option("--verify", "decode every labelled picture to the end before anything starts; default: read the headers",
+                action="store_true")  # fmt: skip
+REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
+AMP = option("--amp", "automatic mixed precision: fp16 (default) or bf16; detectron2 only", nargs="?", const="fp16", default="",
+             choices=PRECISIONS, metavar="NAME")  # fmt: skip
+DETECTRON2 = (
+    option("--batch", "images an iteration; rate, iterations, steps and warm-up follow (linear rule)", metavar="N", type=int),
+    option("--num-gpus", "processes on each machine, a GPU for each; detectron2 only", metavar="N", type=int, default=1),
+    option("--num-machines", "detectron2 only", metavar="N", type=int, default=1),
+    option("--machine-rank", "this machine's number, from 0; detectron2 only", metavar="N", type=int, default=0),
+    option("--dist-url", "tcp://FIRST_MACHINE:PORT for several machines; detectron2 only", metavar="URL", default="auto"),
+    AMP,
+    option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=not_negative, default=0),
+)
+KEEP_MODEL = option("--keep-model", "keep the trained detector as detector.safetensors: final (also where nothing follows), or the "
+                    "best of the evaluations on the way", nargs="?", const="final", default="", choices=KEPT,
+                    metavar="WHICH")  # fmt: skip
+COPIES = folder("--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights")
+ENGINES = "auto, detectron2, torchvision or replay"
+
+
+def changes(example: str) -> Option:
+    text = f"change a setting, e.g. --set {example} (may be repeated)"
+    return option("--set", text, metavar="KEY=VALUE", action="append", default=[], dest="changes")
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a bad argument, with the nearest known one."""
+
+    def __init__(self, **more):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+
+    def parse_args(self, args=None, namespace=None):
+        """`--amp` and `--keep-model` may stand before a positional argument, which is not their value."""
+        words = list(sys.argv[1:] if args is None else args)
+        for number, (word, after) in enumerate(zip(words, [*words[1:], ""])):
+            if word in VALUES and not config.nearest(after, VALUES[word]):
+                words[number] = f"{word}={VALUES[word][0]}"
+        return super().parse_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"argument (\S+): invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        if wrong:
+            known = [choice.strip("' ") for choice in wrong[3].split(",")]
+            message = f"unknown {wrong[1].lower()} {wrong[2]!r}"
+            message += config.nearest(wrong[2], known) or f"; known: {', '.join(known)}"
+        print(f"detco: {message} (see `{self.prog} --help`)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str]) -> Parser:
+    """Of all commands. The parsed arguments' `command` is the command's name, one word or two.
+
+    groups: the first word of those with two, with its text.
+    """
+    about = "Pretrain on pictures, fine-tune detectors from the backbone, read the AP table."
+    top = Parser(prog="detco", description=about, epilog="example: detco run demo    (each command has its own --help)")
+    top.add_argument("--version", action="version", version=f"detco {version}")
+    inside = {"": top.add_subparsers(metavar="COMMAND", required=True)}
+    for command in commands:
+        group, _, name = command.name.rpartition(" ")
+        if group not in inside:
+            text = groups[group]
+            made = inside[""].add_parser(group, help=text, description=_sentence(text))
+            inside[group] = made.add_subparsers(metavar="ACTION", required=True)
+        about = _sentence(command.text)
+        sub = inside[group].add_parser(name, help=command.text, description=about, epilog=f"example: {command.example}")
+        for key, more in command.options:
+            sub.add_argument(key, **more)
+        sub.set_defaults(command=command.name)
+        if command.name == "protocols":
+            inside["protocols"] = sub.add_subparsers(metavar="ACTION")
+    return top
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

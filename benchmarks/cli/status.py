@@ -1,0 +1,69 @@
+"""`detco status`: where every job below a folder stands, from its files alone, at any time."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from detco.results import store
+
+from ..plan import cost
+from ..plan.jobs import Job
+from ..run.live import clock, overall, rates, stage_of
+from ..run.local import Run, State
+from .text import columns, in_words
+
+LONGEST = 100  # characters of an error; the log has all of it
+NAMES = {"planned": "waiting", "interrupted": "waiting"}  # states of a runner for those of a folder
+
+
+def show(directory: Path, as_json: bool) -> int:
+    """How much of the whole is done, then a line for each job that is at work, failed or interrupted."""
+    rows = store.status(directory)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    print(_head(rows))
+    lines = []
+    for row in rows:
+        if row["state"] not in ("done", "planned"):
+            count = f" {row['done']}/{row['total']}" if row["total"] else ""
+            speed, figures, left = rates(row) if row["state"] == "running" else ("", "", "")
+            detail = row["error"] or ", ".join(filter(None, (f"{stage_of(row)}{count}", speed, figures)))
+            lines.append((row["state"], row["title"], _cut(detail), clock(row["seconds"]) if row["seconds"] else "", left))
+    columns(lines)
+    return 0
+
+
+def _head(rows: Sequence[dict]) -> str:
+    counts = Counter(row["state"] for row in rows)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    text = f"{in_words(len(rows))}{': ' if rows else ''}{states}"
+    if not counts["running"]:
+        return text
+    fraction, left = overall(*_as_run(rows))
+    return f"{text}; {fraction:.0%} of the work{f', about {clock(left)} left' if left else ''}"
+
+
+def _as_run(rows: Sequence[dict]) -> tuple[Run, dict[str, dict]]:
+    """The rows as a runner knows them, with what the workers last said."""
+    now, states = time.time(), {}
+    for row in rows:
+        spec = store.read_json(Path(row["folder"]) / "spec.json") or {}
+        seconds = 1.0
+        with suppress(KeyError, TypeError):  # a plan that another version of this program made
+            (found,) = cost.estimate([Job("", "", "", Path(), spec)], {}, cost.CPU).values()
+            seconds = found.seconds
+        state = State(Job(row["folder"], row["kind"], row["title"], Path(row["folder"]), spec, (), seconds))
+        state.name, state.seconds = NAMES.get(row["state"], row["state"]), row["seconds"] or 0.0
+        state.started = now - state.seconds if state.name in ("running", "done") else None
+        states[row["folder"]] = state
+    running = {row["folder"]: row for row in rows if row["state"] == "running"}
+    return Run(states, [{}] * len(running)), running
+
+
+def _cut(text: str) -> str:
+    """The beginning of a long text: one long error must not push all columns aside."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -1,0 +1,163 @@
+"""What the commands print: plans, states, tables, protocols, facts; each function returns the exit status."""
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from detco.results import store
+
+from .. import config
+from ..plan.jobs import Job
+from ..run.local import Run, last_lines
+from ..run.worker import command
+
+LOG_LINES, WARNINGS = 8, 10  # shown of a job
+
+
+def outcome(run: Run, again: str) -> int:
+    """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2 if all was bad input."""
+    _warnings(run)
+    failed = run.named("failed")
+    if len(run.states) == 1 and failed and failed[0].error_kind == "input":
+        print(f"detco: {failed[0].error}", file=sys.stderr)
+        return 2
+    for state in failed:
+        print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
+        if state.error_kind != "input":
+            print("".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)), end="", file=sys.stderr)
+        print(f"    log: {near(state.job.folder / 'log.txt')}", file=sys.stderr)
+        print(f"    by itself: {command(state.job.folder)}", file=sys.stderr)
+    blocked = run.named("blocked")
+    if blocked:
+        print(f"not run, as they need what failed: {', '.join(state.job.title for state in blocked)}", file=sys.stderr)
+    if failed:
+        print(f"detco: {len(failed)} of {len(run.states)} jobs failed; to try them again: {again}", file=sys.stderr)
+    return 0 if not failed else 2 if all(state.error_kind == "input" for state in failed) else 1
+
+
+def _warnings(run: Run) -> None:
+    for state in run.named("done"):
+        if state.started and state.warnings:
+            more = len(state.warnings) - WARNINGS
+            rest = [f"{more} more warnings in {near(state.job.folder / 'log.txt')}"] if more > 0 else []
+            for text in [*state.warnings[:WARNINGS], *rest]:
+                print(f"{state.job.title}: {text}", file=sys.stderr)
+
+
+def kept(jobs: Sequence[Job], wanted: str) -> None:
+    """Where the trained detectors are; a line on runs that had finished without keeping the one wanted now (final or best)."""
+    from detco.transfer.detector import NAME
+
+    records = [(job.folder, store.read_json(job.folder / "record.json") or {}) for job in jobs if job.kind == "transfer"]
+    done = [(folder / NAME, record["spec"].get("keep_model")) for folder, record in records if record.get("status") == "done"]
+    there = [path for path, what in done if what == wanted and path.is_file()]
+    if len(there) == 1:
+        print(f"trained detector: {near(there[0])}")
+    elif there:
+        print(f"trained detectors: {NAME} in the folders of {in_words(len(there))}")
+    if len(there) < len(done):
+        which = in_words(len(done) - len(there))
+        print(f"no {wanted} detector of {which}, finished before without --keep-model {wanted}; a new --out keeps it")
+
+
+def protocols(name: str | None, as_json: bool) -> int:
+    """All protocols a line each, or every setting of one."""
+    from detco.transfer.protocols import PROTOCOLS, protocol_hash
+
+    if name is not None:
+        row = config.find(PROTOCOLS, name, "protocol")
+        return facts(asdict(row) | {"hash": protocol_hash(row)}, as_json)
+    if as_json:
+        print(json.dumps([asdict(row) | {"hash": protocol_hash(row)} for row in PROTOCOLS.values()], indent=1))
+        return 0
+    rows = [("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")]
+    for row in PROTOCOLS.values():
+        size = f"{row.schedule.iterations} x {row.schedule.images}"
+        rows.append((row.name, str(row.version), row.architecture, size, ", ".join(row.metrics), row.scorer, row.source))
+    columns(rows)
+    return 0
+
+
+def detectron2_config(name: str, weights: Path | None) -> int:
+    """The Detectron2 config that a protocol resolves to, as YAML."""
+    from detco.transfer import engines
+    from detco.transfer.backbones import weights as files
+    from detco.transfer.protocols import PROTOCOLS
+
+    row = config.find(PROTOCOLS, name, "protocol")
+    backbone = files.read(weights) if weights else files.Backbone(row.arch, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        engine = engines.get("detectron2")
+    print(engine.as_yaml(row, backbone), end="")
+    return 0
+
+
+def facts(values: dict, as_json: bool) -> int:
+    """A dict as `key: value` lines, nested ones indented."""
+    if as_json:
+        print(json.dumps(values, indent=1))
+    else:
+        _indented(values, "")
+    return 0
+
+
+def data_check(layout: str, root: Path, splits: Sequence[str] | None, as_json: bool) -> int:
+    """Numbers, fingerprint and everything wrong with a data set; exit status 2 if anything is."""
+    from detco.transfer.data import dataset
+
+    from ..run import live
+
+    with live.of_task(f"{layout} {root}") as report:
+        found = dataset.check(layout, root, splits, report=report)
+    if as_json:
+        print(json.dumps(asdict(found) | {"root": str(found.root)}, indent=1))
+    else:
+        print(found)
+    if found.problem_count:
+        noun = "problem" if found.problem_count == 1 else "problems"
+        print(f"detco: {found.problem_count} {noun} in {root}", file=sys.stderr)
+    return 2 if found.problem_count else 0
+
+
+def _indented(values: dict, indent: str) -> None:
+    width = max(map(len, values), default=0) + 1
+    for key, value in values.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _indented(value, indent + "  ")
+        else:
+            print(f"{indent}{key + ':':<{width}} {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    return str(value)
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print rows as columns two spaces apart; those numbered in `right` with their ends in line."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
+    for row in rows:
+        cells = (cell.rjust(width) if n in right else cell.ljust(width) for n, (cell, width) in enumerate(zip(row, widths)))
+        print("  ".join(cells).rstrip())
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def near(path: Path) -> str:
+    """A path relative to here where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+
+
+def in_words(jobs: int) -> str:
+    """`1 job`, `16 jobs`."""
+    return f"{jobs} job" + "s" * (jobs != 1)

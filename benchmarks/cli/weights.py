@@ -1,0 +1,153 @@
+"""The `detco weights` commands: import, show, compare, export, list."""
+
+import json
+import warnings
+from pathlib import Path
+
+from detco.common.errors import InputError
+
+from .. import config
+from . import text
+
+
+def import_(args) -> int:
+    """A checkpoint of another project, or a public one by its name, as a backbone file."""
+    from detco.transfer.backbones import weights
+    from detco.transfer.checkpoints import importer
+
+    path, row = _source(args)
+    backbone, report = importer.load(path, args.said or (row.adapter if row else None), args.encoder, args.method)
+    digest = weights.write(args.out, backbone)
+    facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}
+    return text.facts(facts, args.json)
+
+
+def _source(args):
+    """(the file, its row in the table of public checkpoints or None)"""
+    from detco.transfer.checkpoints import zoo
+
+    if Path(args.source).exists() or "/" in args.source or "." in args.source:
+        return Path(args.source), None
+    row = config.find(zoo.BY_NAME, args.source, "file or public checkpoint")
+    where = args.dir or zoo.folder()
+    if not args.download:
+        return zoo.get(row, where), row
+    from ..run import live
+
+    with live.of_task(row.name) as progress:
+        return zoo.get(row, where, True, progress), row
+
+
+def _facts(backbone, report) -> dict:
+    """What was read, what was left, and why: what the import prints."""
+    meta, left = dict(backbone.metadata), ", ".join(report.others)
+    return {
+        "source": meta["source"],
+        "source sha256": meta["source_sha256"],
+        "layout": f"{report.adapter.name} (learnt from {report.adapter.learnt})",
+        "encoder": report.encoder.role + (f" (the file also has: {left}; --encoder takes another)" if left else ""),
+        "method": backbone.method + (" (--method says it)" if backbone.method == "unknown" else ""),
+        "architecture": f"{backbone.arch}, all {len(backbone.tensors)} tensors there and finite",
+        "dropped": report.dropped,
+        "channel order": backbone.channel_order,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "stride in": backbone.stride_in,
+    } | ({"notes": list(report.notes)} if report.notes else {})
+
+
+def show_(args) -> int:
+    """What a backbone file, a checkpoint or a trained detector holds, or how two backbones differ."""
+    from detco.transfer import detector
+    from detco.transfer.backbones import weights
+    from detco.transfer.checkpoints import importer
+
+    if not args.compare and detector.is_detector(args.file):
+        return text.facts(detector.describe(detector.read(args.file)), args.json)
+    backbone = importer.open_any(args.file)
+    if args.compare:
+        return text.facts(weights.compare(backbone, importer.open_any(args.compare)), args.json)
+    facts = weights.describe(backbone)
+    return text.facts({key: _decoded(value) for key, value in facts.items()}, args.json)
+
+
+def _decoded(value: object) -> object:
+    """Metadata that are JSON (the recipe) as what they say."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def export(args) -> int:
+    """A backbone as a file of Detectron2 or torchvision, and what must be set beside it; a detector as a folder for Detectron2."""
+    from detco.transfer import detector
+    from detco.transfer.backbones import export
+    from detco.transfer.checkpoints import importer
+
+    if detector.is_detector(args.file):
+        return _export_detector(args)
+    needs = export.FORMATS[args.to](importer.open_any(args.file), args.out)
+    return text.facts({"file": str(args.out), "goes with it": needs}, args.json)
+
+
+def _export_detector(args) -> int:
+    from detco.transfer import detector, engines
+
+    trained = detector.read(args.file)
+    if args.to != "detectron2":
+        raise InputError(f"--to {args.to}: a trained detector goes to detectron2 only")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        return text.facts(engines.get(trained.engine).export(trained, args.out), args.json)
+
+
+def list_(args) -> int:
+    """The table of public checkpoints, one of them, or the layouts that can be read."""
+    from detco.transfer.checkpoints import zoo
+
+    where = args.dir or zoo.folder()
+    if args.layouts:
+        return _layouts(args.json)
+    if args.name:
+        row = config.find(zoo.BY_NAME, args.name, "public checkpoint")
+        return text.facts(_row(row, where) | {"how to get it": zoo.how_to_get(row, where)}, args.json)
+    rows = [_row(row, where) for row in zoo.KNOWN]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    keys = ("name", "method", "epochs", "architecture", "layout", "hash", "copy", "licence")
+    text.columns([keys, *([str(row[key]) for key in keys] for row in rows)])
+    return 0
+
+
+def _row(row, where: Path) -> dict:
+    from detco.transfer.checkpoints import zoo
+
+    try:
+        path = zoo.find(row, where)
+        copy = "missing" if path is None else "verified" if row.digest else "there, no hash published"
+    except InputError as error:
+        copy = f"wrong: {error}"
+    return {
+        "name": row.name, "method": row.method, "epochs": row.epochs or "", "architecture": row.arch, "layout": row.adapter,
+        "hash": row.digest, "copy": copy, "licence": row.licence, "url": row.url,
+    }  # fmt: skip
+
+
+def _layouts(as_json: bool) -> int:
+    from detco.transfer.checkpoints.layouts import ADAPTERS
+
+    rows = [
+        {
+            "layout": adapter.name, "recognised": "only with --as" if adapter.only_said else "by itself",
+            "encoders": ", ".join(dict.fromkeys(encoder.role for encoder in adapter.encoders)),
+            "channel order": adapter.preprocessing.channel_order, "learnt from": adapter.learnt,
+        }
+        for adapter in ADAPTERS
+    ]  # fmt: skip
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        text.columns([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+    return 0

@@ -1,0 +1,180 @@
+"""Settings from outside (YAML, `--set key=value`) turned into frozen dataclasses, with errors one can act on."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from detco.common.errors import InputError
+
+T = TypeVar("T")
+KINDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
+    "path": "a path", "dataclass": "a group of settings", "dict": "a group of settings",
+}  # fmt: skip
+
+
+def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+    """`cls(**mapping)` with every nested dataclass built too; `where` (a file or an option) opens each error message.
+
+    Raises InputError for a key the dataclass does not have, naming the nearest one, and for a value of another type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{where}: expected {cls.__name__} settings as `key: value` lines, got {_shown(mapping)}")
+    _refuse_unknown(cls, mapping, where, "")
+    try:
+        text = json.dumps(mapping, default=str, allow_nan=False)
+        return TypeAdapter(cls).validate_json(text, strict=True)  # JSON mode: lists become tuples, texts become paths
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first_problem(error)}") from None
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
+    """A copy of a dataclass with some fields changed; `schedule.iterations` reaches into a nested one."""
+    if not changes:
+        return row
+    tree = asdict(row)
+    known = list(_paths(tree))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.get(parent) if isinstance(branch, dict) else None
+        if not isinstance(branch, dict) or last not in branch:
+            raise InputError(f"{where}: unknown setting {key!r}{nearest(key, known)}")
+        branch[last] = {**branch[last], **value} if isinstance(branch[last], dict) and isinstance(value, dict) else value
+    return build(type(row), tree, where)
+
+
+def parse_assignments(texts: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """`["a.b=3", "c=[1, 2]"]` -> `{"a.b": 3, "c": [1, 2]}`; values are read as YAML."""
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{option} {text}: expected key=value, e.g. {option} schedule.iterations=50")
+        changes[key.strip()] = load_yaml(value, f"{option} {text}")
+    return changes
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """YAML with three traps closed: `1e-3` is a number, `24:00:00` a text, and a key given twice is an error."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [key.value for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise InputError(f"{where}: line {node.start_mark.line + 1}: {twice} is given twice")
+            return super().construct_mapping(node, deep)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+    text_first = ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
+    for digit in "0123456789":
+        Loader.yaml_implicit_resolvers[digit] = [text_first, *Loader.yaml_implicit_resolvers[digit]]
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise InputError(f"{where}: {line}not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+
+
+def find(table: Mapping[str, T], name: str, what: str) -> T:
+    """`table[name]`; an unknown name is an InputError that says the nearest known ones."""
+    if name in table:
+        return table[name]
+    close = nearest(name, table)
+    raise InputError(f"unknown {what} {name!r}{close or '; known: ' + ', '.join(table)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no known name is near. Of a dotted name the last part alone may match."""
+    known = list(known)
+    close = get_close_matches(name, known, 1, 0.6)
+    if not close:
+        last = {path.rpartition(".")[2]: path for path in reversed(known)}
+        close = [last[match] for match in get_close_matches(name.rpartition(".")[2], list(last), 1, 0.6)]
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def canonical_hash(value: object) -> str:
+    """sha256 (hex) of a value's JSON with sorted keys; dataclasses as their fields, paths as texts."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a setting")
+
+
+def _paths(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in tree.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{key}.")
+
+
+def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: str) -> None:
+    hints = get_type_hints(cls)
+    names = [field.name for field in fields(cls)]
+    for key, value in mapping.items():
+        if key not in names:
+            close = nearest(str(key), names)
+            raise InputError(f"{where}: unknown key {prefix + str(key)!r}{close or '; known: ' + ', '.join(names)}")
+        inner = _dataclass_in(hints[key])
+        values = value if isinstance(value, list | tuple) else [value]
+        for number, item in enumerate(values):
+            if inner and isinstance(item, Mapping):
+                place = f"{key}[{number}]" if isinstance(value, list | tuple) else key
+                _refuse_unknown(inner, item, where, f"{prefix}{place}.")
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint
+    return next((found for found in map(_dataclass_in, get_args(hint)) if found), None)
+
+
+def _first_problem(error: Any) -> str:
+    problem = error.errors()[0]
+    place = ""
+    for part in problem["loc"]:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif re.fullmatch(r"[a-z_]\w*", str(part)) and part not in ("str", "int", "float", "bool"):
+            place += f".{part}" if place else str(part)
+    kind = problem["type"].removesuffix("_type")
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    if problem["type"] == "value_error":
+        return f"{place}: {problem['ctx']['error']}" if place else str(problem["ctx"]["error"])
+    if problem["type"] == "literal_error":
+        return f"{place} must be {problem['ctx']['expected']}, got {_shown(problem['input'])}"
+    expected = KINDS.get(kind)
+    if expected is None:
+        return f"{place}: {problem['msg'].lower()}, got {_shown(problem['input'])}"
+    return f"{place} must be {expected}, got {_shown(problem['input'])}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    return (
+        {True: "true", False: "false"}.get(value, repr(value))
+        if isinstance(value, bool)
+        else ("nothing" if value is None else f"{value!r}")
+    )

@@ -1,0 +1,1 @@
+"""A suite or a command turned into jobs."""

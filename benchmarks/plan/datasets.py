@@ -1,0 +1,120 @@
+"""The labelled data set of a task: found, described and checked before any work."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from detco.common.errors import InputError
+
+from ..config import canonical_hash
+from ..suites.builtin import Data, Suite, Task
+from .jobs import Job, Source
+
+SIGNS = {"voc": "Annotations", "coco": "annotations", "cityscapes": "gtFine"}  # folders that tell a layout
+DRAWN = {"voc": ("trainval", "test"), "coco": ("train", "val"), "cityscapes": ("train", "val")}  # of detco.benchmarks.scenes.draw
+SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet")
+SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
+
+
+def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Source]:
+    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content is the identity.
+
+    check: what pictures of a split are put to; default: the headers are read (detco.transfer.data.inspection).
+    """
+    from detco.transfer import finetune
+    from detco.transfer.data import inspection
+
+    data = find_splits(data)
+    named = {"layout": data.layout, "root": str(data.root), "train": data.train, "test": data.test}
+    train, test = finetune.load_data(protocol, named)
+    for split in (train, test):
+        (check or inspection.refuse)(split)
+    identity = canonical_hash([train.fingerprint, test.fingerprint])
+    return data, Source(data.root.absolute(), identity, (), len(train.images), len(test.images))
+
+
+def of_task(
+    suite: Suite, task: Task, protocol, write: bool, loaded: dict, check: Callable | None = None
+) -> tuple[Data, Source]:
+    """The data set of a task: its own, the suite's, or the published one of its protocol. Raises InputError.
+
+    write: shares of COCO that are not there; loaded: what was read before, as the same data serve many tasks; check: see `load`.
+    """
+    data = task.data or suite.data
+    if data is None and protocol.data is None:
+        raise InputError(f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with --data")
+    data = data or official(protocol, suite.datasets)
+    if not _share_is_there(data, write):
+        return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
+    key = (data, protocol.metrics)
+    if key not in loaded:
+        loaded[key] = load(data, protocol, check)
+    return loaded[key]
+
+
+def drawn(suite: Suite, data: Data, scenes: Job) -> tuple[Data, Source]:
+    """A data set that the job `scenes` will draw; its folder's name says the layout, and with it the splits."""
+    name = str(data.root)
+    if name not in DRAWN:
+        raise InputError(f"suite {suite.name}: the drawn data sets are {', '.join(DRAWN)}; there is no {name!r}")
+    train, test = DRAWN[name]
+    tested = suite.scenes.images // 4
+    source = Source(scenes.folder / name, f"{scenes.id}/{name}", (scenes.id,), suite.scenes.images - tested, tested)
+    return Data(data.root, data.layout or name, data.train or train, data.test or test), source
+
+
+def official(protocol, folder: Path | None) -> Data:
+    """Where a protocol's published data lie."""
+    from detco.transfer.data import official
+
+    found = official.locate(protocol, folder, unwritten=True)
+    return Data(Path(found["root"]), found["layout"], found["train"], found["test"])
+
+
+def _share_is_there(data: Data, write: bool) -> bool:
+    """Whether a share of COCO's pictures, e.g. train2017_1pct, can be read; it is written beside the whole if `write`."""
+    share = re.fullmatch(r"(\w+)_(\d+)pct", data.train or "")
+    whole = data.root / "annotations" / f"instances_{share[1]}.json" if share else None
+    if not share or whole.with_name(f"instances_{data.train}.json").is_file() or not whole.is_file():
+        return True  # or the reader will say what is wrong
+    if write:
+        from detco.transfer.data import subsets
+
+        subsets.write(whole, int(share[2]), 0)
+    return write
+
+
+def fitting(suite: Suite) -> tuple[Task, ...]:
+    """The protocols of a suite that names none: small ones for what its data set has."""
+    from detco.transfer.data import dataset
+
+    if suite.data is None or suite.scenes:
+        raise InputError(f"suite {suite.name}: name the data set under 'data', or the protocols and their data")
+    data = find_splits(suite.data)
+    annotations = dataset.load(data.layout, data.root, data.train).annotations
+    masks = annotations and all(item.get("segmentation") for item in annotations)
+    return tuple(Task(name) for name in (SMALL_FOR_MASKS if masks else SMALL_FOR_BOXES))
+
+
+def find_splits(data: Data) -> Data:
+    """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot be told."""
+    from detco.transfer.data import dataset
+
+    if not data.root.is_dir():
+        raise InputError(f"no data set folder at {data.root}")
+    layout = data.layout or layout_of(data.root)
+    if layout is None:
+        listed = ", ".join(f"{sign}/ ({layout})" for layout, sign in SIGNS.items())
+        raise InputError(f"{data.root}: no known layout; expected one of {listed}")
+    train, test = data.train, data.test
+    if train is None or test is None:
+        usual = dataset.default_splits(layout, data.root)
+        train, test = train or usual[0], test or usual[1]
+    return replace(data, layout=layout, train=train, test=test)
+
+
+def layout_of(folder: Path) -> str | None:
+    """The layout of a data set by the folders in it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()  # not exists(): some systems ignore case
+    return next((layout for layout, sign in SIGNS.items() if sign in names), None)

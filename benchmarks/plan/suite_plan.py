@@ -1,0 +1,204 @@
+"""A suite turned into jobs: what to run and after what. Every input is read and checked before any work starts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from detco.common.errors import InputError
+from detco.results import store
+
+from ..config import find, nearest, override
+from ..suites.builtin import Data, StartingPoint, Suite
+from . import datasets
+from .jobs import RANDOM, Job, Place, Source, pretrain_job, scenes_job, transfer_job
+
+T = TypeVar("T")
+IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column group of the grid: the protocol's row with its changes, its data set, seeds and starting points."""
+
+    protocol: object
+    data: Data
+    source: Source
+    seeds: int
+    start: tuple[str, ...]
+
+
+class Inputs:
+    """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a plan is to be made all the
+    same; without it the first of these InputErrors is raised. `check`: see `labelled.load`."""
+
+    def __init__(self, missing: list[str] | None = None, check: Callable | None = None):
+        self.missing, self.check = missing, check
+
+    def read(self, read: Callable[[], T], stand_in: T) -> T:
+        try:
+            return read()
+        except InputError as error:
+            if self.missing is None:
+                raise
+            self.missing.append(str(error))
+            return stand_in
+
+
+def plan(
+    suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto",
+    launches: tuple[Mapping, Mapping] = ({}, {}), missing: list[str] | None = None,
+    check: Callable | None = None,
+) -> list[Job]:  # fmt: skip
+    """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work.
+
+    seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own) and of pretrainings, see Place;
+    missing, check: see Inputs.
+    """
+    from detco.transfer import engines, finetune
+
+    if seeds is not None and seeds < 1:
+        raise InputError(f"--seeds must be at least 1, it is {seeds}")
+    inputs, wanted = Inputs(missing, check), engine or suite.engine
+    resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
+    launch = {**launches[0], **suite.launch}
+    place = Place(out.absolute(), resolved, device, launch, launches[1], suite.keep_model, folders(out))
+    scenes = scenes_job(suite.scenes, place) if suite.scenes else None
+    pretrainings = {
+        start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)
+        for start in suite.start
+        if start.recipe
+    }
+    columns = _columns(suite, scenes, inputs, seeds)
+    for column in columns:
+        wanted = column.protocol, resolved, engines.Launch(**place.launch), place.keep_model
+        inputs.read(partial(finetune.refuse, *wanted), None)
+    jobs = [*([scenes] if scenes else []), *pretrainings.values()]
+    imported, sources = place.out / "imported", []
+    for start in suite.start:
+        unread = Source(start.weights or Path(), f"unread {start.weights}")
+        read = partial(weights_of, start, pretrainings.get(start.name), imported, missing is None)
+        sources.append(inputs.read(read, unread))
+    _refuse_another_random(suite, columns, {source.arch for source in sources} - {""})
+    for row, (start, weights) in enumerate(zip(suite.start, sources)):
+        for number, column in enumerate(columns):
+            for seed in range(column.seeds if start.name in column.start else 0):
+                cell = (column.protocol, column.data, column.source, seed, place, (row, number))
+                jobs.append(transfer_job(start.name, weights, *cell))
+    _refuse_same_runs(suite, jobs)
+    return jobs
+
+
+def folders(out: Path) -> dict[str, Path]:
+    """The folder of every job planned or done below `out`, by the job's id: it stays there, whatever its row is called now."""
+    specs = ((store.read_json(folder / "spec.json") or {}, folder) for folder in store.job_folders(out))
+    return {spec["id"]: folder.absolute() for spec, folder in specs if isinstance(spec.get("id"), str)} | store.done(out)
+
+
+def weights_of(start: StartingPoint, job: Job | None, imported: Path | None = None, write: bool = True) -> Source:
+    """The backbone of a starting point: what its pretraining will write, its own file or public checkpoint, or random.
+
+    imported: a folder for backbone files made of other projects' checkpoints; without it those are refused. Raises InputError.
+    """
+    if job:
+        return Source(job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"])
+    if start.random:
+        return RANDOM
+    from detco.transfer.backbones import weights
+    from detco.transfer.checkpoints import importer, zoo
+    from detco.transfer.checkpoints.reader import formats
+
+    path = importer.file_of(start.weights)
+    if not path.exists() and (close := nearest(path.name, zoo.BY_NAME)):
+        raise InputError(f"no backbone file at {path}{close}")
+    if imported is None or not path.is_file() or formats.is_backbone_file(path):
+        backbone = weights.read(path)
+    else:
+        backbone = importer.open_any(path)
+        path = imported / f"{start.name}-{backbone.sha256[:8]}.safetensors"
+        if write and not path.exists():
+            weights.write(path, backbone)
+    return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
+
+
+def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:
+    """A user's folder, identified by the names and sizes of its pictures. Raises InputError if there are none."""
+    from detco.pretrain.data import listing
+
+    pictures = listing.find(folder)
+    if by_class and len(pictures.classes) < 2:
+        raise InputError(f"{folder}: supervised pretraining needs one folder of pictures for each class, at least two")
+    return Source(folder.absolute(), pictures.fingerprint, (), len(pictures))
+
+
+def refuse_other_run(job: Job) -> None:
+    """InputError where a job's folder holds another run: its files would be taken for this one's."""
+    there = store.read_json(job.folder / "spec.json")
+    done = (store.read_json(job.folder / "record.json") or {}).get("status") == "done"
+    if there and there.get("id") != job.id and (done or list(job.folder.glob("checkpoint*"))):
+        keys = {"recipe": "recipe settings", "images": "pictures", "images_identity": "pictures", "seed": "seed"}
+        changed = dict.fromkeys(text for key, text in keys.items() if there.get(key) != job.spec.get(key))
+        raise InputError(
+            f"{job.folder} holds another run ({there.get('title')}, other {' and '.join(changed) or 'settings'}); "
+            "choose another folder, or delete that one"
+        )
+
+
+def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inputs) -> Source:
+    """What a starting point is pretrained on: unlabelled pictures, or one folder a class for a supervised recipe."""
+    from detco.pretrain.recipes import RECIPES
+
+    supervised = find(RECIPES, start.recipe, "recipe").method == "supervised"
+    key = "pictures_by_class" if supervised else "pictures"
+    folder = getattr(suite, key)
+    if scenes and folder:
+        drawn = suite.scenes.classification or suite.scenes.images if supervised else suite.scenes.unlabelled
+        return Source(scenes.folder / folder, f"{scenes.id}/{folder}", (scenes.id,), drawn or 2 * suite.scenes.images)
+
+    def read() -> Source:
+        if folder is None:
+            how = f"name a folder of pictures under {key!r}, or with --pictures"
+            raise InputError(f"suite {suite.name}: {how} ({start.recipe} learns from them)")
+        return folder_of_pictures(folder, supervised)
+
+    return inputs.read(read, Source(folder or Path(key), "unread", (), IMAGENET))
+
+
+def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None) -> list[Column]:
+    """Each task with its data set; what is on disk already is loaded once for each kind of label."""
+    from detco.transfer.protocols import PROTOCOLS
+
+    loaded: dict = {}
+    columns = []
+    for task in suite.protocols or datasets.fitting(suite):
+        row = find(PROTOCOLS, task.protocol, "protocol")
+        protocol = override(row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}")
+        own = task.data or suite.data
+        if scenes and own:
+            data, source = datasets.drawn(suite, own, scenes)
+        else:
+            unread = Source(Path(), f"unread {protocol.name}", (), *(protocol.data.images if protocol.data else ()))
+            read = partial(datasets.of_task, suite, task, protocol, inputs.missing is None, loaded, inputs.check)
+            data, source = inputs.read(read, (Data(Path(), "", "", ""), unread))
+        names = task.start or tuple(start.name for start in suite.start)
+        columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
+    return columns
+
+
+def _refuse_another_random(suite: Suite, columns: Sequence[Column], others: set[str]) -> None:
+    """A random ResNet-18 beside pretrained ResNet-50s would be taken for their baseline."""
+    for protocol in (column.protocol for column in columns):
+        if others and protocol.arch not in others and any(start.random for start in suite.start):
+            raise InputError(
+                f"suite {suite.name}: in {protocol.name} `random` is a {protocol.arch}, the other starting points are "
+                f"{', '.join(sorted(others))}; add `transfer: {{arch: {min(others)}}}`"
+            )
+
+
+def _refuse_same_runs(suite: Suite, jobs: Sequence[Job]) -> None:
+    titles: dict[str, str] = {}
+    for job in jobs:
+        if job.id in titles:
+            raise InputError(f"suite {suite.name}: {job.title} is the same run as {titles[job.id]}; leave one out")
+        titles[job.id] = job.title

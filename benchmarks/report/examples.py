@@ -1,0 +1,97 @@
+"""Attention maps and detections on pictures: reads with transfer what results draws."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detco.common.errors import InputError
+
+from .. import config
+from ..suites.builtin import name_of
+
+EXAMPLES = 3  # pictures of each protocol in a report
+
+
+def attention(args) -> int:
+    """Draws the attention maps of some backbones over some pictures into one figure."""
+    from detco.pretrain.data import listing
+    from detco.results.report import attention as drawing
+    from detco.transfer.engines.torchvision.pictures import read_rgb
+    from PIL import Image
+
+    if args.out.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"--out {args.out}: name a picture file, e.g. maps.png")
+    if not args.out.absolute().parent.is_dir():
+        raise InputError(f"--out {args.out}: no folder {args.out.parent}")
+    if args.most < 1:
+        raise InputError(f"--most must be at least 1, it is {args.most}")
+    paths: list[Path] = []
+    for path in args.images:
+        paths += [path / name for name in listing.find(path).names[: args.most]] if path.is_dir() else [path]
+    pictures = [read_rgb(str(path)) for path in paths]
+    maps = attention_maps(_names(args.weights), paths, args.level, args.size)
+    drawing.save(drawing.figure(pictures, maps, args.level), args.out)
+    print(f"attention maps: {args.out}")
+    return 0
+
+
+def attention_maps(
+    weights: dict[str, str], pictures: Sequence[Path], level: str = "res5", size: int = 224, arch: str | None = None
+) -> dict:
+    """Name -> one map a picture (detco.transfer.backbones.attention). weights: name -> backbone file, or "random".
+
+    arch: of random weights; default that of the first file, without any resnet50.
+    """
+    from detco.transfer.backbones import attention
+    from detco.transfer.backbones import weights as files
+
+    read = {name: files.read(Path(path)) for name, path in weights.items() if path != "random"}
+    arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
+    backbones = {name: read.get(name) or files.random_backbone(arch, 0) for name in weights}
+    return {name: attention.maps(backbone, list(pictures), level, size) for name, backbone in backbones.items()}
+
+
+def _names(weights: Sequence[str]) -> dict[str, str]:
+    """A name for each backbone file: its own, and where two share one, its path."""
+    short = [path if path == "random" else name_of(Path(path)) for path in weights]
+    return {name if short.count(name) == 1 else path: path for name, path in zip(short, weights)}
+
+
+def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, list]:
+    """Starting point -> a record each of one protocol, as pictures of the test set with what was found on them.
+
+    Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read from the runs' folders.
+    Raises InputError where the data set is gone or not the one that was tested on.
+    """
+    import json
+
+    from detco.results.report.examples import Box, Example
+    from detco.transfer import finetune
+    from detco.transfer.protocols import Protocol
+
+    first = records[0]
+    protocol = config.build(Protocol, first["spec"]["protocol_row"], "protocol")
+    _, test = finetune.load_data(protocol, first["spec"]["data"])
+    if test.fingerprint != first["data"]["test"]["fingerprint"]:
+        raise InputError(f"{test.root} is not any more what was tested on")
+    names = {category["id"]: category["name"] for category in test.categories}
+    with_objects = {annotation["image_id"] for annotation in test.annotations}
+    shown = _spread([image for image in test.images if image["id"] in with_objects])
+    wanted = {image["id"] for image in shown}
+    boxes: dict[tuple[str, int], list[Box]] = {}
+    for record in records:
+        for entry in json.loads((folders[record["id"]] / "predictions.json").read_bytes()):
+            if entry["image_id"] in wanted:
+                box = Box(*entry["bbox"], names.get(entry["category_id"], "?"), entry["score"])
+                boxes.setdefault((record["starting_point"], entry["image_id"]), []).append(box)
+    found = []
+    for image in shown:
+        truth = [Box(*a["bbox"], names[a["category_id"]]) for a in test.annotations if a["image_id"] == image["id"]]
+        by_name = {record["starting_point"]: boxes.get((record["starting_point"], image["id"]), []) for record in records}
+        found.append(Example(Path(image["file_name"]), image["width"], image["height"], truth, by_name))
+    return found
+
+
+def _spread(images: Sequence[dict]) -> list[dict]:
+    """EXAMPLES of them, evenly."""
+    step = max(1, len(images) // EXAMPLES)
+    return list(images[step // 2 :: step][:EXAMPLES])

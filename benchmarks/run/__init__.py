@@ -1,0 +1,1 @@
+"""Jobs run here or on a cluster, and watched."""

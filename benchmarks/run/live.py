@@ -1,0 +1,220 @@
+"""Shows work in progress: one live view on a terminal, plain lines every ten seconds where output goes to a file."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
+
+from detco.results import store
+
+from .local import Run, State
+
+SHARE = {  # of a job that lies before and up to the end of a stage; a stage not named is the whole job
+    "check pictures": (0.0, 0.0), "pictures": (0.0, 0.05), "pretrain": (0.05, 1.0),
+    "train": (0.0, 0.85), "evaluate": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
+}  # fmt: skip
+STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
+WIDE = 110  # columns of a terminal from which on a job has one line, not two
+TRUST = 30.0  # seconds of work at the planned pace that the measured one is averaged with: starting up is no pace
+LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
+
+
+@contextmanager
+def of_run(name: str):
+    """A view for `executor.run`, fitted to where standard output goes."""
+    if not sys.stdout.isatty():
+        yield Plain(name)
+        return
+    from rich.live import Live
+
+    with Live(auto_refresh=False, transient=True) as live:
+        yield Terminal(name, live)
+
+
+@contextmanager
+def of_task(title: str):
+    """A `report` for one piece of work in this process (drawing scenes, checking data)."""
+    if not sys.stdout.isatty():
+        yield _lines(title)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda stage, done, total, **_: bar.update(task, completed=done, total=total, description=f"{title}: {stage}")
+
+
+def _lines(title: str) -> Callable[..., None]:
+    """A `report` that says where the work stands every ten seconds, on standard error: the output may be JSON."""
+    spoke = time.monotonic()
+
+    def report(stage: str, done: int, total: int, **_) -> None:
+        nonlocal spoke
+        if time.monotonic() - spoke >= LINE_EVERY:
+            spoke = time.monotonic()
+            print(f"{title}: {stage} {done:,}" + (f"/{total:,}" if total else ""), file=sys.stderr, flush=True)
+
+    return report
+
+
+@contextmanager
+def pictures_checked(title: str, verify: bool):
+    """What a plan puts the pictures of each split to, under a view. verify: they are decoded whole, else headers are read."""
+    from detco.transfer.data import inspection
+
+    with of_task(title) as report:
+        yield partial(inspection.refuse, whole=verify, report=report)
+
+
+class Plain:
+    """A line when a job starts and ends, every ten seconds for each at work, and for a new stage if that lasts."""
+
+    def __init__(self, name: str, say: Callable[[str], None] | None = None):
+        self.name, self.said, self.spoke = name, {}, {}
+        self.say = say or (lambda line: print(line, flush=True))
+
+    def __call__(self, run: Run) -> None:
+        now = time.time()
+        for key, state in run.states.items():
+            silent = now - self.spoke.get(key, 0.0)
+            name, stage = self.said.get(key, ("waiting", ""))
+            if (state.name == name and (state.name != "running" or silent < LINE_SOON)) or _done_before(state):
+                continue
+            progress = progress_of(state) if name == state.name == "running" else None
+            if progress and progress["stage"] in (stage, "starting") and silent < LINE_EVERY:
+                continue
+            self.said[key], self.spoke[key] = (state.name, progress["stage"] if progress else ""), now
+            running = {other: progress_of(state) for other, state in run.states.items() if state.name == "running"}
+            left = overall(run, running)[1]
+            head = counts(run) + (f", about {clock(left)} left" if left else "")
+            self.say(f"[{head}] {state.job.title}: {describe(state, progress)}")
+
+
+class Terminal:
+    """A bar for everything with the time left, and a line or two for each job at work."""
+
+    def __init__(self, name: str, live):
+        self.name, self.live, self.drawn = name, live, 0.0
+
+    def __call__(self, run: Run) -> None:
+        if time.time() - self.drawn > 0.25:
+            self.drawn = time.time()
+            self.live.update(self.draw(run), refresh=True)
+
+    def draw(self, run: Run):
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        progress = {key: progress_of(state) for key, state in run.states.items() if state.name == "running"}
+        fraction, left = overall(run, progress)
+        wide = self.live.console.width >= WIDE
+        more = [f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)]
+        gone = [f"{clock(time.time() - run.began)} gone"] if wide else []
+        text = f"{fraction:4.0%}  {', '.join([counts(run), *more, f'about {clock(left)} left', *gone])}"
+        head, body = (Table.grid(padding=(0, 2, 0, 0)) for _ in range(2))
+        head.add_row(Text(self.name, "bold"), ProgressBar(1.0, fraction, width=16 if wide else 8), _line(text))
+        for key, shown in progress.items():
+            title, stage = _line(f" {run.states[key].job.title}"), stage_of(shown)
+            count = f"{shown['done']}/{shown['total']}" if shown["total"] else ""
+            rate, figures, rest = rates(shown)
+            if wide:
+                bar = ProgressBar(shown["total"] or 1, shown["done"], width=12)
+                body.add_row(title, _line(stage), bar, *map(_line, (count, rest, rate, figures)))
+            else:
+                body.add_row(title)
+                body.add_row(_line(f"   {', '.join(filter(None, (f'{stage} {count}'.strip(), rate, rest, figures)))}"))
+        return Group(head, body)
+
+
+def _line(text: str):
+    """A text that is cut where the terminal ends, never broken."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+COUNTED = {"elsewhere": "run by another `detco`", "failed": "failed", "blocked": "not run"}
+
+
+def counts(run: Run) -> str:
+    return f"{len(run.named('done'))}/{len(run.states)} done"
+
+
+def _done_before(state: State) -> bool:
+    return state.name == "done" and state.started is None
+
+
+def progress_of(state: State) -> dict:
+    """What a running job's worker last said."""
+    return STARTING | (store.read_json(state.job.folder / "progress.json") or {})
+
+
+def describe(state: State, progress: dict | None) -> str:
+    """One line on where a job stands."""
+    if state.name in ("failed", "blocked"):
+        return f"{'failed: ' if state.name == 'failed' else ''}{state.error}"
+    if state.name == "done":
+        return f"done in {clock(state.seconds)}"
+    if state.name == "elsewhere":
+        return "another runner has it"
+    if progress is None:
+        return "started" if state.name == "running" else state.name
+    count = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
+    return f"{stage_of(progress)}{count}" + "".join(f", {text}" for text in rates(progress) if text)
+
+
+def stage_of(progress: dict) -> str:
+    """The stage; of an evaluation on the way also how far the training is."""
+    trained = progress.get("trained")
+    return progress["stage"] + (f" at {trained[0]}/{trained[1]}," if trained else "")
+
+
+def rates(progress: dict) -> tuple[str, str, str]:
+    """Speed, figures and time left of a stage as texts."""
+    speed, missing = progress.get("speed"), progress["total"] - progress["done"]
+    shown = [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress["figures"].items()
+    ]
+    rate = "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+    return rate, ", ".join(shown[:5]), f"{clock(missing / speed)} left" if speed and missing > 0 else ""
+
+
+def fraction_of(state: State, progress: dict | None) -> float:
+    """How much of a job is behind it."""
+    if state.name == "done":
+        return 1.0
+    if state.name != "running" or not progress or not progress["total"]:
+        return 0.0
+    stage, done, total = progress["stage"], progress["done"], progress["total"]
+    if progress.get("trained"):  # an evaluation on the way
+        stage, (done, total) = "train", progress["trained"]
+    low, high = SHARE.get(stage, (0.0, 1.0))
+    return low + (high - low) * done / total
+
+
+def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
+    """Fraction of the whole that is done, and seconds left: what each kind of job cost so far tells what the rest of it costs."""
+    now, cost, spent, behind = time.time(), {}, {}, 0.0
+    total = sum(state.job.cost for state in run.states.values()) or 1.0
+    missing: dict[str, float] = {}
+    for key, state in run.states.items():
+        part, kind = fraction_of(state, progress.get(key)), state.job.kind
+        behind += part * state.job.cost
+        if state.name not in ("failed", "blocked"):
+            missing[kind] = missing.get(kind, 0.0) + (1 - part) * state.job.cost
+        if state.started:
+            seconds = state.seconds if state.name == "done" else now - state.started
+            cost[kind], spent[kind] = cost.get(kind, 0.0) + part * state.job.cost, spent.get(kind, 0.0) + seconds
+    pace = {kind: (spent.get(kind, 0.0) + TRUST) / (cost.get(kind, 0.0) + TRUST) for kind in missing}
+    return behind / total, sum(units * pace[kind] for kind, units in missing.items()) / max(1, len(run.slots))
+
+
+def clock(seconds: float) -> str:
+    """75 -> `1:15`, 3700 -> `1:01:40`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

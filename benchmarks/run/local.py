@@ -1,0 +1,210 @@
+"""Runs jobs on this machine: a worker process for each slot that does one job after another, folders locked."""
+
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from detco.results import store
+
+from ..plan.cost import chain_costs
+from ..plan.jobs import Job
+from .worker import record_of
+from .worker_process import GRACE, Worker
+
+WORKER = (sys.executable, "-m", "detco.benchmarks.run.worker")
+POLL = 0.1  # seconds
+
+
+@dataclass
+class State:
+    """waiting, running, elsewhere (another runner has it), done, failed, blocked (by a failed one)."""
+
+    job: Job
+    name: str = "waiting"
+    error: str | None = None
+    error_kind: str | None = None
+    slot: int = -1
+    started: float | None = None  # by this call
+    seconds: float = 0.0  # that a done job took
+    warnings: Sequence[str] = ()
+
+
+@dataclass
+class Run:
+    """All states of one call, by job id, and when it began; what a view shows and what the caller gets back."""
+
+    states: dict[str, State]
+    slots: Sequence[dict[str, str]]
+    began: float = field(default_factory=time.time)
+    workers: dict[int, Worker] = field(default_factory=dict)  # by slot
+
+    def named(self, *names: str) -> list[State]:
+        return [state for state in self.states.values() if state.name in names]
+
+
+def run(jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Run], None], worker: Sequence[str] = WORKER) -> Run:
+    """Run every job that is not done yet; `slots` are the environments of the workers that may run at once.
+
+    A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also SIGTERM) ends the
+    workers and is raised again. Ready jobs are started in the order of the longest chain of work that hangs on them.
+    """
+    this = Run({job.id: State(job) for job in jobs}, slots)
+    for state in this.states.values():
+        settle(state, this.began)
+        write_spec(state)
+    chains = chain_costs(jobs, {job.id: job.cost for job in jobs})
+    order = sorted(this.states.values(), key=lambda state: -chains[state.job.id])
+    with _terminate_as_interrupt():
+        try:
+            while this.named("waiting", "running", "elsewhere"):
+                block(this)
+                _start_ready(this, order, worker)
+                view(this)
+                _listen(this)
+        finally:
+            _stop(this)
+            view(this)
+    return this
+
+
+def write_spec(state: State) -> None:
+    """Leave the plan in the job's folder, so that status and table know of it before it has run."""
+    path = state.job.folder / "spec.json"
+    if state.name == "done" or store.read_json(path) == state.job.spec:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.write_json(path, state.job.spec)
+    except OSError as error:  # no space, no rights: this job's failure, not the end of the others
+        state.name, state.error = "failed", f"cannot work in {path.parent}: {error.strerror or error}"
+
+
+def settle(state: State, began: float) -> bool:
+    """Take over the outcome from a job's record if there is one: done, or failed after `began`."""
+    record = store.outcome(state.job.folder, state.job.id, began)
+    if record is None:
+        return False
+    state.name, state.seconds = record["status"], record.get("wall_seconds") or 0.0
+    state.error, state.error_kind = record.get("error"), record.get("error_kind")
+    state.warnings = record.get("warnings", [])
+    if state.name == "done":
+        _rename(state.job, record)
+    return True
+
+
+def _rename(job: Job, record: dict) -> None:
+    """What was done under another name, or for another place in the table, goes by the job's now: nothing else differs."""
+    now = {key: job.spec[key] for key in ("title", "starting_point", "order") if key in job.spec}
+    if any(record["spec"].get(key) != value for key, value in now.items()):
+        shown = {"starting_point": now["starting_point"]} if "starting_point" in record else {}
+        spec = record["spec"] | now
+        with suppress(OSError):  # a folder that may only be read keeps its names
+            store.write_json(job.folder / "record.json", record | shown | {"spec": spec})
+            store.write_json(job.folder / "spec.json", spec)
+
+
+def block(this: Run) -> None:
+    """What needs a failed job will not run."""
+    for state in this.named("waiting", "elsewhere"):
+        needed = [this.states[need] for need in state.job.needs if need in this.states]
+        lost = next((need for need in needed if need.name in ("failed", "blocked")), None)
+        if lost:
+            state.name, state.error = "blocked", f"not run: {lost.job.title} did not succeed"
+
+
+def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> None:
+    free = sorted(set(range(len(this.slots))) - {state.slot for state in this.named("running")}, reverse=True)
+    for state in order:
+        if not free:
+            return
+        ready = all(this.states[need].name == "done" for need in state.job.needs if need in this.states)
+        if state.name not in ("waiting", "elsewhere") or not ready or settle(state, this.began):
+            continue
+        if store.is_taken(state.job.folder):
+            state.name = "elsewhere"
+            continue
+        slot = free.pop()
+        if slot in this.workers and this.workers[slot].process.poll() is not None:  # killed while it had nothing to do
+            this.workers.pop(slot).end()
+        if slot not in this.workers:
+            this.workers[slot] = Worker(worker, this.slots[slot])
+        state.name, state.slot, state.started = "running", slot, time.time()
+        this.workers[slot].ask(state, this.began)
+
+
+def _listen(this: Run) -> None:
+    """Wait until a worker answers, POLL seconds at most, and take over what has come to its end."""
+    working = {slot: worker for slot, worker in this.workers.items() if worker.state}
+    select.select([worker.process.stdout for worker in working.values()], [], [], POLL)
+    for slot, worker in working.items():
+        answer = worker.answer()
+        if answer is None:
+            continue
+        state, worker.state = worker.state, None
+        _finish(state, answer, this.began)
+        if answer not in ("done", "taken"):
+            this.workers.pop(slot).end()
+
+
+def _finish(state: State, answer: str, began: float) -> None:
+    """What became of a job: its record says, else the answer; a job without a record gets a failed one."""
+    state.name, state.slot = "waiting", -1
+    if settle(state, began):
+        return
+    if answer == "taken":
+        state.name, state.started = "elsewhere", None
+        return
+    fail(state, answer)
+
+
+def fail(state: State, error: str) -> None:
+    """A job that ended without a record has failed; it gets one that says so."""
+    state.name, state.error = "failed", error
+    record = record_of(state.job.spec, {}, error, "work")
+    record |= {"ended": time.time(), "wall_seconds": time.time() - (state.started or time.time())}
+    try:
+        store.write_json(state.job.folder / "record.json", record)
+    except OSError as problem:
+        state.error += f" (and its record cannot be written: {problem.strerror or problem})"
+
+
+def last_lines(job: Job, count: int) -> list[str]:
+    """The end of a job's log."""
+    try:
+        return (job.folder / "log.txt").read_text(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []
+
+
+def _stop(this: Run) -> None:
+    """End all workers: idle ones at once, those at work after a moment to end by themselves."""
+    working = [worker for worker in this.workers.values() if worker.state]
+    for worker in working:
+        worker.signal(signal.SIGTERM)
+        worker.state.name, worker.state.slot = "waiting", -1
+    deadline = time.time() + GRACE
+    for worker in working:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, deadline - time.time()))
+    while this.workers:
+        this.workers.popitem()[1].end()
+
+
+@contextmanager
+def _terminate_as_interrupt():
+    """SIGTERM and SIGHUP end a run as Ctrl-C does."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,70 @@
+"""A worker process as its runner sees it: asked for jobs, heard, ended."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+
+from . import distributed
+
+GRACE = 5.0  # seconds a worker gets to end by itself
+
+
+class Worker:
+    """A process that does one job after another; `state` is what its runner knows of the one at work."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]):
+        self.state = None
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; what it prints before a job's log is there
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, cwd=distributed.ROOT,
+            env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+    def ask(self, state, began: float) -> None:
+        """Give it the job of an `executor.State`; earlier failures than `began` are tried again."""
+        self.state = state
+        order = {"folder": str(state.job.folder), "id": state.job.id, "began": began}
+        with suppress(BrokenPipeError):  # it has died: `answer` will find that
+            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> str | None:
+        """What `detco.benchmarks.run.worker.do` returned, or why the process ended without an answer; None while it works."""
+        status = self.process.poll()  # first: what a process said before its end is in the pipe by now
+        ready = select.select([self.process.stdout], [], [], 0)[0]
+        line = self.process.stdout.readline() if ready else b""
+        if line:
+            return json.loads(line)
+        if status is None and ready:  # its end of the pipe is closed
+            with suppress(subprocess.TimeoutExpired):
+                status = self.process.wait(GRACE)
+        if status is None:
+            return None
+        if status < 0:
+            return f"its process was ended by {_signal_name(-status)}"
+        self.errors.seek(0)
+        last = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return f"its process ended with status {status} and left no record{''.join(f': {text}' for text in last)}"
+
+    def signal(self, number: int) -> None:
+        """To it and its data-loading processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def end(self) -> None:
+        """Kill it with its data-loading processes."""
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def _signal_name(number: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"{name} (out of memory?)" if number == signal.SIGKILL else name

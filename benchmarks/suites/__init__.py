@@ -1,0 +1,1 @@
+"""What to compare: built in, or in a file."""

@@ -1,0 +1,1 @@
+"""common: what all packages share; it imports nothing of the house."""

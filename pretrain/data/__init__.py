@@ -1,0 +1,1 @@
+"""Pictures to pretrain on: listed, decoded, made into views."""

@@ -1,0 +1,129 @@
+"""Pictures on disk: decoding to 8-bit RGB whatever the format, and finding the bad ones."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from detco.common.errors import InputError
+from PIL import Image
+
+from .listing import Pictures
+
+log = logging.getLogger("detco.pretrain")
+
+
+class BadPicture(Exception):
+    """A file that cannot be decoded; the message says why."""
+
+
+def decode(path: Path, short_side: int = 0) -> np.ndarray:
+    """The picture as uint8 RGB, (height, width, 3); a short side above ``short_side`` (if not 0) is reduced to it.
+
+    Gray, palette, CMYK and 16-bit pictures are converted (16 bits are scaled, not clipped), alpha is laid over white,
+    of an animation the first frame is taken, the EXIF orientation is ignored (as torchvision does).
+    Raises BadPicture.
+    """
+    try:
+        with Image.open(path) as picture:
+            if short_side:
+                picture.draft("RGB", _reduced(picture.size, short_side))
+            picture.load()
+            picture = _rgb(picture)
+            if short_side and short_side < min(picture.size):
+                size = _reduced(picture.size, short_side)
+                picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            return np.array(picture)
+    except BadPicture:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise BadPicture(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _reduced(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    scale = short_side / min(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow also hands out as 32-bit integers
+        values = np.asarray(picture).astype(np.float32)
+        return Image.fromarray((values.clip(0, 65535) / 257 + 0.5).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        raise BadPicture("floating-point pixels have no defined range")
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
+    """Bytes that all pictures take when decoded, guessed from the headers of a few spread over the whole."""
+    values = []
+    for index in range(0, len(pictures), max(1, len(pictures) // looked_at)):
+        with suppress(Exception), Image.open(pictures.path(index)) as picture:
+            reduced = 0 < short_side < min(picture.size)
+            width, height = _reduced(picture.size, short_side) if reduced else picture.size
+            values.append(3 * width * height)
+    return len(pictures) * sum(values) // max(1, len(values))
+
+
+def check(pictures: Pictures, read: Callable[[int], object], threads: int,
+          report: Callable | None = None) -> dict[int, str]:
+    """Decode every picture once: index -> reason of the bad ones. ``read(index)`` decodes one, or raises BadPicture."""
+
+    def attempt(index: int) -> str | None:
+        try:
+            read(index)
+        except BadPicture as error:
+            return str(error)
+
+    bad = {}
+    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # about harmless metadata
+        for index, reason in enumerate(pool.map(attempt, range(len(pictures)))):
+            if reason is not None:
+                bad[index] = reason
+            if report:
+                report("pictures", index + 1, len(pictures))
+    return bad
+
+
+class Bad:
+    """The bad pictures of a run: each is warned of once and listed in a file; more than 1 % are an InputError.
+
+    Without a file nothing is said: another process says it.
+    """
+
+    def __init__(self, pictures: Pictures, listing: Path | None):
+        self.pictures, self.listing = pictures, listing
+        self.reasons: dict[int, str] = {}
+        if listing:
+            listing.unlink(missing_ok=True)
+
+    def __call__(self, found: dict[int, str]) -> None:
+        """Take note of more bad pictures, index -> reason. Raises InputError."""
+        new = {index: reason for index, reason in sorted(found.items()) if index not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        if self.listing:
+            with open(self.listing, "a", errors="surrogateescape") as listing:
+                for line in self._lines(new):
+                    log.warning("left out: %s", line)
+                    listing.write(f"{line}\n")
+        count, total = len(self.reasons), len(self.pictures)
+        if count * 100 > total:
+            some = "; ".join(self._lines(self.reasons)[:3]) + (" ..." if count > 3 else "")
+            raise InputError(f"{count} of {total} pictures in {self.pictures.root} cannot be read, more than 1 %: {some}"
+                             + (f" (listed in {self.listing})" if self.listing else ""))
+
+    def _lines(self, reasons: dict[int, str]) -> list[str]:
+        return [f"{self.pictures.path(index)}: {reason}" for index, reason in reasons.items()]

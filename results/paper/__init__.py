@@ -1,0 +1,1 @@
+"""The papers' numbers, and measured ones beside them."""

@@ -1,0 +1,71 @@
+"""Rows of the protocol table are frozen: a change needs a new version (and then a new hash here)."""
+
+from dataclasses import replace
+
+import pytest
+from detco.benchmarks import config
+from detco.common.errors import InputError
+from detco.transfer.protocols import PROTOCOLS, departures, protocol_hash
+
+FROZEN = {
+    "small-faster-rcnn-c4": (1, "b31c72e87571c981"),
+    "small-faster-rcnn-fpn": (1, "2a6c7b766e6b70f1"),
+    "small-mask-rcnn-c4": (1, "ed3c2d4c48ac4bd7"),
+    "small-mask-rcnn-fpn": (1, "b03bd8ff78eeed7c"),
+    "small-retinanet": (1, "c0244a2169531bcd"),
+    "small-keypoint-rcnn": (1, "2d5a737504c31598"),
+    "coco-mask-rcnn-c4-12k": (1, "e92740294ff33310"),
+    "coco-mask-rcnn-c4-90k": (1, "4a1f538aaef97cfd"),
+    "coco-mask-rcnn-c4-180k": (1, "224b585785bc3ecb"),
+    "coco-mask-rcnn-fpn-12k": (1, "10a9ae9880a40200"),
+    "coco-mask-rcnn-fpn-90k": (1, "b96aa08e37301918"),
+    "coco-mask-rcnn-fpn-180k": (1, "50f65c3419f18a8c"),
+    "coco-retinanet-12k": (1, "6d26eac919ee3cf4"),
+    "coco-retinanet-90k": (1, "b6efab8190cb594a"),
+    "coco-retinanet-180k": (1, "6dba7ee830264728"),
+    "coco-keypoint-rcnn-180k": (1, "f22970f3e3964919"),
+    "voc-faster-rcnn-c4-24k": (1, "90723f6cf8980ad9"),
+    "cityscapes-instance": (1, "9377b6f2e62d16ea"),
+    "cityscapes-semantic": (1, "6b33da2d2f79d73a"),
+    "coco-1pct-mask-rcnn-fpn": (1, "99472322d64b0e6c"),
+    "coco-2pct-mask-rcnn-fpn": (1, "a196d4a6091a9a90"),
+    "coco-5pct-mask-rcnn-fpn": (1, "14c180a3b00271de"),
+    "coco-10pct-mask-rcnn-fpn": (1, "51676f1786bd12a5"),
+    "coco-1pct-retinanet": (1, "990c971d2423ba31"),
+    "coco-2pct-retinanet": (1, "ade238ee91aa440e"),
+    "coco-5pct-retinanet": (1, "17f18b5507f842e9"),
+    "coco-10pct-retinanet": (1, "d29a971f9f853485"),
+}
+
+
+def test_rows_are_frozen():
+    assert {name: (row.version, protocol_hash(row)) for name, row in PROTOCOLS.items()} == FROZEN
+
+
+def test_names_are_unique_and_rows_complete():
+    from detco.transfer import protocols
+
+    assert len(PROTOCOLS) == len(protocols.ROWS)
+    for row in PROTOCOLS.values():
+        assert row.source and row.metrics and row.schedule.iterations > row.schedule.warmup
+        assert row.schedule.decay == "cosine" or row.schedule.steps
+
+
+def test_any_change_changes_the_hash_and_is_named():
+    row = PROTOCOLS["small-retinanet"]
+    changed = replace(row, schedule=replace(row.schedule, iterations=7), detector=replace(row.detector, retina_prior=0.1))
+    assert protocol_hash(changed) != protocol_hash(row)
+    assert departures(row) == ()
+    assert departures(changed) == (
+        f"schedule.iterations 7 (row: {row.schedule.iterations})",
+        "detector.retina_prior 0.1 (row: 0.05)",
+    )
+
+
+@pytest.mark.parametrize(
+    "key, value", [("schedule.iterations", -2), ("schedule.images", 0), ("resize.train", []), ("resize.train", [0]),
+                   ("schedule.lr", 0), ("detector.anchors", [[]]), ("detector.roi_positive", 2)]
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(key, value):
+    with pytest.raises(InputError, match=key):
+        config.override(PROTOCOLS["small-retinanet"], {key: value})

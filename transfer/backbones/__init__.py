@@ -1,0 +1,1 @@
+"""The backbone file: read, shown, exported."""

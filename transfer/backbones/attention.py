@@ -1,0 +1,45 @@
+"""Attention maps of a backbone: where its features are active, as in DetCo's figure (arXiv 2102.04803)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from detco.common.errors import InputError
+from PIL import Image
+from torch.nn import functional
+
+from ..engines.torchvision.models import STRIDES, Trunk
+from ..engines.torchvision.pictures import read_rgb, resized_shape
+from . import weights
+
+SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
+
+
+def maps(backbone: weights.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT) -> list[np.ndarray]:
+    """One map a picture, (height, width) of the picture, float32 from 0 to 1.
+
+    The mean over the channels of a level (res2 ... res5), bilinearly upsampled over the picture and stretched to 0..1 for
+    each picture by itself (a level without any contrast gives 0). `short`: the side that pictures are resized to before.
+    Raises InputError for an unknown level and a picture that cannot be read.
+    """
+    if level not in STRIDES:
+        raise InputError(f"unknown level {level!r}; there are {', '.join(STRIDES)}")
+    if short < STRIDES[level]:
+        raise InputError(f"pictures of {short} pixels leave nothing at {level}: it sees one position for {STRIDES[level]}")
+    trunk = Trunk(backbone, (level,)).eval()
+    with torch.inference_mode():
+        return [_map(trunk, backbone, read_rgb(path), level, short) for path in pictures]
+
+
+def _map(trunk: Trunk, backbone: weights.Backbone, picture: Image.Image, level: str, short: int) -> np.ndarray:
+    height, width = resized_shape(picture.height, picture.width, short, 8 * short)
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    if backbone.channel_order == "BGR":
+        pixels = pixels[:, :, ::-1]
+    pixels = (pixels - np.float32(backbone.mean)) / np.float32(backbone.std)
+    batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+    mean = trunk(batch)[level].mean(1, keepdim=True)
+    size = (picture.height, picture.width)
+    full = functional.interpolate(mean, size=size, mode="bilinear", align_corners=False)[0, 0]
+    low, high = full.aminmax()
+    return ((full - low) / (high - low) if high > low else torch.zeros_like(full)).numpy()

@@ -1,0 +1,1 @@
+"""Tensors out of files of any kind; nothing in a file is executed."""

@@ -1,0 +1,191 @@
+"""Whether pictures can be read and have their annotated size: headers or whole files, in threads, remembered by size and date.
+
+Only what was found good is remembered, a file for each folder of pictures in the user's cache folder; it may be deleted at
+any time. Threads, because Pillow decodes without Python's lock, and a network's disk answers many at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detco.common.errors import InputError
+from PIL import Image
+
+from .reading import short, upright_size
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+CHUNK = {False: 64, True: 8}  # pictures that a thread takes at a time: headers, whole ones
+LOOKING = 16  # threads that read headers: they wait for the disk
+SETTLED = 2.0  # seconds after which a change of a file is sure to change its time stamp again
+STAGE = "check pictures"
+
+
+class Unreadable(InputError):
+    """A picture that cannot be decoded, or no longer has the size it should have. `path`: which."""
+
+    def __init__(self, text: str, path: str = ""):
+        super().__init__(text)
+        self.path = path
+
+
+def refuse(dataset: Dataset, whole: bool = False, report: Callable | None = None) -> None:
+    """InputError naming the first picture that cannot be read or is not of its annotated size, and how many more there are.
+
+    whole: decode each to the end; else headers, which the readers of some layouts have looked at already.
+    """
+    from .dataset import LAYOUTS
+
+    if LAYOUTS[dataset.layout].READS_HEADERS and not whole:
+        return
+    said = None if report is None else lambda done, total: report(STAGE, done, total)
+    found = list(filter(None, faults(dataset.images, whole, report=said)))
+    if found:
+        more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
+        lists = f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
+        raise InputError(f"{found[0]}{more}; mend the files or take them out of split {dataset.split} ({lists})")
+
+
+def faults(images: Sequence[dict], whole: bool = False, again: bool = False, report: Callable | None = None) -> list[str]:
+    """What is wrong with each of a data set's pictures, one line with its path; "" for those that are good. See `sizes`."""
+    found = sizes([image["file_name"] for image in images], whole, again, report)
+    return [fault(image, size) for image, size in zip(images, found, strict=True)]
+
+
+def fault(image: dict, size: tuple[int, int] | str) -> str:
+    """What is wrong with a picture (`file_name`, `width`, `height`) of which `sizes` says `size`; "" if nothing."""
+    path, width, height = image["file_name"], image["width"], image["height"]
+    if isinstance(size, str):
+        return f"{path}: {size}"
+    if size != (width, height):
+        return f"{path}: is {size[0]} x {size[1]} (after EXIF rotation), but the annotations say {width} x {height}"
+    return ""
+
+
+def sizes(
+    paths: Sequence[str], whole: bool = False, again: bool = False, report: Callable | None = None
+) -> list[tuple[int, int] | str]:
+    """(width, height) after EXIF rotation of each picture, or why it cannot be read.
+
+    whole: decode it to the end, else read the header; again: also what is remembered as good; report(done, total) is called
+    on the way.
+    """
+    if not paths:
+        return []
+    memory = Memory(paths)
+    step = CHUNK[whole]
+    chunks = [paths[start : start + step] for start in range(0, len(paths), step)]
+    found: list[tuple[int, int] | str] = []
+    with ThreadPoolExecutor((os.cpu_count() or 1) if whole else LOOKING) as pool:
+        waiting = [pool.submit(_sizes, chunk, memory, whole, again) for chunk in chunks]
+        try:
+            for future in waiting:
+                found += future.result()
+                if report:
+                    report(len(found), len(paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            memory.save()
+    return found
+
+
+def _sizes(paths: Sequence[str], memory: Memory, whole: bool, again: bool) -> list[tuple[int, int] | str]:
+    return [_size(path, memory, whole, again) for path in paths]
+
+
+def _size(path: str, memory: Memory, whole: bool, again: bool) -> tuple[int, int] | str:
+    try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            return "not a file"
+        known = None if again else memory.recall(path, state, whole)
+        if known is None:
+            known = read(path, whole)
+            memory.note(path, state, known, whole)
+        return known
+    except FileNotFoundError:
+        return "no such picture"
+    except Exception as error:  # Pillow raises many kinds on broken files
+        return f"not a picture that can be read ({short(error)})"
+
+
+def fault_now(image: dict) -> str:
+    """What is wrong with one picture decoded to the end, as `fault`; nothing is remembered or recalled."""
+    try:
+        return fault(image, read(image["file_name"], whole=True))
+    except Exception as error:
+        return f"cannot read the picture {image['file_name']}: {short(error)}"
+
+
+def read(path: str, whole: bool = False) -> tuple[int, int]:
+    """(width, height) after EXIF rotation of one picture; raises whatever Pillow does. whole: decoded to the end."""
+    with Image.open(path) as picture:
+        size = upright_size(picture)
+        if whole:
+            picture.load()
+    return size
+
+
+class Memory:
+    """The good pictures below the folder that all `paths` share: path -> (bytes, time of change, width, height, whole)."""
+
+    def __init__(self, paths: Sequence[str]):
+        self.root = os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detco"
+        self.place = cache / f"inspected-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]}.json"
+        self.known, self.new = self._read(), {}
+
+    def _read(self) -> dict[str, list[int]]:
+        """Nothing where the file is missing, damaged or about another folder: all is looked at again."""
+        try:
+            content = json.loads(self.place.read_bytes())
+            return dict(content["pictures"]) if content["root"] == self.root else {}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return {}
+
+    def _name(self, path: str) -> str:
+        return os.path.abspath(path)[len(self.root) :]
+
+    def recall(self, path: str, state: os.stat_result, whole: bool) -> tuple[int, int] | None:
+        """(width, height) of a picture that was good and has not changed since; None where that is not known."""
+        match self.known.get(self._name(path)):
+            case [size, changed, width, height, decoded]:
+                same = (size, changed) == (state.st_size, state.st_mtime_ns) and (decoded or not whole)
+                return (width, height) if same else None
+        return None
+
+    def note(self, path: str, state: os.stat_result, size: tuple[int, int], whole: bool) -> None:
+        """Remember a good picture, unless it could change once more without another time stamp."""
+        if time.time() - state.st_mtime_ns / 1e9 > SETTLED:
+            self.new[self._name(path)] = [state.st_size, state.st_mtime_ns, *size, int(whole)]
+
+    def save(self) -> None:
+        """Written beside and moved, so that it is whole or not there. What another process has added meanwhile stays, except
+        in the moment between: then it is looked at again, as it is where nothing can be written."""
+        if not self.new:
+            return
+        known, part = self._read(), ""
+        for name, entry in self.new.items():
+            before = known.get(name)
+            if not (isinstance(before, list) and before[:4] == entry[:4] and not entry[4]):  # decoded whole counts for more
+                known[name] = entry
+        try:
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.place.parent, suffix=".part", delete=False) as file:
+                part = file.name
+                json.dump({"root": self.root, "pictures": known}, file)
+            os.replace(part, self.place)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(part)

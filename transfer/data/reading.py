@@ -1,0 +1,139 @@
+"""What the three layout readers share: what a reading yields, checks of boxes, picture headers, folder listings."""
+
+import difflib
+import hashlib
+import math
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detco.common.errors import InputError
+from PIL import Image
+from pycocotools import mask as mask_util
+
+EXIF_ORIENTATION = 0x0112
+OUTSIDE = 1.0  # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
+
+
+@dataclass
+class Reading:
+    """One split as it was read, good parts only; what was wrong is in `problems` and `faults`, one line each.
+
+    `problems` make a data set unusable. `faults` are single boxes or masks that were left out: see datasets.TOLERATED.
+    """
+
+    categories: list[dict] = field(default_factory=list)
+    images: list[dict] = field(default_factory=list)
+    annotations: list[dict] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def need_folder(folder: Path, needs: str) -> Path:
+    """`folder`, or InputError naming it and saying what is needed."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder ({needs})")
+    return folder
+
+
+def missing_split(where: Path, split: str, found: Iterable[str]) -> InputError:
+    """The error for a split that is not there: names those that are, and the nearest."""
+    found = sorted(found)
+    near = difflib.get_close_matches(split, found, n=1)
+    have = f"there are {', '.join(found)}" if found else "there are none"
+    return InputError(f"{where}: no split '{split}', {have}" + (f"; did you mean '{near[0]}'?" if near else ""))
+
+
+def numbers(values, count: int | None = None) -> bool:
+    """Whether `values` is a list of `count` (any number if None) finite numbers."""
+    if not isinstance(values, list) or (count is not None and len(values) != count):
+        return False
+    try:
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
+
+
+def box_fault(box: list[float], width: int, height: int) -> str:
+    """What is wrong with a 0-based [x, y, w, h] box in a picture of this size; "" if nothing."""
+    x, y, w, h = box
+    if w <= 0 or h <= 0:
+        return "has no area"
+    if x < -OUTSIDE or y < -OUTSIDE or x + w > width + OUTSIDE or y + h > height + OUTSIDE:
+        return f"reaches outside the picture ({width} x {height})"
+    return ""
+
+
+def rle_fits(rle: dict) -> bool:
+    """Whether the counts of compressed RLE stay within its size; pycocotools itself does not look."""
+    height, width = rle["size"]
+    x, y, w, h = mask_util.toBbox(rle)
+    return x + w <= width and y + h <= height
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) after the EXIF rotation that detection readers apply; reads the header only."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return picture.size  # Pillow would decode all of the picture to look for EXIF behind the pixels
+    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    return picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of a picture, after EXIF rotation, from its header. Raises InputError if it is not a picture."""
+    try:
+        with Image.open(path) as picture:
+            return upright_size(picture)
+    except Exception as error:  # Pillow raises many kinds on broken files
+        raise InputError(f"{path}: not a picture that can be read ({short(error)})") from error
+
+
+def short(error: BaseException) -> str:
+    """An exception as part of one line."""
+    return " ".join(str(error).split()).split(" <_io")[0][:200] or type(error).__name__
+
+
+class Listing:
+    """Which files are in which folders: one listing a folder, not one look a file."""
+
+    def __init__(self):
+        self._names: dict[str, frozenset[str]] = {}
+
+    def names(self, folder: str | Path) -> frozenset[str]:
+        """The names in a folder; empty if there is no such folder."""
+        folder = str(folder)
+        if folder not in self._names:
+            found = os.listdir(folder) if os.path.isdir(folder) else ()
+            self._names[folder] = frozenset(found)
+        return self._names[folder]
+
+    def has(self, folder: Path, name: str) -> bool:
+        """Whether folder/name is there; `name` may have sub-folders in it."""
+        parent, base = os.path.split(os.path.join(folder, name))
+        return base in self.names(parent)
+
+
+def fingerprint(categories, images, annotations) -> str:
+    """sha256 over names and sizes of the pictures and over the objects, as hex; ids, paths and order do not count."""
+    names = {category["id"]: category["name"] for category in categories}
+    pictures = {image["id"]: image["name"] for image in images}
+    digest = hashlib.sha256()
+    for image in sorted(images, key=lambda image: image["name"]):
+        digest.update(f"{image['name']}\0{image['width']}\0{image['height']}\n".encode())
+    objects = []
+    for a in annotations:
+        mask = a.get("segmentation", ())
+        text = [pictures.get(a["image_id"], ""), names[a["category_id"]], str(a["iscrowd"]), str(a.get("difficult", 0))]
+        text.append(mask["counts"] if isinstance(mask, dict) else "")
+        parts = () if isinstance(mask, dict) else mask
+        packed = [_packed(values) for values in (a["bbox"], [a["area"]], a.get("keypoints", ()), *parts)]
+        objects.append(hashlib.sha256("\0".join(text).encode() + b"".join(packed)).digest())
+    for one in sorted(objects):
+        digest.update(one)
+    return digest.hexdigest()
+
+
+def _packed(values) -> bytes:
+    return struct.pack(f"<i{len(values)}d", len(values), *values)

@@ -1,0 +1,1 @@
+"""The engine `detectron2`: the papers' protocols; the only importer of Detectron2."""

@@ -1,0 +1,173 @@
+"""Our data sets for Detectron2: its records, its mapper, and batches that depend on (seed, iteration) alone.
+
+The training loader is our own: the release of 2021 starts its iterator too early for a restart, and its batches depend on
+the number of loading processes.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from detectron2.data import transforms as T
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Sampler
+
+from ...data import cityscapes
+from ...data.dataset import Dataset
+from ...data.inspection import Unreadable, fault_now
+from ...data.reading import short
+from ..replacing import Broken, items_of, readable, untestable
+from .records import Records, picture
+
+IGNORED = 255  # class number of pixels that are neither trained on nor scored
+
+
+def describe(dataset: Dataset) -> str:
+    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name there."""
+    name = f"{dataset.name}_{dataset.fingerprint[:8]}"
+    if name in MetadataCatalog:  # perhaps with other categories of the same pictures
+        MetadataCatalog.remove(name)
+    meta = MetadataCatalog.get(name)
+    meta.set(thing_classes=[category["name"] for category in dataset.categories])
+    points = next((c for c in dataset.categories if c.get("keypoints")), None)
+    if points:
+        meta.set(keypoint_names=points["keypoints"], keypoint_flip_map=[tuple(pair) for pair in points["keypoint_flip"]])
+    return name
+
+
+class Mapper(DatasetMapper):
+    """Detectron2's mapper; Cityscapes' label ids become class numbers.
+
+    Raises Unreadable for a picture to train on, InputError for one to test on.
+    """
+
+    def __call__(self, record: dict) -> dict:
+        try:
+            mapped = super().__call__(record)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises many kinds, also those that mistakes elsewhere raise
+            reason = _fault(record)
+            if not reason and not isinstance(error, OSError):  # a disk may fail once
+                raise
+            told = Unreadable(reason or f"cannot read the picture {record['file_name']}: {short(error)}", record["file_name"])
+            raise (told if self.is_train else untestable(told)) from None
+        if "sem_seg" in mapped:
+            mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
+        return mapped
+
+
+def _fault(record: dict) -> str:
+    """What is wrong with a record's picture or its picture of labels; "" if nothing."""
+    paths = [record[key] for key in ("file_name", "sem_seg_file_name") if key in record]
+    return next(filter(None, (fault_now(record | {"file_name": path}) for path in paths)), "")
+
+
+CLASS_OF_LABEL = torch.full((256,), IGNORED)
+CLASS_OF_LABEL[list(cityscapes.SEMANTIC)] = torch.arange(len(cityscapes.SEMANTIC))
+
+
+class RandomScale(T.Augmentation):
+    """Resize by a factor drawn uniformly from [low, high]."""
+
+    def __init__(self, low: float, high: float):
+        super().__init__()
+        self._init({"low": low, "high": high})
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        height, width = image.shape[:2]
+        factor = self._rand_range(self.low, self.high)
+        return T.ResizeTransform(height, width, int(height * factor + 0.5), int(width * factor + 0.5))
+
+
+def mapper(cfg, train: bool) -> Mapper:
+    """The config's mapper; with INPUT.SCALE_TRAIN pictures are scaled, cropped and flipped."""
+    scale = cfg.INPUT.get("SCALE_TRAIN")
+    if not (train and scale):
+        return Mapper(cfg, train)
+    crop = T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
+    return Mapper(cfg, train, augmentations=[RandomScale(*scale), crop, T.RandomFlip()])
+
+
+class Batches(Sampler):
+    """This process's share of endless shuffled passes, in batches of wide or of tall pictures, from batch `start` on.
+
+    Yields lists of (record, batch, place in the batch). Detectron2 shuffles (TrainingSampler); the grouping is done here so
+    that training can go on at any batch, and batches are the same with any number of loading processes.
+    """
+
+    def __init__(self, tall: np.ndarray, size: int, seed: int, start: int = 0):
+        self.tall, self.size, self.seed, self.start = tall, size, seed, start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        waiting: dict[bool, list[int]] = {False: [], True: []}
+        batch = 0
+        for record in TrainingSampler(len(self.tall), seed=self.seed):
+            group = waiting[bool(self.tall[record])]
+            group.append(record)
+            if len(group) == self.size:
+                if batch >= self.start:
+                    yield [(record, batch, place) for place, record in enumerate(group)]
+                batch += 1
+                group.clear()
+
+
+class Drawn(torch.utils.data.Dataset):
+    """Mapped records by the keys of `Batches`, each with what could not be read in its place.
+
+    What is random about one is drawn from (seed, process, batch, place).
+    """
+
+    def __init__(self, records: Records, mapping: Mapper, seed: int):
+        self.records, self.mapping, self.seed = records, mapping, (seed & 0xFFFFFFFF, comm.get_rank())
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[dict | None, list[Broken]]:
+        record, batch, place = key
+        draw = (*self.seed, batch, place)
+        return readable(partial(self._mapped, draw), record, self.others, draw)
+
+    def _mapped(self, draw: tuple[int, ...], record: int) -> dict:
+        np.random.seed(np.random.SeedSequence(draw).generate_state(4))  # Detectron2 draws from numpy
+        return self.mapping(self.records[record])
+
+    def others(self, record: int) -> np.ndarray:
+        """What may take a record's place: as wide or as tall as the rest of its batch."""
+        tall, numbers = self.records.tall, np.arange(len(self.records))
+        alike = numbers[(tall == tall[record]) & (numbers != record)]
+        return alike if len(alike) else numbers[numbers != record]
+
+
+class TrainLoader:
+    """Batches of mapped records from batch `start` on; nothing is started before the first batch is asked for.
+
+    Detectron2's trainers ask for an iterator at different moments: the release of 2021 when it is made, before a checkpoint
+    has said where to go on. broken: a list that takes what could not be read and was replaced.
+    """
+
+    def __init__(self, cfg, records: Records, start: int = 0, broken: list[Broken] | None = None):
+        self.cfg, self.records, self.start = cfg, records, start
+        self.broken = [] if broken is None else broken
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        cfg = self.cfg
+        batches = Batches(self.records.tall, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), cfg.SEED, self.start)
+        loader = DataLoader(
+            Drawn(self.records, mapper(cfg, True), cfg.SEED), batch_sampler=batches, num_workers=cfg.DATALOADER.NUM_WORKERS,
+            collate_fn=list, generator=torch.Generator(),  # of its own: no draw is taken from the training's
+        )  # fmt: skip
+        for found in loader:
+            items, broken = items_of(found)
+            self.broken += broken
+            yield items
+
+
+def test_loader(cfg, dataset: Dataset):
+    """Detectron2's loader over this process's share of the test pictures, one at a time."""
+    bare = [picture(image) for image in dataset.images]
+    return build_detection_test_loader(dataset=bare, mapper=mapper(cfg, False), num_workers=cfg.DATALOADER.NUM_WORKERS)

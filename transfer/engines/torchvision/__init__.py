@@ -1,0 +1,1 @@
+"""The engine `torchvision`: detectors from torchvision's parts."""
