@@ -1,4 +1,5 @@
-"""Settings from outside (YAML, `--set key=value`) turned into frozen dataclasses, with errors one can act on."""
+"""Settings from outside (YAML, `--set key=value`) turned into frozen dataclasses, with errors one
+can act on."""
 
 import hashlib
 import json
@@ -13,24 +14,37 @@ from detco.common.errors import InputError
 
 T = TypeVar("T")
 KINDS = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
-    "path": "a path", "dataclass": "a group of settings", "dict": "a group of settings",
-}  # fmt: skip
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "path": "a path",
+    "dataclass": "a group of settings",
+    "dict": "a group of settings",
+}
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
-    """`cls(**mapping)` with every nested dataclass built too; `where` (a file or an option) opens each error message.
+    """`cls(**mapping)` with every nested dataclass built too; `where` (a file or an option) opens
+    each error message.
 
-    Raises InputError for a key the dataclass does not have, naming the nearest one, and for a value of another type.
+    Raises InputError for a key the dataclass does not have, naming the nearest one, and for a value
+    of another type.
     """
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(mapping, Mapping):
-        raise InputError(f"{where}: expected {cls.__name__} settings as `key: value` lines, got {_shown(mapping)}")
+        raise InputError(
+            f"{where}: expected {cls.__name__} settings as `key: value` lines, got"
+            f" {_shown(mapping)}"
+        )
     _refuse_unknown(cls, mapping, where, "")
     try:
         text = json.dumps(mapping, default=str, allow_nan=False)
-        return TypeAdapter(cls).validate_json(text, strict=True)  # JSON mode: lists become tuples, texts become paths
+        return TypeAdapter(cls).validate_json(
+            text, strict=True
+        )  # JSON mode: lists become tuples, texts become paths
     except ValidationError as error:
         raise InputError(f"{where}: {_first_problem(error)}") from None
     except ValueError as error:
@@ -38,7 +52,8 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
 
 
 def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
-    """A copy of a dataclass with some fields changed; `schedule.iterations` reaches into a nested one."""
+    """A copy of a dataclass with some fields changed; `schedule.iterations` reaches into a nested
+    one."""
     if not changes:
         return row
     tree = asdict(row)
@@ -50,7 +65,11 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
             branch = branch.get(parent) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or last not in branch:
             raise InputError(f"{where}: unknown setting {key!r}{nearest(key, known)}")
-        branch[last] = {**branch[last], **value} if isinstance(branch[last], dict) and isinstance(value, dict) else value
+        branch[last] = (
+            {**branch[last], **value}
+            if isinstance(branch[last], dict) and isinstance(value, dict)
+            else value
+        )
     return build(type(row), tree, where)
 
 
@@ -60,13 +79,16 @@ def parse_assignments(texts: Iterable[str], option: str = "--set") -> dict[str, 
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"{option} {text}: expected key=value, e.g. {option} schedule.iterations=50")
+            raise InputError(
+                f"{option} {text}: expected key=value, e.g. {option} schedule.iterations=50"
+            )
         changes[key.strip()] = load_yaml(value, f"{option} {text}")
     return changes
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """YAML with three traps closed: `1e-3` is a number, `24:00:00` a text, and a key given twice is an error."""
+    """YAML with three traps closed: `1e-3` is a number, `24:00:00` a text, and a key given twice is
+    an error."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -74,10 +96,16 @@ def load_yaml(text: str, where: str) -> Any:
             keys = [key.value for key, _ in node.value]
             twice = next((key for key in keys if keys.count(key) > 1), None)
             if twice is not None:
-                raise InputError(f"{where}: line {node.start_mark.line + 1}: {twice} is given twice")
+                raise InputError(
+                    f"{where}: line {node.start_mark.line + 1}: {twice} is given twice"
+                )
             return super().construct_mapping(node, deep)
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
     text_first = ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
     for digit in "0123456789":
         Loader.yaml_implicit_resolvers[digit] = [text_first, *Loader.yaml_implicit_resolvers[digit]]
@@ -86,7 +114,9 @@ def load_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
-        raise InputError(f"{where}: {line}not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        raise InputError(
+            f"{where}: {line}not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})"
+        ) from None
 
 
 def find(table: Mapping[str, T], name: str, what: str) -> T:
@@ -98,17 +128,21 @@ def find(table: Mapping[str, T], name: str, what: str) -> T:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known name is near. Of a dotted name the last part alone may match."""
+    """`; did you mean 'x'?`, or nothing where no known name is near. Of a dotted name the last part
+    alone may match."""
     known = list(known)
     close = get_close_matches(name, known, 1, 0.6)
     if not close:
         last = {path.rpartition(".")[2]: path for path in reversed(known)}
-        close = [last[match] for match in get_close_matches(name.rpartition(".")[2], list(last), 1, 0.6)]
+        close = [
+            last[match] for match in get_close_matches(name.rpartition(".")[2], list(last), 1, 0.6)
+        ]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def canonical_hash(value: object) -> str:
-    """sha256 (hex) of a value's JSON with sorted keys; dataclasses as their fields, paths as texts."""
+    """sha256 (hex) of a value's JSON with sorted keys; dataclasses as their fields, paths as
+    texts."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -134,7 +168,10 @@ def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: s
     for key, value in mapping.items():
         if key not in names:
             close = nearest(str(key), names)
-            raise InputError(f"{where}: unknown key {prefix + str(key)!r}{close or '; known: ' + ', '.join(names)}")
+            raise InputError(
+                f"{where}: unknown key"
+                f" {prefix + str(key)!r}{close or '; known: ' + ', '.join(names)}"
+            )
         inner = _dataclass_in(hints[key])
         values = value if isinstance(value, list | tuple) else [value]
         for number, item in enumerate(values):

@@ -2,7 +2,8 @@
 
 
 class InputError(ValueError):
-    """Something given by the user is wrong; the message is one clear line (the command exits with status 2)."""
+    """Something given by the user is wrong; the message is one clear line (the command exits with
+    status 2)."""
 
 
 class TrainingError(RuntimeError):

@@ -1,4 +1,5 @@
-"""Checkpoints of a run: written atomically, the last few kept, only tensors and plain values in them."""
+"""Checkpoints of a run: written atomically, the last few kept, only tensors and plain values in
+them."""
 
 from __future__ import annotations
 
@@ -29,8 +30,12 @@ def load(out: Path) -> dict | None:
     for path in _all(out):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged disk or a file of something else: the one before will do
-            log.warning("%s cannot be read (%s); going back to the checkpoint before it", path, error)
+        except (
+            Exception
+        ) as error:  # a damaged disk or a file of something else: the one before will do
+            log.warning(
+                "%s cannot be read (%s); going back to the checkpoint before it", path, error
+            )
     return None
 
 

@@ -1,4 +1,5 @@
-"""The processes that train together: one, several on a machine, or on several machines, started by torchrun."""
+"""The processes that train together: one, several on a machine, or on several machines, started by
+torchrun."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Process:
 
 @contextmanager
 def join(device: str):
-    """Join the other processes if torchrun started several; on GPUs through NCCL, else through gloo."""
+    """Join the other processes if torchrun started several; on GPUs through NCCL, else through
+    gloo."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,15 +43,22 @@ def join(device: str):
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
-        yield Process(place, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Process(place)
+        yield (
+            Process(place, dist.get_rank(), dist.get_world_size())
+            if dist.is_initialized()
+            else Process(place)
+        )
     finally:
-        torch.backends.cudnn.benchmark = before  # what runs in this process afterwards has settings of its own
+        torch.backends.cudnn.benchmark = (
+            before  # what runs in this process afterwards has settings of its own
+        )
         if joins:
             dist.destroy_process_group()
 
 
 def distributed(model: nn.Module, process: Process, partly: bool) -> nn.Module:
-    """The model with gradients averaged over all processes. Each keeps its own running statistics: the first's are saved.
+    """The model with gradients averaged over all processes. Each keeps its own running statistics:
+    the first's are saved.
 
     ``partly``: the loss does not depend on all parameters.
     """
@@ -57,6 +66,13 @@ def distributed(model: nn.Module, process: Process, partly: bool) -> nn.Module:
         return model
     ids = [process.device.index] if process.device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its successor is missing before torch 2.15
+        warnings.filterwarnings(
+            "ignore", "`broadcast_buffers`"
+        )  # its successor is missing before torch 2.15
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=partly)
+            model,
+            device_ids=ids,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=partly,
+        )

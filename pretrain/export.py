@@ -13,15 +13,21 @@ from torch import nn
 
 def write(path: Path, trunk: nn.Module, metadata: dict[str, str]) -> None:
     """Write the trunk's weights and running statistics with these metadata, whole or not at all."""
-    tensors = {name: value.float().contiguous().cpu() for name, value in trunk.state_dict().items()
-               if not name.endswith("num_batches_tracked")}  # fmt: skip
+    tensors = {
+        name: value.float().contiguous().cpu()
+        for name, value in trunk.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(_bytes(tensors, {"format": "detco-backbone", "format_version": "1", **metadata}))
+    temporary.write_bytes(
+        _bytes(tensors, {"format": "detco-backbone", "format_version": "1", **metadata})
+    )
     os.replace(temporary, path)
 
 
 def _bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """The file's bytes with its metadata in sorted order: the library's order is random, and so would the sha256 be."""
+    """The file's bytes with its metadata in sorted order: the library's order is random, and so
+    would the sha256 be."""
     data = save(tensors, metadata)
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])

@@ -1,4 +1,5 @@
-"""What a run says of itself: curves for TensorBoard, the figures of the progress line, a warning of collapse."""
+"""What a run says of itself: curves for TensorBoard, the figures of the progress line, a warning of
+collapse."""
 
 from __future__ import annotations
 
@@ -18,10 +19,13 @@ COLLAPSED = 0.1  # of the spread of evenly spread features
 
 
 class Journal:
-    """Takes note of every iteration and epoch; goes on where an interrupted run stopped (``start`` iterations done)."""
+    """Takes note of every iteration and epoch; goes on where an interrupted run stopped (``start``
+    iterations done)."""
 
     def __init__(self, out: Path, recipe: Recipe, start: int, report: Callable | None):
-        from torch.utils.tensorboard import SummaryWriter  # takes a second; only the first process needs it
+        from torch.utils.tensorboard import (
+            SummaryWriter,
+        )  # takes a second; only the first process needs it
 
         self.recipe, self.report, self.file = recipe, report, out / "probe.json"
         self.curves = SummaryWriter(str(out / "tb"), purge_step=start + 1)
@@ -45,22 +49,34 @@ class Journal:
             self.report("pretrain", done, total, **self._headline(figures))
 
     def _headline(self, figures: dict[str, float]) -> dict[str, float]:
-        """For the progress line: mean accuracy and least spread of the features, which show a collapse, and the speed."""
+        """For the progress line: mean accuracy and least spread of the features, which show a
+        collapse, and the speed."""
         accuracy = [value for name, value in figures.items() if name.startswith("accuracy/")]
         spread = [value for name, value in figures.items() if name.startswith("std")]
-        line = {"loss": figures["loss"], "accuracy": sum(accuracy) / len(accuracy), "std": min(spread),
-                "pictures/s": figures["pictures_per_second"]}  # fmt: skip
+        line = {
+            "loss": figures["loss"],
+            "accuracy": sum(accuracy) / len(accuracy),
+            "std": min(spread),
+            "pictures/s": figures["pictures_per_second"],
+        }
         return line | ({"knn": list(self.probed.values())[-1]} if self.probed else {})
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None:
-        """Warn of features that are nearly the same for all pictures (evenly spread ones have a std of 1 / sqrt(dim))."""
+        """Warn of features that are nearly the same for all pictures (evenly spread ones have a std
+        of 1 / sqrt(dim))."""
         if self.recipe.method == "supervised":
             return
         even = self.recipe.dim**-0.5
         for name, value in figures.items():
             if name.startswith("std/") and value < COLLAPSED * even:
-                log.warning("epoch %d: the features %s have collapsed: std %.2g, evenly spread ones have %.2g",
-                            epoch, name.removeprefix("std/"), value, even)  # fmt: skip
+                log.warning(
+                    "epoch %d: the features %s have collapsed: std %.2g, evenly spread ones have"
+                    " %.2g",
+                    epoch,
+                    name.removeprefix("std/"),
+                    value,
+                    even,
+                )
 
     def probe(self, epoch: int, done: int, accuracy: float) -> None:
         """The k-nearest-neighbour accuracy after an epoch; 0: before training."""

@@ -14,30 +14,42 @@ from .recipes import Recipe
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-
 def optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The recipe's optimiser."""
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, recipe.lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters, recipe.lr, recipe.sgd_momentum, weight_decay=recipe.weight_decay, fused=True
+    )
 
 
 def precision(recipe: Recipe, device: torch.device) -> str:
-    """What the recipe's precision means on this device: "auto" takes bf16 where it is fast, else fp16 on GPUs."""
+    """What the recipe's precision means on this device: "auto" takes bf16 where it is fast, else
+    fp16 on GPUs."""
     if recipe.precision != "auto":
         return recipe.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     fast = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return "bf16" if device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in fast) else "float32"
+    return (
+        "bf16"
+        if device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in fast)
+        else "float32"
+    )
 
 
 def autocast(precision: str, device: torch.device):
     """A context in which the forward pass runs in this precision."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])
+    return (
+        nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])
+    )
 
 
-def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: torch.Tensor) -> None:
+def update(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: torch.Tensor
+) -> None:
     """Backward pass and one step of the optimiser."""
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
@@ -46,7 +58,8 @@ def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss:
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """Learning rate at ``epoch`` (a fraction counts): linear in the batch, warmed up, then cosine or in steps."""
+    """Learning rate at ``epoch`` (a fraction counts): linear in the batch, warmed up, then cosine
+    or in steps."""
     peak = recipe.lr * recipe.batch / recipe.lr_batch
     if epoch < recipe.warmup_epochs:
         return peak * (epoch + 1e-3) / recipe.warmup_epochs

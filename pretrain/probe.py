@@ -1,4 +1,5 @@
-"""The check of a backbone while it trains: k-nearest-neighbour accuracy on a folder of labelled pictures."""
+"""The check of a backbone while it trains: k-nearest-neighbour accuracy on a folder of labelled
+pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from .data import listing, views
 from .data.decoding import BadPicture, decode
 
-NEIGHBOURS, TEMPERATURE = 20, 0.07  # as usual for features of contrastive methods (arXiv 1805.01978); there k is 200
+NEIGHBOURS, TEMPERATURE = (
+    20,
+    0.07,
+)  # as usual for features of contrastive methods (arXiv 1805.01978); there k is 200
 AT_MOST = 5000  # pictures, spread over the folder
 
 
 class Probe:
-    """Pictures of the classes under ``folder`` (a subfolder each), read once; call it with a trunk for its accuracy.
+    """Pictures of the classes under ``folder`` (a subfolder each), read once; call it with a trunk
+    for its accuracy.
 
     Raises InputError if there are fewer than two classes or a class has a single picture.
     """
@@ -32,27 +37,39 @@ class Probe:
         good = [index for index, picture in enumerate(read) if picture is not None]
         classes, labels, counts = np.unique(
             [found.names[i].split("/", 1)[0] if "/" in found.names[i] else "" for i in good],
-            return_inverse=True, return_counts=True)  # fmt: skip
+            return_inverse=True,
+            return_counts=True,
+        )
         if len(classes) < 2 or counts.min() < 2 or "" in classes:
-            raise InputError(f"{folder}: the probe needs at least two subfolders (classes) of at least two pictures")
+            raise InputError(
+                f"{folder}: the probe needs at least two subfolders (classes) of at least two"
+                " pictures"
+            )
         self.images = torch.stack([read[index] for index in good])
         self.labels = torch.from_numpy(labels.reshape(-1))
 
     @torch.no_grad()
     def __call__(self, trunk: nn.Module, device: torch.device, batch: int = 256) -> float:
-        """Share of the pictures (0..1) whose class their nearest others vote for, by features of res5."""
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (views.MEAN, views.STD))
+        """Share of the pictures (0..1) whose class their nearest others vote for, by features of
+        res5."""
+        mean, std = (
+            torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (views.MEAN, views.STD)
+        )
         training = trunk.training
         trunk.eval()
         try:
-            features = [trunk((x.to(device).float() - mean) / std)[-1].mean((2, 3)) for x in self.images.split(batch)]
+            features = [
+                trunk((x.to(device).float() - mean) / std)[-1].mean((2, 3))
+                for x in self.images.split(batch)
+            ]
         finally:
             trunk.train(training)
         return vote(torch.cat(features).float(), self.labels.to(device))
 
 
 def _whole(path: Path, size: int) -> Tensor | None:
-    """The largest centred square of a picture as uint8 (3, size, size); None if it cannot be read."""
+    """The largest centred square of a picture as uint8 (3, size, size); None if it cannot be
+    read."""
     try:
         picture = torch.from_numpy(decode(path, size)).permute(2, 0, 1)
     except BadPicture:
@@ -63,7 +80,8 @@ def _whole(path: Path, size: int) -> Tensor | None:
 
 
 def vote(features: Tensor, labels: Tensor, k: int = NEIGHBOURS) -> float:
-    """Weighted k-nearest-neighbour accuracy, each of the n features (n, d) classified by the n - 1 others.
+    """Weighted k-nearest-neighbour accuracy, each of the n features (n, d) classified by the n - 1
+    others.
 
     The k nearest by cosine similarity s vote for their labels, (n,), with the weight exp(s / 0.07).
     """

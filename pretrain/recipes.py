@@ -1,4 +1,5 @@
-"""Pretraining recipes: one flat row per method, size and schedule, with the source of its settings."""
+"""Pretraining recipes: one flat row per method, size and schedule, with the source of its
+settings."""
 
 from __future__ import annotations
 
@@ -28,9 +29,10 @@ RUNNING = ("channels_last", "workers", "cache_gb", "checkpoint_minutes", "keep")
 class Recipe:
     """One pretraining run, all but its pictures and seed.
 
-    Sizes are pixels, probabilities 0..1, ``lr`` is for ``lr_batch`` pictures and scales linearly with ``batch``.
-    ``groups`` counts the groups of batch normalisation over all processes. ``assumed`` names the settings that the
-    papers do not give. Raises InputError if settings contradict each other.
+    Sizes are pixels, probabilities 0..1, ``lr`` is for ``lr_batch`` pictures and scales linearly
+    with ``batch``. ``groups`` counts the groups of batch normalisation over all processes.
+    ``assumed`` names the settings that the papers do not give. Raises InputError if settings
+    contradict each other.
     """
 
     name: str
@@ -46,7 +48,8 @@ class Recipe:
     hidden: Positive = 1.0  # width of the hidden layer of a head, in channels C_i of its level
     dim: int = 128
     queue: int = 65536
-    fill_queue: bool = False  # the first iterations do not train, they replace the random keys that the queues start with
+    # the first iterations do not train, they replace the random keys that the queues start with
+    fill_queue: bool = False
     temperature: Positive = 0.2
     key_momentum: Share = 0.999
     groups: int = 8
@@ -58,7 +61,9 @@ class Recipe:
     lr_batch: int = 256
     sgd_momentum: Share = 0.9
     weight_decay: NotNegative = 1e-4
-    schedule: str = "cosine"  # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
+    schedule: str = (
+        "cosine"  # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
+    )
     milestones: tuple[int, ...] = ()
     warmup_epochs: NotNegative = 0.0
     precision: str = "auto"  # auto, float32, bf16, fp16
@@ -69,7 +74,12 @@ class Recipe:
     view_size: int = 224
     crop_scale: tuple[Share, Share] = (0.2, 1.0)
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    jitter: tuple[NotNegative, NotNegative, NotNegative, Share] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    jitter: tuple[NotNegative, NotNegative, NotNegative, Share] = (
+        0.4,
+        0.4,
+        0.4,
+        0.1,
+    )  # brightness, contrast, saturation, hue
     jitter_p: Share = 0.8
     gray_p: Share = 0.2
     gray_first: bool = False  # before the jitter
@@ -84,7 +94,9 @@ class Recipe:
     patch_flip_p: Share = 0.0
     randaugment: tuple[Amount, Annotated[int, Ge(0), Le(30)]] = (0, 10)  # operations, magnitude
     # running
-    workers: Annotated[int, Ge(-1)] = -1  # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
+    workers: Annotated[
+        int, Ge(-1)
+    ] = -1  # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
     cache_gb: NotNegative = 2.0  # decoded pictures are kept in memory if they all fit
     checkpoint_minutes: NotNegative = 10.0
     keep: int = 2
@@ -101,27 +113,47 @@ class Recipe:
 
     @property
     def partly(self) -> bool:
-        """Whether some weights have no part in the loss: stages above the last level, global heads without global queries."""
-        return self.method == "detco" and ("res5" not in self.levels or "global-global" not in self.terms)
+        """Whether some weights have no part in the loss: stages above the last level, global heads
+        without global queries."""
+        return self.method == "detco" and (
+            "res5" not in self.levels or "global-global" not in self.terms
+        )
 
 
 def _contradiction(r: Recipe) -> str | None:
-    choices = (("method", r.method, METHODS), ("head", r.head, ("mlp", "linear")),
-               ("optimizer", r.optimizer, ("sgd", "adamw")), ("schedule", r.schedule, ("cosine", "step")),
-               ("precision", r.precision, ("auto", "float32", "bf16", "fp16")),
-               ("patch_order", r.patch_order, ("picture", "grid")),
-               ("arch", r.arch, ("resnet18", "resnet34", "resnet50", "resnet101")))
+    choices = (
+        ("method", r.method, METHODS),
+        ("head", r.head, ("mlp", "linear")),
+        ("optimizer", r.optimizer, ("sgd", "adamw")),
+        ("schedule", r.schedule, ("cosine", "step")),
+        ("precision", r.precision, ("auto", "float32", "bf16", "fp16")),
+        ("patch_order", r.patch_order, ("picture", "grid")),
+        ("arch", r.arch, ("resnet18", "resnet34", "resnet50", "resnet101")),
+    )
     for name, value, allowed in choices:
         if value not in allowed:
             return f"{name} is {value!r}; it can be {', '.join(allowed)}"
     for name, values, allowed in (("levels", r.levels, LEVELS), ("terms", r.terms, TERMS)):
         if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
-            return f"{name} must be some of {', '.join(allowed)}, each once; it is {', '.join(values) or 'empty'}"
+            return (
+                f"{name} must be some of {', '.join(allowed)}, each once; it is"
+                f" {', '.join(values) or 'empty'}"
+            )
     if len(r.level_weights) != len(r.levels):
         return f"{len(r.level_weights)} level_weights for {len(r.levels)} levels"
     if r.method.startswith("moco") and (r.levels, r.terms) != (("res5",), ("global-global",)):
         return "MoCo has the level res5 and the term global-global only; more is method detco"
-    for name in ("batch", "epochs", "groups", "dim", "queue", "view_size", "patch_size", "lr_batch", "keep"):
+    for name in (
+        "batch",
+        "epochs",
+        "groups",
+        "dim",
+        "queue",
+        "view_size",
+        "patch_size",
+        "lr_batch",
+        "keep",
+    ):
         if getattr(r, name) < 1:
             return f"{name} must be at least 1, it is {getattr(r, name)}"
     for name in ("crop_scale", "crop_ratio", "blur_sigma", "jigsaw_scale"):
@@ -131,63 +163,136 @@ def _contradiction(r: Recipe) -> str | None:
     if r.batch % r.groups:
         return f"batch {r.batch} does not divide into groups of {r.groups}"
     if min(r.view_size, r.patch_size) <= 16:
-        # res4 would be one pixel, where oneDNN (3.13) leaves most of the bf16 weight gradient of res5 unwritten
-        return f"view_size {r.view_size} and patch_size {r.patch_size} must be more than 16, or res5 sees a single pixel"
-    for name, blurred, size in (("view_size", r.blur_p, r.view_size), ("patch_size", r.patch_blur_p, r.patch_size)):
+        # res4 would be one pixel, where oneDNN (3.13) leaves most of the bf16 weight gradient of
+        # res5 unwritten
+        return (
+            f"view_size {r.view_size} and patch_size {r.patch_size} must be more than 16, or res5"
+            " sees a single pixel"
+        )
+    for name, blurred, size in (
+        ("view_size", r.blur_p, r.view_size),
+        ("patch_size", r.patch_blur_p, r.patch_size),
+    ):
         if blurred and int(3 * r.blur_sigma[1] + 0.5) >= size:
-            return f"blur_sigma goes to {r.blur_sigma[1]:g}; it must stay below a third of {name} {size}"
+            return (
+                f"blur_sigma goes to {r.blur_sigma[1]:g}; it must stay below a third of {name}"
+                f" {size}"
+            )
     if r.patch_size > r.jigsaw_size // 3:
-        return f"patch_size {r.patch_size} is larger than a cell of the 3 x 3 grid over jigsaw_size {r.jigsaw_size}"
+        return (
+            f"patch_size {r.patch_size} is larger than a cell of the 3 x 3 grid over jigsaw_size"
+            f" {r.jigsaw_size}"
+        )
     return None
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """sha256 (hex) of everything that determines the result; name, source and running settings are left out."""
-    settings = {k: v for k, v in asdict(recipe).items() if k not in ("name", "source", "assumed", *RUNNING)}
+    """sha256 (hex) of everything that determines the result; name, source and running settings are
+    left out."""
+    settings = {
+        k: v for k, v in asdict(recipe).items() if k not in ("name", "source", "assumed", *RUNNING)
+    }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 _MOCO_V2 = Recipe(
-    name="moco-v2-200ep", method="moco-v2", source="MoCo v2, arXiv 2003.04297; facebookresearch/moco")
+    name="moco-v2-200ep",
+    method="moco-v2",
+    source="MoCo v2, arXiv 2003.04297; facebookresearch/moco",
+)
 
 _MOCO_V1 = replace(
-    _MOCO_V2, name="moco-v1-200ep", method="moco-v1", source="MoCo, arXiv 1911.05722; facebookresearch/moco",
-    head="linear", temperature=0.07, schedule="step", milestones=(120, 160), gray_first=True,
-    jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, blur_p=0.0)
+    _MOCO_V2,
+    name="moco-v1-200ep",
+    method="moco-v1",
+    source="MoCo, arXiv 1911.05722; facebookresearch/moco",
+    head="linear",
+    temperature=0.07,
+    schedule="step",
+    milestones=(120, 160),
+    gray_first=True,
+    jitter=(0.4, 0.4, 0.4, 0.4),
+    jitter_p=1.0,
+    blur_p=0.0,
+)
 
 _DETCO_ASSUMED = ("lr", "hidden", "patch_order", "patch_blur_p", "patch_flip_p", "crop_ratio")
 
 _DETCO = replace(
-    _MOCO_V2, name="detco-200ep", method="detco", source="DetCo, arXiv 2102.04803", assumed=_DETCO_ASSUMED,
-    levels=LEVELS, level_weights=(0.1, 0.4, 0.7, 1.0), terms=TERMS)
+    _MOCO_V2,
+    name="detco-200ep",
+    method="detco",
+    source="DetCo, arXiv 2102.04803",
+    assumed=_DETCO_ASSUMED,
+    levels=LEVELS,
+    level_weights=(0.1, 0.4, 0.7, 1.0),
+    terms=TERMS,
+)
 
 _DETCO_AA = replace(
-    _DETCO, name="detco-aa-200ep", source="DetCo + RandAugment, arXiv 2102.04803",
-    assumed=(*_DETCO_ASSUMED, "randaugment"), randaugment=(2, 10))
+    _DETCO,
+    name="detco-aa-200ep",
+    source="DetCo + RandAugment, arXiv 2102.04803",
+    assumed=(*_DETCO_ASSUMED, "randaugment"),
+    randaugment=(2, 10),
+)
 
 _SUPERVISED = replace(
-    _MOCO_V2, name="supervised-90ep", method="supervised",
-    source="ImageNet classification, 90 epochs; pytorch/examples imagenet", groups=8,
-    epochs=90, lr=0.1, schedule="step", milestones=(30, 60, 80), crop_scale=(0.08, 1.0),
-    jitter_p=0.0, gray_p=0.0, blur_p=0.0)
+    _MOCO_V2,
+    name="supervised-90ep",
+    method="supervised",
+    source="ImageNet classification, 90 epochs; pytorch/examples imagenet",
+    groups=8,
+    epochs=90,
+    lr=0.1,
+    schedule="step",
+    milestones=(30, 60, 80),
+    crop_scale=(0.08, 1.0),
+    jitter_p=0.0,
+    gray_p=0.0,
+    blur_p=0.0,
+)
 
-# Small pictures and networks, for a few minutes on a CPU: every setting that differs from the paper is our own.
+# Small pictures and networks, for a few minutes on a CPU: every setting that differs from the paper
+# is our own.
 _SMALL = dict(
-    arch="resnet18", queue=128, fill_queue=True, key_momentum=0.97, groups=2, epochs=3, batch=64, optimizer="adamw",
-    lr=2e-3, weight_decay=0.01, warmup_epochs=0.5, load_size=160, view_size=48, jigsaw_size=66, patch_size=20,
-    blur_sigma=(0.1, 1.0))
+    arch="resnet18",
+    queue=128,
+    fill_queue=True,
+    key_momentum=0.97,
+    groups=2,
+    epochs=3,
+    batch=64,
+    optimizer="adamw",
+    lr=2e-3,
+    weight_decay=0.01,
+    warmup_epochs=0.5,
+    load_size=160,
+    view_size=48,
+    jigsaw_size=66,
+    patch_size=20,
+    blur_sigma=(0.1, 1.0),
+)
 
 
 def _small(full: Recipe, name: str, **own) -> Recipe:
     settings = {**_SMALL, **own}
-    return replace(full, name=name, assumed=tuple(dict.fromkeys((*full.assumed, *settings))), **settings)
+    return replace(
+        full, name=name, assumed=tuple(dict.fromkeys((*full.assumed, *settings))), **settings
+    )
 
 
 ABLATIONS = (
     replace(_DETCO, name="detco-no-hierarchy", levels=("res5",), level_weights=(1.0,)),
     replace(_DETCO, name="detco-no-local-local", terms=("global-global", "global-local")),
     replace(_DETCO, name="detco-no-global-local", terms=("global-global", "local-local")),
-    replace(_DETCO, name="detco-global-only", levels=("res5",), level_weights=(1.0,), terms=("global-global",)),
+    replace(
+        _DETCO,
+        name="detco-global-only",
+        levels=("res5",),
+        level_weights=(1.0,),
+        terms=("global-global",),
+    ),
     replace(_DETCO, name="detco-equal-weights", level_weights=(1.0, 1.0, 1.0, 1.0)),
 )
 
@@ -204,8 +309,19 @@ _ROWS = (
     *ABLATIONS,
     _small(_DETCO, "detco-small", epochs=4),
     _small(_MOCO_V2, "moco-v2-small", epochs=6),
-    _small(_SUPERVISED, "supervised-small", epochs=8, batch=32, groups=1, lr=8e-3, weight_decay=0.05, schedule="cosine",
-           milestones=(), view_size=64, crop_scale=(0.8, 1.0)),
+    _small(
+        _SUPERVISED,
+        "supervised-small",
+        epochs=8,
+        batch=32,
+        groups=1,
+        lr=8e-3,
+        weight_decay=0.05,
+        schedule="cosine",
+        milestones=(),
+        view_size=64,
+        crop_scale=(0.8, 1.0),
+    ),
 )
 
 RECIPES: dict[str, Recipe] = {row.name: row for row in _ROWS}

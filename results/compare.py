@@ -1,4 +1,5 @@
-"""Two or more starting points side by side: who wins where, by how much, on which sizes and classes of objects."""
+"""Two or more starting points side by side: who wins where, by how much, on which sizes and classes
+of objects."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,16 +11,25 @@ from detco.common.errors import InputError
 from . import grids, stats, tables
 from .render import Cell, Grid, Group, Section
 
-HEADLINES = ("box_ap", "mask_ap", "keypoint_ap", "densepose_ap", "miou", "top1", "svm_map")  # one a task
+HEADLINES = (
+    "box_ap",
+    "mask_ap",
+    "keypoint_ap",
+    "densepose_ap",
+    "miou",
+    "top1",
+    "svm_map",
+)  # one a task
 OF_SIZES = tuple(f"{task}_ap{size}" for task in ("box", "mask", "keypoint") for size in "sml")
 PER_CLASS = "_ap/"
 
 
 def select(runs: pd.DataFrame, names: Sequence[str], pairing: str = "welch") -> pd.DataFrame:
-    """`tables.ap_table` of these starting points alone and in this order, with every metric and each as a baseline.
+    """`tables.ap_table` of these starting points alone and in this order, with every metric and
+    each as a baseline.
 
-    Groups that only one of them was measured in are left out. Raises InputError for fewer than two names, or where no
-    group has two of them.
+    Groups that only one of them was measured in are left out. Raises InputError for fewer than two
+    names, or where no group has two of them.
     """
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise InputError("name at least two starting points to compare, each once")
@@ -36,33 +46,61 @@ def select(runs: pd.DataFrame, names: Sequence[str], pairing: str = "welch") -> 
 
 
 def _in_order(names: Sequence[str], rows: pd.DataFrame) -> list[str]:
-    """The rows of the table in the order they were asked for; a name may stand for several files."""
+    """The rows of the table in the order they were asked for; a name may stand for several
+    files."""
     found = rows.drop_duplicates("row")
-    return [row for name in names for row, start in zip(found["row"], found["starting_point"], strict=True) if name in (row, start)]
+    return [
+        row
+        for name in names
+        for row, start in zip(found["row"], found["starting_point"], strict=True)
+        if name in (row, start)
+    ]
 
 
 def pairs(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each two starting points over all cells (protocol and task) that both have.
 
-    Columns first, second, cells, wins, ties, losses (of the first; by 95 % intervals), single (no interval, as one side is
-    a single run), difference (mean over the cells, AP).
+    Columns first, second, cells, wins, ties, losses (of the first; by 95 % intervals), single (no
+    interval, as one side is a single run), difference (mean over the cells, AP).
     """
     columns = headline_columns(table)
     rows = []
     for first, second in combinations(table.attrs["baselines"], 2):
-        found = [[table.loc[first, (*column, f"{what} {second}")] for what in ("minus", "ci")] for column in columns]
+        found = [
+            [table.loc[first, (*column, f"{what} {second}")] for what in ("minus", "ci")]
+            for column in columns
+        ]
         cells = np.array([cell for cell in found if not np.isnan(cell[0])]).reshape(-1, 2)
         clear = np.array([stats.outside_noise(*cell) for cell in cells], bool)
-        wins, losses = int((clear & (cells[:, 0] > 0)).sum()), int((clear & (cells[:, 0] < 0)).sum())
+        wins, losses = (
+            int((clear & (cells[:, 0] > 0)).sum()),
+            int((clear & (cells[:, 0] < 0)).sum()),
+        )
         single = int(np.isnan(cells[:, 1]).sum())
         mean = cells[:, 0].mean() if len(cells) else np.nan
-        rows.append([first, second, len(cells), wins, len(cells) - wins - losses - single, losses, single, mean])
-    return pd.DataFrame(rows, columns=["first", "second", "cells", "wins", "ties", "losses", "single", "difference"])
+        rows.append(
+            [
+                first,
+                second,
+                len(cells),
+                wins,
+                len(cells) - wins - losses - single,
+                losses,
+                single,
+                mean,
+            ]
+        )
+    return pd.DataFrame(
+        rows, columns=["first", "second", "cells", "wins", "ties", "losses", "single", "difference"]
+    )
 
 
 def ranks(table: pd.DataFrame) -> pd.Series:
-    """Mean rank of each starting point (1: best, ties share) over the cells that all of them have; NaN if there is none."""
-    means = table[[(*column, "mean") for column in headline_columns(table)]].loc[table.attrs["baselines"]]
+    """Mean rank of each starting point (1: best, ties share) over the cells that all of them have;
+    NaN if there is none."""
+    means = table[[(*column, "mean") for column in headline_columns(table)]].loc[
+        table.attrs["baselines"]
+    ]
     return means.dropna(axis=1).rank(ascending=False).mean(axis=1)
 
 
@@ -72,7 +110,7 @@ def headline_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
     return [(group, metric) for group, metric in columns if metric in HEADLINES]
 
 
-# --- as text ---------------------------------------------------------------------------------------------------------
+# --- as text -------------------------------------------------------------------------------------
 
 
 def summary(table: pd.DataFrame) -> list[Grid]:
@@ -85,13 +123,16 @@ def summary(table: pd.DataFrame) -> list[Grid]:
     groups = [Group("", "", ("wins", "ties", "losses", "single runs", "mean difference, AP"))]
     cells = len(headline_columns(table))
     notes = [
-        f"over up to {cells} cells, one for each protocol and task; a win or loss is outside its 95 % interval, a tie within it, "
-        "a single run has none"
+        f"over up to {cells} cells, one for each protocol and task; a win or loss is outside its 95"
+        " % interval, a tie within it, a single run has none"
     ]
     made = [Grid(groups, [Section("", rows)], notes, "Wins, ties and losses")]
     found = ranks(table)
     if len(found) > 2 and found.notna().all():
-        lines = [(name, [Cell(f"{rank:.2f}", "best" if rank == found.min() < found.max() else "")]) for name, rank in found.items()]
+        lines = [
+            (name, [Cell(f"{rank:.2f}", "best" if rank == found.min() < found.max() else "")])
+            for name, rank in found.items()
+        ]
         notes = ["1 is best; over the cells that all have"]
         made.append(Grid([Group("", "", ("mean rank",))], [Section("", lines)], notes, "Ranks"))
     return made
@@ -104,7 +145,11 @@ def by_protocol(table: pd.DataFrame) -> Grid:
 
 def by_size(table: pd.DataFrame) -> Grid | None:
     """AP of small, medium and large objects; None where it was not scored."""
-    return _part(table, [column for column in table.columns.droplevel(2).unique() if column[1] in OF_SIZES], "By size of object")
+    return _part(
+        table,
+        [column for column in table.columns.droplevel(2).unique() if column[1] in OF_SIZES],
+        "By size of object",
+    )
 
 
 def _part(table: pd.DataFrame, columns: Sequence[tuple[str, str]], title: str) -> Grid | None:
@@ -118,13 +163,17 @@ def _part(table: pd.DataFrame, columns: Sequence[tuple[str, str]], title: str) -
 
 
 def by_class(table: pd.DataFrame, most: int | None = None) -> Grid | None:
-    """AP of each class: rows classes, sections groups and tasks; the difference is the first named minus the last.
+    """AP of each class: rows classes, sections groups and tasks; the difference is the first named
+    minus the last.
 
-    Sorted by it, the largest first; of more than `most` classes the middle is left out. None where no class was scored.
+    Sorted by it, the largest first; of more than `most` classes the middle is left out. None where
+    no class was scored.
     """
     rows = list(table.index)
     first, last = rows[0], rows[-1]
-    numbers = dict(zip(table.columns, (dict(zip(rows, values)) for values in table.to_numpy(float).T.tolist())))
+    numbers = dict(
+        zip(table.columns, (dict(zip(rows, values)) for values in table.to_numpy(float).T.tolist()))
+    )
     sections: dict[str, list] = {}
     for column in table.columns.droplevel("statistic").unique():
         task, _, category = column[1].partition(PER_CLASS)
@@ -132,8 +181,13 @@ def by_class(table: pd.DataFrame, most: int | None = None) -> Grid | None:
             continue
         difference = [numbers[(*column, f"{what} {last}")][first] for what in ("minus", "ci", "n")]
         values = ([numbers[(*column, key)][name] for key in ("mean", "std", "n")] for name in rows)
-        cells = [*(Cell(grids.value_text(*value)) for value in values), grids.difference_cell(*difference)]
-        sections.setdefault(f"{column[0]}, {task} AP", []).append((difference[0], (category, cells)))
+        cells = [
+            *(Cell(grids.value_text(*value)) for value in values),
+            grids.difference_cell(*difference),
+        ]
+        sections.setdefault(f"{column[0]}, {task} AP", []).append(
+            (difference[0], (category, cells))
+        )
     made = []
     for title, lines in sections.items():
         lines.sort(key=lambda line: -line[0])

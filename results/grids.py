@@ -1,4 +1,5 @@
-"""The AP table as a grid of texts: values, differences with their intervals, and the notes that explain them."""
+"""The AP table as a grid of texts: values, differences with their intervals, and the notes that
+explain them."""
 
 from collections.abc import Sequence
 
@@ -20,28 +21,47 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def grid(table: pd.DataFrame) -> Grid:
-    """The table as cells of text: the values (best in bold), then the differences to each baseline."""
+    """The table as cells of text: the values (best in bold), then the differences to each
+    baseline."""
     columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
-    numbers = dict(zip(table.columns, table.to_numpy(float).T.tolist(), strict=True))  # a DataFrame is slow at single values
+    numbers = dict(
+        zip(table.columns, table.to_numpy(float).T.tolist(), strict=True)
+    )  # a DataFrame is slow at single values
     groups = [
         Group(*_header(table, group), tuple(metric_name(m) for g, m in columns if g == group))
         for group in dict.fromkeys(group for group, _ in columns)
     ]
     best = {column: _best(numbers[(*column, "mean")]) for column in columns}
-    first = {group: column for column in reversed(columns) for group in column[:1]}  # a group's footnotes stand there
+    first = {
+        group: column for column in reversed(columns) for group in column[:1]
+    }  # a group's footnotes stand there
     values = []
     for row, name in enumerate(table.index):
         cells = []
         for column in columns:
             mean, *more = (numbers[(*column, key)][row] for key in ("mean", "std", "n", "failed"))
-            mark = table.attrs["cell_marks"].get((name, column[0]), "") if first[column[0]] == column else ""
-            cells.append(Cell(value_text(mean, *more), "best" if _rounded(mean) == best[column] else "", mark))
+            mark = (
+                table.attrs["cell_marks"].get((name, column[0]), "")
+                if first[column[0]] == column
+                else ""
+            )
+            cells.append(
+                Cell(
+                    value_text(mean, *more), "best" if _rounded(mean) == best[column] else "", mark
+                )
+            )
         values.append((name, cells))
     sections = [Section("", values)]
     for baseline in table.attrs["baselines"]:
         keys = [f"{what} {baseline}" for what in ("minus", "ci", "n")]
         lines = [
-            (name, [difference_cell(*(numbers[(*column, key)][row] for key in keys)) for column in columns])
+            (
+                name,
+                [
+                    difference_cell(*(numbers[(*column, key)][row] for key in keys))
+                    for column in columns
+                ],
+            )
             for row, name in enumerate(table.index)
             if name != baseline
         ]
@@ -50,7 +70,8 @@ def grid(table: pd.DataFrame) -> Grid:
 
 
 def metric_name(metric: str) -> str:
-    """`box_ap50` -> `box AP50`, `box_aps` -> `box APs`, `box_ap/dog` -> `box AP dog`, `miou` -> `mIoU`."""
+    """`box_ap50` -> `box AP50`, `box_aps` -> `box APs`, `box_ap/dog` -> `box AP dog`, `miou` ->
+    `mIoU`."""
     task, _, rest = metric.partition("_")
     name, _, category = rest.partition("/")
     return METRIC_NAMES.get(metric) or f"{task} {SIZES.get(name, name.upper())} {category}".strip()
@@ -64,7 +85,8 @@ def value_text(mean: float, std: float, n: int, failed: int = 0) -> str:
 
 
 def difference_cell(value: float, half: float, n: int) -> Cell:
-    """`+1.8 ± 0.9` outside the noise, `+0.2 ± 0.9 ~` within it, `+0.2 (1)` where a single run leaves no interval."""
+    """`+1.8 ± 0.9` outside the noise, `+0.2 ± 0.9 ~` within it, `+0.2 (1)` where a single run
+    leaves no interval."""
     if np.isnan(value):
         return Cell("–")
     text = signed(value)
@@ -99,23 +121,38 @@ def _header(table: pd.DataFrame, group: str) -> tuple[str, str]:
 
 def _explained(table: pd.DataFrame) -> list[str]:
     """What the signs mean, what the intervals are worth, the footnotes."""
-    notes = ["± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"]
+    notes = [
+        "± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"
+    ]
     notes += interval_notes(table, table.attrs["baselines"])
     return notes + [f"[{letter}] {text}" for letter, text in table.attrs["notes"].items()]
 
 
 def interval_notes(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
-    """What the intervals of the differences to some baselines are, and plainly what few seeds are worth."""
-    counts = np.array([n for name in baselines for n in column(table.drop(index=name), f"n {name}") if n])
+    """What the intervals of the differences to some baselines are, and plainly what few seeds are
+    worth."""
+    counts = np.array(
+        [n for name in baselines for n in column(table.drop(index=name), f"n {name}") if n]
+    )
     if not counts.size:
         return []
     if not (counts >= 2).any():
-        return ["differences of single runs have no interval: whether they are noise cannot be told"]
-    how = {"welch": "Welch's t", "paired": "paired by seed, over the seeds both have"}[table.attrs["pairing"]]
-    notes = [f"differences: ± half of the 95 % confidence interval ({how}); ~ within the noise: the interval holds 0"]
+        return [
+            "differences of single runs have no interval: whether they are noise cannot be told"
+        ]
+    how = {"welch": "Welch's t", "paired": "paired by seed, over the seeds both have"}[
+        table.attrs["pairing"]
+    ]
+    notes = [
+        f"differences: ± half of the 95 % confidence interval ({how}); ~ within the noise: the"
+        " interval holds 0"
+    ]
     least = counts[counts >= 2].min()
     if least < FEW:
-        notes.append(f"only {least} seeds in some cells: such intervals are wide, and a difference marked ~ may still be real")
+        notes.append(
+            f"only {least} seeds in some cells: such intervals are wide, and a difference marked ~"
+            " may still be real"
+        )
     return notes
 
 

@@ -1,4 +1,5 @@
-"""The README's block of results, made from committed records: `make readme`; with FROM=demo, from those of a run first.
+"""The README's block of results, made from committed records: `make readme`; with FROM=demo, from
+those of a run first.
 
 Run as `python -m detco.results.readme README.md results/demo [RUN]`.
 """
@@ -18,7 +19,8 @@ NOTHING = "The demo's sizes are still being tuned, so no table of it stands here
 
 
 def block(directory: Path) -> str:
-    """The table of the records below a folder as Markdown, and what they were made with; a plain sentence where there are none.
+    """The table of the records below a folder as Markdown, and what they were made with; a plain
+    sentence where there are none.
 
     Raises InputError for a record that cannot be trusted.
     """
@@ -35,20 +37,24 @@ def block(directory: Path) -> str:
 
 def _made_with(records: list[dict]) -> str:
     """One sentence: runs, libraries, machine, commit."""
-    versions = Counter((record["versions"].get("torch", "?"), record["versions"].get("torchvision", "?")) for record in records)
+    versions = Counter(
+        (record["versions"].get("torch", "?"), record["versions"].get("torchvision", "?"))
+        for record in records
+    )
     (torch, torchvision), _ = versions.most_common(1)[0]
     hardware = records[0]["hardware"]
     machine = hardware.get("gpu") or f"{hardware.get('cores')} cores of {hardware.get('processor')}"
     minutes = sum(record.get("wall_seconds") or 0 for record in records) / 60
     code = records[0]["code"].split("-")[0][:10]
     return (
-        f"{len(records)} fine-tunings, {minutes:.0f} minutes of them together, on {machine}; torch {torch}, torchvision "
-        f"{torchvision}, commit {code}."
+        f"{len(records)} fine-tunings, {minutes:.0f} minutes of them together, on {machine}; torch"
+        f" {torch}, torchvision {torchvision}, commit {code}."
     )
 
 
 def updated(text: str, made: str) -> str:
-    """The README with its block replaced. Raises InputError unless it holds both marks, in order."""
+    """The README with its block replaced. Raises InputError unless it holds both marks, in
+    order."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -57,9 +63,12 @@ def updated(text: str, made: str) -> str:
 
 
 def keep(run: Path, directory: Path) -> int:
-    """Replace the records below `directory` by the finished fine-tunings of a run; paths of the machine are taken out."""
+    """Replace the records below `directory` by the finished fine-tunings of a run; paths of the
+    machine are taken out."""
     records, problems = store.read(run)
-    done = [record for record in records if record["kind"] == "transfer" and record["status"] == "done"]
+    done = [
+        record for record in records if record["kind"] == "transfer" and record["status"] == "done"
+    ]
     if problems or not done:
         raise InputError(problems[0] if problems else f"{run} holds no finished fine-tuning")
     shutil.rmtree(directory, ignore_errors=True)

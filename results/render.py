@@ -11,17 +11,37 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 WIDTH = 120  # of a terminal, where nobody says
-CODES = {"best": "1", "up": "36", "down": "33", "noise": "2", "dim": "2"}  # bold, cyan, yellow, dim: safe for the colour-blind
+CODES = {
+    "best": "1",
+    "up": "36",
+    "down": "33",
+    "noise": "2",
+    "dim": "2",
+}  # bold, cyan, yellow, dim: safe for the colour-blind
 WORDS = ' class="words"'  # of a column in HTML
 MATHS = {
-    "±": r"$\pm$", "−": "$-$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "√": r"$\surd$", "²": "$^2$", "·": r"$\cdot$",
-    "×": r"$\times$", "<": "$<$", ">": "$>$", "|": "$|$", "~": r"$\sim$", "^": r"\textasciicircum{}", "…": r"\dots{}",
-}  # fmt: skip
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "√": r"$\surd$",
+    "²": "$^2$",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "~": r"$\sim$",
+    "^": r"\textasciicircum{}",
+    "…": r"\dots{}",
+}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as text. `tone`: best, up, down, noise, or "" for plain; `mark`: letters of footnotes."""
+    """One cell as text. `tone`: best, up, down, noise, or "" for plain; `mark`: letters of
+    footnotes."""
 
     text: str
     tone: str = ""
@@ -30,7 +50,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring columns under a title of two lines; `align` is "r" for numbers, "l" for words."""
+    """Neighbouring columns under a title of two lines; `align` is "r" for numbers, "l" for
+    words."""
 
     title: str
     below: str
@@ -48,7 +69,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: groups of columns, sections of rows, notes below. `corner` heads the names of the rows."""
+    """A table: groups of columns, sections of rows, notes below. `corner` heads the names of the
+    rows."""
 
     groups: Sequence[Group]
     sections: Sequence[Section]
@@ -65,22 +87,32 @@ def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool 
 
 
 def split(grid: Grid, most: int) -> list[Grid]:
-    """The grid as several of at most `most` columns (a wider group stays whole), one below the other; notes at the last."""
+    """The grid as several of at most `most` columns (a wider group stays whole), one below the
+    other; notes at the last."""
     parts: list[list[int]] = []
     for number, group in enumerate(grid.groups):
         used = sum(len(grid.groups[n].columns) for n in parts[-1]) if parts else most
-        parts = [*parts[:-1], [*parts[-1], number]] if parts and used + len(group.columns) <= most else [*parts, [number]]
+        parts = (
+            [*parts[:-1], [*parts[-1], number]]
+            if parts and used + len(group.columns) <= most
+            else [*parts, [number]]
+        )
     firsts = [0, *accumulate(len(group.columns) for group in grid.groups)]
     made = []
     for numbers in parts:
         start, end = firsts[numbers[0]], firsts[numbers[-1] + 1]
-        sections = [Section(s.title, [(name, cells[start:end]) for name, cells in s.rows]) for s in grid.sections]
+        sections = [
+            Section(s.title, [(name, cells[start:end]) for name, cells in s.rows])
+            for s in grid.sections
+        ]
         notes = grid.notes if numbers is parts[-1] else ()
-        made.append(Grid([grid.groups[n] for n in numbers], sections, notes, grid.title, grid.corner))
+        made.append(
+            Grid([grid.groups[n] for n in numbers], sections, notes, grid.title, grid.corner)
+        )
     return made
 
 
-# --- terminal --------------------------------------------------------------------------------------------------------
+# --- terminal ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -97,15 +129,22 @@ class _Column:
         return self.text + self.mark
 
     def pad(self, text: str, mark: str = "") -> str:
-        return (text.rjust(self.text) if self.align == "r" else text.ljust(self.text)) + mark.ljust(self.mark)
+        return (text.rjust(self.text) if self.align == "r" else text.ljust(self.text)) + mark.ljust(
+            self.mark
+        )
 
 
 def _terminal(grid: Grid, width: int, colour: bool) -> str:
     rows = [row for section in grid.sections for row in section.rows]
     head = max([len(grid.corner), *(len(name) for name, _ in rows)]) + 2
     columns = []
-    for n, (name, align) in enumerate((name, group.align) for group in grid.groups for name in group.columns):
-        texts, marks = ([len(cells[n].text) for _, cells in rows], [len(_mark(cells[n])) for _, cells in rows])
+    for n, (name, align) in enumerate(
+        (name, group.align) for group in grid.groups for name in group.columns
+    ):
+        texts, marks = (
+            [len(cells[n].text) for _, cells in rows],
+            [len(_mark(cells[n])) for _, cells in rows],
+        )
         columns.append(_Column(name, align, max([len(name), *texts]), max([0, *marks])))
     lines = [_paint(grid.title, "best", colour), ""] if grid.title else []
     for block in _blocks(grid.groups, columns, width - head) if rows else ():
@@ -113,18 +152,24 @@ def _terminal(grid: Grid, width: int, colour: bool) -> str:
         rule = _paint("─" * (head + sum(size for *_, size in block) - 2), "dim", colour)
         for section in grid.sections:
             lines += [rule, *([_paint(section.title, "dim", colour)] if section.title else [])]
-            lines += [_line(name, cells, block, columns, head, colour) for name, cells in section.rows]
+            lines += [
+                _line(name, cells, block, columns, head, colour) for name, cells in section.rows
+            ]
         lines.append("")
     notes = [line for note in grid.notes for line in textwrap.wrap(note, width)]
     return "\n".join(lines + notes).rstrip("\n")
 
 
-def _blocks(groups: Sequence[Group], columns: Sequence[_Column], room: int) -> list[list[tuple[Group, range, int]]]:
+def _blocks(
+    groups: Sequence[Group], columns: Sequence[_Column], room: int
+) -> list[list[tuple[Group, range, int]]]:
     """Groups with their columns' numbers and width, split where a terminal's width is used up."""
     blocks, used, first = [], room + 1, 0
     for group in groups:
         numbers = range(first, first + len(group.columns))
-        size = max(sum(columns[n].width + 2 for n in numbers), len(group.title) + 2, len(group.below) + 2)
+        size = max(
+            sum(columns[n].width + 2 for n in numbers), len(group.title) + 2, len(group.below) + 2
+        )
         if used + size > room + 2:
             blocks.append([])
             used = 0
@@ -134,13 +179,23 @@ def _blocks(groups: Sequence[Group], columns: Sequence[_Column], room: int) -> l
 
 
 def _heading(grid: Grid, block, columns: Sequence[_Column], head: int, colour: bool) -> list[str]:
-    titles = ["".join(getattr(group, key).ljust(size) for group, _, size in block) for key in ("title", "below")]
-    names = "".join("  ".join(columns[n].pad(columns[n].name) for n in numbers).ljust(size) for _, numbers, size in block)
+    titles = [
+        "".join(getattr(group, key).ljust(size) for group, _, size in block)
+        for key in ("title", "below")
+    ]
+    names = "".join(
+        "  ".join(columns[n].pad(columns[n].name) for n in numbers).ljust(size)
+        for _, numbers, size in block
+    )
     lines = [" " * head + title for title in titles if title.strip()]
-    return [_paint(line.rstrip(), "dim", colour) for line in [*lines, grid.corner.ljust(head) + names]]
+    return [
+        _paint(line.rstrip(), "dim", colour) for line in [*lines, grid.corner.ljust(head) + names]
+    ]
 
 
-def _line(name: str, cells: Sequence[Cell], block, columns: Sequence[_Column], head: int, colour: bool) -> str:
+def _line(
+    name: str, cells: Sequence[Cell], block, columns: Sequence[_Column], head: int, colour: bool
+) -> str:
     texts = []
     for _, numbers, size in block:
         padded = [(columns[n].pad(cells[n].text, _mark(cells[n])), cells[n].tone) for n in numbers]
@@ -157,7 +212,7 @@ def _mark(cell: Cell) -> str:
     return f" [{cell.mark}]" if cell.mark else ""
 
 
-# --- Markdown, LaTeX, HTML -------------------------------------------------------------------------------------------
+# --- Markdown, LaTeX, HTML -----------------------------------------------------------------------
 
 
 def _markdown(grid: Grid) -> str:
@@ -168,7 +223,11 @@ def _markdown(grid: Grid) -> str:
         text = cell.text + _mark(cell)
         return f"**{text}**" if cell.tone == "best" else text
 
-    heads = ["<br>".join(filter(None, (g.title, g.below, name))) for g in grid.groups for name in g.columns]
+    heads = [
+        "<br>".join(filter(None, (g.title, g.below, name)))
+        for g in grid.groups
+        for name in g.columns
+    ]
     aligns = ["---:" if g.align == "r" else "---" for g in grid.groups for _ in g.columns]
     lines = [f"**{grid.title}**", ""] if grid.title else []
     lines += [line([grid.corner, *heads]), line(["---", *aligns])]
@@ -186,7 +245,9 @@ def _plain_markdown(text: str) -> str:
 def _latex(grid: Grid) -> str:
     def shown(cell: Cell) -> str:
         text = _tex(cell.text)
-        return (rf"\textbf{{{text}}}" if cell.tone == "best" else text) + (rf"\textsuperscript{{{cell.mark}}}" if cell.mark else "")
+        return (rf"\textbf{{{text}}}" if cell.tone == "best" else text) + (
+            rf"\textsuperscript{{{cell.mark}}}" if cell.mark else ""
+        )
 
     names = [name for group in grid.groups for name in group.columns]
     aligns = "".join(group.align * len(group.columns) for group in grid.groups)
@@ -194,14 +255,24 @@ def _latex(grid: Grid) -> str:
     for key in ("title", "below"):
         titles = [(len(group.columns), getattr(group, key)) for group in grid.groups]
         if any(title for _, title in titles):
-            lines.append(" & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(title)}}}" for n, title in titles)]) + r" \\")
+            lines.append(
+                " & ".join(
+                    ["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(title)}}}" for n, title in titles)]
+                )
+                + r" \\"
+            )
     lines.append(_rules(grid.groups))
     lines.append(" & ".join(map(_tex, [grid.corner, *names])) + r" \\")
     for section in grid.sections:
         title = rf"\multicolumn{{{len(names) + 1}}}{{l}}{{\emph{{{_tex(section.title)}}}}} \\"
         lines += [r"\midrule", *([title] if section.title else [])]
-        lines += [" & ".join([_tex(name), *map(shown, cells)]) + r" \\" for name, cells in section.rows]
-    notes = [rf"\par\footnotesize {_tex(note)}" for note in ([grid.title] if grid.title else []) + list(grid.notes)]
+        lines += [
+            " & ".join([_tex(name), *map(shown, cells)]) + r" \\" for name, cells in section.rows
+        ]
+    notes = [
+        rf"\par\footnotesize {_tex(note)}"
+        for note in ([grid.title] if grid.title else []) + list(grid.notes)
+    ]
     return "\n".join([*filter(None, lines), r"\bottomrule", r"\end{tabular}", *notes])
 
 
@@ -232,16 +303,27 @@ def _html(grid: Grid) -> str:
 
     aligns = [group.align for group in grid.groups for _ in group.columns]
     titles = "".join(
-        f'<th colspan="{len(g.columns)}" scope="colgroup">{"<br>".join(map(escape, filter(None, (g.title, g.below))))}</th>'
+        f'<th colspan="{len(g.columns)}"'
+        f' scope="colgroup">{"<br>".join(map(escape, filter(None, (g.title, g.below))))}</th>'
         for g in grid.groups
     )
     top = f"<tr><td></td>{titles}</tr>\n" if any(group.title for group in grid.groups) else ""
-    heads = ((WORDS if group.align == "l" else "", name) for group in grid.groups for name in group.columns)
+    heads = (
+        (WORDS if group.align == "l" else "", name)
+        for group in grid.groups
+        for name in group.columns
+    )
     names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in heads)
     caption = f"<caption>{escape(grid.title)}</caption>" if grid.title else ""
-    lines = [f"<table>{caption}", f'<thead>{top}<tr><th scope="col">{escape(grid.corner)}</th>{names}</tr></thead>']
+    lines = [
+        f"<table>{caption}",
+        f'<thead>{top}<tr><th scope="col">{escape(grid.corner)}</th>{names}</tr></thead>',
+    ]
     for section in grid.sections:
-        title = f'<tr><th colspan="{len(aligns) + 1}" scope="rowgroup">{escape(section.title)}</th></tr>'
+        title = (
+            f'<tr><th colspan="{len(aligns) + 1}"'
+            f' scope="rowgroup">{escape(section.title)}</th></tr>'
+        )
         lines += ["<tbody>", *([title] if section.title else [])]
         for name, cells in section.rows:
             tds = "".join(shown(cell, align) for cell, align in zip(cells, aligns, strict=True))

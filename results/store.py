@@ -1,6 +1,8 @@
-"""Records of finished work, one JSON file a job folder: written atomically, read with every doubt reported.
+"""Records of finished work, one JSON file a job folder: written atomically, read with every doubt
+reported.
 
-A job folder holds `spec.json` (the plan), `progress.json` (while it runs), `record.json` (how it ended), `log.txt`.
+A job folder holds `spec.json` (the plan), `progress.json` (while it runs), `record.json` (how it
+ended), `log.txt`.
 """
 
 import fcntl
@@ -15,16 +17,35 @@ from pathlib import Path
 FORMAT = 1
 REQUIRED = {"id": str, "kind": str, "status": str, "spec": dict, "metrics": dict}
 OF_A_TRANSFER = {
-    "starting_point": str, "protocol": str, "protocol_version": int, "protocol_hash": str, "scorer": str, "engine": str,
-    "scaling": str, "seed": int, "data": dict, "deviations": list,
-}  # fmt: skip
+    "starting_point": str,
+    "protocol": str,
+    "protocol_version": int,
+    "protocol_hash": str,
+    "scorer": str,
+    "engine": str,
+    "scaling": str,
+    "seed": int,
+    "data": dict,
+    "deviations": list,
+}
 PLANNED = {key: kind for key, kind in OF_A_TRANSFER.items() if key != "deviations"} | {"id": str}
 IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all of them
-    "weights": dict, "weights.sha256": str, "spec.data": dict, "spec.data.root": str, "spec.data.layout": str,
-    "spec.data.identity": str, "spec.weights": str, "spec.weights_identity": str, "spec.order": list,
-    "spec.launch": dict, "facts": dict, "facts.evaluations": list,
-    "facts.detectron2": dict, "facts.detectron2.hash": str, "facts.detectron2.which": str,
-}  # fmt: skip
+    "weights": dict,
+    "weights.sha256": str,
+    "spec.data": dict,
+    "spec.data.root": str,
+    "spec.data.layout": str,
+    "spec.data.identity": str,
+    "spec.weights": str,
+    "spec.weights_identity": str,
+    "spec.order": list,
+    "spec.launch": dict,
+    "facts": dict,
+    "facts.evaluations": list,
+    "facts.detectron2": dict,
+    "facts.detectron2.hash": str,
+    "facts.detectron2.which": str,
+}
 
 
 def write_json(path: Path, value: object) -> None:
@@ -36,7 +57,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a text in one step: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
+        temporary.write_text(
+            text, encoding="utf-8", errors="backslashreplace"
+        )  # names of files may be no text
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -59,18 +82,25 @@ def job_folders(directory: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def read(directory: Path, protocols: Mapping[tuple[str, int], str] | None = None) -> tuple[list[dict], list[str]]:
-    """All records below a folder, and one line (path: reason) for each that cannot be trusted and is left out.
+def read(
+    directory: Path, protocols: Mapping[tuple[str, int], str] | None = None
+) -> tuple[list[dict], list[str]]:
+    """All records below a folder, and one line (path: reason) for each that cannot be trusted and
+    is left out.
 
-    protocols: (name, version) -> hash, for records that claim a protocol without holding its settings.
-    """
+    protocols: (name, version) -> hash, for records that claim a protocol without holding its
+    settings."""
     records, problems, seen = [], [], {}
     for folder in job_folders(directory):
         path = folder / "record.json"
         if not path.exists():
             continue
         record = read_json(path)
-        problem = "not a whole JSON object (truncated?)" if record is None else problem_of(record, protocols)
+        problem = (
+            "not a whole JSON object (truncated?)"
+            if record is None
+            else problem_of(record, protocols)
+        )
         if problem is None and record["id"] in seen:
             problem = f"a second record of run {record['id'][:8]}, also in {seen[record['id']]}"
         if problem:
@@ -83,16 +113,24 @@ def read(directory: Path, protocols: Mapping[tuple[str, int], str] | None = None
 
 def folders(directory: Path) -> dict[str, Path]:
     """Where each run has its files: id -> job folder."""
-    found = ((read_json(folder / "record.json") or {}).get("id") for folder in job_folders(directory))
-    return {str(run): folder for run, folder in zip(found, job_folders(directory), strict=True) if run}
+    found = (
+        (read_json(folder / "record.json") or {}).get("id") for folder in job_folders(directory)
+    )
+    return {
+        str(run): folder for run, folder in zip(found, job_folders(directory), strict=True) if run
+    }
 
 
 def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = None) -> str | None:
-    """What is wrong with a record: its format, a missing or mistyped field, a metric outside 0..100, a hash that does not
-    fit. None: nothing."""
+    """What is wrong with a record: its format, a missing or mistyped field, a metric outside
+    0..100, a hash that does not fit. None: nothing."""
     form = record.get("format")
     if type(form) is not int or not 1 <= form <= FORMAT:
-        return f"record format {form!r}, this program reads {FORMAT}: update it" if form else "has no format number"
+        return (
+            f"record format {form!r}, this program reads {FORMAT}: update it"
+            if form
+            else "has no format number"
+        )
     if record.get("status") not in ("done", "failed"):
         return f"status is {record.get('status')!r}, neither done nor failed"
     transfer = record.get("kind") == "transfer"
@@ -145,11 +183,16 @@ def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | Non
 
 
 def _evaluations(found: Sequence) -> str | None:
-    """What is wrong with the evaluations on the way: each has its iteration, after the one before, and metrics in percent."""
+    """What is wrong with the evaluations on the way: each has its iteration, after the one before,
+    and metrics in percent."""
     before = 0
     for number, one in enumerate(found):
         where = f"facts.evaluations[{number}]"
-        if not isinstance(one, dict) or type(one.get("iteration")) is not int or not isinstance(one.get("metrics"), dict):
+        if (
+            not isinstance(one, dict)
+            or type(one.get("iteration")) is not int
+            or not isinstance(one.get("metrics"), dict)
+        ):
             return f"{where} is no iteration with its metrics"
         if one["iteration"] <= before:
             return f"{where} is of iteration {one['iteration']}, not after {before}"
@@ -160,31 +203,45 @@ def _evaluations(found: Sequence) -> str | None:
     return None
 
 
-def _other_protocol(record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]) -> str | None:
-    """Whether the protocol that ran is another than the one that is claimed. The hash is that of `detco.transfer.protocols`."""
+def _other_protocol(
+    record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]
+) -> str | None:
+    """Whether the protocol that ran is another than the one that is claimed. The hash is that of
+    `detco.transfer.protocols`."""
     claimed, hashed = (record["protocol"], record["protocol_version"]), record["protocol_hash"]
     known = fits = protocols.get(claimed, hashed)
     if isinstance(row, dict):
         if (row.get("name"), row.get("version")) != claimed:
-            return f"claims protocol {claimed[0]} v{claimed[1]}, but {row.get('name')} v{row.get('version')} ran"
+            return (
+                f"claims protocol {claimed[0]} v{claimed[1]}, but {row.get('name')}"
+                f" v{row.get('version')} ran"
+            )
         fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     if hashed != fits:
         return f"claims protocol hash {hashed}; that of {claimed[0]} v{claimed[1]} is {fits}"
     silent = record["status"] == "done" and record["scaling"] == "1" and not record["deviations"]
-    return f"ran with other settings than {claimed[0]} v{claimed[1]}, and says so nowhere" if silent and hashed != known else None
+    return (
+        f"ran with other settings than {claimed[0]} v{claimed[1]}, and says so nowhere"
+        if silent and hashed != known
+        else None
+    )
 
 
 def unfinished(directory: Path) -> list[dict]:
-    """The specs of jobs below a folder that were planned and have no record yet; what is no whole spec is none."""
+    """The specs of jobs below a folder that were planned and have no record yet; what is no whole
+    spec is none."""
     folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
     specs = filter(None, (read_json(folder / "spec.json") for folder in folders))
-    return [spec for spec in specs if spec.get("kind") != "transfer" or not _mistyped(spec, PLANNED)]
+    return [
+        spec for spec in specs if spec.get("kind") != "transfer" or not _mistyped(spec, PLANNED)
+    ]
 
 
 def take(folder: Path) -> int | None:
     """Lock a job folder; None if another process has it.
 
-    The lock is the descriptor's, in every process that inherited it: a killed runner or worker never leaves one behind.
+    The lock is the descriptor's, in every process that inherited it: a killed runner or worker
+    never leaves one behind.
     """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     for _ in range(5):  # who only looks (`is_taken`) holds it for a moment
@@ -203,7 +260,8 @@ def release(lock: int) -> None:
 
 
 def outcome(folder: Path, identity: str, since: float) -> dict | None:
-    """The record of this very run, if it is done, or failed after the time `since`: earlier failures are to be retried."""
+    """The record of this very run, if it is done, or failed after the time `since`: earlier
+    failures are to be retried."""
     path = folder / "record.json"
     record = read_json(path)
     if record is None or record.get("id") != identity or problem_of(record):
@@ -214,7 +272,11 @@ def outcome(folder: Path, identity: str, since: float) -> dict | None:
 def done(directory: Path) -> dict[str, Path]:
     """The folder of every job done below `directory`, by the job's id."""
     records = ((folder, read_json(folder / "record.json")) for folder in job_folders(directory))
-    found = {record.get("id"): folder for folder, record in records if record and record.get("status") == "done"}
+    found = {
+        record.get("id"): folder
+        for folder, record in records
+        if record and record.get("status") == "done"
+    }
     return {key: folder.absolute() for key, folder in found.items() if isinstance(key, str)}
 
 
@@ -222,7 +284,9 @@ def is_taken(folder: Path) -> bool:
     """Whether some process works in a job folder at this moment."""
     if not (folder / ".lock").exists():
         return False
-    descriptor = os.open(folder / ".lock", os.O_RDONLY)  # also where one may not write, and without being in the way
+    descriptor = os.open(
+        folder / ".lock", os.O_RDONLY
+    )  # also where one may not write, and without being in the way
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -233,8 +297,9 @@ def is_taken(folder: Path) -> bool:
 
 
 def status(directory: Path) -> list[dict]:
-    """One dict a job: folder, id, kind, title, state, stage, done, total, speed (steps a second, None: not known yet),
-    figures, error, seconds (so far, or in all); trained (iterations done, of all) while it evaluates on the way.
+    """One dict a job: folder, id, kind, title, state, stage, done, total, speed (steps a second,
+    None: not known yet), figures, error, seconds (so far, or in all); trained (iterations done, of
+        all) while it evaluates on the way.
 
     state: planned, running, interrupted, failed or done.
     """
@@ -252,13 +317,30 @@ def _status(folder: Path) -> dict:
         "error": None,
         "seconds": None,
     }
-    row |= {"title": spec.get("title", folder.name), "stage": "", "done": 0, "total": 0, "speed": None, "figures": {}}
+    row |= {
+        "title": spec.get("title", folder.name),
+        "stage": "",
+        "done": 0,
+        "total": 0,
+        "speed": None,
+        "figures": {},
+    }
     if is_taken(folder):
-        row |= {k: progress[k] for k in ("stage", "done", "total", "speed", "figures", "trained") if k in progress}
-        return row | {"state": "running", "seconds": time.time() - progress.get("started", time.time())}
+        row |= {
+            k: progress[k]
+            for k in ("stage", "done", "total", "speed", "figures", "trained")
+            if k in progress
+        }
+        return row | {
+            "state": "running",
+            "seconds": time.time() - progress.get("started", time.time()),
+        }
     if record is not None and record.get("status") in ("done", "failed"):
         row |= {"error": record.get("error"), "seconds": record.get("wall_seconds")}
         return row | {"state": record["status"]}
     if (folder / "record.json").exists():
         return row | {"state": "failed", "error": "its record cannot be read"}
-    return row | {"state": "interrupted" if progress else "planned", "stage": progress.get("stage", "")}
+    return row | {
+        "state": "interrupted" if progress else "planned",
+        "stage": progress.get("stage", ""),
+    }

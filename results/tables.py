@@ -1,4 +1,5 @@
-"""Records -> a tidy DataFrame -> the AP table: starting points against protocols, mean and spread over seeds."""
+"""Records -> a tidy DataFrame -> the AP table: starting points against protocols, mean and spread
+over seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
@@ -10,33 +11,71 @@ from detco.common.errors import InputError
 from . import stats
 
 METRICS = (  # shown unless others are asked for
-    "box_ap", "box_ap50", "box_ap75", "mask_ap", "keypoint_ap", "densepose_ap", "miou", "top1", "top5", "svm_map",
-)  # fmt: skip
-DEFINITIONS = {"coco": "COCO AP", "voc2007": "VOC07 AP", "voc2012": "VOC12 AP", "cityscapes": "Cityscapes AP"}
+    "box_ap",
+    "box_ap50",
+    "box_ap75",
+    "mask_ap",
+    "keypoint_ap",
+    "densepose_ap",
+    "miou",
+    "top1",
+    "top5",
+    "svm_map",
+)
+DEFINITIONS = {
+    "coco": "COCO AP",
+    "voc2007": "VOC07 AP",
+    "voc2012": "VOC12 AP",
+    "cityscapes": "Cityscapes AP",
+}
 GROUP = [  # never averaged across
-    "protocol", "protocol_version", "protocol_hash", "data", "scorer", "engine", "scaling", "detectron2",
-]  # fmt: skip
+    "protocol",
+    "protocol_version",
+    "protocol_hash",
+    "data",
+    "scorer",
+    "engine",
+    "scaling",
+    "detectron2",
+]
 ROW = ["starting_point", "weights"]
 COLUMNS = [
-    "id", "status", *ROW, *GROUP, "seed", "deviations", "detectron2_is", "data_name", "row_order", "group_order", "metric", "value",
-]  # fmt: skip
+    "id",
+    "status",
+    *ROW,
+    *GROUP,
+    "seed",
+    "deviations",
+    "detectron2_is",
+    "data_name",
+    "row_order",
+    "group_order",
+    "metric",
+    "value",
+]
 
 
 def frame(records: Iterable[dict]) -> pd.DataFrame:
-    """One row a run and metric (percent). Runs without metrics have one row with metric "" and value NaN.
+    """One row a run and metric (percent). Runs without metrics have one row with metric "" and
+    value NaN.
 
-    `records` may also hold the specs of jobs that are only planned: their status is `planned`. `weights` and `data`
-    identify the content: sha256 of the weights file, fingerprints of both splits, once they are known. `detectron2` is the
-    hash of the Detectron2 that ran, "" where none did, or an older record does not say.
+    `records` may also hold the specs of jobs that are only planned: their status is `planned`.
+    `weights` and `data` identify the content: sha256 of the weights file, fingerprints of both
+    splits, once they are known. `detectron2` is the hash of the Detectron2 that ran, "" where none
+    did, or an older record does not say.
     """
     runs = [record for record in records if record.get("kind") == "transfer"]
     known = _contents_by_plan(runs)
     metrics = [run.get("metrics") or {"": np.nan} for run in runs]
     long = pd.DataFrame([_facts(run, known) for run in runs], columns=COLUMNS[:-2])
     long["detectron2"] = _of_unfinished(long)
-    long = long.loc[np.repeat(np.arange(len(runs)), [len(values) for values in metrics])].reset_index(drop=True)
+    long = long.loc[
+        np.repeat(np.arange(len(runs)), [len(values) for values in metrics])
+    ].reset_index(drop=True)
     long["metric"] = pd.Series([name for values in metrics for name in values], dtype=str)
-    return long.assign(value=np.array([value for values in metrics for value in values.values()], float))
+    return long.assign(
+        value=np.array([value for values in metrics for value in values.values()], float)
+    )
 
 
 def _facts(run: dict, known: Mapping[str, str]) -> list:
@@ -44,12 +83,24 @@ def _facts(run: dict, known: Mapping[str, str]) -> list:
     spec = run.get("spec", run)
     data = spec.get("data") or {}
     return [
-        run.get("id"), run.get("status", "planned"), run.get("starting_point"), _weights(run, known), run.get("protocol"),
-        run.get("protocol_version"), run.get("protocol_hash"), _data(run, known), run.get("scorer"), run.get("engine"),
-        str(run.get("scaling", "1")), _detectron2(run).get("hash", ""), run.get("seed"), tuple(run.get("deviations", ())),
+        run.get("id"),
+        run.get("status", "planned"),
+        run.get("starting_point"),
+        _weights(run, known),
+        run.get("protocol"),
+        run.get("protocol_version"),
+        run.get("protocol_hash"),
+        _data(run, known),
+        run.get("scorer"),
+        run.get("engine"),
+        str(run.get("scaling", "1")),
+        _detectron2(run).get("hash", ""),
+        run.get("seed"),
+        tuple(run.get("deviations", ())),
         _detectron2(run).get("which", ""),
-        PurePath(data.get("root") or data.get("layout") or "").name, *(spec.get("order") or (0, 0)),
-    ]  # fmt: skip
+        PurePath(data.get("root") or data.get("layout") or "").name,
+        *(spec.get("order") or (0, 0)),
+    ]
 
 
 def _weights(run: dict, known: dict[str, str]) -> str:
@@ -57,12 +108,18 @@ def _weights(run: dict, known: dict[str, str]) -> str:
     if spec.get("weights") == "random":
         return "random"
     planned = spec.get("weights_identity", "")
-    return (run.get("weights") or {}).get("sha256", "") if "metrics" in run and run.get("weights") else known.get(planned, planned)
+    return (
+        (run.get("weights") or {}).get("sha256", "")
+        if "metrics" in run and run.get("weights")
+        else known.get(planned, planned)
+    )
 
 
 def _data(run: dict, known: dict[str, str]) -> str:
     data = run.get("data") or {}
-    train, test = (data.get(part) if isinstance(data.get(part), dict) else {} for part in ("train", "test"))
+    train, test = (
+        data.get(part) if isinstance(data.get(part), dict) else {} for part in ("train", "test")
+    )
     if train and test:
         return f"{train.get('fingerprint')} {test.get('fingerprint')}"
     planned = (run.get("spec", run).get("data") or {}).get("identity", "")
@@ -74,16 +131,23 @@ def _detectron2(run: dict) -> dict:
 
 
 def _of_unfinished(long: pd.DataFrame) -> list[str]:
-    """Each run's Detectron2; one that has not finished belongs to the finished ones of its group, not beside them."""
+    """Each run's Detectron2; one that has not finished belongs to the finished ones of its group,
+    not beside them."""
     others = long[[key for key in GROUP if key != "detectron2"]].itertuples(index=False, name=None)
     keys = list(others)
     finished = long["status"] == "done"
-    known = {key: own for key, own, done in zip(keys, long["detectron2"], finished, strict=True) if done}
-    return [own if done else known.get(key, own) for key, own, done in zip(keys, long["detectron2"], finished, strict=True)]
+    known = {
+        key: own for key, own, done in zip(keys, long["detectron2"], finished, strict=True) if done
+    }
+    return [
+        own if done else known.get(key, own)
+        for key, own, done in zip(keys, long["detectron2"], finished, strict=True)
+    ]
 
 
 def _contents_by_plan(runs: Sequence[dict]) -> dict[str, str]:
-    """What a plan calls weights and data (by the job that makes them) -> their content, known from finished runs."""
+    """What a plan calls weights and data (by the job that makes them) -> their content, known from
+    finished runs."""
     known: dict[str, str] = {}
     for run in runs:
         if run.get("status") == "done":
@@ -102,17 +166,28 @@ def ap_table(
 ) -> pd.DataFrame:
     """The table: rows starting points; columns (group, metric, statistic), numbers in percent.
 
-    A group is a protocol with all that must not be mixed: version, settings, data, scorer, engine, scaling.
-    Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, and for each baseline there is
-    `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval, NaN with a single run) and `n NAME` (the
-    smaller n of the two). pairing: "welch" (Welch's t) or "paired" (by seed; over the seeds both have).
-    `attrs` carries the footnotes. Raises InputError if there is nothing to show, or a metric nobody measured.
+    A group is a protocol with all that must not be mixed: version, settings, data, scorer, engine,
+    scaling.
+    Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, and for
+    each baseline there is `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval,
+    NaN with a single run) and `n NAME` (the smaller n of the two). pairing: "welch" (Welch's t) or
+    "paired" (by seed; over the seeds both have). `attrs` carries the footnotes. Raises InputError
+    if there is nothing to show, or a metric nobody measured.
     """
     each, wanted = labelled(runs), _wanted(runs, metrics)
     measured = values(runs[runs["metric"].isin(wanted)], each)
-    rows, groups = row_order(each), list(each.sort_values("group_order", kind="stable")["group"].unique())
-    there = {group: set(found) for group, found in measured.groupby("group", observed=True)["metric"]}
-    cells = [(group, m) for group in groups for m in ([n for n in wanted if n in there.get(group, ())] or wanted[:1])]
+    rows, groups = (
+        row_order(each),
+        list(each.sort_values("group_order", kind="stable")["group"].unique()),
+    )
+    there = {
+        group: set(found) for group, found in measured.groupby("group", observed=True)["metric"]
+    }
+    cells = [
+        (group, m)
+        for group in groups
+        for m in [n for n in wanted if n in there.get(group, ())] or wanted[:1]
+    ]
     columns = pd.MultiIndex.from_tuples(cells, names=["group", "metric"])
     numbers = measured.groupby(["row", "group", "metric"])["value"].agg(["mean", "std", "count"])
 
@@ -123,13 +198,19 @@ def ap_table(
     parts["n"] = spread_out(numbers["count"]).fillna(0).astype(int)
     for state in ("failed", "planned"):
         counts = each[each["status"] == state].groupby(["row", "group"]).size().unstack("group")
-        parts[state] = counts.reindex(index=rows, columns=columns.get_level_values("group")).fillna(0).astype(int)
+        parts[state] = (
+            counts.reindex(index=rows, columns=columns.get_level_values("group"))
+            .fillna(0)
+            .astype(int)
+        )
         parts[state].columns = columns
     names = each.set_index("row")["starting_point"].to_dict()
     chosen = [row for wish in baselines for row in rows if wish in (row, names[row])]
     for name in chosen:
         parts |= _differences(parts, name, measured if pairing == "paired" else None)
-    table = pd.concat(parts, axis=1, names=["statistic"]).reorder_levels(["group", "metric", "statistic"], axis=1)
+    table = pd.concat(parts, axis=1, names=["statistic"]).reorder_levels(
+        ["group", "metric", "statistic"], axis=1
+    )
     table = table[[(*cell, key) for cell in cells for key in parts]].rename_axis("starting point")
     table.attrs = _notes(each, rows, groups) | {"baselines": chosen, "pairing": pairing}
     return table
@@ -138,30 +219,38 @@ def ap_table(
 def cell(table: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:
     """One metric of a group of `ap_table`: rows starting points, columns statistics."""
     columns = table.columns
-    here = (columns.get_level_values("group") == group) & (columns.get_level_values("metric") == metric)
+    here = (columns.get_level_values("group") == group) & (
+        columns.get_level_values("metric") == metric
+    )
     return table.loc[:, here].droplevel(["group", "metric"], axis=1)
 
 
 def labelled(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a run of `frame`, with the columns `row` and `group` (texts) and `repeat`: a finished run of a cell and
-    seed that counts already. Raises InputError if there is none."""
+    """One row a run of `frame`, with the columns `row` and `group` (texts) and `repeat`: a finished
+    run of a cell and seed that counts already. Raises InputError if there is none."""
     if runs.empty:
         raise InputError("no fine-tuning results yet: nothing to put into a table")
     each = runs.drop_duplicates("id")
     each = each.assign(row=_row_labels(each), group=_labels(each))
     done = each["status"] == "done"
-    each["repeat"] = done & each[done].duplicated(["row", "group", "seed"]).reindex(each.index, fill_value=False)
+    each["repeat"] = done & each[done].duplicated(["row", "group", "seed"]).reindex(
+        each.index, fill_value=False
+    )
     return each
 
 
 def values(runs: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
-    """What counts of `frame`: finished runs, each seed of a cell once; with the columns `row` and `group`."""
+    """What counts of `frame`: finished runs, each seed of a cell once; with the columns `row` and
+    `group`."""
     counted = each[(each["status"] == "done") & ~each["repeat"]].set_index("id")[["row", "group"]]
     return runs.join(counted, on="id", how="inner")
 
 
-def _differences(parts: Mapping[str, pd.DataFrame], name: str, measured: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
-    """The statistics that compare with one baseline. `measured`: the single values, to pair them by seed."""
+def _differences(
+    parts: Mapping[str, pd.DataFrame], name: str, measured: pd.DataFrame | None
+) -> dict[str, pd.DataFrame]:
+    """The statistics that compare with one baseline. `measured`: the single values, to pair them by
+    seed."""
     mean, std, n = (parts[key] for key in ("mean", "std", "n"))
     if measured is None:
         difference, half = stats.welch(mean, std, n, mean.loc[name], std.loc[name], n.loc[name])
@@ -169,14 +258,19 @@ def _differences(parts: Mapping[str, pd.DataFrame], name: str, measured: pd.Data
     else:
         difference, half, fewer = (np.full(mean.shape, np.nan) for _ in range(3))
         by_seed = measured.groupby(["row", "group", "metric"])[["seed", "value"]]
-        single = {cell: dict(zip(found["seed"], found["value"], strict=True)) for cell, found in by_seed}
+        single = {
+            cell: dict(zip(found["seed"], found["value"], strict=True)) for cell, found in by_seed
+        }
         for j, column in enumerate(mean.columns):
             theirs = single.get((name, *column), {})
             for i, row in enumerate(mean.index):
                 found = stats.paired(single.get((row, *column), {}), theirs)
                 difference[i, j], half[i, j], fewer[i, j] = found
     made = {f"minus {name}": difference, f"ci {name}": half, f"n {name}": fewer}
-    frames = {key: pd.DataFrame(numbers, index=mean.index, columns=mean.columns) for key, numbers in made.items()}
+    frames = {
+        key: pd.DataFrame(numbers, index=mean.index, columns=mean.columns)
+        for key, numbers in made.items()
+    }
     return frames | {f"n {name}": frames[f"n {name}"].astype(int)}
 
 
@@ -186,15 +280,20 @@ def _wanted(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
         return [name for name in METRICS if name in there] or ["box_ap"]
     lost = next((name for name in metrics if name not in there), None)
     if lost is not None:
-        raise InputError(f"no result has the metric {lost!r}; there are {', '.join(sorted(there)) or 'none'}")
+        raise InputError(
+            f"no result has the metric {lost!r}; there are {', '.join(sorted(there)) or 'none'}"
+        )
     return list(metrics)
 
 
 def _row_labels(each: pd.DataFrame) -> pd.Series:
-    """The starting point's name; with the first digits of its weights where two files go by one name."""
+    """The starting point's name; with the first digits of its weights where two files go by one
+    name."""
     files = each.groupby("starting_point")["weights"].nunique()
     twins = each["starting_point"].map(files) > 1
-    return each["starting_point"].where(~twins, each["starting_point"] + " (" + each["weights"].str[:6] + ")")
+    return each["starting_point"].where(
+        ~twins, each["starting_point"] + " (" + each["weights"].str[:6] + ")"
+    )
 
 
 def row_order(each: pd.DataFrame) -> list[str]:
@@ -205,17 +304,24 @@ def row_order(each: pd.DataFrame) -> list[str]:
 
 
 def _labels(each: pd.DataFrame) -> pd.Series:
-    """A text for each group: protocol and version; data, engine, definition of AP; hashes where that is not enough."""
+    """A text for each group: protocol and version; data, engine, definition of AP; hashes where
+    that is not enough."""
     groups = each.drop_duplicates(GROUP)[[*GROUP, "data_name"]]
     texts = told_apart(groups.apply(label, axis=1), groups, ("protocol_hash", "data", "detectron2"))
     keys = [tuple(values) for values in groups[GROUP].to_numpy().tolist()]
     of_group = dict(zip(keys, texts, strict=True))
-    return pd.Series([of_group[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index)
+    return pd.Series(
+        [of_group[tuple(values)] for values in each[GROUP].to_numpy().tolist()], index=each.index
+    )
 
 
 def told_apart(texts: pd.Series, groups: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Texts of groups of `frame`; those that are alike are followed by the first digits of the hashes in which they differ."""
-    shown = groups.assign(protocol_hash="hash " + groups["protocol_hash"].str[:6], data="data " + groups["data"].str[:6])
+    """Texts of groups of `frame`; those that are alike are followed by the first digits of the
+    hashes in which they differ."""
+    shown = groups.assign(
+        protocol_hash="hash " + groups["protocol_hash"].str[:6],
+        data="data " + groups["data"].str[:6],
+    )
     shown["detectron2"] = "Detectron2 " + groups["detectron2"].str[:6].replace("", "unknown")
     for column in columns:
         twins = texts.duplicated(keep=False)
@@ -233,14 +339,18 @@ def label(group: Mapping) -> str:
 
 
 def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> dict:
-    """Footnotes: deviations, at the group if all its runs share them, else at the cell; runs that failed or repeat a seed."""
+    """Footnotes: deviations, at the group if all its runs share them, else at the cell; runs that
+    failed or repeat a seed."""
     done = each[(each["status"] == "done") & ~each["repeat"]]
     letters: dict[str, str] = {}
 
     def mark(texts: Iterable[str]) -> str:
         return ",".join(letters.setdefault(text, letter(len(letters))) for text in texts)
 
-    by_cell = {key: [set(texts) for texts in found] for key, found in done.groupby(["row", "group"])["deviations"]}
+    by_cell = {
+        key: [set(texts) for texts in found]
+        for key, found in done.groupby(["row", "group"])["deviations"]
+    }
     common, group_marks, detectron2 = {}, {}, different_detectron2(done)
     for group in groups:
         sets = [texts for (_, there), cell in by_cell.items() if there == group for texts in cell]
@@ -251,7 +361,10 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
     cell_marks: dict[tuple[str, str], str] = {}
     for cell in ((row, group) for group in groups for row in rows if (row, group) in by_cell):
         texts = sorted(set.union(*by_cell[cell]) - common[cell[1]])
-        for count, what in ((failed.get(cell, 0), "that failed"), (repeated.get(cell, 0), "of a seed that counts already")):
+        for count, what in (
+            (failed.get(cell, 0), "that failed"),
+            (repeated.get(cell, 0), "of a seed that counts already"),
+        ):
             texts += [f"without {count} run{'s' if count > 1 else ''} {what}"] if count else []
         cell_marks[cell] = mark(texts)
     notes = {letter: text for text, letter in letters.items()}
@@ -259,11 +372,16 @@ def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> di
 
 
 def different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
-    """Which Detectron2 made a group, for the groups of an engine of which several are in the table; of runs of `labelled`."""
+    """Which Detectron2 made a group, for the groups of an engine of which several are in the table;
+    of runs of `labelled`."""
     several = done.groupby("engine")["detectron2"].transform("nunique") > 1
     found = {}
     for run in done[several].drop_duplicates("group").itertuples():
-        text = f"{run.detectron2_is} (files {run.detectron2[:6]})" if run.detectron2 else "unknown (an older record)"
+        text = (
+            f"{run.detectron2_is} (files {run.detectron2[:6]})"
+            if run.detectron2
+            else "unknown (an older record)"
+        )
         found[run.group] = [f"Detectron2: {text}"]
     return found
 
@@ -276,5 +394,7 @@ def flat(fields: Mapping, prefix: str = "") -> dict:
     """Nested settings with dotted names."""
     found = {}
     for key, value in fields.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        )
     return found

@@ -1,7 +1,8 @@
 """Checkpoints as other projects write them, around a ResNet-18 of known numbers.
 
-Names are put together from tables of each project's own words, not from the adapters' rules. Facts about layouts: see the rows of
-transfer/adapters.py. All tensors are views of one storage, so that a file takes 10 MB.
+Names are put together from tables of each project's own words, not from the adapters' rules. Facts
+about layouts: see the rows of transfer/adapters.py. All tensors are views of one storage, so that a
+file takes 10 MB.
 """
 
 import argparse
@@ -18,7 +19,8 @@ BANK = torch.linspace(0, 2, 2_400_000)
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of a trunk: `stage` 0 is the stem, `what` conv1 ... bn3, downsample.0 or .1, `leaf` weight, bias ..."""
+    """One tensor of a trunk: `stage` 0 is the stem, `what` conv1 ... bn3, downsample.0 or .1,
+    `leaf` weight, bias ..."""
 
     stage: int
     block: int
@@ -29,7 +31,11 @@ class Part:
     @property
     def name(self) -> str:
         """torchvision's."""
-        return f"{self.what}.{self.leaf}" if not self.stage else f"layer{self.stage}.{self.block}.{self.what}.{self.leaf}"
+        return (
+            f"{self.what}.{self.leaf}"
+            if not self.stage
+            else f"layer{self.stage}.{self.block}.{self.what}.{self.leaf}"
+        )
 
 
 def parts(seed: int = 0, arch: str = "resnet18") -> list[Part]:
@@ -37,11 +43,19 @@ def parts(seed: int = 0, arch: str = "resnet18") -> list[Part]:
     with torch.device("meta"):
         state = getattr(torchvision.models, arch)().state_dict()
     found = []
-    for number, (name, like) in enumerate((k, v) for k, v in state.items() if not k.startswith("fc.")):
+    for number, (name, like) in enumerate(
+        (k, v) for k, v in state.items() if not k.startswith("fc.")
+    ):
         start = 37 * number + 11 * seed
-        tensor = BANK[start : start + like.numel()].view(like.shape) if like.ndim else torch.tensor(100 + number)
+        tensor = (
+            BANK[start : start + like.numel()].view(like.shape)
+            if like.ndim
+            else torch.tensor(100 + number)
+        )
         *where, leaf = name.split(".")
-        stage, block = (int(where[0][5:]), int(where[1])) if where[0].startswith("layer") else (0, 0)
+        stage, block = (
+            (int(where[0][5:]), int(where[1])) if where[0].startswith("layer") else (0, 0)
+        )
         found.append(Part(stage, block, ".".join(where[2:] if stage else where), leaf, tensor))
     return found
 
@@ -61,12 +75,20 @@ def some(*names: str) -> dict[str, torch.Tensor]:
 
 
 def linears(prefix: str, *numbers: int, bias: bool = True) -> dict[str, torch.Tensor]:
-    return some(*(f"{prefix}{n}.{leaf}" for n in numbers for leaf in (("weight", "bias") if bias else ("weight",))))
+    return some(
+        *(
+            f"{prefix}{n}.{leaf}"
+            for n in numbers
+            for leaf in (("weight", "bias") if bias else ("weight",))
+        )
+    )
 
 
 def norm(prefix: str) -> dict[str, torch.Tensor]:
     leaves = ("weight", "bias", "running_mean", "running_var")
-    return some(*(prefix + leaf for leaf in leaves)) | {prefix + "num_batches_tracked": torch.tensor(5)}
+    return some(*(prefix + leaf for leaf in leaves)) | {
+        prefix + "num_batches_tracked": torch.tensor(5)
+    }
 
 
 def saved(state: dict, path: Path, **more) -> Path:
@@ -97,7 +119,7 @@ def res5(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-# --- other words for the parts of a ResNet ---------------------------------------------------------------------------
+# --- other words for the parts of a ResNet -------------------------------------------------------
 
 SEQUENCE = (
     "conv1",
@@ -111,25 +133,51 @@ SEQUENCE = (
     "avgpool",
 )  # children of torchvision's ResNet
 D2_WORDS = {
-    "conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "bn1": "conv1.norm", "bn2": "conv2.norm", "bn3": "conv3.norm",
-    "downsample.0": "shortcut", "downsample.1": "shortcut.norm",
-}  # fmt: skip
+    "conv1": "conv1",
+    "conv2": "conv2",
+    "conv3": "conv3",
+    "bn1": "conv1.norm",
+    "bn2": "conv2.norm",
+    "bn3": "conv3.norm",
+    "downsample.0": "shortcut",
+    "downsample.1": "shortcut.norm",
+}
 C2_WORDS = {
-    "conv1": "branch2a", "bn1": "branch2a_bn", "conv2": "branch2b", "bn2": "branch2b_bn", "conv3": "branch2c",
-    "bn3": "branch2c_bn", "downsample.0": "branch1", "downsample.1": "branch1_bn",
-}  # fmt: skip
-C2_LEAVES = {"bias": "beta", "weight": "gamma", "running_mean": "running_mean", "running_var": "running_var"}
+    "conv1": "branch2a",
+    "bn1": "branch2a_bn",
+    "conv2": "branch2b",
+    "bn2": "branch2b_bn",
+    "conv3": "branch2c",
+    "bn3": "branch2c_bn",
+    "downsample.0": "branch1",
+    "downsample.1": "branch1_bn",
+}
+C2_LEAVES = {
+    "bias": "beta",
+    "weight": "gamma",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
 HF_WORDS = {
-    "conv1": "layer.0.convolution", "bn1": "layer.0.normalization", "conv2": "layer.1.convolution",
-    "bn2": "layer.1.normalization", "conv3": "layer.2.convolution", "bn3": "layer.2.normalization",
-    "downsample.0": "shortcut.convolution", "downsample.1": "shortcut.normalization",
-}  # fmt: skip
+    "conv1": "layer.0.convolution",
+    "bn1": "layer.0.normalization",
+    "conv2": "layer.1.convolution",
+    "bn2": "layer.1.normalization",
+    "conv3": "layer.2.convolution",
+    "bn3": "layer.2.normalization",
+    "downsample.0": "shortcut.convolution",
+    "downsample.1": "shortcut.normalization",
+}
 
 
 def sequential(prefix: str, seed: int = 0) -> dict:
     def name(part: Part) -> str:
         top = SEQUENCE.index(part.what if not part.stage else f"layer{part.stage}")
-        return f"{prefix}{top}.{part.leaf}" if not part.stage else f"{prefix}{top}.{part.block}.{part.what}.{part.leaf}"
+        return (
+            f"{prefix}{top}.{part.leaf}"
+            if not part.stage
+            else f"{prefix}{top}.{part.block}.{part.what}.{part.leaf}"
+        )
 
     return {name(part): part.tensor for part in parts(seed)}
 
@@ -148,11 +196,15 @@ def caffe2(affine: bool = False) -> dict:
     for part in parts():
         is_norm = "bn" in part.what or part.what == "downsample.1"
         place = (
-            f"res{part.stage + 1}_{part.block}_{C2_WORDS[part.what]}" if part.stage else part.what.replace("bn1", "res_conv1_bn")
+            f"res{part.stage + 1}_{part.block}_{C2_WORDS[part.what]}"
+            if part.stage
+            else part.what.replace("bn1", "res_conv1_bn")
         )
         if part.leaf == "num_batches_tracked" or (affine and "running" in part.leaf):
             continue
-        leaf = ({"weight": "s", "bias": "b"} if affine else C2_LEAVES)[part.leaf] if is_norm else "w"
+        leaf = (
+            ({"weight": "s", "bias": "b"} if affine else C2_LEAVES)[part.leaf] if is_norm else "w"
+        )
         found[f"{place}_{leaf}"] = part.tensor.numpy()
     return found
 
@@ -160,18 +212,21 @@ def caffe2(affine: bool = False) -> dict:
 def hugging_face(prefix: str) -> dict:
     def name(part: Part) -> str:
         if not part.stage:
-            return f"{prefix}embedder.embedder.{'convolution' if part.what == 'conv1' else 'normalization'}.{part.leaf}"
-        return f"{prefix}encoder.stages.{part.stage - 1}.layers.{part.block}.{HF_WORDS[part.what]}.{part.leaf}"
+            layer = "convolution" if part.what == "conv1" else "normalization"
+            return f"{prefix}embedder.embedder.{layer}.{part.leaf}"
+        block = f"encoder.stages.{part.stage - 1}.layers.{part.block}"
+        return f"{prefix}{block}.{HF_WORDS[part.what]}.{part.leaf}"
 
     return {name(part): part.tensor for part in parts()}
 
 
-# --- one file a layout -----------------------------------------------------------------------------------------------
+# --- one file a layout ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a project would save, and what the import is to say of it. `seeds`: role -> whose numbers it has."""
+    """What a project would save, and what the import is to say of it. `seeds`: role -> whose
+    numbers it has."""
 
     content: object
     adapter: str
@@ -183,11 +238,20 @@ class Made:
     said: str | None = None
 
 
-TRAINING = {"epoch": 200, "arch": "resnet18", "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": []}}
+TRAINING = {
+    "epoch": 200,
+    "arch": "resnet18",
+    "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": []},
+}
 LIGHTNING = {
-    "epoch": 99, "global_step": 500, "pytorch-lightning_version": "2.1.0", "loops": {"fit_loop": {"state_dict": {}}},
-    "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_path": "x"}}, "optimizer_states": [], "lr_schedulers": [],
-}  # fmt: skip
+    "epoch": 99,
+    "global_step": 500,
+    "pytorch-lightning_version": "2.1.0",
+    "loops": {"fit_loop": {"state_dict": {}}},
+    "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_path": "x"}},
+    "optimizer_states": [],
+    "lr_schedulers": [],
+}
 QUERY_KEY = (("query", 0), ("key", 1))
 BASE_MOMENTUM = (("base", 0), ("momentum", 1))
 ONLINE_TARGET = (("online", 0), ("target", 1))
@@ -210,13 +274,19 @@ def detco_pytorch() -> dict:
         for part in parts(seed):
             state[prefix + part.name] = part.tensor
             if part.stage:
-                state[f"{prefix}layers.{part.stage - 1}.{part.block}.{part.what}.{part.leaf}"] = part.tensor
-        state |= linears(f"{prefix}global_mlps.0.mlp.", 0, 2) | linears(f"{prefix}local_mlps.3.mlp.", 0, 2)
+                state[f"{prefix}layers.{part.stage - 1}.{part.block}.{part.what}.{part.leaf}"] = (
+                    part.tensor
+                )
+        state |= linears(f"{prefix}global_mlps.0.mlp.", 0, 2) | linears(
+            f"{prefix}local_mlps.3.mlp.", 0, 2
+        )
     return wrapped(state | some("queue", "queue_ptr"))
 
 
 def swav(*prototypes: str) -> dict:
-    return wrapped(names() | linears("projection_head.", 0, 3) | norm("projection_head.1.") | some(*prototypes))
+    return wrapped(
+        names() | linears("projection_head.", 0, 3) | norm("projection_head.1.") | some(*prototypes)
+    )
 
 
 def openselfsup(**more) -> dict:
@@ -232,8 +302,15 @@ def openselfsup(**more) -> dict:
 
 
 def mmselfsup() -> dict:
-    return (names("backbone.") | linears("neck.mlp.", 0, 2) | names("target_net.module.0.", 1) | linears("target_net.module.1.", 0)
-            | {"target_net.steps": torch.tensor(9)} | linears("head.predictor.", 0) | some("data_preprocessor.mean"))  # fmt: skip
+    return (
+        names("backbone.")
+        | linears("neck.mlp.", 0, 2)
+        | names("target_net.module.0.", 1)
+        | linears("target_net.module.1.", 0)
+        | {"target_net.steps": torch.tensor(9)}
+        | linears("head.predictor.", 0)
+        | some("data_preprocessor.mean")
+    )
 
 
 def vissl() -> dict:
@@ -245,43 +322,84 @@ def vissl() -> dict:
         "type": "consolidated",
         "classy_state_dict": {
             "train": True,
-            "base_model": {"model": {"trunk": names("_feature_blocks."), "heads": heads}, "meta": {}},
+            "base_model": {
+                "model": {"trunk": names("_feature_blocks."), "heads": heads},
+                "meta": {},
+            },
             "meters": [argparse.Namespace(name="top1")],
         },
     }
 
 
 def solo(backbone: str = "backbone") -> dict:
-    state = names(f"{backbone}.") | names(f"momentum_{backbone}.", 1) | linears("projector.", 0, 3) | norm("projector.1.")
-    state |= linears("momentum_projector.", 0) | linears("predictor.", 0, 3) | linears("predictor2.", 0)  # of All4One
+    state = (
+        names(f"{backbone}.")
+        | names(f"momentum_{backbone}.", 1)
+        | linears("projector.", 0, 3)
+        | norm("projector.1.")
+    )
+    state |= (
+        linears("momentum_projector.", 0) | linears("predictor.", 0, 3) | linears("predictor2.", 0)
+    )  # of All4One
     state |= some("classifier.weight", "classifier.bias")
     return state | some("momentum_classifier.weight", "queue", "queue_y", "queue_ptr")
 
 
 def made() -> dict[str, Made]:
     """Test's name -> file."""
-    v3 = names("base_encoder.") | names("momentum_encoder.", 1) | linears("base_encoder.fc.", 0, 3, bias=False)
-    v3 |= linears("momentum_encoder.fc.", 0, 3, bias=False) | norm("base_encoder.fc.1.") | linears("predictor.", 0, 3, bias=False)
-    siam = names("encoder.") | linears("encoder.fc.", 0, 3, bias=False) | norm("encoder.fc.1.") | linears("encoder.fc.", 6)
+    v3 = (
+        names("base_encoder.")
+        | names("momentum_encoder.", 1)
+        | linears("base_encoder.fc.", 0, 3, bias=False)
+    )
+    v3 |= (
+        linears("momentum_encoder.fc.", 0, 3, bias=False)
+        | norm("base_encoder.fc.1.")
+        | linears("predictor.", 0, 3, bias=False)
+    )
+    siam = (
+        names("encoder.")
+        | linears("encoder.fc.", 0, 3, bias=False)
+        | norm("encoder.fc.1.")
+        | linears("encoder.fc.", 6)
+    )
     barlow = (
         names("backbone.")
         | linears("projector.", 0, 3, 6, bias=False)
         | norm("projector.1.")
         | some("bn.running_mean", "bn.running_var")
     )
-    dino_head = linears("head.mlp.", 0, 2, 4) | some("head.last_layer.weight_g", "head.last_layer.weight_v")
+    dino_head = linears("head.mlp.", 0, 2, 4) | some(
+        "head.last_layer.weight_g", "head.last_layer.weight_v"
+    )
     pixpro = (
         names("encoder.")
         | names("encoder_k.", 1)
-        | some("projector.linear1.weight", "projector_k.linear1.weight", "value_transform.weight", "predictor.linear1.weight")
+        | some(
+            "projector.linear1.weight",
+            "projector_k.linear1.weight",
+            "value_transform.weight",
+            "predictor.linear1.weight",
+        )
     )
-    lucid = names("net.") | some("net.fc.weight", "net.fc.bias") | names("online_encoder.net.") | names("target_encoder.net.", 1)
-    lucid |= some("online_encoder.net.fc.weight", "target_encoder.net.fc.weight") | linears("online_encoder.projector.", 0, 3)
+    lucid = (
+        names("net.")
+        | some("net.fc.weight", "net.fc.bias")
+        | names("online_encoder.net.")
+        | names("target_encoder.net.", 1)
+    )
+    lucid |= some("online_encoder.net.fc.weight", "target_encoder.net.fc.weight") | linears(
+        "online_encoder.projector.", 0, 3
+    )
     lucid |= linears("target_encoder.projector.", 0, 3) | linears("online_predictor.", 0, 3)
     yao = (
         sequential("online_network.encoder.")
         | sequential("target_network.encoder.", 1)
-        | some("online_network.projetion.l1.weight", "target_network.projetion.l1.weight", "predictor.l2.bias")
+        | some(
+            "online_network.projetion.l1.weight",
+            "target_network.projetion.l1.weight",
+            "predictor.l2.bias",
+        )
     )
     fc = some("fc.weight", "fc.bias")
     light = (
@@ -294,11 +412,29 @@ def made() -> dict[str, Made]:
     )
     return {
         "moco v1": Made(
-            {**TRAINING, "state_dict": moco("fc.weight", "fc.bias")}, "moco-v1", "moco-v1", QUERY_KEY, ".pth.tar", epochs="200"
+            {**TRAINING, "state_dict": moco("fc.weight", "fc.bias")},
+            "moco-v1",
+            "moco-v1",
+            QUERY_KEY,
+            ".pth.tar",
+            epochs="200",
         ),
-        "moco v2": Made({**TRAINING, "state_dict": moco(*MLP)}, "moco-v2", "moco-v2", QUERY_KEY, ".pth.tar", epochs="200"),
+        "moco v2": Made(
+            {**TRAINING, "state_dict": moco(*MLP)},
+            "moco-v2",
+            "moco-v2",
+            QUERY_KEY,
+            ".pth.tar",
+            epochs="200",
+        ),
         "moco without its head": Made({"state_dict": moco()}, "moco", "moco", QUERY_KEY),
-        "moco v3": Made({**TRAINING, "state_dict": wrapped(v3), "scaler": {}}, "moco-v3", "moco-v3", BASE_MOMENTUM, epochs="200"),
+        "moco v3": Made(
+            {**TRAINING, "state_dict": wrapped(v3), "scaler": {}},
+            "moco-v3",
+            "moco-v3",
+            BASE_MOMENTUM,
+            epochs="200",
+        ),
         "simsiam": Made(
             {**TRAINING, "state_dict": wrapped(siam | linears("predictor.", 0, 3))},
             "simsiam",
@@ -307,14 +443,28 @@ def made() -> dict[str, Made]:
             epochs="200",
         ),
         "swav": Made(swav("prototypes.weight"), "swav", "swav", suffix=".pth.tar"),
-        "swav training": Made({**TRAINING, "state_dict": swav("prototypes.weight")}, "swav", "swav", epochs="200"),
-        "deepcluster v2": Made(swav(*(f"prototypes.prototypes{n}.weight" for n in range(3))), "deepcluster-v2", "deepcluster-v2"),
+        "swav training": Made(
+            {**TRAINING, "state_dict": swav("prototypes.weight")}, "swav", "swav", epochs="200"
+        ),
+        "deepcluster v2": Made(
+            swav(*(f"prototypes.prototypes{n}.weight" for n in range(3))),
+            "deepcluster-v2",
+            "deepcluster-v2",
+        ),
         "barlow twins": Made(
-            {"epoch": 1000, "model": wrapped(barlow), "optimizer": {}}, "barlow-twins", "barlow-twins", epochs="1000"
+            {"epoch": 1000, "model": wrapped(barlow), "optimizer": {}},
+            "barlow-twins",
+            "barlow-twins",
+            epochs="1000",
         ),
         "barlow twins final": Made(names(), "bare", "unknown"),
         "vicreg": Made(
-            {"epoch": 1000, "model": wrapped(names("backbone.") | linears("projector.", 0, 3) | norm("projector.1."))},
+            {
+                "epoch": 1000,
+                "model": wrapped(
+                    names("backbone.") | linears("projector.", 0, 3) | norm("projector.1.")
+                ),
+            },
             "vicreg",
             "vicreg",
             epochs="1000",
@@ -334,12 +484,20 @@ def made() -> dict[str, Made]:
         ),
         "byol lucidrains": Made(lucid, "byol-pytorch", "byol", ONLINE_TARGET, ".pt"),
         "byol lucidrains in Lightning": Made(
-            {**LIGHTNING, "state_dict": wrapped(lucid, "learner.")}, "byol-pytorch", "byol", ONLINE_TARGET, ".ckpt"
+            {**LIGHTNING, "state_dict": wrapped(lucid, "learner.")},
+            "byol-pytorch",
+            "byol",
+            ONLINE_TARGET,
+            ".ckpt",
         ),
         "byol sthalles": Made(
             {
-                "online_network_state_dict": sequential("encoder.") | linears("projetion.net.", 0, 3),
-                "target_network_state_dict": sequential("encoder.", 1) | linears("projetion.net.", 0, 3),
+                "online_network_state_dict": (
+                    sequential("encoder.") | linears("projetion.net.", 0, 3)
+                ),
+                "target_network_state_dict": (
+                    sequential("encoder.", 1) | linears("projetion.net.", 0, 3)
+                ),
                 "optimizer_state_dict": {},
             },
             "byol-sthalles",
@@ -364,11 +522,25 @@ def made() -> dict[str, Made]:
             epochs="200",
         ),
         "simclr spijkervet": Made(
-            names("encoder.") | linears("projector.", 0, 2, bias=False), "simclr-spijkervet", "simclr", scale="unit"
+            names("encoder.") | linears("projector.", 0, 2, bias=False),
+            "simclr-spijkervet",
+            "simclr",
+            scale="unit",
         ),
-        "simclr converted": Made({"state_dict": names() | fc}, "simclr-converted", "simclr", scale="unit", said="simclr-converted"),
+        "simclr converted": Made(
+            {"state_dict": names() | fc},
+            "simclr-converted",
+            "simclr",
+            scale="unit",
+            said="simclr-converted",
+        ),
         "pixpro": Made(
-            {"opt": argparse.Namespace(lr=1.0), "model": wrapped(pixpro), "scheduler": {}, "epoch": 100},
+            {
+                "opt": argparse.Namespace(lr=1.0),
+                "model": wrapped(pixpro),
+                "scheduler": {},
+                "epoch": 100,
+            },
             "pixpro",
             "pixpro",
             BASE_MOMENTUM,
@@ -376,7 +548,9 @@ def made() -> dict[str, Made]:
         ),
         "infomin": Made(
             {
-                "model": wrapped(names("encoder.") | linears("head.", 0, 2) | linears("head_jig.fc1.", 0)),
+                "model": wrapped(
+                    names("encoder.") | linears("head.", 0, 2) | linears("head_jig.fc1.", 0)
+                ),
                 "model_ema": names("encoder.", 1) | linears("head.", 0, 2),
                 "contrast": some("memory"),
                 "epoch": 800,
@@ -400,16 +574,26 @@ def made() -> dict[str, Made]:
             QUERY_KEY,
             epochs="200",
         ),
-        "densecl released": Made({"state_dict": names(), "author": "DenseCL"}, "densecl-released", "densecl"),
-        "openselfsup moco": Made(
-            {"meta": {"epoch": 200}, "state_dict": openselfsup()}, "openselfsup", "unknown", QUERY_KEY, epochs="200"
+        "densecl released": Made(
+            {"state_dict": names(), "author": "DenseCL"}, "densecl-released", "densecl"
         ),
-        "openselfsup extracted": Made({"state_dict": names(), "author": "OpenSelfSup"}, "bare", "unknown"),
+        "openselfsup moco": Made(
+            {"meta": {"epoch": 200}, "state_dict": openselfsup()},
+            "openselfsup",
+            "unknown",
+            QUERY_KEY,
+            epochs="200",
+        ),
+        "openselfsup extracted": Made(
+            {"state_dict": names(), "author": "OpenSelfSup"}, "bare", "unknown"
+        ),
         "mmselfsup": Made(
             {
                 "meta": {"epoch": 300, "cfg": "model = dict()"},
                 "state_dict": mmselfsup(),
-                "message_hub": {"log_scalars": OrderedDict(loss=argparse.Namespace(_log_history=[1.0]))},
+                "message_hub": {
+                    "log_scalars": OrderedDict(loss=argparse.Namespace(_log_history=[1.0]))
+                },
             },
             "openselfsup",
             "unknown",
@@ -418,10 +602,21 @@ def made() -> dict[str, Made]:
         ),
         "detco": Made({"state_dict": names()}, "detco", "detco"),
         "detco.pytorch": Made(
-            {**TRAINING, "state_dict": detco_pytorch()}, "detco-pytorch", "detco", QUERY_KEY, ".pth.tar", epochs="200"
+            {**TRAINING, "state_dict": detco_pytorch()},
+            "detco-pytorch",
+            "detco",
+            QUERY_KEY,
+            ".pth.tar",
+            epochs="200",
         ),
         "vissl": Made(vissl(), "vissl", "unknown", (("trunk", 0),), ".torch"),
-        "vissl converted": Made({"model_state_dict": names("_feature_blocks.")}, "vissl", "unknown", (("trunk", 0),), ".torch"),
+        "vissl converted": Made(
+            {"model_state_dict": names("_feature_blocks.")},
+            "vissl",
+            "unknown",
+            (("trunk", 0),),
+            ".torch",
+        ),
         "solo-learn": Made(
             {**LIGHTNING, "state_dict": solo(), "hyper_parameters": {"method": "byol", "lr": 0.1}},
             "solo-learn",
@@ -430,7 +625,11 @@ def made() -> dict[str, Made]:
             ".ckpt",
         ),
         "solo-learn of old": Made(
-            {**LIGHTNING, "state_dict": solo("encoder"), "hyper_parameters": argparse.Namespace(method="byol")},
+            {
+                **LIGHTNING,
+                "state_dict": solo("encoder"),
+                "hyper_parameters": argparse.Namespace(method="byol"),
+            },
             "solo-learn-old",
             "byol",
             BASE_MOMENTUM,
@@ -444,7 +643,12 @@ def made() -> dict[str, Made]:
             ".ckpt",
         ),
         "lightly dino": Made(
-            {**LIGHTNING, "state_dict": names("student_backbone.") | names("backbone.", 1) | linears("student_head.", 0)},
+            {
+                **LIGHTNING,
+                "state_dict": (
+                    names("student_backbone.") | names("backbone.", 1) | linears("student_head.", 0)
+                ),
+            },
             "lightly",
             "unknown",
             (("student", 0), ("base", 1)),
@@ -465,13 +669,20 @@ def made() -> dict[str, Made]:
             suffix=".pth.tar",
             epochs="200",
         ),
-        "torch.compile": Made({"state_dict": wrapped(names() | fc, "_orig_mod.")}, "torchvision", "supervised"),
+        "torch.compile": Made(
+            {"state_dict": wrapped(names() | fc, "_orig_mod.")}, "torchvision", "supervised"
+        ),
         "timm": Made(names() | fc, "timm", "supervised", suffix=".safetensors", said="timm"),
         "numpy": Made({k: v.numpy() for k, v in names().items()}, "bare", "unknown", suffix=".npz"),
         "hugging face": Made(
-            hugging_face("resnet.") | linears("classifier.", 1), "hugging-face", "supervised", suffix=".safetensors"
+            hugging_face("resnet.") | linears("classifier.", 1),
+            "hugging-face",
+            "supervised",
+            suffix=".safetensors",
         ),
-        "hugging face, no classifier": Made(hugging_face(""), "hugging-face", "supervised", suffix=".bin"),
+        "hugging face, no classifier": Made(
+            hugging_face(""), "hugging-face", "supervised", suffix=".bin"
+        ),
         "detectron2 of torchvision": Made(
             {
                 "model": detectron2() | {"stem.fc.weight": torch.ones(2).numpy()},
@@ -483,14 +694,20 @@ def made() -> dict[str, Made]:
             suffix=".pkl",
         ),
         "vissl to detectron2": Made(
-            {"model": {k: torch.as_tensor(v) for k, v in detectron2().items()}, "matching_heuristics": True},
+            {
+                "model": {k: torch.as_tensor(v) for k, v in detectron2().items()},
+                "matching_heuristics": True,
+            },
             "detectron2",
             "unknown",
             suffix=".torch",
         ),
         "detectron2 detector": Made(
             {
-                "model": detectron2("backbone.bottom_up.") | {"proposal_generator.w": torch.ones(2).numpy()},
+                "model": (
+                    detectron2("backbone.bottom_up.")
+                    | {"proposal_generator.w": torch.ones(2).numpy()}
+                ),
                 "__author__": "Detectron2 Model Zoo",
             },
             "detectron2-msra",
@@ -506,7 +723,10 @@ def made() -> dict[str, Made]:
             scale="msra",
         ),
         "msra of detectron 1": Made(
-            {"blobs": caffe2(affine=True) | {"conv1_w_momentum": torch.ones(2).numpy()}, "cfg": "x"},
+            {
+                "blobs": caffe2(affine=True) | {"conv1_w_momentum": torch.ones(2).numpy()},
+                "cfg": "x",
+            },
             "msra",
             "supervised",
             suffix=".pkl",
@@ -518,11 +738,13 @@ def made() -> dict[str, Made]:
                 "iteration": 5,
                 "optimizer": {},
                 "scaler": {},
-                "model": names("query.trunk.")
-                | names("key.trunk.", 1)
-                | linears("query.global_heads.0.", 0, 2)
-                | linears("key.global_heads.0.", 0, 2)
-                | some("queues.global.keys"),
+                "model": (
+                    names("query.trunk.")
+                    | names("key.trunk.", 1)
+                    | linears("query.global_heads.0.", 0, 2)
+                    | linears("key.global_heads.0.", 0, 2)
+                    | some("queues.global.keys")
+                ),
             },
             "detco-checkpoint",
             "unknown",

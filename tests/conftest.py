@@ -1,12 +1,14 @@
-"""Shared by all tests: a small drawn data set, where the real pictures lie, and the plain line about Detectron2."""
+"""Shared by all tests: a small drawn data set, where the real pictures lie, and the plain line
+about Detectron2."""
 
-from tests.factories import ROOT
 import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.factories import ROOT
 
 HAVE_DETECTRON2 = importlib.util.find_spec("detectron2") is not None
 
@@ -42,7 +44,8 @@ def _threads():
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
-    """What is remembered between runs stays out of the user's cache folder, here and in processes started by tests."""
+    """What is remembered between runs stays out of the user's cache folder, here and in processes
+    started by tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -53,7 +56,14 @@ def scenes(tmp_path_factory) -> Path:
     """40 labelled scenes at 64 px (30 to train on, 10 to test on) in all layouts. Read only."""
     from detco.benchmarks.scenes.draw import draw
 
-    return draw(tmp_path_factory.mktemp("scenes") / "drawn", images=40, seed=3, size=64, unlabelled=16, classification=16)
+    return draw(
+        tmp_path_factory.mktemp("scenes") / "drawn",
+        images=40,
+        seed=3,
+        size=64,
+        unlabelled=16,
+        classification=16,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""Who may import whom, how full a folder may be, and that members of a door are known by their properties, not their names."""
+"""Who may import whom, how full a folder may be, and that members of a door are known by their
+properties, not their names."""
 
 import ast
 import subprocess
@@ -12,16 +13,46 @@ from tests.factories import ROOT
 
 PACKAGES = ("common", "pretrain", "transfer", "benchmarks", "results")
 ALLOWED = {  # beside themselves
-    "common": set(), "pretrain": {"common"}, "transfer": {"common"}, "results": {"common"},
+    "common": set(),
+    "pretrain": {"common"},
+    "transfer": {"common"},
+    "results": {"common"},
     "benchmarks": {"common", "pretrain", "transfer", "results"},
-}  # fmt: skip
+}
 FULL = 14  # files in a folder
-NAMES = {"moco", "detco", "supervised", "detectron2", "torchvision", "replay", "voc", "coco", "cityscapes", "local", "slurm"}
-HEAVY = ("torch", "torchvision", "pandas", "numpy", "pycocotools", "pydantic", "yaml", "rich", "PIL")
+NAMES = {
+    "moco",
+    "detco",
+    "supervised",
+    "detectron2",
+    "torchvision",
+    "replay",
+    "voc",
+    "coco",
+    "cityscapes",
+    "local",
+    "slurm",
+}
+HEAVY = (
+    "torch",
+    "torchvision",
+    "pandas",
+    "numpy",
+    "pycocotools",
+    "pydantic",
+    "yaml",
+    "rich",
+    "PIL",
+)
 LIGHT = (
-    "detco", "detco.benchmarks.cli.main", "detco.benchmarks.suites.builtin", "detco.benchmarks.run.worker",
-    "detco.transfer.protocols", "detco.pretrain.recipes", "detco.results.store",
-)  # fmt: skip
+    "detco",
+    "detco.benchmarks.cli.main",
+    "detco.benchmarks.suites.builtin",
+    "detco.benchmarks.run.worker",
+    "detco.transfer.protocols",
+    "detco.pretrain.recipes",
+    "detco.results.store",
+)
 
 
 def sources(folder: str = "") -> list[Path]:
@@ -36,7 +67,8 @@ def module_name(path: Path) -> str:
 
 
 def imports_of(path: Path, text: str | None = None, whole: bool = True) -> set[str]:
-    """Full names of the modules a file imports, relative ones resolved; whole: also inside functions."""
+    """Full names of the modules a file imports, relative ones resolved; whole: also inside
+    functions."""
     name = module_name(path)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     tree = ast.parse(path.read_text() if text is None else text)
@@ -52,9 +84,17 @@ def imports_of(path: Path, text: str | None = None, whole: bool = True) -> set[s
 
 
 def test_reader_sees_every_form_of_import():
-    text = "import a.b\nfrom . import c\nfrom ..d import e\ndef f():\n    from detco.results import store\n"
+    text = (
+        "import a.b\nfrom . import c\nfrom ..d import e\ndef f():\n    from detco.results import"
+        " store\n"
+    )
     path = ROOT / "transfer" / "engines" / "x.py"
-    assert imports_of(path, text) >= {"a.b", "detco.transfer.engines.c", "detco.transfer.d.e", "detco.results.store"}
+    assert imports_of(path, text) >= {
+        "a.b",
+        "detco.transfer.engines.c",
+        "detco.transfer.d.e",
+        "detco.results.store",
+    }
     assert "detco.results.store" not in imports_of(path, text, whole=False)
 
 
@@ -62,29 +102,55 @@ def test_reader_sees_every_form_of_import():
 def test_packages_import_one_way(package):
     wrong = []
     for path in sources(package):
-        others = {name.split(".")[1] for name in imports_of(path) if name.startswith("detco.") and name.count(".")}
-        wrong += [f"{path.relative_to(ROOT)} imports {other}" for other in (others & set(PACKAGES)) - ALLOWED[package] - {package}]
+        others = {
+            name.split(".")[1]
+            for name in imports_of(path)
+            if name.startswith("detco.") and name.count(".")
+        }
+        wrong += [
+            f"{path.relative_to(ROOT)} imports {other}"
+            for other in (others & set(PACKAGES)) - ALLOWED[package] - {package}
+        ]
     assert sources(package) and not wrong
 
 
 def test_no_circle_of_imports():
-    """Among imports at the top of files: walk off modules that import nothing left; what stays goes round in a circle."""
+    """Among imports at the top of files: walk off modules that import nothing left; what stays goes
+    round in a circle."""
     files = {module_name(path): path for path in sources()}
-    left = {name: {other for other in imports_of(path, whole=False) & files.keys() if other != name} for name, path in files.items()}
+    left = {
+        name: {other for other in imports_of(path, whole=False) & files.keys() if other != name}
+        for name, path in files.items()
+    }
     while ready := {name for name, needs in left.items() if not needs & left.keys()}:
         left = {name: needs for name, needs in left.items() if name not in ready}
     assert sorted(left) == []
 
 
 def test_only_its_engine_imports_detectron2():
-    importers = [path for path in sources() if any(name.split(".")[0] == "detectron2" for name in imports_of(path))]
-    assert importers and {path.parent for path in importers} == {ROOT / "transfer" / "engines" / "detectron2"}
+    importers = [
+        path
+        for path in sources()
+        if any(name.split(".")[0] == "detectron2" for name in imports_of(path))
+    ]
+    assert importers and {path.parent for path in importers} == {
+        ROOT / "transfer" / "engines" / "detectron2"
+    }
 
 
 def test_no_folder_is_crowded():
     tops = [*PACKAGES, "detco", "tests"]
-    files = [path for top in tops for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    crowded = {str(folder.relative_to(ROOT)): n for folder, n in Counter(path.parent for path in files).items() if n > FULL}
+    files = [
+        path
+        for top in tops
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    crowded = {
+        str(folder.relative_to(ROOT)): n
+        for folder, n in Counter(path.parent for path in files).items()
+        if n > FULL
+    }
     assert crowded == {}
 
 
@@ -98,7 +164,8 @@ def test_no_two_public_classes_share_a_name():
 
 
 def compared_names(tree: ast.AST) -> list[tuple[int, str]]:
-    """(line, name) wherever a string that names a member of a door is compared with, or looked for in, something."""
+    """(line, name) wherever a string that names a member of a door is compared with, or looked for
+    in, something."""
     found = []
     for node in ast.walk(tree):
         parts = []
@@ -108,7 +175,11 @@ def compared_names(tree: ast.AST) -> list[tuple[int, str]]:
             parts = [node.value]
         for part in parts:
             items = part.elts if isinstance(part, ast.Tuple | ast.List | ast.Set) else [part]
-            found += [(node.lineno, item.value) for item in items if isinstance(item, ast.Constant) and item.value in NAMES]
+            found += [
+                (node.lineno, item.value)
+                for item in items
+                if isinstance(item, ast.Constant) and item.value in NAMES
+            ]
     return found
 
 
@@ -123,12 +194,17 @@ def test_members_of_doors_are_not_told_by_their_names():
 
 
 def test_a_comparison_with_a_name_is_seen():
-    tree = ast.parse("if a == 'voc': ...\nif b in ('x', 'slurm'): ...\nmatch c:\n    case 'replay': ...\nd = {'coco': 1}\n")
+    tree = ast.parse(
+        "if a == 'voc': ...\nif b in ('x', 'slurm'): ...\nmatch c:\n    case 'replay': ...\nd ="
+        " {'coco': 1}\n"
+    )
     assert compared_names(tree) == [(1, "voc"), (2, "slurm"), (4, "replay")]
 
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_nothing_heavy(module):
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.split() == []

@@ -6,7 +6,6 @@ Neither conda nor a Docker engine is run here: the files are read and held again
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import yaml
@@ -21,6 +20,7 @@ except ImportError:  # Python 3.10
     import tomli as tomllib
 
 from tests.factories import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}  # where conda-forge's name is another
 COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
@@ -59,7 +59,9 @@ def upper_bounds(bounds: SpecifierSet) -> list[Version]:
 def instructions() -> list[tuple[str, str]]:
     """(instruction, arguments) of the Dockerfile, comments left out and continued lines joined."""
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
+    text = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace(
+        "\\\n", " "
+    )
     return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()]
 
 
@@ -72,14 +74,18 @@ def test_conda_takes_one_python_that_the_project_supports():
 
 @pytest.mark.parametrize("line", PROJECT["dependencies"], ids=lambda line: Requirement(line).name)
 def test_pip_finds_each_dependency_there_already(line):
-    """Conda's bounds are at least as tight as pyproject's, so that whatever conda chooses pip leaves alone."""
+    """Conda's bounds are at least as tight as pyproject's, so that whatever conda chooses pip
+    leaves alone."""
     wanted = Requirement(line)
     bounds = conda_section()[CONDA_NAMES.get(wanted.name, wanted.name)]
     for least in lower_bounds(wanted.specifier):
         assert max(lower_bounds(bounds), default=Version("0")) >= least
     for first_too_new in upper_bounds(wanted.specifier):
         assert min(upper_bounds(bounds), default=Version("99999")) <= first_too_new
-    assert {bound.operator for bound in wanted.specifier} <= {">=", "<"}, "the test knows only these"
+    assert {bound.operator for bound in wanted.specifier} <= {
+        ">=",
+        "<",
+    }, "the test knows only these"
 
 
 def test_pip_brings_only_the_project_and_what_conda_lacks():
@@ -99,7 +105,10 @@ def test_doctor_names_both_ways_as_the_readme_does(monkeypatch):
     doctor._detectron2(facts, alarms)
     says = facts[0]["says"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for way in ("conda env create --file environment.yml", re.search(r"pip install --no-build-isolation '[^']+'", says)[0]):
+    for way in (
+        "conda env create --file environment.yml",
+        re.search(r"pip install --no-build-isolation '[^']+'", says)[0],
+    ):
         assert way in says and way in readme
     assert alarms == []
 
@@ -108,13 +117,19 @@ def test_dockerfile_builds_on_a_cuda_image_with_a_compiler():
     found = instructions()
     assert {name for name, _ in found} == INSTRUCTIONS, "ADD and URLs outside pip are not wanted"
     assert [name for name, _ in found].count("FROM") == 1
-    assert found[0][0] == "FROM" and re.fullmatch(r"nvidia/cuda:[0-9.]+-devel-ubuntu24\.04", found[0][1])
+    assert found[0][0] == "FROM" and re.fullmatch(
+        r"nvidia/cuda:[0-9.]+-devel-ubuntu24\.04", found[0][1]
+    )
     assert "--shm-size" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert json.loads(dict(found)["ENTRYPOINT"]) == list(PROJECT["scripts"])
 
 
 def test_dockerfile_installs_torch_then_detectron2_then_the_project():
-    installs = [shlex.split(text) for name, text in instructions() if name == "RUN" and "pip install" in text]
+    installs = [
+        shlex.split(text)
+        for name, text in instructions()
+        if name == "RUN" and "pip install" in text
+    ]
     torch, detectron2, project = installs
     pins = {Requirement(word).name: Requirement(word).specifier for word in torch[2:]}
     for line in PROJECT["dependencies"]:
@@ -123,5 +138,9 @@ def test_dockerfile_installs_torch_then_detectron2_then_the_project():
             assert next(iter(pins[wanted.name])).version in wanted.specifier
     assert {"setuptools", "wheel", "ninja"} < set(pins) and Version("81") not in pins["setuptools"]
     assert "FORCE_CUDA=1" in detectron2 and "--no-build-isolation" in detectron2
-    assert detectron2[-1] == doctor.DETECTRON2_SOURCE.replace(doctor.DETECTRON2_COMMIT, "${DETECTRON2_COMMIT}")
-    assert ["COPY", ". /opt/detco"] in [list(pair) for pair in instructions()] and project[-1].startswith("/opt/detco[")
+    assert detectron2[-1] == doctor.DETECTRON2_SOURCE.replace(
+        doctor.DETECTRON2_COMMIT, "${DETECTRON2_COMMIT}"
+    )
+    assert ["COPY", ". /opt/detco"] in [list(pair) for pair in instructions()] and project[
+        -1
+    ].startswith("/opt/detco[")

@@ -1,4 +1,5 @@
-"""What a trained detector finds on pictures: COCO results of each, and all of them as one COCO file."""
+"""What a trained detector finds on pictures: COCO results of each, and all of them as one COCO
+file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,19 +16,23 @@ from .engines.torchvision.pictures import read_rgb
 
 @dataclass(frozen=True)
 class Picture:
-    """`image`: its entry in a COCO file ("id", "file_name", "width", "height"); `pixels`: RGB, upright."""
+    """`image`: its entry in a COCO file ("id", "file_name", "width", "height"); `pixels`: RGB,
+    upright."""
 
     image: dict
     pixels: Image.Image
 
 
 def detect(
-    detector: TrainedDetector, paths: Sequence[Path], device: str = "cpu", problems: list[str] | None = None
+    detector: TrainedDetector,
+    paths: Sequence[Path],
+    device: str = "cpu",
+    problems: list[str] | None = None,
 ) -> Iterator[tuple[Picture, list[dict]]]:
     """Each picture with its COCO results in pixels of the picture, as the engine gives them.
 
-    problems: list that collects a line for each picture that cannot be read; None raises the first as InputError.
-    """
+    problems: list that collects a line for each picture that cannot be read; None raises the first
+    as InputError."""
     return engines.get(detector.engine).detect(detector, _opened(paths, problems), device)
 
 
@@ -40,21 +45,34 @@ def _opened(paths: Sequence[Path], problems: list[str] | None) -> Iterator[Pictu
                 raise
             problems.append(str(error))
         else:
-            yield Picture({"id": number, "file_name": str(path), "width": pixels.width, "height": pixels.height}, pixels)
+            yield Picture(
+                {
+                    "id": number,
+                    "file_name": str(path),
+                    "width": pixels.width,
+                    "height": pixels.height,
+                },
+                pixels,
+            )
 
 
 def as_coco(detector: TrainedDetector, images: Sequence[dict], found: Iterable[dict]) -> dict:
-    """A COCO file of predicted objects. Each annotation is a COCO result (with its `score`; the third number of a keypoint
-    is a score too) and what such files have besides: `id`, `area`, `iscrowd`; classes of pixels get their `bbox`."""
+    """A COCO file of predicted objects. Each annotation is a COCO result (with its `score`; the
+    third number of a keypoint is a score too) and what such files have besides: `id`, `area`,
+    `iscrowd`; classes of pixels get their `bbox`.
+    """
     annotations = [{"id": number, **_complete(result)} for number, result in enumerate(found, 1)]
     return {
         "info": {
-            "description": f"predictions of {detector.protocol.name}", "engine": detector.engine, "detector": detector.sha256,
+            "description": f"predictions of {detector.protocol.name}",
+            "engine": detector.engine,
+            "detector": detector.sha256,
             "iteration": detector.iteration,
         },
-        "images": list(images), "categories": [dict(category) for category in detector.categories],
+        "images": list(images),
+        "categories": [dict(category) for category in detector.categories],
         "annotations": annotations,
-    }  # fmt: skip
+    }
 
 
 def _complete(result: dict) -> dict:

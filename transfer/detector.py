@@ -1,6 +1,8 @@
-"""The trained detector as one file, `detector.safetensors` in the folder of its job; nothing in it runs.
+"""The trained detector as one file, `detector.safetensors` in the folder of its job; nothing in it
+runs.
 
-The tensors are the engine's own under its own names; the metadata say, as texts, how to build the detector around them.
+The tensors are the engine's own under its own names; the metadata say, as texts, how to build the
+detector around them.
 """
 
 import json
@@ -22,9 +24,22 @@ from .protocols import Protocol, protocol_hash
 NAME = "detector.safetensors"
 FORMAT, VERSION = "detco-detector", "1"
 REQUIRED = (
-    "engine", "protocol", "arch", "method", "weights_sha256", "channel_order", "mean", "std", "stride_in", "categories",
-    "seed", "iteration", "kept", "data", "shared",
-)  # fmt: skip
+    "engine",
+    "protocol",
+    "arch",
+    "method",
+    "weights_sha256",
+    "channel_order",
+    "mean",
+    "std",
+    "stride_in",
+    "categories",
+    "seed",
+    "iteration",
+    "kept",
+    "data",
+    "shared",
+)
 OF_A_CATEGORY = ("id", "name", "keypoints", "keypoint_flip", "skeleton")
 
 
@@ -32,10 +47,12 @@ OF_A_CATEGORY = ("id", "name", "keypoints", "keypoint_flip", "skeleton")
 class TrainedDetector:
     """What a detector file holds.
 
-    backbone: of what was fine-tuned, without tensors: architecture, preprocessing, sha256 of its file.
-    categories: by class number; "id", "name" and, of those with keypoints, "keypoints" (names), "keypoint_flip" (pairs).
-    kept: `final` (after the last iteration) or `best` (of the evaluations on the way). data: training and test set.
-    """
+    backbone: of what was fine-tuned, without tensors: architecture, preprocessing, sha256 of its
+        file.
+    categories: by class number; "id", "name" and, of those with keypoints, "keypoints" (names),
+        "keypoint_flip" (pairs).
+    kept: `final` (after the last iteration) or `best` (of the evaluations on the way). data:
+    training and test set."""
 
     engine: str
     protocol: Protocol
@@ -50,17 +67,28 @@ class TrainedDetector:
 
     @property
     def keypoints(self) -> list[str]:
-        return next((category["keypoints"] for category in self.categories if category.get("keypoints")), [])
+        return next(
+            (category["keypoints"] for category in self.categories if category.get("keypoints")), []
+        )
 
 
 def save(job: Job, engine: str, state: Mapping[str, Tensor], iteration: int) -> None:
     """Keep the detector of a job as it is after so many iterations, in place of one kept before.
 
-    state: the `state_dict` of the model, on any device. To be called in one process only. Raises InputError where the file
-    cannot be written.
+    state: the `state_dict` of the model, on any device. To be called in one process only. Raises
+    InputError where the file cannot be written.
     """
     data = {"train": _facts(job.train), "test": _facts(job.test)}
-    own = job.protocol, job.backbone, job.train.categories, dict(state), job.seed, iteration, job.keep_model, data
+    own = (
+        job.protocol,
+        job.backbone,
+        job.train.categories,
+        dict(state),
+        job.seed,
+        iteration,
+        job.keep_model,
+        data,
+    )
     write(job.out / NAME, TrainedDetector(engine, *own))
 
 
@@ -70,26 +98,46 @@ def write(path: Path, detector: TrainedDetector) -> None:
     trunk = detector.backbone
     categories = [{key: c[key] for key in OF_A_CATEGORY if key in c} for c in detector.categories]
     metadata = {
-        "format": FORMAT, "format_version": VERSION, "engine": detector.engine, "kept": detector.kept,
-        "protocol": json.dumps(asdict(detector.protocol)), "protocol_hash": protocol_hash(detector.protocol),
-        "arch": trunk.arch, "method": trunk.method, "weights_sha256": trunk.sha256, "channel_order": trunk.channel_order,
-        "mean": json.dumps(trunk.mean), "std": json.dumps(trunk.std), "stride_in": trunk.stride_in,
-        "categories": json.dumps(categories), "seed": str(detector.seed), "iteration": str(detector.iteration),
-        "data": json.dumps(detector.data), "shared": json.dumps(shared),
-    }  # fmt: skip
+        "format": FORMAT,
+        "format_version": VERSION,
+        "engine": detector.engine,
+        "kept": detector.kept,
+        "protocol": json.dumps(asdict(detector.protocol)),
+        "protocol_hash": protocol_hash(detector.protocol),
+        "arch": trunk.arch,
+        "method": trunk.method,
+        "weights_sha256": trunk.sha256,
+        "channel_order": trunk.channel_order,
+        "mean": json.dumps(trunk.mean),
+        "std": json.dumps(trunk.std),
+        "stride_in": trunk.stride_in,
+        "categories": json.dumps(categories),
+        "seed": str(detector.seed),
+        "iteration": str(detector.iteration),
+        "data": json.dumps(detector.data),
+        "shared": json.dumps(shared),
+    }
     weights.write_tensors(path, tensors, metadata)
 
 
 def _facts(dataset: Dataset) -> dict:
-    return {"name": dataset.name, "layout": dataset.layout, "split": dataset.split, "fingerprint": dataset.fingerprint}
+    return {
+        "name": dataset.name,
+        "layout": dataset.layout,
+        "split": dataset.split,
+        "fingerprint": dataset.fingerprint,
+    }
 
 
 def _stored_once(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors on the CPU, other name -> name for those that are one and the same, like a layer used by two heads)."""
+    """(tensors on the CPU, other name -> name for those that are one and the same, like a layer
+    used by two heads)."""
     first: dict[tuple, str] = {}
     tensors, shared = {}, {}
     for name, tensor in state.items():
-        name_of_same = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype), name)
+        name_of_same = first.setdefault(
+            (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype), name
+        )
         if name_of_same == name:
             tensors[name] = tensor.detach().cpu().contiguous()
         else:
@@ -98,10 +146,13 @@ def _stored_once(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 
 
 def file_of(path: Path) -> Path:
-    """A detector file as it is, or the one in a job's folder. Raises InputError if there is none."""
+    """A detector file as it is, or the one in a job's folder. Raises InputError if there is
+    none."""
     path = Path(path)
     if path.is_dir() and not (path / NAME).is_file():
-        raise InputError(f"{path} holds no trained detector ({NAME}): --keep-model keeps it while a job runs")
+        raise InputError(
+            f"{path} holds no trained detector ({NAME}): --keep-model keeps it while a job runs"
+        )
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"no trained detector at {path}")
@@ -109,7 +160,8 @@ def file_of(path: Path) -> Path:
 
 
 def is_detector(path: Path) -> bool:
-    """Whether this is a job's folder, or a file that says that it is one of this project's detectors."""
+    """Whether this is a job's folder, or a file that says that it is one of this project's
+    detectors."""
     path = Path(path)
     if path.is_dir():
         return True
@@ -120,7 +172,8 @@ def is_detector(path: Path) -> bool:
 
 
 def read(path: Path) -> TrainedDetector:
-    """Read a detector file, or that of a job's folder. Raises InputError: one line with what is wrong in it."""
+    """Read a detector file, or that of a job's folder. Raises InputError: one line with what is
+    wrong in it."""
     path = file_of(path)
     metadata, tensors = weights.read_tensors(path)
     if metadata.get("format") != FORMAT:
@@ -128,18 +181,40 @@ def read(path: Path) -> TrainedDetector:
         raise InputError(f"{path} is not a trained detector of this project{hint}")
     if metadata.get("format_version") != VERSION:
         version = shown(metadata.get("format_version", "?"))
-        raise InputError(f"{path} has format version {version}, this program reads {VERSION}: update it")
+        raise InputError(
+            f"{path} has format version {version}, this program reads {VERSION}: update it"
+        )
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise InputError(f"{path}: metadata lack {', '.join(missing)}")
     weights.expected_shapes(metadata["arch"])
-    trunk = Backbone(metadata["arch"], {}, metadata["method"], metadata["weights_sha256"], *weights.preprocessing(path, metadata))
-    protocol, categories = _protocol(path, metadata["protocol"]), _categories(path, metadata["categories"])
+    trunk = Backbone(
+        metadata["arch"],
+        {},
+        metadata["method"],
+        metadata["weights_sha256"],
+        *weights.preprocessing(path, metadata),
+    )
+    protocol, categories = (
+        _protocol(path, metadata["protocol"]),
+        _categories(path, metadata["categories"]),
+    )
     seed, iteration = (_json(path, metadata, key, int) for key in ("seed", "iteration"))
     kept, data = metadata["kept"], _json(path, metadata, "data", dict)
     tensors = _whole(path, tensors, _json(path, metadata, "shared", dict))
     digest = weights.sha256_of(path)
-    return TrainedDetector(metadata["engine"], protocol, trunk, categories, tensors, seed, iteration, kept, data, digest)
+    return TrainedDetector(
+        metadata["engine"],
+        protocol,
+        trunk,
+        categories,
+        tensors,
+        seed,
+        iteration,
+        kept,
+        data,
+        digest,
+    )
 
 
 def _json(path: Path, metadata: dict[str, str], key: str, kind: type):
@@ -160,9 +235,15 @@ def _protocol(path: Path, text: str) -> Protocol:
         row = TypeAdapter(Protocol).validate_json(text, strict=True)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{path}: metadata protocol is damaged: {shown(place)}: {error.errors()[0]['msg'].lower()}") from None
+        raise InputError(
+            f"{path}: metadata protocol is damaged: {shown(place)}:"
+            f" {error.errors()[0]['msg'].lower()}"
+        ) from None
     if unknown := _unknown(given, asdict(row)):
-        raise InputError(f"{path}: its protocol has a setting {shown(unknown)!r} that this program does not know: update it")
+        raise InputError(
+            f"{path}: its protocol has a setting {shown(unknown)!r} that this program does not"
+            " know: update it"
+        )
     return row
 
 
@@ -178,40 +259,72 @@ def _unknown(given: dict, known: dict) -> str:
 
 def _categories(path: Path, text: str) -> tuple[dict, ...]:
     found = _json(path, {"categories": text}, "categories", list)
-    good = all(isinstance(c, dict) and isinstance(c.get("id"), int) and isinstance(c.get("name"), str) for c in found)
+    good = all(
+        isinstance(c, dict) and isinstance(c.get("id"), int) and isinstance(c.get("name"), str)
+        for c in found
+    )
     if not found or not good or len({c["id"] for c in found}) < len(found):
-        raise InputError(f"{path}: metadata categories must be a list of different ids with names, not {shown(text)!r}")
+        raise InputError(
+            f"{path}: metadata categories must be a list of different ids with names, not"
+            f" {shown(text)!r}"
+        )
     for category in found:
         points, pairs = category.get("keypoints", []), category.get("keypoint_flip", [])
-        listed = isinstance(points, list) and isinstance(pairs, list) and all(isinstance(point, str) for point in points)
-        if not listed or not all(isinstance(p, list) and len(p) == 2 and all(point in points for point in p) for p in pairs):
-            raise InputError(f"{path}: metadata categories: keypoints of {shown(category['name'])!r} are damaged")
+        listed = (
+            isinstance(points, list)
+            and isinstance(pairs, list)
+            and all(isinstance(point, str) for point in points)
+        )
+        if not listed or not all(
+            isinstance(p, list) and len(p) == 2 and all(point in points for point in p)
+            for p in pairs
+        ):
+            raise InputError(
+                f"{path}: metadata categories: keypoints of {shown(category['name'])!r} are damaged"
+            )
     return tuple(found)
 
 
 def _whole(path: Path, tensors: dict[str, Tensor], shared: dict) -> dict[str, Tensor]:
     """The tensors with those under a second name, all of them checked to be finite."""
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
     if bad:
-        raise InputError(f"{path}: {shown(bad[0])} is not finite" + (f", nor are {len(bad) - 1} more" if len(bad) > 1 else ""))
+        raise InputError(
+            f"{path}: {shown(bad[0])} is not finite"
+            + (f", nor are {len(bad) - 1} more" if len(bad) > 1 else "")
+        )
     lost = [name for name in shared.values() if not isinstance(name, str) or name not in tensors]
     if lost:
-        raise InputError(f"{path}: metadata shared name {shown(str(lost[0]))}, which is not in the file")
+        raise InputError(
+            f"{path}: metadata shared name {shown(str(lost[0]))}, which is not in the file"
+        )
     return tensors | {name: tensors[same] for name, same in shared.items()}
 
 
 def fill(model: nn.Module, detector: TrainedDetector) -> None:
-    """Copy every tensor to its place in a model just built. Raises InputError where names or shapes are not the model's."""
+    """Copy every tensor to its place in a model just built. Raises InputError where names or shapes
+    are not the model's."""
     places = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in detector.tensors.items()}
     problems = [f"{name} is missing" for name in places.keys() - given.keys()]
     problems += [f"{shown(name)} has no place" for name in given.keys() - places.keys()]
     both = places.keys() & given.keys()
-    problems += [f"{name} is {given[name]}, not {places[name]}" for name in both if given[name] != places[name]]
+    problems += [
+        f"{name} is {given[name]}, not {places[name]}"
+        for name in both
+        if given[name] != places[name]
+    ]
     if problems:
         more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         listed = "; ".join(sorted(problems)[:4]) + more
-        raise InputError(f"the tensors are not those of a {detector.protocol.architecture} of {detector.engine}: {listed}")
+        raise InputError(
+            f"the tensors are not those of a {detector.protocol.architecture} of {detector.engine}:"
+            f" {listed}"
+        )
     model.load_state_dict(detector.tensors)
 
 
@@ -232,6 +345,10 @@ def describe(detector: TrainedDetector) -> dict:
         "std": list(detector.backbone.std),
         "stride in": detector.backbone.stride_in,
         "trained on": shown(str(detector.data.get("train"))),
-        "parameters": sum(t.numel() for k, t in detector.tensors.items() if "running_" not in k and t.is_floating_point()),
+        "parameters": sum(
+            t.numel()
+            for k, t in detector.tensors.items()
+            if "running_" not in k and t.is_floating_point()
+        ),
         "sha256": detector.sha256,
     }

@@ -1,4 +1,5 @@
-"""One transfer from start to metrics: data and weights are read and checked, the engine runs, the predictions are scored."""
+"""One transfer from start to metrics: data and weights are read and checked, the engine runs, the
+predictions are scored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -28,10 +29,12 @@ def finetune(
 ) -> dict:
     """Run one protocol and return everything a result record says about it.
 
-    backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed, `train` and `test` (splits).
+    backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed,
+        `train` and `test` (splits).
     keep_model: "final" or "best" leaves that detector in `out` (detco.transfer.detector).
-    Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts; predictions stay in `out`.
-    Raises InputError for anything wrong with what was given, TrainingError if training cannot go on.
+    Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts;
+    predictions stay in `out`. Raises InputError for anything wrong with what was given,
+    TrainingError if training cannot go on.
     """
     report = report or (lambda *_, **__: None)
     engine = engines.resolve(engine)
@@ -43,9 +46,15 @@ def finetune(
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
-    job = engines.Job(protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model)
+    job = engines.Job(
+        protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model
+    )
     data_facts = {"layout": train.layout, "train": _facts(train), "test": _facts(test)}
-    departed = [*_other_backbone(protocol, trunk), *departures(protocol), *official.deviations(protocol, train, test)]
+    departed = [
+        *_other_backbone(protocol, trunk),
+        *departures(protocol),
+        *official.deviations(protocol, train, test),
+    ]
     del train  # the engine may let go of it
     outcome = engines.get(engine).run(job, report)
     if launch.machine_rank:
@@ -62,7 +71,12 @@ def finetune(
         "scorer": protocol.scorer,
         "engine": engine,
         "seed": seed,
-        "weights": {"method": trunk.method, "arch": trunk.arch, "sha256": trunk.sha256, **_origin(trunk)},
+        "weights": {
+            "method": trunk.method,
+            "arch": trunk.arch,
+            "sha256": trunk.sha256,
+            **_origin(trunk),
+        },
         "data": data_facts,
         "metrics": metrics,
         "deviations": [*departed, *outcome.deviations],
@@ -77,10 +91,18 @@ def _other_backbone(protocol: Protocol, trunk: weights.Backbone) -> tuple[str, .
 def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: str = "") -> None:
     """InputError for what only other engines can do."""
     if engine == "torchvision" and protocol.architecture == "fcn-16s":
-        raise InputError(f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here")
+        raise InputError(
+            f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here"
+        )
     if engine != "detectron2" and launch != engines.ALONE:
-        changed = [f"--{key.replace('_', '-')}" for key, value in asdict(launch).items() if value != getattr(engines.ALONE, key)]
-        raise InputError(f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}; leave it out")
+        changed = [
+            f"--{key.replace('_', '-')}"
+            for key, value in asdict(launch).items()
+            if value != getattr(engines.ALONE, key)
+        ]
+        raise InputError(
+            f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}; leave it out"
+        )
     refuse_to_keep(engine, launch, keep_model)
 
 
@@ -90,16 +112,25 @@ def refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None
     if keep_model and not kept:
         raise InputError(f"--keep-model: the engine {engine} trains nothing that could be kept")
     if keep_model and keep_model not in kept:
-        raise InputError(f"--keep-model {keep_model}: the engine {engine} keeps {' or '.join(kept)} only")
+        raise InputError(
+            f"--keep-model {keep_model}: the engine {engine} keeps {' or '.join(kept)} only"
+        )
     if keep_model == "best" and not launch.eval_period:
-        raise InputError("--keep-model best needs --eval-period N: the best is that of the evaluations on the way")
+        raise InputError(
+            "--keep-model best needs --eval-period N: the best is that of the evaluations on"
+            " the way"
+        )
 
 
-def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dataset, datasets.Dataset]:
+def load_data(
+    protocol: Protocol, data: Mapping[str, str]
+) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Training and test set, checked to hold what the protocol needs (masks, keypoints)."""
     layout, root = data["layout"], Path(data["root"])
     if not (data.get("train") and data.get("test")):
-        data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {k: v for k, v in data.items() if v}
+        data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {
+            k: v for k, v in data.items() if v
+        }
     keypoints, semantic = "keypoint" in protocol.metrics, "semantic" in protocol.metrics
     train = datasets.load(layout, root, data["train"], keypoints=keypoints, semantic=semantic)
     test = datasets.load(layout, root, data["test"], train.categories, keypoints, semantic)
@@ -110,8 +141,9 @@ def load_data(protocol: Protocol, data: Mapping[str, str]) -> tuple[datasets.Dat
             bare = [a for a in dataset.annotations if not a.get("segmentation")]
             if bare:
                 raise InputError(
-                    f"{dataset.root} ({dataset.split}): {len(bare)} of {len(dataset.annotations)} objects have no mask, which "
-                    f"{protocol.name} needs; use a Faster R-CNN or RetinaNet protocol"
+                    f"{dataset.root} ({dataset.split}): {len(bare)} of {len(dataset.annotations)}"
+                    f" objects have no mask, which {protocol.name} needs; use a Faster R-CNN or"
+                    " RetinaNet protocol"
                 )
     return train, test
 
@@ -121,7 +153,8 @@ def _only_keypoints(protocol: Protocol, dataset: datasets.Dataset) -> datasets.D
     categories = tuple(c for c in dataset.categories if c.get("keypoints"))
     if len(categories) != 1:
         raise InputError(
-            f"{dataset.root} ({dataset.split}): {protocol.name} needs exactly one category with keypoints, found {len(categories)}"
+            f"{dataset.root} ({dataset.split}): {protocol.name} needs exactly one category with"
+            f" keypoints, found {len(categories)}"
         )
     kept = tuple(a for a in dataset.annotations if a["category_id"] == categories[0]["id"])
     return replace(dataset, categories=categories, annotations=kept)
@@ -137,8 +170,16 @@ def pick_device(device: str) -> str:
 
 def _origin(trunk: weights.Backbone) -> dict:
     meta = dict(trunk.metadata)
-    return {key: meta[key] for key in ("epochs", "images_seen", "recipe_hash", "source") if meta.get(key)}
+    return {
+        key: meta[key]
+        for key in ("epochs", "images_seen", "recipe_hash", "source")
+        if meta.get(key)
+    }
 
 
 def _facts(dataset: datasets.Dataset) -> dict:
-    return {"split": dataset.split, "images": len(dataset.images), "fingerprint": dataset.fingerprint}
+    return {
+        "split": dataset.split,
+        "images": len(dataset.images),
+        "fingerprint": dataset.fingerprint,
+    }

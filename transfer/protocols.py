@@ -1,7 +1,8 @@
 """The one table of transfer protocols: what is trained on which schedule and how it is scored.
 
-A row holds the task only; what belongs to the weights (channel order, mean, std, stride) travels with the weights.
-Rows derive from one another with `dataclasses.replace`. Changing a row means raising its version: a test freezes the hashes.
+A row holds the task only; what belongs to the weights (channel order, mean, std, stride) travels
+with the weights. Rows derive from one another with `dataclasses.replace`. Changing a row means
+raising its version: a test freezes the hashes.
 """
 
 import hashlib
@@ -22,13 +23,20 @@ NotNegative = Annotated[float, Ge(0)]
 Sizes = Annotated[tuple[Annotated[int | float, Gt(0)], ...], MinLen(1)]
 
 Architecture = Literal[
-    "faster-rcnn-c4", "faster-rcnn-fpn", "mask-rcnn-c4", "mask-rcnn-fpn", "retinanet", "keypoint-rcnn-fpn", "fcn-16s"
+    "faster-rcnn-c4",
+    "faster-rcnn-fpn",
+    "mask-rcnn-c4",
+    "mask-rcnn-fpn",
+    "retinanet",
+    "keypoint-rcnn-fpn",
+    "fcn-16s",
 ]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimisation. `steps` are the iterations at which the rate drops by 10; they are unused with `decay="cosine"`."""
+    """Optimisation. `steps` are the iterations at which the rate drops by 10; they are unused with
+    `decay="cosine"`."""
 
     iterations: Count
     images: Count  # per iteration, over all devices
@@ -40,15 +48,19 @@ class Schedule:
     weight_decay: NotNegative = 1e-4  # norm layers are never decayed
     warmup: Amount = 1000  # iterations, linear
     clip: NotNegative = 0.0  # largest gradient norm; 0: no clipping
-    precise_bn: Amount = 200  # iterations over which the BN statistics are re-estimated before testing; 0: off
+    precise_bn: Amount = (
+        200  # iterations over which the BN statistics are re-estimated before testing; 0: off
+    )
     devices: Count = 1  # over which the published runs spread the images of an iteration
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Shorter side in pixels (training: one drawn from `train` for each picture), longer side at most `*_max`.
+    """Shorter side in pixels (training: one drawn from `train` for each picture), longer side at
+    most `*_max`.
 
-    With `scale` pictures are trained on at a factor drawn from that range instead, cropped to `crop` x `crop` pixels.
+    With `scale` pictures are trained on at a factor drawn from that range instead, cropped to
+    `crop` x `crop` pixels.
     """
 
     train: Annotated[tuple[Count, ...], MinLen(1)] = (640, 672, 704, 736, 768, 800)
@@ -61,9 +73,16 @@ class Resize:
 
 @dataclass(frozen=True)
 class Detector:
-    """What the detector adds to the backbone. The defaults are Detectron2's for FPN; (train, test) where two are given."""
+    """What the detector adds to the backbone. The defaults are Detectron2's for FPN; (train, test)
+    where two are given."""
 
-    anchors: Annotated[tuple[Sizes, ...], MinLen(1)] = ((32,), (64,), (128,), (256,), (512,))  # in pixels for each level
+    anchors: Annotated[tuple[Sizes, ...], MinLen(1)] = (
+        (32,),
+        (64,),
+        (128,),
+        (256,),
+        (512,),
+    )  # in pixels for each level
     aspect_ratios: Annotated[tuple[Positive, ...], MinLen(1)] = (0.5, 1.0, 2.0)
     rpn_pre_nms: tuple[Count, Count] = (2000, 1000)
     rpn_post_nms: tuple[Count, Count] = (1000, 1000)
@@ -82,14 +101,17 @@ class Detector:
     retina_prior: Annotated[float, Gt(0), Lt(1)] = 0.01
     detections: Count = 100  # kept for each picture
     box_beta: NotNegative = 0.0  # smooth L1 of the box head; 0: plain L1
-    norm: Literal["SyncBN", "naiveSyncBN"] = "SyncBN"  # over several processes; one process has plain BN
+    norm: Literal["SyncBN", "naiveSyncBN"] = (
+        "SyncBN"  # over several processes; one process has plain BN
+    )
     fcn_channels: Count = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
     fcn_dilation: Count = 6
 
 
 @dataclass(frozen=True)
 class Published:
-    """The data set of the published numbers: "FOLDER/SPLIT" below the folder that DETECTRON2_DATASETS names."""
+    """The data set of the published numbers: "FOLDER/SPLIT" below the folder that
+    DETECTRON2_DATASETS names."""
 
     layout: Literal["voc", "coco", "cityscapes"]
     train: tuple[str, ...]  # several: joined
@@ -100,7 +122,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One transfer protocol. `scorer` is the definition of AP (COCO's, VOC's of that year, Cityscapes'): never one name."""
+    """One transfer protocol. `scorer` is the definition of AP (COCO's, VOC's of that year,
+    Cityscapes'): never one name."""
 
     name: str
     version: int
@@ -115,88 +138,157 @@ class Protocol:
     data: Published | None = None  # any other data set of that kind can be given
 
 
-# --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO layout -----------------
+# --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO
+# layout -----------------
 
 SMALL_SCHEDULE = Schedule(
-    iterations=250, images=4, lr=1e-3, optimiser="adamw", decay="cosine", weight_decay=0.05, warmup=25, clip=10.0,
+    iterations=250,
+    images=4,
+    lr=1e-3,
+    optimiser="adamw",
+    decay="cosine",
+    weight_decay=0.05,
+    warmup=25,
+    clip=10.0,
     precise_bn=0,
-)  # fmt: skip
+)
 SMALL_DETECTOR = Detector(
-    anchors=((16,), (32,), (64,), (128,), (256,)), aspect_ratios=(1.0,),
-    rpn_pre_nms=(300, 300), rpn_post_nms=(100, 50), rpn_batch=64, roi_batch=32, roi_positive=0.5, sampling_ratio=2,
-    fpn_channels=64, fc_width=256, mask_convs=2, keypoint_convs=(64,) * 4, detections=50,
-)  # fmt: skip
+    anchors=((16,), (32,), (64,), (128,), (256,)),
+    aspect_ratios=(1.0,),
+    rpn_pre_nms=(300, 300),
+    rpn_post_nms=(100, 50),
+    rpn_batch=64,
+    roi_batch=32,
+    roi_positive=0.5,
+    sampling_ratio=2,
+    fpn_channels=64,
+    fc_width=256,
+    mask_convs=2,
+    keypoint_convs=(64,) * 4,
+    detections=50,
+)
 SMALL_C4_DETECTOR = replace(
     SMALL_DETECTOR, anchors=((16, 32, 64),), rpn_post_nms=(100, 30), roi_batch=16, roi_size=6
 )
 SMALL_FPN = Protocol(
-    "small-faster-rcnn-fpn", 1, "this project: small settings for two CPU cores", "faster-rcnn-fpn",
-    SMALL_SCHEDULE, Resize((96,), 192, 96, 192), SMALL_DETECTOR, arch="resnet18",
-)  # fmt: skip
+    "small-faster-rcnn-fpn",
+    1,
+    "this project: small settings for two CPU cores",
+    "faster-rcnn-fpn",
+    SMALL_SCHEDULE,
+    Resize((96,), 192, 96, 192),
+    SMALL_DETECTOR,
+    arch="resnet18",
+)
 SMALL_C4 = replace(  # larger pictures: its RPN sees one level of stride 16 only
-    SMALL_FPN, name="small-faster-rcnn-c4", architecture="faster-rcnn-c4", detector=SMALL_C4_DETECTOR, scorer="voc2007",
-    resize=Resize((128,), 256, 128, 256), schedule=replace(SMALL_SCHEDULE, iterations=300),
-)  # fmt: skip
+    SMALL_FPN,
+    name="small-faster-rcnn-c4",
+    architecture="faster-rcnn-c4",
+    detector=SMALL_C4_DETECTOR,
+    scorer="voc2007",
+    resize=Resize((128,), 256, 128, 256),
+    schedule=replace(SMALL_SCHEDULE, iterations=300),
+)
 
 SMALL_ROWS = (
     SMALL_C4,
     SMALL_FPN,
     replace(
-        SMALL_C4, name="small-mask-rcnn-c4", architecture="mask-rcnn-c4", metrics=("box", "mask"), scorer="coco",
-        detector=replace(SMALL_C4_DETECTOR, mask_size=8),  # res5 on 14 x 14 would take most of the time
+        SMALL_C4,
+        name="small-mask-rcnn-c4",
+        architecture="mask-rcnn-c4",
+        metrics=("box", "mask"),
+        scorer="coco",
+        detector=replace(
+            SMALL_C4_DETECTOR, mask_size=8
+        ),  # res5 on 14 x 14 would take most of the time
     ),
-    replace(SMALL_FPN, name="small-mask-rcnn-fpn", architecture="mask-rcnn-fpn", metrics=("box", "mask")),
     replace(
-        SMALL_FPN, name="small-retinanet", architecture="retinanet", schedule=replace(SMALL_SCHEDULE, iterations=350),
-        detector=replace(  # its anchors start at three times the finest stride: smaller ones leave few positives
-            SMALL_DETECTOR, anchors=((24, 32), (48, 64), (96, 128), (192, 256), (384, 512)),
-            retina_convs=2, retina_norm="GN", retina_prior=0.05,
+        SMALL_FPN, name="small-mask-rcnn-fpn", architecture="mask-rcnn-fpn", metrics=("box", "mask")
+    ),
+    replace(
+        SMALL_FPN,
+        name="small-retinanet",
+        architecture="retinanet",
+        schedule=replace(SMALL_SCHEDULE, iterations=350),
+        # its anchors start at three times the finest stride: smaller ones leave few positives
+        detector=replace(
+            SMALL_DETECTOR,
+            anchors=((24, 32), (48, 64), (96, 128), (192, 256), (384, 512)),
+            retina_convs=2,
+            retina_norm="GN",
+            retina_prior=0.05,
         ),
     ),
-    replace(SMALL_FPN, name="small-keypoint-rcnn", architecture="keypoint-rcnn-fpn", metrics=("keypoint", "box")),
-)  # fmt: skip
+    replace(
+        SMALL_FPN,
+        name="small-keypoint-rcnn",
+        architecture="keypoint-rcnn-fpn",
+        metrics=("keypoint", "box"),
+    ),
+)
 
 
-# --- the papers' rows: the detection configs of MoCo and DetCo, 8 GPUs ----------------------------------------------
+# --- the papers' rows: the detection configs of MoCo and DetCo, 8 GPUs ---------------------------
 
 DETCO, MOCO = "DetCo, arXiv 2102.04803 and its configs", "MoCo, arXiv 1911.05722 and its configs"
 COCO = Published("coco", ("coco/train2017",), "coco/val2017", 80, (118_287, 5_000))
-VOC = Published("voc", ("VOC2007/trainval", "VOC2012/trainval"), "VOC2007/test", 20, (5_011 + 11_540, 4_952))
+VOC = Published(
+    "voc", ("VOC2007/trainval", "VOC2012/trainval"), "VOC2007/test", 20, (5_011 + 11_540, 4_952)
+)
 CITYSCAPES = Published("cityscapes", ("cityscapes/train",), "cityscapes/val", 8, (2_975, 500))
 SCHEDULES = {  # iterations of 16 images; COCO's 90k and 180k are Detectron2's 1x and 2x
     "12k": Schedule(12_000, 16, 0.02, steps=(9_000, 11_000), devices=8),
     "90k": Schedule(90_000, 16, 0.02, steps=(60_000, 80_000), devices=8),
     "180k": Schedule(180_000, 16, 0.02, steps=(120_000, 160_000), devices=8),
 }
-# Resize.train_max is 1333 for every row: DetCo's C4 configs for self-supervised weights, and only these, say 1200
-# (`--set resize.train_max=1200`), so that its supervised rows were trained on other terms.
+# Resize.train_max is 1333 for every row: DetCo's C4 configs for self-supervised weights, and only
+# these, say 1200 (`--set resize.train_max=1200`), so that its supervised rows were trained on other
+# terms.
 C4_DETECTOR = Detector(
-    anchors=((32, 64, 128, 256, 512),), rpn_pre_nms=(12_000, 6_000), rpn_post_nms=(2_000, 1_000), roi_size=14
+    anchors=((32, 64, 128, 256, 512),),
+    rpn_pre_nms=(12_000, 6_000),
+    rpn_post_nms=(2_000, 1_000),
+    roi_size=14,
 )
 RETINA_DETECTOR = Detector(  # three scales an octave
     anchors=tuple(tuple(size * 2 ** (k / 3) for k in range(3)) for size in (32, 64, 128, 256, 512)),
 )
 
 
-def _coco(name: str, architecture: Architecture, detector: Detector, metrics=("box", "mask"), lr: float = 0.02) -> list[Protocol]:
+def _coco(
+    name: str,
+    architecture: Architecture,
+    detector: Detector,
+    metrics=("box", "mask"),
+    lr: float = 0.02,
+) -> list[Protocol]:
     """One detector on COCO for each of the three schedules."""
     return [
         Protocol(
-            f"coco-{name}-{length}", 1, DETCO, architecture, replace(schedule, lr=lr),
-            detector=detector, metrics=metrics, data=COCO,
+            f"coco-{name}-{length}",
+            1,
+            DETCO,
+            architecture,
+            replace(schedule, lr=lr),
+            detector=detector,
+            metrics=metrics,
+            data=COCO,
         )
         for length, schedule in SCHEDULES.items()
-    ]  # fmt: skip
+    ]
 
 
 def _share(row: Protocol, percent: int) -> Protocol:
-    """A row on that share of COCO's training pictures (`detco data subset` writes it). The papers do not state its schedule."""
+    """A row on that share of COCO's training pictures (`detco data subset` writes it). The papers
+    do not state its schedule."""
     images = round(COCO.images[0] * percent / 100), COCO.images[1]
     return replace(
-        row, name=row.name.replace("coco-", f"coco-{percent}pct-").removesuffix("-12k"),
+        row,
+        name=row.name.replace("coco-", f"coco-{percent}pct-").removesuffix("-12k"),
         source=f"{DETCO} (schedule assumed: 12k)",
         data=replace(COCO, train=(f"coco/train2017_{percent}pct",), images=images),
-    )  # fmt: skip
+    )
 
 
 COCO_C4 = _coco("mask-rcnn-c4", "mask-rcnn-c4", C4_DETECTOR)
@@ -207,26 +299,48 @@ PAPER_ROWS = (
     *COCO_FPN,
     *COCO_RETINA,
     replace(
-        COCO_FPN[2], name="coco-keypoint-rcnn-180k", architecture="keypoint-rcnn-fpn", metrics=("keypoint", "box"),
-        detector=Detector(rpn_post_nms=(1_500, 1_000), box_beta=0.5), data=replace(COCO, classes=1),
+        COCO_FPN[2],
+        name="coco-keypoint-rcnn-180k",
+        architecture="keypoint-rcnn-fpn",
+        metrics=("keypoint", "box"),
+        detector=Detector(rpn_post_nms=(1_500, 1_000), box_beta=0.5),
+        data=replace(COCO, classes=1),
     ),
     Protocol(
-        "voc-faster-rcnn-c4-24k", 1, MOCO, "faster-rcnn-c4",
+        "voc-faster-rcnn-c4-24k",
+        1,
+        MOCO,
+        "faster-rcnn-c4",
         Schedule(24_000, 16, 0.02, steps=(18_000, 22_000), warmup=100, devices=8),
-        Resize(train=tuple(range(480, 801, 32))), C4_DETECTOR, scorer="voc2007", data=VOC,
+        Resize(train=tuple(range(480, 801, 32))),
+        C4_DETECTOR,
+        scorer="voc2007",
+        data=VOC,
     ),
     Protocol(
-        "cityscapes-instance", 1, MOCO, "mask-rcnn-fpn", Schedule(24_000, 8, 0.01, steps=(18_000,), devices=8),
-        Resize(tuple(range(800, 1025, 32)), 2048, 1024, 2048), metrics=("mask",), scorer="cityscapes", data=CITYSCAPES,
+        "cityscapes-instance",
+        1,
+        MOCO,
+        "mask-rcnn-fpn",
+        Schedule(24_000, 8, 0.01, steps=(18_000,), devices=8),
+        Resize(tuple(range(800, 1025, 32)), 2048, 1024, 2048),
+        metrics=("mask",),
+        scorer="cityscapes",
+        data=CITYSCAPES,
     ),
     Protocol(  # 200 epochs of 2,975 pictures, rate dropped at 70 % and 90 %
-        "cityscapes-semantic", 1, f"{MOCO} (appendix)", "fcn-16s",
+        "cityscapes-semantic",
+        1,
+        f"{MOCO} (appendix)",
+        "fcn-16s",
         Schedule(37_188, 16, 0.01, steps=(26_031, 33_469), warmup=0, devices=8),
-        Resize(test=1024, test_max=2048, scale=(0.5, 2.0), crop=769), metrics=("semantic",), scorer="cityscapes",
+        Resize(test=1024, test_max=2048, scale=(0.5, 2.0), crop=769),
+        metrics=("semantic",),
+        scorer="cityscapes",
         data=replace(CITYSCAPES, classes=19),
     ),
     *(_share(rows[0], percent) for rows in (COCO_FPN, COCO_RETINA) for percent in (1, 2, 5, 10)),
-)  # fmt: skip
+)
 
 ROWS = (*SMALL_ROWS, *PAPER_ROWS)
 PROTOCOLS = {row.name: row for row in ROWS}
@@ -238,25 +352,41 @@ def protocol_hash(protocol: Protocol) -> str:
 
 
 def scaled(protocol: Protocol, images: int) -> tuple[Protocol, str]:
-    """The protocol with `images` an iteration by the linear rule, and the factor as text: rate times k, iterations by k.
+    """The protocol with `images` an iteration by the linear rule, and the factor as text: rate
+    times k, iterations by k.
 
-    Goyal et al., arXiv 1706.02677. Such rows are never averaged with unscaled ones. Raises InputError if no iteration is left.
+    Goyal et al., arXiv 1706.02677. Such rows are never averaged with unscaled ones. Raises
+    InputError if no iteration is left.
     """
     s, k = protocol.schedule, Fraction(images, protocol.schedule.images)
     if round(s.iterations / k) < 1:
-        raise InputError(f"a batch of {images} leaves {protocol.name} no iteration: it has {s.iterations} of {s.images} images")
+        raise InputError(
+            f"a batch of {images} leaves {protocol.name} no iteration: it has {s.iterations} of"
+            f" {s.images} images"
+        )
     longer = {"iterations": round(s.iterations / k), "warmup": round(s.warmup / k)}
-    schedule = replace(s, images=images, lr=float(s.lr * k), steps=tuple(round(step / k) for step in s.steps), **longer)
+    schedule = replace(
+        s,
+        images=images,
+        lr=float(s.lr * k),
+        steps=tuple(round(step / k) for step in s.steps),
+        **longer,
+    )
     return replace(protocol, schedule=schedule), str(k)
 
 
 def departures(protocol: Protocol) -> tuple[str, ...]:
-    """Where a protocol differs from the row of the same name, one text a field, e.g. `schedule.iterations 50 (row: 150)`."""
+    """Where a protocol differs from the row of the same name, one text a field, e.g.
+    `schedule.iterations 50 (row: 150)`."""
     row = PROTOCOLS.get(protocol.name)
     if row is None:
         return (f"protocol {protocol.name} is not in the table",)
     ours, theirs = _flat(asdict(protocol)), _flat(asdict(row))
-    return tuple(f"{key} {_plain(ours[key])} (row: {_plain(theirs[key])})" for key in ours if ours[key] != theirs[key])
+    return tuple(
+        f"{key} {_plain(ours[key])} (row: {_plain(theirs[key])})"
+        for key in ours
+        if ours[key] != theirs[key]
+    )
 
 
 def _plain(value: object) -> object:
@@ -267,5 +397,7 @@ def _plain(value: object) -> object:
 def _flat(fields: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in fields.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat

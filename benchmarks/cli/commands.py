@@ -1,4 +1,5 @@
-"""The `detco` command's arguments as rows: each command with its text, an example and its options."""
+"""The `detco` command's arguments as rows: each command with its text, an example and its
+options."""
 
 from pathlib import Path
 
@@ -29,200 +30,391 @@ from .parser import (
 
 COMMANDS = (
     Command(
-        "doctor", "say what is installed, what is missing and what that means", "detco doctor --json", (JSON,)
+        "doctor",
+        "say what is installed, what is missing and what that means",
+        "detco doctor --json",
+        (JSON,),
     ),
     Command(
-        "pretrain", "make a backbone file from a folder of pictures; goes on by itself if interrupted",
+        "pretrain",
+        "make a backbone file from a folder of pictures; goes on by itself if interrupted",
         "detco pretrain detco-small --images photos --out runs/detco --set epochs=20",
         (
-            option("recipe", "e.g. detco-small, moco-v2-small, supervised-small, detco-200ep", metavar="RECIPE"),
-            folder("--images", "folder tree of pictures (supervised: one folder a class), or a text file of paths", required=True),
+            option(
+                "recipe",
+                "e.g. detco-small, moco-v2-small, supervised-small, detco-200ep",
+                metavar="RECIPE",
+            ),
+            folder(
+                "--images",
+                "folder tree of pictures (supervised: one folder a class), or a text file of paths",
+                required=True,
+            ),
             folder("--out", "where backbone.safetensors, curves and log go", required=True),
-            folder("--probe", "labelled pictures, a folder a class: k-nearest-neighbour accuracy after each epoch"),
-            SEED, DEVICE, changes("epochs=20"),
+            folder(
+                "--probe",
+                "labelled pictures, a folder a class: k-nearest-neighbour accuracy after each"
+                " epoch",
+            ),
+            SEED,
+            DEVICE,
+            changes("epochs=20"),
         ),
     ),
     Command(
-        "weights import", "a checkpoint of another project, or a public one by its name, as a backbone file",
+        "weights import",
+        "a checkpoint of another project, or a public one by its name, as a backbone file",
         "detco weights import moco_v2_800ep_pretrain.pth.tar --out moco-v2-800ep.safetensors",
         (
-            option("source", "a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file, or a name of `detco weights list`",
-                   metavar="SRC"),
+            option(
+                "source",
+                "a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file, or a name of `detco"
+                " weights list`",
+                metavar="SRC",
+            ),
             option("--out", "the new backbone file", metavar="FILE", type=Path, required=True),
-            option("--as", "whose layout it is (`detco weights list --layouts`); default: recognised", metavar="NAME", dest="said"),
-            option("--encoder", "e.g. key, momentum or teacher, where there are two; default: query, base or student",
-                   metavar="ROLE"),
-            option("--method", "what to call it; default: what the file or its layout says", metavar="TEXT"),
-            COPIES, option("--download", "fetch a public checkpoint that is not there", action="store_true"), JSON,
-        ),
-    ),
-    Command(
-        "weights show", "what a backbone file or a checkpoint holds, or how two differ",
-        "detco weights show runs/detco/backbone.safetensors --compare moco_v2_800ep_pretrain.pth.tar",
-        (
-            option("file", "a backbone file, a checkpoint of another project, or a trained detector", metavar="FILE", type=Path),
-            option("--compare", "which tensors are equal, renamed or different, and how far by stage", metavar="FILE", type=Path),
+            option(
+                "--as",
+                "whose layout it is (`detco weights list --layouts`); default: recognised",
+                metavar="NAME",
+                dest="said",
+            ),
+            option(
+                "--encoder",
+                "e.g. key, momentum or teacher, where there are two; default: query, base or"
+                " student",
+                metavar="ROLE",
+            ),
+            option(
+                "--method",
+                "what to call it; default: what the file or its layout says",
+                metavar="TEXT",
+            ),
+            COPIES,
+            option(
+                "--download", "fetch a public checkpoint that is not there", action="store_true"
+            ),
             JSON,
         ),
     ),
     Command(
-        "weights export", "a backbone as a file for Detectron2 or torchvision, or a trained detector as a folder for Detectron2",
+        "weights show",
+        "what a backbone file or a checkpoint holds, or how two differ",
+        "detco weights show runs/detco/backbone.safetensors --compare"
+        " moco_v2_800ep_pretrain.pth.tar",
+        (
+            option(
+                "file",
+                "a backbone file, a checkpoint of another project, or a trained detector",
+                metavar="FILE",
+                type=Path,
+            ),
+            option(
+                "--compare",
+                "which tensors are equal, renamed or different, and how far by stage",
+                metavar="FILE",
+                type=Path,
+            ),
+            JSON,
+        ),
+    ),
+    Command(
+        "weights export",
+        "a backbone as a file for Detectron2 or torchvision, or a trained detector as a folder for"
+        " Detectron2",
         "detco weights export backbone.safetensors --to detectron2 backbone.pkl\n"
         "         detco weights export runs/fpn/detector.safetensors --to detectron2 my-detector",
         (
-            option("file", "a backbone file, a checkpoint of another project, or a trained detector (its file or job folder)",
-                   metavar="FILE", type=Path),
-            option("--to", "detectron2 (.pkl) or torchvision (.pth)", choices=("detectron2", "torchvision"), metavar="NAME",
-                   required=True),
-            option("out", "the new file; of a detector: the new folder", metavar="OUT", type=Path), JSON,
-        ),
-    ),
-    Command(
-        "weights list", "public checkpoints: how they were made, where they are, whether a copy is here",
-        "detco weights list --dir checkpoints\n         detco weights list moco-v2-800ep",
-        (
-            option("name", "only this one, with its address", metavar="NAME", nargs="?"),
-            COPIES, option("--layouts", "the layouts that `detco weights import` reads", action="store_true"), JSON,
-        ),
-    ),
-    Command("protocols", "list the transfer protocols", "detco protocols show small-retinanet", (JSON,)),
-    Command(
-        "protocols show", "every setting of one protocol", "detco protocols show coco-retinanet-90k --detectron2",
-        (
-            option("name", "a protocol", metavar="NAME"),
-            option("--detectron2", "as the Detectron2 config that is run (YAML)", action="store_true"),
-            option("--weights", "with --detectron2: the backbone file whose preprocessing it takes", metavar="FILE", type=Path),
+            option(
+                "file",
+                "a backbone file, a checkpoint of another project, or a trained detector (its file"
+                " or job folder)",
+                metavar="FILE",
+                type=Path,
+            ),
+            option(
+                "--to",
+                "detectron2 (.pkl) or torchvision (.pth)",
+                choices=("detectron2", "torchvision"),
+                metavar="NAME",
+                required=True,
+            ),
+            option("out", "the new file; of a detector: the new folder", metavar="OUT", type=Path),
             JSON,
         ),
     ),
     Command(
-        "data scenes", "draw labelled scenes in VOC, COCO and Cityscapes layout",
+        "weights list",
+        "public checkpoints: how they were made, where they are, whether a copy is here",
+        "detco weights list --dir checkpoints\n         detco weights list moco-v2-800ep",
+        (
+            option("name", "only this one, with its address", metavar="NAME", nargs="?"),
+            COPIES,
+            option(
+                "--layouts", "the layouts that `detco weights import` reads", action="store_true"
+            ),
+            JSON,
+        ),
+    ),
+    Command(
+        "protocols", "list the transfer protocols", "detco protocols show small-retinanet", (JSON,)
+    ),
+    Command(
+        "protocols show",
+        "every setting of one protocol",
+        "detco protocols show coco-retinanet-90k --detectron2",
+        (
+            option("name", "a protocol", metavar="NAME"),
+            option(
+                "--detectron2", "as the Detectron2 config that is run (YAML)", action="store_true"
+            ),
+            option(
+                "--weights",
+                "with --detectron2: the backbone file whose preprocessing it takes",
+                metavar="FILE",
+                type=Path,
+            ),
+            JSON,
+        ),
+    ),
+    Command(
+        "data scenes",
+        "draw labelled scenes in VOC, COCO and Cityscapes layout",
         "detco data scenes scenes --images 1000 --seed 0",
         (
             option("out", "the new folder", metavar="OUT", type=Path),
-            option("--images", "labelled pictures; default 1000", metavar="N", type=int, default=1000),
-            option("--size", "their shorter side; default 128", metavar="PIXELS", type=int, default=128),
+            option(
+                "--images", "labelled pictures; default 1000", metavar="N", type=int, default=1000
+            ),
+            option(
+                "--size", "their shorter side; default 128", metavar="PIXELS", type=int, default=128
+            ),
             SEED,
         ),
     ),
     Command(
-        "data check", "sizes, fingerprint and everything wrong with a data set", "detco data check voc VOC2007",
+        "data check",
+        "sizes, fingerprint and everything wrong with a data set",
+        "detco data check voc VOC2007",
         (
             option("layout", "voc, coco or cityscapes", metavar="LAYOUT", choices=LAYOUTS),
             folder("root", "the data set"),
-            option("--split", "only this one (may be repeated); default: all", metavar="NAME", action="append"),
+            option(
+                "--split",
+                "only this one (may be repeated); default: all",
+                metavar="NAME",
+                action="append",
+            ),
             JSON,
         ),
     ),
     Command(
-        "data subset", "write a share of a COCO annotation file; smaller shares lie within larger ones",
+        "data subset",
+        "write a share of a COCO annotation file; smaller shares lie within larger ones",
         "detco data subset coco/annotations/instances_train2017.json --percent 1",
         (
             option("file", "a COCO annotation file", metavar="COCO.json", type=Path),
             option("--percent", "of its pictures", metavar="P", type=float, required=True),
-            option("--out", "default: NAME_Ppct.json beside the file, e.g. for split train2017_1pct", metavar="FILE", type=Path),
+            option(
+                "--out",
+                "default: NAME_Ppct.json beside the file, e.g. for split train2017_1pct",
+                metavar="FILE",
+                type=Path,
+            ),
             SEED,
         ),
     ),
     Command(
-        "speed views", "pictures a second: the usual torchvision pipeline for the four views, and ours",
+        "speed views",
+        "pictures a second: the usual torchvision pipeline for the four views, and ours",
         "detco speed views --images photos",
         (
             folder("--images", "JPEG pictures; default: drawn ones of the size of photographs"),
             option("--pictures", "so many of them; default 32", metavar="N", type=int, default=32),
-            REPEATS, DEVICE,
+            REPEATS,
+            DEVICE,
         ),
     ),
     Command(
-        "speed step", "time and peak memory of a training step: DetCo written straight from the paper, and ours",
+        "speed step",
+        "time and peak memory of a training step: DetCo written straight from the paper, and ours",
         "detco speed step --recipe detco-200ep --device cuda",
         (
             option("--recipe", "default: detco-200ep on a GPU, else detco-small", metavar="RECIPE"),
             option("--batch", "default: the recipe's", metavar="N", type=int),
-            REPEATS, DEVICE,
+            REPEATS,
+            DEVICE,
         ),
     ),
     Command(
-        "speed runner", "what running a job costs beyond the job, with a process for each and with workers reused",
+        "speed runner",
+        "what running a job costs beyond the job, with a process for each and with workers reused",
         "detco speed runner --jobs 1000",
         (
             option("--jobs", "that only wait; default 1000", metavar="N", type=int, default=1000),
-            option("--seconds", "that each waits; default 0.1", metavar="S", type=float, default=0.1),
+            option(
+                "--seconds", "that each waits; default 0.1", metavar="S", type=float, default=0.1
+            ),
         ),
     ),
     Command(
-        "transfer", "fine-tune and test one detector from one backbone file",
-        "detco transfer small-retinanet --weights runs/detco/backbone.safetensors --data my-voc --out runs",
+        "transfer",
+        "fine-tune and test one detector from one backbone file",
+        "detco transfer small-retinanet --weights runs/detco/backbone.safetensors --data my-voc"
+        " --out runs",
         (
             option("protocol", "`detco protocols` lists them", metavar="PROTOCOL"),
             option("--weights", "a backbone file, or `random`", metavar="FILE", required=True),
-            folder("--data", "a data set in VOC, COCO or Cityscapes layout; default: the protocol's own, in "
-                   "$DETECTRON2_DATASETS or ./datasets"),
+            folder(
+                "--data",
+                "a data set in VOC, COCO or Cityscapes layout; default: the protocol's own, in "
+                "$DETECTRON2_DATASETS or ./datasets",
+            ),
             folder("--out", "collects runs; `detco table DIR` compares them", required=True),
-            option("--layout", "voc, coco or cityscapes; default: by its folders", choices=LAYOUTS, metavar="NAME"),
+            option(
+                "--layout",
+                "voc, coco or cityscapes; default: by its folders",
+                choices=LAYOUTS,
+                metavar="NAME",
+            ),
             option("--train", "default: the usual one, e.g. trainval in VOC", metavar="SPLIT"),
             option("--test", "default: the usual one, e.g. test in VOC", metavar="SPLIT"),
             option("--name", "row of the table; default: the name of the weights"),
             option("--engine", ENGINES, default="auto"),
-            SEED, DEVICE, changes("schedule.iterations=300"), VERIFY, *DETECTRON2, KEEP_MODEL,
+            SEED,
+            DEVICE,
+            changes("schedule.iterations=300"),
+            VERIFY,
+            *DETECTRON2,
+            KEEP_MODEL,
         ),
     ),
     Command(
-        "predict", "what a trained detector finds on pictures, as COCO JSON and drawn",
+        "predict",
+        "what a trained detector finds on pictures, as COCO JSON and drawn",
         "detco predict runs/fpn photos --out found --score 0.7",
         (
-            option("model", "detector.safetensors, or the folder of a job run with --keep-model", metavar="MODEL", type=Path),
-            option("pictures", "pictures, or folders of them (with the folders below)", metavar="PICTURE", nargs="+", type=Path),
+            option(
+                "model",
+                "detector.safetensors, or the folder of a job run with --keep-model",
+                metavar="MODEL",
+                type=Path,
+            ),
+            option(
+                "pictures",
+                "pictures, or folders of them (with the folders below)",
+                metavar="PICTURE",
+                nargs="+",
+                type=Path,
+            ),
             folder("--out", "where predictions.json and drawn/ go", required=True),
-            option("--score", "the lowest score of an object; default 0.5", metavar="S", type=share, default=0.5),
-            option("--no-draw", "only predictions.json", action="store_true"), DEVICE,
+            option(
+                "--score",
+                "the lowest score of an object; default 0.5",
+                metavar="S",
+                type=share,
+                default=0.5,
+            ),
+            option("--no-draw", "only predictions.json", action="store_true"),
+            DEVICE,
         ),
     ),
     Command(
-        "run", "run a whole comparison and print its table; goes on where it was interrupted",
-        "detco run demo\n         detco run own_pictures.yaml --seeds 3\n"
-        "         detco run paper-voc --data datasets --weights detco=detco.safetensors --start random,detco --dry-run\n"
-        "         detco run paper-all --executor slurm --slurm partition=gpu --slurm gpus=8 --slurm pretrain.nodes=2",
+        "run",
+        "run a whole comparison and print its table; goes on where it was interrupted",
+        "detco run demo\n         detco run own_pictures.yaml --seeds 3\n         detco run"
+        " paper-voc --data datasets --weights detco=detco.safetensors --start random,detco"
+        " --dry-run\n         detco run paper-all --executor slurm --slurm partition=gpu --slurm"
+        " gpus=8 --slurm pretrain.nodes=2",
         (
-            option("suite", "demo, smoke, paper-voc, paper-coco-12k, paper-coco-90k, paper-coco-180k, paper-semi, "
-                   "paper-cityscapes, paper-keypoints, paper-all, or a YAML file like examples/own_pictures.yaml", metavar="SUITE"),
+            option(
+                "suite",
+                "demo, smoke, paper-voc, paper-coco-12k, paper-coco-90k, paper-coco-180k,"
+                " paper-semi, paper-cityscapes, paper-keypoints, paper-all, or a YAML file like"
+                " examples/own_pictures.yaml",
+                metavar="SUITE",
+            ),
             folder("--out", "default: the suite's name"),
-            folder("--data", "a labelled data set; for the paper's suites the folder that holds VOC2007, VOC2012, coco, cityscapes "
-                   "(default: $DETECTRON2_DATASETS, then ./datasets)"),
-            folder("--pictures", "what recipes pretrain on; for supervised ones with a folder for each class (ImageNet: train)"),
-            option("--weights", "a backbone file for that starting point, or for a further one (may be repeated)",
-                   metavar="NAME=FILE", action="append", default=[]),
+            folder(
+                "--data",
+                "a labelled data set; for the paper's suites the folder that holds VOC2007,"
+                " VOC2012, coco, cityscapes (default: $DETECTRON2_DATASETS, then ./datasets)",
+            ),
+            folder(
+                "--pictures",
+                "what recipes pretrain on; for supervised ones with a folder for each class"
+                " (ImageNet: train)",
+            ),
+            option(
+                "--weights",
+                "a backbone file for that starting point, or for a further one (may be repeated)",
+                metavar="NAME=FILE",
+                action="append",
+                default=[],
+            ),
             option("--start", "only these starting points", metavar="A,B"),
             option("--engine", f"{ENGINES}; default: the suite's"),
-            option("--executor", "local (this machine) or slurm; default local", choices=("local", "slurm"), default="local",
-                   metavar="NAME"),
-            option("--slurm", "what jobs ask Slurm for: partition, account, qos, constraint, time, gpus, nodes, cpus, memory, "
-                   "parallel; for one kind: pretrain.gpus=8 (may be repeated)", metavar="KEY=VALUE", action="append", default=[]),
-            option("--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int),
-            option("--jobs", "jobs at once; default: one a GPU, or by the processor's cores", metavar="N", type=int),
+            option(
+                "--executor",
+                "local (this machine) or slurm; default local",
+                choices=("local", "slurm"),
+                default="local",
+                metavar="NAME",
+            ),
+            option(
+                "--slurm",
+                "what jobs ask Slurm for: partition, account, qos, constraint, time, gpus, nodes,"
+                " cpus, memory, parallel; for one kind: pretrain.gpus=8 (may be repeated)",
+                metavar="KEY=VALUE",
+                action="append",
+                default=[],
+            ),
+            option(
+                "--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int
+            ),
+            option(
+                "--jobs",
+                "jobs at once; default: one a GPU, or by the processor's cores",
+                metavar="N",
+                type=int,
+            ),
             option("--num-gpus", "GPUs for each job; default 1", metavar="N", type=int, default=1),
             AMP,
-            option("--eval-period", "evaluate every N iterations too; detectron2 only; default: the suite's", metavar="N",
-                   type=not_negative),
-            option("--dry-run", "print the plan and its cost, and stop", action="store_true"), VERIFY,
-            KEEP_MODEL, DEVICE,
+            option(
+                "--eval-period",
+                "evaluate every N iterations too; detectron2 only; default: the suite's",
+                metavar="N",
+                type=not_negative,
+            ),
+            option("--dry-run", "print the plan and its cost, and stop", action="store_true"),
+            VERIFY,
+            KEEP_MODEL,
+            DEVICE,
         ),
     ),
     Command(
-        "status", "where every job below a folder stands", "detco status demo",
+        "status",
+        "where every job below a folder stands",
+        "detco status demo",
         (folder("dir", "a folder of runs"), JSON),
     ),
     Command(
-        "logs", "the log of one job", "detco logs demo 'retinanet from detco-small'\n         detco logs demo 3f91c2 --follow",
+        "logs",
+        "the log of one job",
+        "detco logs demo 'retinanet from detco-small'\n         detco logs demo 3f91c2 --follow",
         (
             folder("dir", "a folder of runs"),
-            option("job", "a part of its title, the beginning of its id, or its folder", metavar="JOB"),
+            option(
+                "job", "a part of its title, the beginning of its id, or its folder", metavar="JOB"
+            ),
             option("--lines", "only the last ones", metavar="N", type=not_negative, default=0),
             option("--follow", "go on until the job is over", action="store_true"),
         ),
     ),
     Command(
-        "clean", "delete what finished jobs no longer need; shows it first", "detco clean demo\n         detco clean demo --yes",
+        "clean",
+        "delete what finished jobs no longer need; shows it first",
+        "detco clean demo\n         detco clean demo --yes",
         (
             folder("dir", "a folder of runs"),
             option("--models", "trained detectors too", action="store_true"),
@@ -230,58 +422,106 @@ COMMANDS = (
         ),
     ),
     Command(
-        "table", "the AP table of all results below a folder, or a table of the DetCo paper",
-        "detco table demo --baseline supervised --format latex\n         detco table runs --against detco-arxiv-v1\n"
-        "         detco table --paper 4",
+        "table",
+        "the AP table of all results below a folder, or a table of the DetCo paper",
+        "detco table demo --baseline supervised --format latex\n         detco table runs --against"
+        " detco-arxiv-v1\n         detco table --paper 4",
         (
             folder("dir", "a folder of runs", nargs="?"),
             FORMAT,
             BASELINE,
             PAIRED,
-            option("--metrics", "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
-                   metavar="A,B"),
-            option("--against", "measured beside published numbers: detco-arxiv-v1, moco-detection-readme, densecl-readme",
-                   metavar="SOURCE"),
-            option("--paper", "print table 3 to 13 of the DetCo paper, as published", metavar="N", type=int),
+            option(
+                "--metrics",
+                "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
+                metavar="A,B",
+            ),
+            option(
+                "--against",
+                "measured beside published numbers: detco-arxiv-v1, moco-detection-readme,"
+                " densecl-readme",
+                metavar="SOURCE",
+            ),
+            option(
+                "--paper",
+                "print table 3 to 13 of the DetCo paper, as published",
+                metavar="N",
+                type=int,
+            ),
             STRICT,
         ),
     ),
     Command(
-        "compare", "two or more starting points: wins, ties and losses, by protocol, size and class of object",
+        "compare",
+        "two or more starting points: wins, ties and losses, by protocol, size and class of object",
         "detco compare detco-small moco-v2-small random demo",
         (
-            option("names", "starting points; differences are to the last", metavar="NAME", nargs="+"),
+            option(
+                "names", "starting points; differences are to the last", metavar="NAME", nargs="+"
+            ),
             folder("dir", "a folder of runs"),
-            FORMAT, PAIRED, STRICT,
+            FORMAT,
+            PAIRED,
+            STRICT,
         ),
     ),
     Command(
-        "report", "one HTML page with tables, charts, curves, example pictures and settings",
+        "report",
+        "one HTML page with tables, charts, curves, example pictures and settings",
         "detco report demo",
         (
             folder("dir", "a folder of runs"),
             option("--out", "the page; default DIR/report.html", metavar="FILE", type=Path),
-            BASELINE, STRICT,
+            BASELINE,
+            STRICT,
         ),
     ),
     Command(
-        "attention", "attention maps of backbones over pictures, as in the paper's figure",
+        "attention",
+        "attention maps of backbones over pictures, as in the paper's figure",
         "detco attention --weights a.safetensors b.safetensors --images photos --out maps.png",
         (
-            option("--weights", "backbone files; `random` is one too", metavar="FILE", nargs="+", required=True),
-            option("--images", "pictures, or folders of them", metavar="PATH", nargs="+", type=Path, required=True),
+            option(
+                "--weights",
+                "backbone files; `random` is one too",
+                metavar="FILE",
+                nargs="+",
+                required=True,
+            ),
+            option(
+                "--images",
+                "pictures, or folders of them",
+                metavar="PATH",
+                nargs="+",
+                type=Path,
+                required=True,
+            ),
             option("--out", "the figure, e.g. maps.png", metavar="FILE", type=Path, required=True),
-            option("--level", "res2, res3, res4 or res5; default res5", metavar="NAME", default="res5",
-                   choices=("res2", "res3", "res4", "res5")),
-            option("--size", "shorter side that pictures are resized to; default 224", metavar="PIXELS", type=int, default=224),
-            option("--most", "pictures taken of a folder; default 6", metavar="N", type=int, default=6),
+            option(
+                "--level",
+                "res2, res3, res4 or res5; default res5",
+                metavar="NAME",
+                default="res5",
+                choices=("res2", "res3", "res4", "res5"),
+            ),
+            option(
+                "--size",
+                "shorter side that pictures are resized to; default 224",
+                metavar="PIXELS",
+                type=int,
+                default=224,
+            ),
+            option(
+                "--most", "pictures taken of a folder; default 6", metavar="N", type=int, default=6
+            ),
         ),
     ),
-)  # fmt: skip
+)
 GROUPS = {
-    "weights": "read, compare and write backbones; public checkpoints", "data": "draw or check a labelled data set",
+    "weights": "read, compare and write backbones; public checkpoints",
+    "data": "draw or check a labelled data set",
     "speed": "measure speed, the usual way and ours in one run",
-}  # fmt: skip
+}
 
 
 def parser(version: str) -> options.Parser:

@@ -17,19 +17,41 @@ from ..run.machine import cores
 # Detectron2's main of June 2026: what the tests run against. README and Dockerfile name it too.
 DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 DETECTRON2_SOURCE = f"git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"
-NEEDED = {"torch": (2, 6), "torchvision": (0, 21), "numpy": (1, 26), "pandas": (2, 2), "pycocotools": (2, 0, 8),
-          "fvcore": (0, 1, 5), "safetensors": (0, 4), "pydantic": (2, 7), "rich": (13, 7),
-          "tensorboard": (2, 16), "scipy": (1, 11), "jinja2": (3, 1), "pillow": (10,), "pyyaml": (6,),
-          "defusedxml": (0, 7)}  # fmt: skip
+NEEDED = {
+    "torch": (2, 6),
+    "torchvision": (0, 21),
+    "numpy": (1, 26),
+    "pandas": (2, 2),
+    "pycocotools": (2, 0, 8),
+    "fvcore": (0, 1, 5),
+    "safetensors": (0, 4),
+    "pydantic": (2, 7),
+    "rich": (13, 7),
+    "tensorboard": (2, 16),
+    "scipy": (1, 11),
+    "jinja2": (3, 1),
+    "pillow": (10,),
+    "pyyaml": (6,),
+    "defusedxml": (0, 7),
+}
 MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 MEANS = {
-    "torch": "nothing can be trained", "torchvision": "nothing can be trained", "numpy": "nothing works",
-    "pandas": "no tables", "pycocotools": "COCO data cannot be read, nothing can be scored",
-    "fvcore": "no PreciseBN: protocols that use it fail", "safetensors": "backbone files cannot be read or written",
-    "pydantic": "suite files and settings cannot be read", "rich": "no live view", "tensorboard": "no training curves",
-    "scipy": "no confidence intervals, so no tables", "jinja2": "no reports",
-    "pillow": "no picture can be read", "pyyaml": "suite files and --set cannot be read", "defusedxml": "VOC data cannot be read",
-}  # fmt: skip
+    "torch": "nothing can be trained",
+    "torchvision": "nothing can be trained",
+    "numpy": "nothing works",
+    "pandas": "no tables",
+    "pycocotools": "COCO data cannot be read, nothing can be scored",
+    "fvcore": "no PreciseBN: protocols that use it fail",
+    "safetensors": "backbone files cannot be read or written",
+    "pydantic": "suite files and settings cannot be read",
+    "rich": "no live view",
+    "tensorboard": "no training curves",
+    "scipy": "no confidence intervals, so no tables",
+    "jinja2": "no reports",
+    "pillow": "no picture can be read",
+    "pyyaml": "suite files and --set cannot be read",
+    "defusedxml": "VOC data cannot be read",
+}
 TIGHT = 5.0  # GB of free disk below which a run may not fit
 
 
@@ -44,7 +66,11 @@ def main(as_json: bool) -> int:
         for kind in ("warnings", "problems"):
             for text in found[kind]:
                 print(f"{kind[:-1]:<8} {text}")
-        print("all that is needed is here" if not found["problems"] else "something that is needed is missing, see above")
+        print(
+            "all that is needed is here"
+            if not found["problems"]
+            else "something that is needed is missing, see above"
+        )
     return 1 if found["problems"] else 0
 
 
@@ -54,7 +80,8 @@ def examine() -> dict:
     facts.append(
         _fact(
             "detco",
-            f"{_version('detco') or 'not installed, run from its checkout'}, {Path(detco.__file__).resolve().parents[1]}",
+            f"{_version('detco') or 'not installed, run from its checkout'},"
+            f" {Path(detco.__file__).resolve().parents[1]}",
         )
     )
     alarms: list[str] = []
@@ -66,7 +93,9 @@ def examine() -> dict:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     facts += [_fact("cores", str(cores())), _fact("disk", f"{free:.0f} GB free here")]
     if free < TIGHT:
-        alarms.append(f"only {free:.1f} GB free on this disk: checkpoints and drawn data may not fit")
+        alarms.append(
+            f"only {free:.1f} GB free on this disk: checkpoints and drawn data may not fit"
+        )
     return {"facts": facts, "warnings": alarms, "problems": problems}
 
 
@@ -88,7 +117,9 @@ def _library(name: str, least: tuple[int, ...], facts: list, problems: list) -> 
         return
     numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
     if numbers < least:
-        problems.append(f"{name} {version} is older than {wanted}: {MEANS[name]} (pip install -U {name})")
+        problems.append(
+            f"{name} {version} is older than {wanted}: {MEANS[name]} (pip install -U {name})"
+        )
         return
     try:
         with warnings.catch_warnings():
@@ -111,44 +142,91 @@ def _torch(facts: list, alarms: list) -> None:
             facts.append(
                 _fact(
                     f"GPU {number}",
-                    f"{torch.cuda.get_device_name(number)}, {memory:.0f} GiB, CUDA {torch.version.cuda}",
+                    f"{torch.cuda.get_device_name(number)}, {memory:.0f} GiB, CUDA"
+                    f" {torch.version.cuda}",
                 )
             )
-        facts.append(_fact("bf16", "on the GPU" if torch.cuda.is_bf16_supported() else "not on this GPU: float32 is used"))
+        facts.append(
+            _fact(
+                "bf16",
+                (
+                    "on the GPU"
+                    if torch.cuda.is_bf16_supported()
+                    else "not on this GPU: float32 is used"
+                ),
+            )
+        )
     else:
-        why = "this torch is built without CUDA" if not torch.version.cuda else "no GPU that this torch can use"
-        facts.append(_fact("GPU", f"none ({why}): work runs on the processor, fit for the small recipes and protocols only"))
-        fast = any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        facts.append(_fact("bf16", "fast on this processor" if fast else "not fast on this processor: float32 is used"))
+        why = (
+            "this torch is built without CUDA"
+            if not torch.version.cuda
+            else "no GPU that this torch can use"
+        )
+        facts.append(
+            _fact(
+                "GPU",
+                f"none ({why}): work runs on the processor, fit for the small recipes and protocols"
+                " only",
+            )
+        )
+        fast = any(
+            getattr(torch.cpu, name, lambda: False)()
+            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+        facts.append(
+            _fact(
+                "bf16",
+                "fast on this processor" if fast else "not fast on this processor: float32 is used",
+            )
+        )
     try:
         from torchvision.ops import nms
 
         nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as error:
-        alarms.append(f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not fit; reinstall both")
+        alarms.append(
+            f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not"
+            " fit; reinstall both"
+        )
 
 
 def _detectron2(facts: list, alarms: list) -> None:
     from detco.transfer.engines.detectron2 import version as detectron2_version
 
     if importlib.util.find_spec("detectron2") is None:
-        text = "not installed: the engine torchvision is used; rows beside published numbers need it"
-        ways = f"conda env create --file environment.yml, or: pip install --no-build-isolation '{DETECTRON2_SOURCE}'"
+        text = (
+            "not installed: the engine torchvision is used; rows beside published numbers need it"
+        )
+        ways = (
+            "conda env create --file environment.yml, or: pip install --no-build-isolation"
+            f" '{DETECTRON2_SOURCE}'"
+        )
         facts.append(_fact("detectron2", f"{text} ({ways}; README, Engines)"))
         return
     if importlib.util.find_spec("pkg_resources") is None:
-        alarms.append("detectron2 needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")
+        alarms.append(
+            "detectron2 needs pkg_resources, which setuptools 81 dropped: pip install"
+            " 'setuptools<81'"
+        )
     found = detectron2_version.identify()
     if found is None:
-        alarms.append("a folder named detectron2 on Python's path, perhaps here, is no package: run from another folder")
+        alarms.append(
+            "a folder named detectron2 on Python's path, perhaps here, is no package: run from"
+            " another folder"
+        )
         return
     facts.append(_fact("detectron2", str(found).removeprefix("Detectron2 ")))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module("detectron2._C")  # compiled against another torch, it fails only here
+            importlib.import_module(
+                "detectron2._C"
+            )  # compiled against another torch, it fails only here
     except Exception as error:
-        remedy = "build it again for this torch and Python (README, Engines), or use --engine torchvision"
+        remedy = (
+            "build it again for this torch and Python (README, Engines), or use --engine"
+            " torchvision"
+        )
         alarms.append(f"detectron2's compiled part cannot be imported ({_short(error)}): {remedy}")
 
 

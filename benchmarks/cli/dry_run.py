@@ -25,7 +25,9 @@ class Room:
     model: str  # what estimates without measured speeds assume
 
 
-def show(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], room: Room, out: Path) -> None:
+def show(
+    jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], room: Room, out: Path
+) -> None:
     """Print a line for each kind of job (seeds together), then the sums."""
     titles = {job.id: job.title for job in jobs}
     groups: dict[str, list[Job]] = {}
@@ -35,12 +37,19 @@ def show(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], roo
     rows = [("job", "runs", "done", "each takes", f"{unit} each" if gpu else "", "by", "after")]
     for title, runs in groups.items():
         key = runs[0].id
-        after = ", ".join(dict.fromkeys(titles[need] for job in runs for need in job.needs if need in titles))
+        after = ", ".join(
+            dict.fromkeys(titles[need] for job in runs for need in job.needs if need in titles)
+        )
         count = sum(job.id in done for job in runs)
         hours = _number(gpu[key]) if gpu else ""
         by = "measured" if costs[key].measured else "model"
-        rows.append((title, str(len(runs)), str(count), clock(costs[key].seconds), hours, by, after))
-    columns([[cell for n, cell in enumerate(row) if gpu or n != 4] for row in rows], right=(1, 2, 3, 4) if gpu else (1, 2, 3))
+        rows.append(
+            (title, str(len(runs)), str(count), clock(costs[key].seconds), hours, by, after)
+        )
+    columns(
+        [[cell for n, cell in enumerate(row) if gpu or n != 4] for row in rows],
+        right=(1, 2, 3, 4) if gpu else (1, 2, 3),
+    )
     todo = [job for job in jobs if job.id not in done]
     print(f"\n{in_words(len(jobs))}, {len(done)} done")
     if todo:
@@ -50,14 +59,24 @@ def show(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], roo
         print(f"time: about {lasts} on {room.name}{hours}")
         _disk(todo, costs, room, out)
         guessed = sum(not costs[job.id].measured for job in todo)
-        measured = f"{in_words(len(todo) - guessed)} as measured on this machine" if guessed < len(todo) else ""
-        print(f"speeds: {', '.join(filter(None, (measured, guessed and f'{in_words(guessed)} by the model of {room.model}')))}")
+        measured = (
+            f"{in_words(len(todo) - guessed)} as measured on this machine"
+            if guessed < len(todo)
+            else ""
+        )
+        modelled = f"{in_words(guessed)} by the model of {room.model}" if guessed else ""
+        print("speeds: " + ", ".join(filter(None, (measured, modelled))))
 
 
-def gpu_hours(jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> tuple[dict[str, float], str]:
-    """GPU-hours of each job and what to call them; of the model's GPU where a long plan has none; empty for a short one."""
+def gpu_hours(
+    jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room
+) -> tuple[dict[str, float], str]:
+    """GPU-hours of each job and what to call them; of the model's GPU where a long plan has none;
+    empty for a short one."""
     if room.gpus:
-        return {job.id: costs[job.id].seconds * room.gpus.get(job.kind, 0) / 3600 for job in jobs}, "GPU-hours"
+        return {
+            job.id: costs[job.id].seconds * room.gpus.get(job.kind, 0) / 3600 for job in jobs
+        }, "GPU-hours"
     if sum(costs[job.id].seconds for job in jobs) < LONG:
         return {}, ""
     there = cost.estimate(jobs, {}, cost.GPU)
@@ -69,13 +88,17 @@ def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: P
     more = sum(sorted((costs[job.id].runs for job in todo), reverse=True)[: room.slots])
     place = next(folder for folder in (out, *out.parents) if folder.exists())
     free = shutil.disk_usage(place).free
-    print(f"disk: {size(stays)} stay, up to {size(more)} more while it runs; {size(free)} are free in {place}")
+    print(
+        f"disk: {size(stays)} stay, up to {size(more)} more while it runs; {size(free)} are free in"
+        f" {place}"
+    )
     if stays + more > free:
         print(f"detco: not enough room on the disk of {place}", file=sys.stderr)
 
 
 def summed(missing: Sequence[str]) -> list[str]:
-    """What is missing, once where several protocols miss the same: what follows in brackets is about one of them."""
+    """What is missing, once where several protocols miss the same: what follows in brackets is
+    about one of them."""
     first: dict[str, str] = {}
     for text in missing:
         first.setdefault(text.partition(" (")[0], text)

@@ -12,10 +12,17 @@ from detco.results import store
 from ..run.slurm import NUMBER
 from .text import columns, near, size
 
-# In the folder of a job that is done. A trained detector is no checkpoint: it goes with --models only. model_final.pth is that of
-# runs before there was detector.safetensors.
-CHECKPOINTS = ("checkpoint*.pt", "checkpoint*.tmp", "*.part", "*.safetensors.tmp", ".*.json.*", "detectron2/model_*.pth",
-               "detectron2/last_checkpoint")  # fmt: skip
+# In the folder of a job that is done. A trained detector is no checkpoint: it goes with --models
+# only. model_final.pth is that of runs before there was detector.safetensors.
+CHECKPOINTS = (
+    "checkpoint*.pt",
+    "checkpoint*.tmp",
+    "*.part",
+    "*.safetensors.tmp",
+    ".*.json.*",
+    "detectron2/model_*.pth",
+    "detectron2/last_checkpoint",
+)
 MODELS = ("detector.safetensors", "detectron2/model_final.pth")
 SHOWN = 5  # jobs that a name may mean
 WAIT = 0.5  # seconds between two looks at a log that is followed
@@ -48,13 +55,19 @@ def _follow(path: Path, folder: Path, position: int) -> None:
 
 
 def find(directory: Path, name: str) -> Path:
-    """The folder of the job that `name` means: its folder, the beginning of its id, or a part of its title. Raises InputError."""
+    """The folder of the job that `name` means: its folder, the beginning of its id, or a part of
+    its title. Raises InputError."""
     if not directory.is_dir():
         raise InputError(f"no folder {directory}")
-    jobs = [(folder, store.read_json(folder / "spec.json") or {}) for folder in store.job_folders(directory)]
+    jobs = [
+        (folder, store.read_json(folder / "spec.json") or {})
+        for folder in store.job_folders(directory)
+    ]
     named = Path(name).absolute()
     for matches in (
-        lambda folder, spec: folder.absolute() in (named, (directory / name).absolute()) or folder.name == name,
+        lambda folder, spec: (
+            folder.absolute() in (named, (directory / name).absolute()) or folder.name == name
+        ),
         lambda folder, spec: len(name) >= 4 and spec.get("id", "").startswith(name),
         lambda folder, spec: spec.get("title") == name,
         lambda folder, spec: all(word in spec.get("title", "") for word in name.split()),
@@ -63,10 +76,17 @@ def find(directory: Path, name: str) -> Path:
         if len(found) == 1:
             return found[0][0]
         if found:
-            titles = ", ".join(repr(spec.get("title", folder.name)) for folder, spec in found[:SHOWN])
+            titles = ", ".join(
+                repr(spec.get("title", folder.name)) for folder, spec in found[:SHOWN]
+            )
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            raise InputError(f"{name!r} means {len(found)} jobs: {titles}{more}; say more of the title, or the folder")
-    raise InputError(f"no job {name!r} below {directory}; `detco status {directory}` lists those at work")
+            raise InputError(
+                f"{name!r} means {len(found)} jobs: {titles}{more}; say more of the title, or the"
+                " folder"
+            )
+    raise InputError(
+        f"no job {name!r} below {directory}; `detco status {directory}` lists those at work"
+    )
 
 
 def clean(args) -> int:
@@ -83,7 +103,13 @@ def clean(args) -> int:
     for path, what in found:
         counts[what] += 1
         sizes[what] += path.stat().st_size
-    columns([(what, f"{count} file{'s' * (count > 1)}", size(sizes[what])) for what, count in counts.items()], right=(1, 2))
+    columns(
+        [
+            (what, f"{count} file{'s' * (count > 1)}", size(sizes[what]))
+            for what, count in counts.items()
+        ],
+        right=(1, 2),
+    )
     if not args.yes:
         print(f"{size(total)} would be freed; to delete them: {args.again} --yes")
         return 0
@@ -100,9 +126,14 @@ def leftovers(directory: Path, models: bool = False) -> Iterator[tuple[Path, str
         if record.get("status") != "done" or store.is_taken(folder):
             continue
         finals = [path for pattern in MODELS for path in folder.glob(pattern)]
-        for path in sorted({path for pattern in CHECKPOINTS for path in folder.glob(pattern)} - set(finals)):
+        for path in sorted(
+            {path for pattern in CHECKPOINTS for path in folder.glob(pattern)} - set(finals)
+        ):
             yield path, f"checkpoints of {record['kind']} jobs"
         yield from ((path, "trained detectors") for path in finals if models)
         queued = store.read_json(folder / NUMBER) or {}
         if "folder" in queued:
-            yield from ((path, "files of Slurm jobs") for path in sorted(Path(queued["folder"]).glob(f"{queued['number']}_*")))
+            yield from (
+                (path, "files of Slurm jobs")
+                for path in sorted(Path(queued["folder"]).glob(f"{queued['number']}_*"))
+            )

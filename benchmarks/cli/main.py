@@ -16,9 +16,12 @@ from . import commands
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return the exit status: 0, 1 (work failed), 2 (bad input), 130 (interrupted)."""
+    """Run a command and return the exit status: 0, 1 (work failed), 2 (bad input), 130
+    (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large tensors in huge pages, far fewer page faults
+    os.environ.setdefault(
+        "THP_MEM_ALLOC_ENABLE", "1"
+    )  # torch: large tensors in huge pages, far fewer page faults
     args = commands.parser(own_version()).parse_args(argv)
     args.again = shlex.join(["detco", *argv])
     args.json = getattr(args, "json", False)
@@ -38,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-# --- commands: each imports what it needs ----------------------------------------------------------------------------
+# --- commands: each imports what it needs --------------------------------------------------------
 
 
 def doctor(args) -> int:
@@ -62,7 +65,9 @@ def pretrain(args) -> int:
     suite_plan.refuse_other_run(job)
     if args.probe:
         job = dataclasses.replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
-    if int(os.environ.get("RANK", "0")):  # of torchrun; its first process keeps the record and shows the progress
+    if int(
+        os.environ.get("RANK", "0")
+    ):  # of torchrun; its first process keeps the record and shows the progress
         return _help(job)
     _say_assumed(job.spec["recipe"])
     failed = run.work([job], args, out, args.recipe)
@@ -79,12 +84,15 @@ def _say_probe(job, folder: Path) -> None:
         print(f"no accuracy on {folder}: the run had finished without it; a new --out measures it")
         return
     knn = record["facts"]["knn"]
-    before = f" (before training: {knn['0']:.1%})" if "0" in knn else ""  # else --probe came in later
+    before = (
+        f" (before training: {knn['0']:.1%})" if "0" in knn else ""
+    )  # else --probe came in later
     print(f"k-nearest-neighbour accuracy on {folder}: {list(knn.values())[-1]:.1%}{before}")
 
 
 def _help(job) -> int:
-    """Take part in a pretraining as one of several processes, in silence: the first says what is wrong with the input."""
+    """Take part in a pretraining as one of several processes, in silence: the first says what is
+    wrong with the input."""
     from ..run.worker import run_pretrain
 
     try:
@@ -109,7 +117,11 @@ def transfer(args) -> int:
     failed = run.work([job], args, args.out, job.title)
     if not failed and args.keep_model:
         text.kept([job], args.keep_model)
-    return failed if failed or job.kind == "machine" else outcomes.after_run([job], args.out, keep=False)
+    return (
+        failed
+        if failed or job.kind == "machine"
+        else outcomes.after_run([job], args.out, keep=False)
+    )
 
 
 def predict(args) -> int:
@@ -185,7 +197,9 @@ def protocols(args) -> int:
     if getattr(args, "detectron2", False):
         return text.detectron2_config(args.name, args.weights)
     if getattr(args, "weights", None):
-        raise InputError("--weights goes with --detectron2: it is the config that depends on a backbone file")
+        raise InputError(
+            "--weights goes with --detectron2: it is the config that depends on a backbone file"
+        )
     return text.protocols(getattr(args, "name", None), args.json)
 
 
@@ -210,13 +224,16 @@ def speed_views(args) -> int:
     from ..speed import views
 
     with live.of_task("views") as report:
-        measured = views.measure(args.images, args.device, args.pictures, args.repeats, report=report)
+        measured = views.measure(
+            args.images, args.device, args.pictures, args.repeats, report=report
+        )
     print(measured)
     return 0
 
 
 def speed_step(args) -> int:
-    # The ways take turns on a GPU, and what one leaves free in the allocator's cache must be of use to the next.
+    # The ways take turns on a GPU, and what one leaves free in the allocator's cache must be of use
+    # to the next.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from ..run import live
     from ..speed import step
@@ -241,19 +258,39 @@ def data_subset(args) -> int:
     from detco.transfer.data import subsets
 
     out, counts = subsets.write(args.file, args.percent, args.seed, args.out)
-    print(f"{out}: {counts['images']:,} of {counts['of']:,} pictures, {counts['annotations']:,} objects")
+    print(
+        f"{out}: {counts['images']:,} of {counts['of']:,} pictures, {counts['annotations']:,}"
+        " objects"
+    )
     return 0
 
 
 CALLS = {
-    "doctor": doctor, "pretrain": pretrain, "weights import": weights("import_"),
-    "weights show": weights("show_"), "weights export": weights("export"), "weights list": weights("list_"), "protocols": protocols,
-    "protocols show": protocols, "data scenes": data_scenes, "data check": data_check,
-    "data subset": data_subset, "transfer": transfer, "predict": predict,
-    "run": run, "status": status, "logs": logs, "clean": clean, "table": table,
-    "compare": compare, "report": report, "attention": attention,
-    "speed views": speed_views, "speed step": speed_step, "speed runner": speed_runner,
-}  # fmt: skip
+    "doctor": doctor,
+    "pretrain": pretrain,
+    "weights import": weights("import_"),
+    "weights show": weights("show_"),
+    "weights export": weights("export"),
+    "weights list": weights("list_"),
+    "protocols": protocols,
+    "protocols show": protocols,
+    "data scenes": data_scenes,
+    "data check": data_check,
+    "data subset": data_subset,
+    "transfer": transfer,
+    "predict": predict,
+    "run": run,
+    "status": status,
+    "logs": logs,
+    "clean": clean,
+    "table": table,
+    "compare": compare,
+    "report": report,
+    "attention": attention,
+    "speed views": speed_views,
+    "speed step": speed_step,
+    "speed runner": speed_runner,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

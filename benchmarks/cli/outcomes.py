@@ -1,4 +1,5 @@
-"""What the commands on finished work print: the AP table, the papers' tables, measured beside published."""
+"""What the commands on finished work print: the AP table, the papers' tables, measured beside
+published."""
 
 import shutil
 import sys
@@ -16,7 +17,8 @@ CLASSES = 20  # shown on a terminal; other formats have all
 
 
 def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
-    """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say where things are."""
+    """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say
+    where things are."""
     from detco.results import tables
 
     ids = {job.id for job in jobs}
@@ -36,10 +38,13 @@ def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
 
 
 def read(directory: Path) -> tuple[list[dict], list[str]]:
-    """The records below a folder and what was left out; a protocol's hash must be that of this program's row."""
+    """The records below a folder and what was left out; a protocol's hash must be that of this
+    program's row."""
     from detco.transfer.protocols import PROTOCOLS, protocol_hash
 
-    return store.read(directory, {(row.name, row.version): protocol_hash(row) for row in PROTOCOLS.values()})
+    return store.read(
+        directory, {(row.name, row.version): protocol_hash(row) for row in PROTOCOLS.values()}
+    )
 
 
 def left_out(problems: Sequence[str], strict: bool = False) -> int:
@@ -50,9 +55,13 @@ def left_out(problems: Sequence[str], strict: bool = False) -> int:
 
 
 def table(args) -> int:
-    """The AP table of a folder; with --against, measured beside published; with --paper, a table of the paper."""
+    """The AP table of a folder; with --against, measured beside published; with --paper, a table of
+    the paper."""
     if (args.paper is None) == (args.dir is None):
-        raise InputError("name a folder of runs, or a table of the paper with --paper N" + (", not both" if args.dir else ""))
+        raise InputError(
+            "name a folder of runs, or a table of the paper with --paper N"
+            + (", not both" if args.dir else "")
+        )
     if args.paper is not None:
         return _paper(args.paper, args.format)
     records, problems = _results(args.dir)
@@ -65,7 +74,14 @@ def table(args) -> int:
     _check_names(runs, args.baseline or ())
     chosen = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
     pairing = "paired" if args.paired else "welch"
-    print(_text(tables.ap_table(runs, tuple(args.baseline or ("supervised", "random")), chosen, pairing), args.format))
+    print(
+        _text(
+            tables.ap_table(
+                runs, tuple(args.baseline or ("supervised", "random")), chosen, pairing
+            ),
+            args.format,
+        )
+    )
     return left_out(problems, args.strict)
 
 
@@ -81,7 +97,12 @@ def compare(args) -> int:
         print(grids.to_csv(table))
     else:
         most = CLASSES if args.format == "terminal" else None
-        made = [*compare.summary(table), compare.by_protocol(table), compare.by_size(table), compare.by_class(table, most)]
+        made = [
+            *compare.summary(table),
+            compare.by_protocol(table),
+            compare.by_size(table),
+            compare.by_class(table, most),
+        ]
         print("\n\n".join(_rendered(grid, args.format) for grid in made if grid))
     return left_out(problems, args.strict)
 
@@ -122,14 +143,20 @@ def _check_names(runs, names: Sequence[str]) -> None:
     if names and len(runs):
         each = tables.labelled(runs)
         for name in names:
-            config.find(dict.fromkeys([*each["starting_point"], *each["row"]]), name, "starting point")
+            config.find(
+                dict.fromkeys([*each["starting_point"], *each["row"]]), name, "starting point"
+            )
 
 
 def _paper(number: int, form: str) -> int:
     from detco.results.paper import numbers
 
     grid = numbers.paper_grid(number)
-    print(numbers.of_table(number).to_csv(index=False).rstrip("\n") if form == "csv" else _rendered(grid, form))
+    print(
+        numbers.of_table(number).to_csv(index=False).rstrip("\n")
+        if form == "csv"
+        else _rendered(grid, form)
+    )
     return 0
 
 
@@ -140,7 +167,9 @@ def _against(records: Sequence[dict], source: str, form: str) -> None:
     if form == "csv":
         print(cells.to_csv(index=False).rstrip("\n"))
         return
-    made = [verdicts.grid(cells, source, records)] + ([claims.grid(cells)] if source == numbers.DETCO else [])
+    made = [verdicts.grid(cells, source, records)] + (
+        [claims.grid(cells)] if source == numbers.DETCO else []
+    )
     print("\n\n".join(_rendered(grid, form) for grid in made))
 
 

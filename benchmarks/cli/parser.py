@@ -1,4 +1,5 @@
-"""What rows of `detco.benchmarks.cli.commands` are made of: commands, options that several share; and the parser made of the rows."""
+"""What rows of `detco.benchmarks.cli.commands` are made of: commands, options that several share;
+and the parser made of the rows."""
 
 import argparse
 import re
@@ -13,7 +14,10 @@ from .. import config
 LAYOUTS = ("voc", "coco", "cityscapes")
 PRECISIONS = ("fp16", "bf16")
 KEPT = ("final", "best")
-VALUES = {"--amp": PRECISIONS, "--keep-model": KEPT}  # of options that may stand alone; alone they mean the first
+VALUES = {
+    "--amp": PRECISIONS,
+    "--keep-model": KEPT,
+}  # of options that may stand alone; alone they mean the first
 Option = tuple[str, dict[str, Any]]
 
 
@@ -51,31 +55,93 @@ def share(text: str) -> float:
 
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
 SEED = option("--seed", "default 0", type=not_negative, default=0)
-DEVICE = option("--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME")
-FORMAT = option("--format", "terminal, md, csv, latex or html", metavar="NAME", default="terminal",
-                choices=("terminal", "md", "csv", "latex", "html"))  # fmt: skip
-BASELINE = option("--baseline", "differences to this row (may be repeated); default: supervised and random", metavar="NAME",
-                  action="append")  # fmt: skip
-PAIRED = option("--paired", "confidence intervals of differences paired by seed; default: Welch's t", action="store_true")
-STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
-VERIFY = option("--verify", "decode every labelled picture to the end before anything starts; default: read the headers",
-                action="store_true")  # fmt: skip
-REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
-AMP = option("--amp", "automatic mixed precision: fp16 (default) or bf16; detectron2 only", nargs="?", const="fp16", default="",
-             choices=PRECISIONS, metavar="NAME")  # fmt: skip
-DETECTRON2 = (
-    option("--batch", "images an iteration; rate, iterations, steps and warm-up follow (linear rule)", metavar="N", type=int),
-    option("--num-gpus", "processes on each machine, a GPU for each; detectron2 only", metavar="N", type=int, default=1),
-    option("--num-machines", "detectron2 only", metavar="N", type=int, default=1),
-    option("--machine-rank", "this machine's number, from 0; detectron2 only", metavar="N", type=int, default=0),
-    option("--dist-url", "tcp://FIRST_MACHINE:PORT for several machines; detectron2 only", metavar="URL", default="auto"),
-    AMP,
-    option("--eval-period", "evaluate every N iterations too; detectron2 only", metavar="N", type=not_negative, default=0),
+DEVICE = option(
+    "--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME"
 )
-KEEP_MODEL = option("--keep-model", "keep the trained detector as detector.safetensors: final (also where nothing follows), or the "
-                    "best of the evaluations on the way", nargs="?", const="final", default="", choices=KEPT,
-                    metavar="WHICH")  # fmt: skip
-COPIES = folder("--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights")
+FORMAT = option(
+    "--format",
+    "terminal, md, csv, latex or html",
+    metavar="NAME",
+    default="terminal",
+    choices=("terminal", "md", "csv", "latex", "html"),
+)
+BASELINE = option(
+    "--baseline",
+    "differences to this row (may be repeated); default: supervised and random",
+    metavar="NAME",
+    action="append",
+)
+PAIRED = option(
+    "--paired",
+    "confidence intervals of differences paired by seed; default: Welch's t",
+    action="store_true",
+)
+STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
+VERIFY = option(
+    "--verify",
+    "decode every labelled picture to the end before anything starts; default: read the headers",
+    action="store_true",
+)
+REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
+AMP = option(
+    "--amp",
+    "automatic mixed precision: fp16 (default) or bf16; detectron2 only",
+    nargs="?",
+    const="fp16",
+    default="",
+    choices=PRECISIONS,
+    metavar="NAME",
+)
+DETECTRON2 = (
+    option(
+        "--batch",
+        "images an iteration; rate, iterations, steps and warm-up follow (linear rule)",
+        metavar="N",
+        type=int,
+    ),
+    option(
+        "--num-gpus",
+        "processes on each machine, a GPU for each; detectron2 only",
+        metavar="N",
+        type=int,
+        default=1,
+    ),
+    option("--num-machines", "detectron2 only", metavar="N", type=int, default=1),
+    option(
+        "--machine-rank",
+        "this machine's number, from 0; detectron2 only",
+        metavar="N",
+        type=int,
+        default=0,
+    ),
+    option(
+        "--dist-url",
+        "tcp://FIRST_MACHINE:PORT for several machines; detectron2 only",
+        metavar="URL",
+        default="auto",
+    ),
+    AMP,
+    option(
+        "--eval-period",
+        "evaluate every N iterations too; detectron2 only",
+        metavar="N",
+        type=not_negative,
+        default=0,
+    ),
+)
+KEEP_MODEL = option(
+    "--keep-model",
+    "keep the trained detector as detector.safetensors: final (also where nothing follows), or the "
+    "best of the evaluations on the way",
+    nargs="?",
+    const="final",
+    default="",
+    choices=KEPT,
+    metavar="WHICH",
+)
+COPIES = folder(
+    "--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights"
+)
 ENGINES = "auto, detectron2, torchvision or replay"
 
 
@@ -91,7 +157,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
 
     def parse_args(self, args=None, namespace=None):
-        """`--amp` and `--keep-model` may stand before a positional argument, which is not their value."""
+        """`--amp` and `--keep-model` may stand before a positional argument, which is not their
+        value."""
         words = list(sys.argv[1:] if args is None else args)
         for number, (word, after) in enumerate(zip(words, [*words[1:], ""])):
             if word in VALUES and not config.nearest(after, VALUES[word]):
@@ -99,7 +166,9 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        wrong = re.search(r"argument (\S+): invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        wrong = re.search(
+            r"argument (\S+): invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message
+        )
         if wrong:
             known = [choice.strip("' ") for choice in wrong[3].split(",")]
             message = f"unknown {wrong[1].lower()} {wrong[2]!r}"
@@ -114,7 +183,11 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
     groups: the first word of those with two, with its text.
     """
     about = "Pretrain on pictures, fine-tune detectors from the backbone, read the AP table."
-    top = Parser(prog="detco", description=about, epilog="example: detco run demo    (each command has its own --help)")
+    top = Parser(
+        prog="detco",
+        description=about,
+        epilog="example: detco run demo    (each command has its own --help)",
+    )
     top.add_argument("--version", action="version", version=f"detco {version}")
     inside = {"": top.add_subparsers(metavar="COMMAND", required=True)}
     for command in commands:
@@ -124,7 +197,9 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
             made = inside[""].add_parser(group, help=text, description=_sentence(text))
             inside[group] = made.add_subparsers(metavar="ACTION", required=True)
         about = _sentence(command.text)
-        sub = inside[group].add_parser(name, help=command.text, description=about, epilog=f"example: {command.example}")
+        sub = inside[group].add_parser(
+            name, help=command.text, description=about, epilog=f"example: {command.example}"
+        )
         for key, more in command.options:
             sub.add_argument(key, **more)
         sub.set_defaults(command=command.name)

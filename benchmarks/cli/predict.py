@@ -16,7 +16,8 @@ DRAWN = "drawn"  # the folder of drawn pictures in --out
 
 
 def predict(args) -> int:
-    """Write predictions.json and drawn pictures; exit status 1 where pictures could not be read, each named on a line."""
+    """Write predictions.json and drawn pictures; exit status 1 where pictures could not be read,
+    each named on a line."""
     from detco.results.report import drawing
     from detco.transfer import detections, detector, finetune
 
@@ -41,7 +42,10 @@ def predict(args) -> int:
     if images:
         _write(args.out, detections.as_coco(trained, images, found))
         where = "" if args.no_draw else f"; drawn: {near(args.out / DRAWN)}"
-        print(f"{len(found)} objects on {len(images)} pictures: {near(args.out / 'predictions.json')}{where}")
+        print(
+            f"{len(found)} objects on {len(images)} pictures:"
+            f" {near(args.out / 'predictions.json')}{where}"
+        )
     return 1 if problems else 0
 
 
@@ -58,7 +62,8 @@ def _write(out: Path, content: dict) -> None:
 
 
 def pictures(sources: Sequence[Path], drawn: Path) -> dict[Path, Path]:
-    """The pictures of files and folders -> where each is drawn, relative to `drawn`; what was drawn before is passed over.
+    """The pictures of files and folders -> where each is drawn, relative to `drawn`; what was drawn
+    before is passed over.
 
     Raises InputError for a source that is not there, or a folder without pictures.
     """
@@ -76,12 +81,15 @@ def pictures(sources: Sequence[Path], drawn: Path) -> dict[Path, Path]:
                 continue
             found[path] = _free(name, taken)
     if not found:
-        raise InputError(f"{', '.join(map(str, sources))}: no pictures there but those drawn before")
+        raise InputError(
+            f"{', '.join(map(str, sources))}: no pictures there but those drawn before"
+        )
     return found
 
 
 def _free(name: str, taken: set[str]) -> Path:
-    """A name for the drawing of a picture: its own, as JPEG, with a number where another picture has it."""
+    """A name for the drawing of a picture: its own, as JPEG, with a number where another picture
+    has it."""
     own = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
     free, number = own, 1
     while free.lower() in taken:

@@ -1,4 +1,5 @@
-"""`detco run` and the other commands that work: where jobs run, what they cost there, the work under a live view."""
+"""`detco run` and the other commands that work: where jobs run, what they cost there, the work
+under a live view."""
 
 import sys
 import time
@@ -27,18 +28,31 @@ class Local:
             if number is not None and number < 1:
                 raise InputError(f"{option} must be at least 1, it is {number}")
         if str(args.device).startswith("cuda") and not machine.visible_gpus():
-            raise InputError(f"--device {args.device}: torch sees no GPU here (`detco doctor` says more)")
+            raise InputError(
+                f"--device {args.device}: torch sees no GPU here (`detco doctor` says more)"
+            )
         self.slots = machine.local_slots(len(jobs), wanted, args.device, self.gpus)
         if "CUDA_VISIBLE_DEVICES" not in self.slots[0]:
             _refuse_fp16(jobs)
         self.here = machine.facts(self.slots[0])
         self.device = cost.GPU if self.here["gpu"] else cost.CPU
 
-    def costs(self, jobs: Sequence[Job], out: Path, exact: bool = False) -> dict[str, cost.Estimate]:
+    def costs(
+        self, jobs: Sequence[Job], out: Path, exact: bool = False
+    ) -> dict[str, cost.Estimate]:
         """exact: measure how fast this processor is, where the model is needed."""
         known = measured_speeds.known(out, self.here)
-        guessed = exact and self.device is cost.CPU and any(measured_speeds.speed_key(job.spec) not in known for job in jobs)
-        return cost.estimate(jobs, known, self.device, measured_speeds.step_seconds(self.here) / measured_speeds.STEP if guessed else 1.0)
+        guessed = (
+            exact
+            and self.device is cost.CPU
+            and any(measured_speeds.speed_key(job.spec) not in known for job in jobs)
+        )
+        return cost.estimate(
+            jobs,
+            known,
+            self.device,
+            measured_speeds.step_seconds(self.here) / measured_speeds.STEP if guessed else 1.0,
+        )
 
     def room(self) -> planned.Room:
         gpus = dict.fromkeys(slurm.KINDS, self.gpus) if self.here["gpu"] else {}
@@ -61,15 +75,23 @@ class Cluster:
         if not asks["transfer"].gpus:
             _refuse_fp16(jobs)
 
-    def costs(self, jobs: Sequence[Job], out: Path, exact: bool = False) -> dict[str, cost.Estimate]:
+    def costs(
+        self, jobs: Sequence[Job], out: Path, exact: bool = False
+    ) -> dict[str, cost.Estimate]:
         """From records of the cluster's machines below `out`, which are taken to be alike."""
         device = cost.GPU if self.asks["transfer"].gpus else cost.CPU
         return cost.estimate(jobs, measured_speeds.known(out, None), device)
 
     def room(self) -> planned.Room:
         most = self.asks["transfer"].parallel
-        gpus = {kind: ask.gpus * ask.nodes for kind, ask in self.asks.items()} if self.asks["transfer"].gpus else {}
-        return planned.Room(f"Slurm if {most} jobs run at once", most, gpus, (cost.GPU if gpus else cost.CPU).name)
+        gpus = (
+            {kind: ask.gpus * ask.nodes for kind, ask in self.asks.items()}
+            if self.asks["transfer"].gpus
+            else {}
+        )
+        return planned.Room(
+            f"Slurm if {most} jobs run at once", most, gpus, (cost.GPU if gpus else cost.CPU).name
+        )
 
     def run(self, jobs: Sequence[Job], look) -> local.Run:
         return slurm.run(jobs, self.asks, self.out, look)
@@ -79,9 +101,16 @@ class Cluster:
 
 def suite(args) -> int:
     """A whole comparison: planned, run, its table printed."""
-    wanted = files.adapted(files.load(args.suite), args.data, args.pictures, args.weights, args.start)
+    wanted = files.adapted(
+        files.load(args.suite), args.data, args.pictures, args.weights, args.start
+    )
     period = wanted.eval_period if args.eval_period is None else args.eval_period
-    wanted = replace(wanted, amp=args.amp or wanted.amp, eval_period=period, keep_model=args.keep_model or wanted.keep_model)
+    wanted = replace(
+        wanted,
+        amp=args.amp or wanted.amp,
+        eval_period=period,
+        keep_model=args.keep_model or wanted.keep_model,
+    )
     wanted, absent = files.without_absent(wanted)
     for text in absent:
         print(f"detco: without {text}", file=sys.stderr)
@@ -93,7 +122,9 @@ def suite(args) -> int:
         launches = asks["transfer"].launch, asks["pretrain"].launch
     missing: list[str] | None = [] if args.dry_run else None
     with live.pictures_checked(wanted.name, args.verify) as check:
-        jobs = suite_plan.plan(wanted, out, args.engine, args.seeds, args.device, launches, missing, check)
+        jobs = suite_plan.plan(
+            wanted, out, args.engine, args.seeds, args.device, launches, missing, check
+        )
     site = Cluster(jobs, asks, out) if asks else Local(jobs, args)
     if args.dry_run:
         return _planned(jobs, site, out, missing)
@@ -108,7 +139,10 @@ def _asks(wanted: builtin.Suite, args) -> dict[str, slurm.Resources] | None:
     asks = slurm.resources(wanted.slurm, args.slurm)
     if args.executor == "slurm":
         if args.num_gpus != 1 or args.jobs is not None:
-            raise InputError("with --executor slurm say --slurm gpus=N and --slurm parallel=N instead of --num-gpus and --jobs")
+            raise InputError(
+                "with --executor slurm say --slurm gpus=N and --slurm parallel=N instead of"
+                " --num-gpus and --jobs"
+            )
         return asks
     if args.slurm:
         raise InputError("--slurm needs --executor slurm")
@@ -122,19 +156,32 @@ def _record(job: Job) -> dict | None:
 
 
 def _refuse_fp16(jobs: Sequence[Job]) -> None:
-    """InputError for jobs in float16 where there is no GPU: before the first job, not after hours of pretraining."""
+    """InputError for jobs in float16 where there is no GPU: before the first job, not after hours
+    of pretraining."""
     if any(job.spec.get("launch", {}).get("amp") == "fp16" and not _record(job) for job in jobs):
         raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
 
 
 def _say_without_evaluations(jobs: Sequence[Job]) -> None:
-    """Evaluations on the way change no result: a run that is done without them is not done again for them."""
-    for period in dict.fromkeys(filter(None, (job.spec.get("launch", {}).get("eval_period") for job in jobs))):
-        records = [_record(job) for job in jobs if job.spec.get("launch", {}).get("eval_period") == period]
-        count = sum(record["spec"].get("launch", {}).get("eval_period") != period for record in records if record)
+    """Evaluations on the way change no result: a run that is done without them is not done again
+    for them."""
+    for period in dict.fromkeys(
+        filter(None, (job.spec.get("launch", {}).get("eval_period") for job in jobs))
+    ):
+        records = [
+            _record(job) for job in jobs if job.spec.get("launch", {}).get("eval_period") == period
+        ]
+        count = sum(
+            record["spec"].get("launch", {}).get("eval_period") != period
+            for record in records
+            if record
+        )
         if count:
             whose = "the run" if len(jobs) == 1 else show.in_words(count)
-            print(f"no evaluations every {period} iterations: {whose} had finished without them; a new --out makes them")
+            print(
+                f"no evaluations every {period} iterations: {whose} had finished without them; a"
+                " new --out makes them"
+            )
 
 
 def _check_folder(out: Path) -> None:
@@ -151,8 +198,11 @@ def _planned(jobs: Sequence[Job], site: Local | Cluster, out: Path, missing: Seq
     return 2 if missing else 0
 
 
-def work(jobs: Sequence[Job], args, out: Path, name: str, site: Local | Cluster | None = None) -> int:
-    """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way), 130 (interrupted)."""
+def work(
+    jobs: Sequence[Job], args, out: Path, name: str, site: Local | Cluster | None = None
+) -> int:
+    """Run jobs under a live view; exit status 0, 1 (some failed), 2 (bad input found on the way),
+    130 (interrupted)."""
     _check_folder(out)
     site = site or Local(jobs, args)
     jobs = cost.priced(jobs, site.costs(jobs, out))

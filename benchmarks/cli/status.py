@@ -20,7 +20,8 @@ NAMES = {"planned": "waiting", "interrupted": "waiting"}  # states of a runner f
 
 
 def show(directory: Path, as_json: bool) -> int:
-    """How much of the whole is done, then a line for each job that is at work, failed or interrupted."""
+    """How much of the whole is done, then a line for each job that is at work, failed or
+    interrupted."""
     rows = store.status(directory)
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -31,8 +32,18 @@ def show(directory: Path, as_json: bool) -> int:
         if row["state"] not in ("done", "planned"):
             count = f" {row['done']}/{row['total']}" if row["total"] else ""
             speed, figures, left = rates(row) if row["state"] == "running" else ("", "", "")
-            detail = row["error"] or ", ".join(filter(None, (f"{stage_of(row)}{count}", speed, figures)))
-            lines.append((row["state"], row["title"], _cut(detail), clock(row["seconds"]) if row["seconds"] else "", left))
+            detail = row["error"] or ", ".join(
+                filter(None, (f"{stage_of(row)}{count}", speed, figures))
+            )
+            lines.append(
+                (
+                    row["state"],
+                    row["title"],
+                    _cut(detail),
+                    clock(row["seconds"]) if row["seconds"] else "",
+                    left,
+                )
+            )
     columns(lines)
     return 0
 
@@ -56,7 +67,9 @@ def _as_run(rows: Sequence[dict]) -> tuple[Run, dict[str, dict]]:
         with suppress(KeyError, TypeError):  # a plan that another version of this program made
             (found,) = cost.estimate([Job("", "", "", Path(), spec)], {}, cost.CPU).values()
             seconds = found.seconds
-        state = State(Job(row["folder"], row["kind"], row["title"], Path(row["folder"]), spec, (), seconds))
+        state = State(
+            Job(row["folder"], row["kind"], row["title"], Path(row["folder"]), spec, (), seconds)
+        )
         state.name, state.seconds = NAMES.get(row["state"], row["state"]), row["seconds"] or 0.0
         state.started = now - state.seconds if state.name in ("running", "done") else None
         states[row["folder"]] = state

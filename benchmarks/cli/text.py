@@ -1,4 +1,5 @@
-"""What the commands print: plans, states, tables, protocols, facts; each function returns the exit status."""
+"""What the commands print: plans, states, tables, protocols, facts; each function returns the exit
+status."""
 
 import json
 import sys
@@ -18,7 +19,8 @@ LOG_LINES, WARNINGS = 8, 10  # shown of a job
 
 
 def outcome(run: Run, again: str) -> int:
-    """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2 if all was bad input."""
+    """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2
+    if all was bad input."""
     _warnings(run)
     failed = run.named("failed")
     if len(run.states) == 1 and failed and failed[0].error_kind == "input":
@@ -27,14 +29,24 @@ def outcome(run: Run, again: str) -> int:
     for state in failed:
         print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
         if state.error_kind != "input":
-            print("".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)), end="", file=sys.stderr)
+            print(
+                "".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)),
+                end="",
+                file=sys.stderr,
+            )
         print(f"    log: {near(state.job.folder / 'log.txt')}", file=sys.stderr)
         print(f"    by itself: {command(state.job.folder)}", file=sys.stderr)
     blocked = run.named("blocked")
     if blocked:
-        print(f"not run, as they need what failed: {', '.join(state.job.title for state in blocked)}", file=sys.stderr)
+        print(
+            f"not run, as they need what failed: {', '.join(state.job.title for state in blocked)}",
+            file=sys.stderr,
+        )
     if failed:
-        print(f"detco: {len(failed)} of {len(run.states)} jobs failed; to try them again: {again}", file=sys.stderr)
+        print(
+            f"detco: {len(failed)} of {len(run.states)} jobs failed; to try them again: {again}",
+            file=sys.stderr,
+        )
     return 0 if not failed else 2 if all(state.error_kind == "input" for state in failed) else 1
 
 
@@ -42,17 +54,30 @@ def _warnings(run: Run) -> None:
     for state in run.named("done"):
         if state.started and state.warnings:
             more = len(state.warnings) - WARNINGS
-            rest = [f"{more} more warnings in {near(state.job.folder / 'log.txt')}"] if more > 0 else []
+            rest = (
+                [f"{more} more warnings in {near(state.job.folder / 'log.txt')}"]
+                if more > 0
+                else []
+            )
             for text in [*state.warnings[:WARNINGS], *rest]:
                 print(f"{state.job.title}: {text}", file=sys.stderr)
 
 
 def kept(jobs: Sequence[Job], wanted: str) -> None:
-    """Where the trained detectors are; a line on runs that had finished without keeping the one wanted now (final or best)."""
+    """Where the trained detectors are; a line on runs that had finished without keeping the one
+    wanted now (final or best)."""
     from detco.transfer.detector import NAME
 
-    records = [(job.folder, store.read_json(job.folder / "record.json") or {}) for job in jobs if job.kind == "transfer"]
-    done = [(folder / NAME, record["spec"].get("keep_model")) for folder, record in records if record.get("status") == "done"]
+    records = [
+        (job.folder, store.read_json(job.folder / "record.json") or {})
+        for job in jobs
+        if job.kind == "transfer"
+    ]
+    done = [
+        (folder / NAME, record["spec"].get("keep_model"))
+        for folder, record in records
+        if record.get("status") == "done"
+    ]
     there = [path for path, what in done if what == wanted and path.is_file()]
     if len(there) == 1:
         print(f"trained detector: {near(there[0])}")
@@ -60,7 +85,10 @@ def kept(jobs: Sequence[Job], wanted: str) -> None:
         print(f"trained detectors: {NAME} in the folders of {in_words(len(there))}")
     if len(there) < len(done):
         which = in_words(len(done) - len(there))
-        print(f"no {wanted} detector of {which}, finished before without --keep-model {wanted}; a new --out keeps it")
+        print(
+            f"no {wanted} detector of {which}, finished before without --keep-model {wanted}; a new"
+            " --out keeps it"
+        )
 
 
 def protocols(name: str | None, as_json: bool) -> int:
@@ -71,12 +99,26 @@ def protocols(name: str | None, as_json: bool) -> int:
         row = config.find(PROTOCOLS, name, "protocol")
         return facts(asdict(row) | {"hash": protocol_hash(row)}, as_json)
     if as_json:
-        print(json.dumps([asdict(row) | {"hash": protocol_hash(row)} for row in PROTOCOLS.values()], indent=1))
+        print(
+            json.dumps(
+                [asdict(row) | {"hash": protocol_hash(row)} for row in PROTOCOLS.values()], indent=1
+            )
+        )
         return 0
     rows = [("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")]
     for row in PROTOCOLS.values():
         size = f"{row.schedule.iterations} x {row.schedule.images}"
-        rows.append((row.name, str(row.version), row.architecture, size, ", ".join(row.metrics), row.scorer, row.source))
+        rows.append(
+            (
+                row.name,
+                str(row.version),
+                row.architecture,
+                size,
+                ", ".join(row.metrics),
+                row.scorer,
+                row.source,
+            )
+        )
     columns(rows)
     return 0
 
@@ -143,7 +185,10 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Print rows as columns two spaces apart; those numbered in `right` with their ends in line."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
     for row in rows:
-        cells = (cell.rjust(width) if n in right else cell.ljust(width) for n, (cell, width) in enumerate(zip(row, widths)))
+        cells = (
+            cell.rjust(width) if n in right else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(row, widths))
+        )
         print("  ".join(cells).rstrip())
 
 
@@ -155,7 +200,11 @@ def size(count: float) -> str:
 def near(path: Path) -> str:
     """A path relative to here where it lies below."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+    return (
+        str(path.relative_to(here))
+        if path.is_absolute() and path.is_relative_to(here)
+        else str(path)
+    )
 
 
 def in_words(jobs: int) -> str:

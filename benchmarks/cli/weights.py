@@ -16,7 +16,9 @@ def import_(args) -> int:
     from detco.transfer.checkpoints import importer
 
     path, row = _source(args)
-    backbone, report = importer.load(path, args.said or (row.adapter if row else None), args.encoder, args.method)
+    backbone, report = importer.load(
+        path, args.said or (row.adapter if row else None), args.encoder, args.method
+    )
     digest = weights.write(args.out, backbone)
     facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}
     return text.facts(facts, args.json)
@@ -45,7 +47,10 @@ def _facts(backbone, report) -> dict:
         "source": meta["source"],
         "source sha256": meta["source_sha256"],
         "layout": f"{report.adapter.name} (learnt from {report.adapter.learnt})",
-        "encoder": report.encoder.role + (f" (the file also has: {left}; --encoder takes another)" if left else ""),
+        "encoder": (
+            report.encoder.role
+            + (f" (the file also has: {left}; --encoder takes another)" if left else "")
+        ),
         "method": backbone.method + (" (--method says it)" if backbone.method == "unknown" else ""),
         "architecture": f"{backbone.arch}, all {len(backbone.tensors)} tensors there and finite",
         "dropped": report.dropped,
@@ -57,7 +62,8 @@ def _facts(backbone, report) -> dict:
 
 
 def show_(args) -> int:
-    """What a backbone file, a checkpoint or a trained detector holds, or how two backbones differ."""
+    """What a backbone file, a checkpoint or a trained detector holds, or how two backbones
+    differ."""
     from detco.transfer import detector
     from detco.transfer.backbones import weights
     from detco.transfer.checkpoints import importer
@@ -80,7 +86,8 @@ def _decoded(value: object) -> object:
 
 
 def export(args) -> int:
-    """A backbone as a file of Detectron2 or torchvision, and what must be set beside it; a detector as a folder for Detectron2."""
+    """A backbone as a file of Detectron2 or torchvision, and what must be set beside it; a detector
+    as a folder for Detectron2."""
     from detco.transfer import detector
     from detco.transfer.backbones import export
     from detco.transfer.checkpoints import importer
@@ -111,7 +118,9 @@ def list_(args) -> int:
         return _layouts(args.json)
     if args.name:
         row = config.find(zoo.BY_NAME, args.name, "public checkpoint")
-        return text.facts(_row(row, where) | {"how to get it": zoo.how_to_get(row, where)}, args.json)
+        return text.facts(
+            _row(row, where) | {"how to get it": zoo.how_to_get(row, where)}, args.json
+        )
     rows = [_row(row, where) for row in zoo.KNOWN]
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -126,13 +135,22 @@ def _row(row, where: Path) -> dict:
 
     try:
         path = zoo.find(row, where)
-        copy = "missing" if path is None else "verified" if row.digest else "there, no hash published"
+        copy = (
+            "missing" if path is None else "verified" if row.digest else "there, no hash published"
+        )
     except InputError as error:
         copy = f"wrong: {error}"
     return {
-        "name": row.name, "method": row.method, "epochs": row.epochs or "", "architecture": row.arch, "layout": row.adapter,
-        "hash": row.digest, "copy": copy, "licence": row.licence, "url": row.url,
-    }  # fmt: skip
+        "name": row.name,
+        "method": row.method,
+        "epochs": row.epochs or "",
+        "architecture": row.arch,
+        "layout": row.adapter,
+        "hash": row.digest,
+        "copy": copy,
+        "licence": row.licence,
+        "url": row.url,
+    }
 
 
 def _layouts(as_json: bool) -> int:
@@ -140,12 +158,14 @@ def _layouts(as_json: bool) -> int:
 
     rows = [
         {
-            "layout": adapter.name, "recognised": "only with --as" if adapter.only_said else "by itself",
+            "layout": adapter.name,
+            "recognised": "only with --as" if adapter.only_said else "by itself",
             "encoders": ", ".join(dict.fromkeys(encoder.role for encoder in adapter.encoders)),
-            "channel order": adapter.preprocessing.channel_order, "learnt from": adapter.learnt,
+            "channel order": adapter.preprocessing.channel_order,
+            "learnt from": adapter.learnt,
         }
         for adapter in ADAPTERS
-    ]  # fmt: skip
+    ]
     if as_json:
         print(json.dumps(rows, indent=1))
     else:

@@ -1,6 +1,8 @@
-"""What jobs cost: time and disk. From speeds measured on this machine where they are known, else from the model stated here.
+"""What jobs cost: time and disk. From speeds measured on this machine where they are known, else
+from the model stated here.
 
-The model has two devices, see GPU and CPU. Seconds of a picture grow with its area and with the operations of the backbone.
+The model has two devices, see GPU and CPU. Seconds of a picture grow with its area and with the
+operations of the backbone.
 """
 
 import heapq
@@ -10,13 +12,26 @@ from dataclasses import dataclass, replace
 from .jobs import Job
 from .measured_speeds import STEP, by_speed, drawn, speed_key, steps
 
-GFLOP = {"resnet18": 1.8, "resnet34": 3.7, "resnet50": 4.1, "resnet101": 7.8, "resnet152": 11.5}  # of a 224 x 224 picture
-MEGABYTES = {"resnet18": 45, "resnet34": 85, "resnet50": 94, "resnet101": 170, "resnet152": 233}  # of its float32 weights
+GFLOP = {
+    "resnet18": 1.8,
+    "resnet34": 3.7,
+    "resnet50": 4.1,
+    "resnet101": 7.8,
+    "resnet152": 11.5,
+}  # of a 224 x 224 picture
+MEGABYTES = {
+    "resnet18": 45,
+    "resnet34": 85,
+    "resnet50": 94,
+    "resnet101": 170,
+    "resnet152": 233,
+}  # of its float32 weights
 
 
 @dataclass(frozen=True)
 class Device:
-    """Seconds of training on one picture of a short side of `side` pixels, by detector, with `arch` as backbone."""
+    """Seconds of training on one picture of a short side of `side` pixels, by detector, with `arch`
+    as backbone."""
 
     name: str
     side: int
@@ -27,21 +42,38 @@ class Device:
 
 
 GPU = Device(
-    "NVIDIA V100, float32: Detectron2's model zoo and MoCo v2's 53 hours on 8 of them", 800, "resnet50",
+    "NVIDIA V100, float32: Detectron2's model zoo and MoCo v2's 53 hours on 8 of them",
+    800,
+    "resnet50",
     {
-        "faster-rcnn-c4": 0.276, "mask-rcnn-c4": 0.292, "faster-rcnn-fpn": 0.105, "mask-rcnn-fpn": 0.131, "retinanet": 0.1,
-        "keypoint-rcnn-fpn": 0.158, "fcn-16s": 0.13,  # the zoo has no FCN-16s: assumed
+        "faster-rcnn-c4": 0.276,
+        "mask-rcnn-c4": 0.292,
+        "faster-rcnn-fpn": 0.105,
+        "mask-rcnn-fpn": 0.131,
+        "retinanet": 0.1,
+        "keypoint-rcnn-fpn": 0.158,
+        "fcn-16s": 0.13,  # the zoo has no FCN-16s: assumed
     },
-    passes=1.3e-8, predict=0.4,
-)  # fmt: skip
+    passes=1.3e-8,
+    predict=0.4,
+)
 CPU = Device(
-    f"a core on which a step of ResNet-18 on 4 pictures of 96 px takes {STEP} s, scaled to this one", 128, "resnet18",
+    f"a core on which a step of ResNet-18 on 4 pictures of 96 px takes {STEP} s, scaled to"
+    " this one",
+    128,
+    "resnet18",
     {
-        "faster-rcnn-c4": 0.077, "mask-rcnn-c4": 0.1, "faster-rcnn-fpn": 0.09, "mask-rcnn-fpn": 0.115, "retinanet": 0.058,
-        "keypoint-rcnn-fpn": 0.12, "fcn-16s": 0.1,  # the last two: assumed
+        "faster-rcnn-c4": 0.077,
+        "mask-rcnn-c4": 0.1,
+        "faster-rcnn-fpn": 0.09,
+        "mask-rcnn-fpn": 0.115,
+        "retinanet": 0.058,
+        "keypoint-rcnn-fpn": 0.12,
+        "fcn-16s": 0.1,  # the last two: assumed
     },
-    passes=4.3e-7, predict=0.36,
-)  # fmt: skip
+    passes=4.3e-7,
+    predict=0.36,
+)
 FLOAT32 = 1.6  # times slower on a CPU: the engine detectron2 does not use bfloat16
 START = 2.0  # seconds to read data and weights and build the model
 SCORE = 0.006  # seconds a test picture
@@ -50,7 +82,8 @@ SCENES = 0.0025  # seconds a drawn picture of 128 px
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds on a slot; bytes that stay, bytes more while it runs; whether the seconds come from measured speeds."""
+    """Seconds on a slot; bytes that stay, bytes more while it runs; whether the seconds come from
+    measured speeds."""
 
     seconds: float
     stays: float
@@ -58,13 +91,19 @@ class Estimate:
     measured: bool
 
 
-def estimate(jobs: Iterable[Job], known: Mapping[str, dict], device: Device, slower: float = 1.0) -> dict[str, Estimate]:
-    """What each job costs, by its id. known: measured speeds; slower: this machine than the model's device."""
-    return {job.id: _estimate(job.spec, known.get(speed_key(job.spec)), device, slower) for job in jobs}
+def estimate(
+    jobs: Iterable[Job], known: Mapping[str, dict], device: Device, slower: float = 1.0
+) -> dict[str, Estimate]:
+    """What each job costs, by its id. known: measured speeds; slower: this machine than the model's
+    device."""
+    return {
+        job.id: _estimate(job.spec, known.get(speed_key(job.spec)), device, slower) for job in jobs
+    }
 
 
 def priced(jobs: Sequence[Job], costs: Mapping[str, Estimate]) -> list[Job]:
-    """The jobs with the seconds they cost: the executor starts long chains of work first, and guesses the time left."""
+    """The jobs with the seconds they cost: the executor starts long chains of work first, and
+    guesses the time left."""
     return [replace(job, cost=max(costs[job.id].seconds, 0.1)) for job in jobs]
 
 
@@ -73,7 +112,7 @@ def _estimate(spec: dict, speed: dict | None, device: Device, slower: float) -> 
     return Estimate(seconds, *_bytes(spec), speed is not None)
 
 
-# --- the model -------------------------------------------------------------------------------------------------------
+# --- the model -----------------------------------------------------------------------------------
 
 
 def _by_model(spec: dict, device: Device) -> float:
@@ -83,7 +122,13 @@ def _by_model(spec: dict, device: Device) -> float:
     launch = spec.get("launch", {})
     gpus = launch.get("num_gpus", 1) * launch.get("num_machines", 1)
     if spec["kind"] == "pretrain":
-        return START + steps(spec)["pretrain"] * spec["recipe"]["batch"] * _pretrain_picture(spec["recipe"], device) / gpus
+        return (
+            START
+            + steps(spec)["pretrain"]
+            * spec["recipe"]["batch"]
+            * _pretrain_picture(spec["recipe"], device)
+            / gpus
+        )
     if spec["kind"] != "transfer":
         return 1.0
     planned = steps(spec)
@@ -91,15 +136,24 @@ def _by_model(spec: dict, device: Device) -> float:
     if spec["engine"] == "replay":
         return 0.3 + score
     row = spec["protocol_row"]
-    scale = GFLOP.get(row["arch"], 4.1) / GFLOP[device.arch] * (max(row["resize"]["train"]) / device.side) ** 2
-    picture = scale * device.detectors[row["architecture"]] * (FLOAT32 if device is CPU and spec["engine"] == "detectron2" else 1)
+    scale = (
+        GFLOP.get(row["arch"], 4.1)
+        / GFLOP[device.arch]
+        * (max(row["resize"]["train"]) / device.side) ** 2
+    )
+    picture = (
+        scale
+        * device.detectors[row["architecture"]]
+        * (FLOAT32 if device is CPU and spec["engine"] == "detectron2" else 1)
+    )
     trained = planned["train"] + planned["precise BN"] / 3
     work = trained * row["schedule"]["images"] + planned["predict"] * device.predict
     return START + score + work * picture / gpus
 
 
 def _pretrain_picture(recipe: Mapping, device: Device) -> float:
-    """Seconds of a picture: forward and backward (three passes) of the query, one more pass of the key, patches likewise."""
+    """Seconds of a picture: forward and backward (three passes) of the query, one more pass of the
+    key, patches likewise."""
     pixels = recipe["view_size"] ** 2
     if recipe["method"] == "detco" and recipe["terms"] != ["global-global"]:
         pixels += 9 * recipe["patch_size"] ** 2
@@ -120,16 +174,21 @@ def _bytes(spec: dict) -> tuple[float, float]:
         return 2e5, 0.0
     row, tested = spec["protocol_row"], spec["data"].get("pictures", [0, 0])[1]
     weights = 1e6 * 1.5 * MEGABYTES.get(row["arch"], 94)
-    predictions = tested * row["detector"]["detections"] * (300 if "mask" in row["metrics"] else 100)
+    predictions = (
+        tested * row["detector"]["detections"] * (300 if "mask" in row["metrics"] else 100)
+    )
     kept = weights if spec.get("keep_model") else 0.0
     return predictions + kept, 3 * weights
 
 
-# --- the whole -------------------------------------------------------------------------------------------------------
+# --- the whole -----------------------------------------------------------------------------------
 
 
-def wall_seconds(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], slots: int) -> float:
-    """How long the jobs that are not done take in so many slots, started as the executor does; jobs stand after their needs."""
+def wall_seconds(
+    jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], slots: int
+) -> float:
+    """How long the jobs that are not done take in so many slots, started as the executor does; jobs
+    stand after their needs."""
     todo = [job for job in jobs if job.id not in done]
     chains = chain_costs(todo, {job.id: costs[job.id].seconds for job in todo})
     missing = {job.id: {need for need in job.needs if need in chains} for job in todo}
@@ -150,7 +209,8 @@ def wall_seconds(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estima
 
 
 def chain_costs(jobs: Sequence[Job], costs: Mapping[str, float]) -> dict[str, float]:
-    """For each job the cost of the longest chain that begins with it; jobs stand after what they need."""
+    """For each job the cost of the longest chain that begins with it; jobs stand after what they
+    need."""
     chains: dict[str, float] = {}
     longest_after: dict[str, float] = {}
     for job in reversed(jobs):

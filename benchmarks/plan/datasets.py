@@ -11,17 +11,26 @@ from ..config import canonical_hash
 from ..suites.builtin import Data, Suite, Task
 from .jobs import Job, Source
 
-SIGNS = {"voc": "Annotations", "coco": "annotations", "cityscapes": "gtFine"}  # folders that tell a layout
-DRAWN = {"voc": ("trainval", "test"), "coco": ("train", "val"), "cityscapes": ("train", "val")}  # of detco.benchmarks.scenes.draw
+SIGNS = {
+    "voc": "Annotations",
+    "coco": "annotations",
+    "cityscapes": "gtFine",
+}  # folders that tell a layout
+DRAWN = {
+    "voc": ("trainval", "test"),
+    "coco": ("train", "val"),
+    "cityscapes": ("train", "val"),
+}  # of detco.benchmarks.scenes.draw
 SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet")
 SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
 
 
 def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Source]:
-    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content is the identity.
+    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content
+    is the identity.
 
-    check: what pictures of a split are put to; default: the headers are read (detco.transfer.data.inspection).
-    """
+    check: what pictures of a split are put to; default: the headers are read
+    (detco.transfer.data.inspection)."""
     from detco.transfer import finetune
     from detco.transfer.data import inspection
 
@@ -37,13 +46,17 @@ def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Sou
 def of_task(
     suite: Suite, task: Task, protocol, write: bool, loaded: dict, check: Callable | None = None
 ) -> tuple[Data, Source]:
-    """The data set of a task: its own, the suite's, or the published one of its protocol. Raises InputError.
+    """The data set of a task: its own, the suite's, or the published one of its protocol. Raises
+    InputError.
 
-    write: shares of COCO that are not there; loaded: what was read before, as the same data serve many tasks; check: see `load`.
-    """
+    write: shares of COCO that are not there; loaded: what was read before, as the same data serve
+    many tasks; check: see `load`."""
     data = task.data or suite.data
     if data is None and protocol.data is None:
-        raise InputError(f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with --data")
+        raise InputError(
+            f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with"
+            " --data"
+        )
     data = data or official(protocol, suite.datasets)
     if not _share_is_there(data, write):
         return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
@@ -54,13 +67,22 @@ def of_task(
 
 
 def drawn(suite: Suite, data: Data, scenes: Job) -> tuple[Data, Source]:
-    """A data set that the job `scenes` will draw; its folder's name says the layout, and with it the splits."""
+    """A data set that the job `scenes` will draw; its folder's name says the layout, and with it
+    the splits."""
     name = str(data.root)
     if name not in DRAWN:
-        raise InputError(f"suite {suite.name}: the drawn data sets are {', '.join(DRAWN)}; there is no {name!r}")
+        raise InputError(
+            f"suite {suite.name}: the drawn data sets are {', '.join(DRAWN)}; there is no {name!r}"
+        )
     train, test = DRAWN[name]
     tested = suite.scenes.images // 4
-    source = Source(scenes.folder / name, f"{scenes.id}/{name}", (scenes.id,), suite.scenes.images - tested, tested)
+    source = Source(
+        scenes.folder / name,
+        f"{scenes.id}/{name}",
+        (scenes.id,),
+        suite.scenes.images - tested,
+        tested,
+    )
     return Data(data.root, data.layout or name, data.train or train, data.test or test), source
 
 
@@ -73,10 +95,15 @@ def official(protocol, folder: Path | None) -> Data:
 
 
 def _share_is_there(data: Data, write: bool) -> bool:
-    """Whether a share of COCO's pictures, e.g. train2017_1pct, can be read; it is written beside the whole if `write`."""
+    """Whether a share of COCO's pictures, e.g. train2017_1pct, can be read; it is written beside
+    the whole if `write`."""
     share = re.fullmatch(r"(\w+)_(\d+)pct", data.train or "")
     whole = data.root / "annotations" / f"instances_{share[1]}.json" if share else None
-    if not share or whole.with_name(f"instances_{data.train}.json").is_file() or not whole.is_file():
+    if (
+        not share
+        or whole.with_name(f"instances_{data.train}.json").is_file()
+        or not whole.is_file()
+    ):
         return True  # or the reader will say what is wrong
     if write:
         from detco.transfer.data import subsets
@@ -90,7 +117,9 @@ def fitting(suite: Suite) -> tuple[Task, ...]:
     from detco.transfer.data import dataset
 
     if suite.data is None or suite.scenes:
-        raise InputError(f"suite {suite.name}: name the data set under 'data', or the protocols and their data")
+        raise InputError(
+            f"suite {suite.name}: name the data set under 'data', or the protocols and their data"
+        )
     data = find_splits(suite.data)
     annotations = dataset.load(data.layout, data.root, data.train).annotations
     masks = annotations and all(item.get("segmentation") for item in annotations)
@@ -98,7 +127,8 @@ def fitting(suite: Suite) -> tuple[Task, ...]:
 
 
 def find_splits(data: Data) -> Data:
-    """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot be told."""
+    """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot
+    be told."""
     from detco.transfer.data import dataset
 
     if not data.root.is_dir():
@@ -116,5 +146,7 @@ def find_splits(data: Data) -> Data:
 
 def layout_of(folder: Path) -> str | None:
     """The layout of a data set by the folders in it."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()  # not exists(): some systems ignore case
+    names = (
+        {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    )  # not exists(): some systems ignore case
     return next((layout for layout, sign in SIGNS.items() if sign in names), None)

@@ -1,4 +1,5 @@
-"""Speeds measured on this machine: kept in the records of jobs, and in the user's cache folder for plans elsewhere."""
+"""Speeds measured on this machine: kept in the records of jobs, and in the user's cache folder for
+plans elsewhere."""
 
 import os
 import time
@@ -12,11 +13,13 @@ from ..config import canonical_hash
 from .jobs import Job
 
 HARDWARE = ("processor", "cores", "threads", "gpu")  # of a record that must be the same
-STEP = 0.067  # seconds that `step_seconds` gave on the machine whose speeds detco.benchmarks.plan.cost states
+# seconds that `step_seconds` gave on the machine whose speeds detco.benchmarks.plan.cost states
+STEP = 0.067
 
 
 def steps(spec: dict) -> dict[str, float]:
-    """How many steps each stage of a job has, where the plan says so; stages are those that workers report."""
+    """How many steps each stage of a job has, where the plan says so; stages are those that workers
+    report."""
     if spec["kind"] == "scenes":
         return {"scenes": drawn(spec["settings"])}
     if spec["kind"] == "pretrain":
@@ -26,27 +29,59 @@ def steps(spec: dict) -> dict[str, float]:
         return {}
     schedule, tested = spec["protocol_row"]["schedule"], spec["data"].get("pictures", [0, 0])[1]
     period = spec.get("launch", {}).get("eval_period", 0)
-    evaluations = 1 + ((schedule["iterations"] - 1) // period if period else 0)  # the last is the result
-    return {"train": schedule["iterations"], "precise BN": schedule["precise_bn"] * evaluations, "predict": tested * evaluations}
+    evaluations = 1 + (
+        (schedule["iterations"] - 1) // period if period else 0
+    )  # the last is the result
+    return {
+        "train": schedule["iterations"],
+        "precise BN": schedule["precise_bn"] * evaluations,
+        "predict": tested * evaluations,
+    }
 
 
 def drawn(scenes: Mapping) -> int:
     """How many pictures the settings of drawn scenes ask for."""
     images = scenes["images"]
     unlabelled, classification = scenes["unlabelled"], scenes["classification"]
-    return images + (2 * images if unlabelled is None else unlabelled) + (images if classification is None else classification)
+    return (
+        images
+        + (2 * images if unlabelled is None else unlabelled)
+        + (images if classification is None else classification)
+    )
 
 
 def speed_key(spec: dict) -> str:
-    """What the speed of a job depends on, as a hash: all its settings but those that only say for how long."""
+    """What the speed of a job depends on, as a hash: all its settings but those that only say for
+    how long."""
     if spec["kind"] == "pretrain":
-        left_out = ("name", "source", "assumed", "epochs", "lr", "lr_batch", "milestones", "warmup_epochs", "keep", "temperature")
-        settings = {key: value for key, value in spec["recipe"].items() if key not in left_out} | {"launch": spec.get("launch", {})}
+        left_out = (
+            "name",
+            "source",
+            "assumed",
+            "epochs",
+            "lr",
+            "lr_batch",
+            "milestones",
+            "warmup_epochs",
+            "keep",
+            "temperature",
+        )
+        settings = {key: value for key, value in spec["recipe"].items() if key not in left_out} | {
+            "launch": spec.get("launch", {})
+        }
     elif spec["kind"] == "transfer":
-        row = {key: value for key, value in spec["protocol_row"].items() if key not in ("name", "version", "source", "data")}
+        row = {
+            key: value
+            for key, value in spec["protocol_row"].items()
+            if key not in ("name", "version", "source", "data")
+        }
         row["schedule"] = {key: row["schedule"][key] for key in ("images", "optimiser", "clip")}
-        launch = {key: value for key, value in spec.get("launch", {}).items() if key != "eval_period"}
-        launch |= {"amp": "fp16"} if launch.get("amp") is True else {}  # as earlier versions wrote it
+        launch = {
+            key: value for key, value in spec.get("launch", {}).items() if key != "eval_period"
+        }
+        launch |= (
+            {"amp": "fp16"} if launch.get("amp") is True else {}
+        )  # as earlier versions wrote it
         settings = {"row": row, "engine": spec["engine"], "launch": launch}
     else:
         settings = {"size": spec.get("settings", {}).get("size")}
@@ -56,7 +91,8 @@ def speed_key(spec: dict) -> str:
 def measured(records: Iterable[dict], here: Mapping | None) -> dict[str, dict]:
     """Speeds by `speed_key` from records made on hardware like `here` (None: on any).
 
-    A speed: "stages": name -> (steps, seconds), "other": seconds outside of them, "jobs": how many all this was.
+    A speed: "stages": name -> (steps, seconds), "other": seconds outside of them, "jobs": how many
+    all this was.
     """
     speeds: dict[str, dict] = {}
     for record in records:
@@ -64,7 +100,9 @@ def measured(records: Iterable[dict], here: Mapping | None) -> dict[str, dict]:
         other = here is not None and any(hardware.get(key) != here.get(key) for key in HARDWARE)
         if record.get("status") != "done" or stages is None or other:
             continue
-        speed = speeds.setdefault(speed_key(record["spec"]), {"stages": {}, "other": 0.0, "jobs": 0})
+        speed = speeds.setdefault(
+            speed_key(record["spec"]), {"stages": {}, "other": 0.0, "jobs": 0}
+        )
         for name, (count, seconds) in stages.items():
             known = speed["stages"].setdefault(name, [0, 0.0])
             speed["stages"][name] = [known[0] + count, known[1] + seconds]
@@ -74,7 +112,8 @@ def measured(records: Iterable[dict], here: Mapping | None) -> dict[str, dict]:
 
 
 def by_speed(spec: dict, speed: Mapping) -> float:
-    """Seconds of a job at measured speeds: each stage by its steps; what the plan does not tell takes as long as it took."""
+    """Seconds of a job at measured speeds: each stage by its steps; what the plan does not tell
+    takes as long as it took."""
     planned, jobs = steps(spec), speed["jobs"]
     seconds = speed["other"] / jobs
     for name, (count, taken) in speed["stages"].items():
@@ -83,10 +122,11 @@ def by_speed(spec: dict, speed: Mapping) -> float:
 
 
 def known(out: Path, here: Mapping | None) -> dict[str, dict]:
-    """Speeds measured on this machine, by `speed_key`: remembered ones, and those of the records below `out`.
+    """Speeds measured on this machine, by `speed_key`: remembered ones, and those of the records
+    below `out`.
 
-    here: None for machines that cannot be looked at from here; then all records count and none that are remembered.
-    """
+    here: None for machines that cannot be looked at from here; then all records count and none that
+    are remembered."""
     records = (store.read_json(folder / "record.json") for folder in store.job_folders(out))
     return (_remembered(here) if here else {}) | measured(filter(None, records), here)
 
@@ -98,7 +138,8 @@ def remember(jobs: Iterable[Job], here: Mapping) -> None:
 
 
 def step_seconds(here: Mapping) -> float:
-    """Processor time of a training step of ResNet-18 on 4 pictures of 96 px on one core; measured once, then remembered."""
+    """Processor time of a training step of ResNet-18 on 4 pictures of 96 px on one core; measured
+    once, then remembered."""
     there = _remembered(here).get("step")
     if there is None:
         there = _step_seconds(1.0)
@@ -111,7 +152,8 @@ def _remembered(here: Mapping) -> dict:
 
 
 def _remember(here: Mapping, facts: Mapping) -> None:
-    """Nothing is lost where the cache folder cannot be written, or two write at once: it is measured again."""
+    """Nothing is lost where the cache folder cannot be written, or two write at once: it is
+    measured again."""
     path = _memory()
     everything = store.read_json(path) or {}
     everything[_machine(here)] = everything.get(_machine(here), {}) | facts
@@ -125,7 +167,9 @@ def _machine(here: Mapping) -> str:
 
 
 def _memory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detco" / "speeds.json"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detco" / "speeds.json"
+    )
 
 
 def _step_seconds(seconds: float) -> float:
@@ -134,7 +178,10 @@ def _step_seconds(seconds: float) -> float:
 
     model = resnet18().to(memory_format=torch.channels_last)
     pictures = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
-    low = any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    low = any(
+        getattr(torch.cpu, name, bool)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

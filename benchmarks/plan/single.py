@@ -1,4 +1,5 @@
-"""The job of one `detco transfer`: data where they lie, the batch scaled if asked, processes and machines."""
+"""The job of one `detco transfer`: data where they lie, the batch scaled if asked, processes and
+machines."""
 
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from ..suites.builtin import Data, StartingPoint, name_of
 from . import datasets, suite_plan
 from .jobs import Job, Place, transfer_job
 
-LAUNCH = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "amp": "", "eval_period": 0}
+LAUNCH = {
+    "num_gpus": 1,
+    "num_machines": 1,
+    "machine_rank": 0,
+    "dist_url": "auto",
+    "amp": "",
+    "eval_period": 0,
+}
 
 
 def job_of(args) -> Job:
@@ -20,7 +28,11 @@ def job_of(args) -> Job:
 
     random = args.weights == "random"
     name = args.name or ("random" if random else name_of(Path(args.weights)))
-    start = StartingPoint(name, random=True) if random else StartingPoint(name, weights=Path(args.weights))
+    start = (
+        StartingPoint(name, random=True)
+        if random
+        else StartingPoint(name, weights=Path(args.weights))
+    )
     changes = config.parse_assignments(args.changes)
     row = config.find(PROTOCOLS, args.protocol, "protocol")
     protocol, scaling = config.override(row, changes, f"settings of protocol {args.protocol}"), "1"
@@ -28,15 +40,30 @@ def job_of(args) -> Job:
         if args.batch < 1:
             raise InputError(f"--batch must be at least 1, it is {args.batch}")
         protocol, scaling = scaled(protocol, args.batch)
-    launch = {key: getattr(args, key) for key, default in LAUNCH.items() if getattr(args, key) != default}
+    launch = {
+        key: getattr(args, key) for key, default in LAUNCH.items() if getattr(args, key) != default
+    }
     place = Place(
-        args.out.absolute(), engines.resolve(args.engine), args.device, launch, keep_model=args.keep_model,
+        args.out.absolute(),
+        engines.resolve(args.engine),
+        args.device,
+        launch,
+        keep_model=args.keep_model,
         there=suite_plan.folders(args.out),
-    )  # fmt: skip
+    )
     finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
     with live.pictures_checked(name, args.verify) as check:
         data, source = datasets.load(data_of(args, protocol), protocol, check)
-    return transfer_job(name, suite_plan.weights_of(start, None), protocol, data, source, args.seed, place, scaling=scaling)
+    return transfer_job(
+        name,
+        suite_plan.weights_of(start, None),
+        protocol,
+        data,
+        source,
+        args.seed,
+        place,
+        scaling=scaling,
+    )
 
 
 def data_of(args, protocol) -> Data:
@@ -46,4 +73,9 @@ def data_of(args, protocol) -> Data:
     if args.data is not None and not official.holds(protocol, args.data):
         return Data(args.data, args.layout, args.train, args.test)
     found = official.locate(protocol, args.data)
-    return Data(Path(found["root"]), found["layout"], args.train or found["train"], args.test or found["test"])
+    return Data(
+        Path(found["root"]),
+        found["layout"],
+        args.train or found["train"],
+        args.test or found["test"],
+    )

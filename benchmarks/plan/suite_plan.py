@@ -1,4 +1,5 @@
-"""A suite turned into jobs: what to run and after what. Every input is read and checked before any work starts."""
+"""A suite turned into jobs: what to run and after what. Every input is read and checked before any
+work starts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pic
 
 @dataclass(frozen=True)
 class Column:
-    """One column group of the grid: the protocol's row with its changes, its data set, seeds and starting points."""
+    """One column group of the grid: the protocol's row with its changes, its data set, seeds and
+    starting points."""
 
     protocol: object
     data: Data
@@ -30,8 +32,9 @@ class Column:
 
 
 class Inputs:
-    """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a plan is to be made all the
-    same; without it the first of these InputErrors is raised. `check`: see `labelled.load`."""
+    """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a
+    plan is to be made all the same; without it the first of these InputErrors is raised. `check`:
+    see `labelled.load`."""
 
     def __init__(self, missing: list[str] | None = None, check: Callable | None = None):
         self.missing, self.check = missing, check
@@ -47,13 +50,20 @@ class Inputs:
 
 
 def plan(
-    suite: Suite, out: Path, engine: str | None = None, seeds: int | None = None, device: str = "auto",
-    launches: tuple[Mapping, Mapping] = ({}, {}), missing: list[str] | None = None,
+    suite: Suite,
+    out: Path,
+    engine: str | None = None,
+    seeds: int | None = None,
+    device: str = "auto",
+    launches: tuple[Mapping, Mapping] = ({}, {}),
+    missing: list[str] | None = None,
     check: Callable | None = None,
-) -> list[Job]:  # fmt: skip
-    """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what cannot work.
+) -> list[Job]:
+    """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what
+    cannot work.
 
-    seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own) and of pretrainings, see Place;
+    seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own)
+        and of pretrainings, see Place;
     missing, check: see Inputs.
     """
     from detco.transfer import engines, finetune
@@ -63,10 +73,14 @@ def plan(
     inputs, wanted = Inputs(missing, check), engine or suite.engine
     resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
     launch = {**launches[0], **suite.launch}
-    place = Place(out.absolute(), resolved, device, launch, launches[1], suite.keep_model, folders(out))
+    place = Place(
+        out.absolute(), resolved, device, launch, launches[1], suite.keep_model, folders(out)
+    )
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
-        start.name: pretrain_job(start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place)
+        start.name: pretrain_job(
+            start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place
+        )
         for start in suite.start
         if start.recipe
     }
@@ -91,18 +105,28 @@ def plan(
 
 
 def folders(out: Path) -> dict[str, Path]:
-    """The folder of every job planned or done below `out`, by the job's id: it stays there, whatever its row is called now."""
-    specs = ((store.read_json(folder / "spec.json") or {}, folder) for folder in store.job_folders(out))
-    return {spec["id"]: folder.absolute() for spec, folder in specs if isinstance(spec.get("id"), str)} | store.done(out)
+    """The folder of every job planned or done below `out`, by the job's id: it stays there,
+    whatever its row is called now."""
+    specs = (
+        (store.read_json(folder / "spec.json") or {}, folder) for folder in store.job_folders(out)
+    )
+    return {
+        spec["id"]: folder.absolute() for spec, folder in specs if isinstance(spec.get("id"), str)
+    } | store.done(out)
 
 
-def weights_of(start: StartingPoint, job: Job | None, imported: Path | None = None, write: bool = True) -> Source:
-    """The backbone of a starting point: what its pretraining will write, its own file or public checkpoint, or random.
+def weights_of(
+    start: StartingPoint, job: Job | None, imported: Path | None = None, write: bool = True
+) -> Source:
+    """The backbone of a starting point: what its pretraining will write, its own file or public
+    checkpoint, or random.
 
-    imported: a folder for backbone files made of other projects' checkpoints; without it those are refused. Raises InputError.
-    """
+    imported: a folder for backbone files made of other projects' checkpoints; without it those are
+    refused. Raises InputError."""
     if job:
-        return Source(job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"])
+        return Source(
+            job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"]
+        )
     if start.random:
         return RANDOM
     from detco.transfer.backbones import weights
@@ -123,38 +147,60 @@ def weights_of(start: StartingPoint, job: Job | None, imported: Path | None = No
 
 
 def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:
-    """A user's folder, identified by the names and sizes of its pictures. Raises InputError if there are none."""
+    """A user's folder, identified by the names and sizes of its pictures. Raises InputError if
+    there are none."""
     from detco.pretrain.data import listing
 
     pictures = listing.find(folder)
     if by_class and len(pictures.classes) < 2:
-        raise InputError(f"{folder}: supervised pretraining needs one folder of pictures for each class, at least two")
+        raise InputError(
+            f"{folder}: supervised pretraining needs one folder of pictures for each class, at"
+            " least two"
+        )
     return Source(folder.absolute(), pictures.fingerprint, (), len(pictures))
 
 
 def refuse_other_run(job: Job) -> None:
-    """InputError where a job's folder holds another run: its files would be taken for this one's."""
+    """InputError where a job's folder holds another run: its files would be taken for this
+    one's."""
     there = store.read_json(job.folder / "spec.json")
     done = (store.read_json(job.folder / "record.json") or {}).get("status") == "done"
     if there and there.get("id") != job.id and (done or list(job.folder.glob("checkpoint*"))):
-        keys = {"recipe": "recipe settings", "images": "pictures", "images_identity": "pictures", "seed": "seed"}
-        changed = dict.fromkeys(text for key, text in keys.items() if there.get(key) != job.spec.get(key))
+        keys = {
+            "recipe": "recipe settings",
+            "images": "pictures",
+            "images_identity": "pictures",
+            "seed": "seed",
+        }
+        changed = dict.fromkeys(
+            text for key, text in keys.items() if there.get(key) != job.spec.get(key)
+        )
         raise InputError(
-            f"{job.folder} holds another run ({there.get('title')}, other {' and '.join(changed) or 'settings'}); "
-            "choose another folder, or delete that one"
+            f"{job.folder} holds another run ({there.get('title')}, other"
+            f" {' and '.join(changed) or 'settings'}); choose another folder, or delete that one"
         )
 
 
 def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inputs) -> Source:
-    """What a starting point is pretrained on: unlabelled pictures, or one folder a class for a supervised recipe."""
+    """What a starting point is pretrained on: unlabelled pictures, or one folder a class for a
+    supervised recipe."""
     from detco.pretrain.recipes import RECIPES
 
     supervised = find(RECIPES, start.recipe, "recipe").method == "supervised"
     key = "pictures_by_class" if supervised else "pictures"
     folder = getattr(suite, key)
     if scenes and folder:
-        drawn = suite.scenes.classification or suite.scenes.images if supervised else suite.scenes.unlabelled
-        return Source(scenes.folder / folder, f"{scenes.id}/{folder}", (scenes.id,), drawn or 2 * suite.scenes.images)
+        drawn = (
+            suite.scenes.classification or suite.scenes.images
+            if supervised
+            else suite.scenes.unlabelled
+        )
+        return Source(
+            scenes.folder / folder,
+            f"{scenes.id}/{folder}",
+            (scenes.id,),
+            drawn or 2 * suite.scenes.images,
+        )
 
     def read() -> Source:
         if folder is None:
@@ -166,20 +212,36 @@ def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: In
 
 
 def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None) -> list[Column]:
-    """Each task with its data set; what is on disk already is loaded once for each kind of label."""
+    """Each task with its data set; what is on disk already is loaded once for each kind of
+    label."""
     from detco.transfer.protocols import PROTOCOLS
 
     loaded: dict = {}
     columns = []
     for task in suite.protocols or datasets.fitting(suite):
         row = find(PROTOCOLS, task.protocol, "protocol")
-        protocol = override(row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}")
+        protocol = override(
+            row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}"
+        )
         own = task.data or suite.data
         if scenes and own:
             data, source = datasets.drawn(suite, own, scenes)
         else:
-            unread = Source(Path(), f"unread {protocol.name}", (), *(protocol.data.images if protocol.data else ()))
-            read = partial(datasets.of_task, suite, task, protocol, inputs.missing is None, loaded, inputs.check)
+            unread = Source(
+                Path(),
+                f"unread {protocol.name}",
+                (),
+                *(protocol.data.images if protocol.data else ()),
+            )
+            read = partial(
+                datasets.of_task,
+                suite,
+                task,
+                protocol,
+                inputs.missing is None,
+                loaded,
+                inputs.check,
+            )
             data, source = inputs.read(read, (Data(Path(), "", "", ""), unread))
         names = task.start or tuple(start.name for start in suite.start)
         columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
@@ -191,8 +253,9 @@ def _refuse_another_random(suite: Suite, columns: Sequence[Column], others: set[
     for protocol in (column.protocol for column in columns):
         if others and protocol.arch not in others and any(start.random for start in suite.start):
             raise InputError(
-                f"suite {suite.name}: in {protocol.name} `random` is a {protocol.arch}, the other starting points are "
-                f"{', '.join(sorted(others))}; add `transfer: {{arch: {min(others)}}}`"
+                f"suite {suite.name}: in {protocol.name} `random` is a {protocol.arch}, the other"
+                f" starting points are {', '.join(sorted(others))}; add `transfer: {{arch:"
+                f" {min(others)}}}`"
             )
 
 
@@ -200,5 +263,8 @@ def _refuse_same_runs(suite: Suite, jobs: Sequence[Job]) -> None:
     titles: dict[str, str] = {}
     for job in jobs:
         if job.id in titles:
-            raise InputError(f"suite {suite.name}: {job.title} is the same run as {titles[job.id]}; leave one out")
+            raise InputError(
+                f"suite {suite.name}: {job.title} is the same run as {titles[job.id]}; leave"
+                " one out"
+            )
         titles[job.id] = job.title

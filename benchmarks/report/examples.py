@@ -26,7 +26,11 @@ def attention(args) -> int:
         raise InputError(f"--most must be at least 1, it is {args.most}")
     paths: list[Path] = []
     for path in args.images:
-        paths += [path / name for name in listing.find(path).names[: args.most]] if path.is_dir() else [path]
+        paths += (
+            [path / name for name in listing.find(path).names[: args.most]]
+            if path.is_dir()
+            else [path]
+        )
     pictures = [read_rgb(str(path)) for path in paths]
     maps = attention_maps(_names(args.weights), paths, args.level, args.size)
     drawing.save(drawing.figure(pictures, maps, args.level), args.out)
@@ -35,9 +39,14 @@ def attention(args) -> int:
 
 
 def attention_maps(
-    weights: dict[str, str], pictures: Sequence[Path], level: str = "res5", size: int = 224, arch: str | None = None
+    weights: dict[str, str],
+    pictures: Sequence[Path],
+    level: str = "res5",
+    size: int = 224,
+    arch: str | None = None,
 ) -> dict:
-    """Name -> one map a picture (detco.transfer.backbones.attention). weights: name -> backbone file, or "random".
+    """Name -> one map a picture (detco.transfer.backbones.attention). weights: name -> backbone
+    file, or "random".
 
     arch: of random weights; default that of the first file, without any resnet50.
     """
@@ -47,7 +56,10 @@ def attention_maps(
     read = {name: files.read(Path(path)) for name, path in weights.items() if path != "random"}
     arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
     backbones = {name: read.get(name) or files.random_backbone(arch, 0) for name in weights}
-    return {name: attention.maps(backbone, list(pictures), level, size) for name, backbone in backbones.items()}
+    return {
+        name: attention.maps(backbone, list(pictures), level, size)
+        for name, backbone in backbones.items()
+    }
 
 
 def _names(weights: Sequence[str]) -> dict[str, str]:
@@ -57,10 +69,12 @@ def _names(weights: Sequence[str]) -> dict[str, str]:
 
 
 def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, list]:
-    """Starting point -> a record each of one protocol, as pictures of the test set with what was found on them.
+    """Starting point -> a record each of one protocol, as pictures of the test set with what was
+    found on them.
 
-    Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read from the runs' folders.
-    Raises InputError where the data set is gone or not the one that was tested on.
+    Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read from
+    the runs' folders. Raises InputError where the data set is gone or not the one that was tested
+    on.
     """
     import json
 
@@ -85,9 +99,18 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
                 boxes.setdefault((record["starting_point"], entry["image_id"]), []).append(box)
     found = []
     for image in shown:
-        truth = [Box(*a["bbox"], names[a["category_id"]]) for a in test.annotations if a["image_id"] == image["id"]]
-        by_name = {record["starting_point"]: boxes.get((record["starting_point"], image["id"]), []) for record in records}
-        found.append(Example(Path(image["file_name"]), image["width"], image["height"], truth, by_name))
+        truth = [
+            Box(*a["bbox"], names[a["category_id"]])
+            for a in test.annotations
+            if a["image_id"] == image["id"]
+        ]
+        by_name = {
+            record["starting_point"]: boxes.get((record["starting_point"], image["id"]), [])
+            for record in records
+        }
+        found.append(
+            Example(Path(image["file_name"]), image["width"], image["height"], truth, by_name)
+        )
     return found
 
 

@@ -12,14 +12,22 @@ from . import reproduce
 MOST_CURVES, MOST_GROUPS = 60, 4  # jobs whose curves are read, protocols whose detections are shown
 
 
-def gather(directory: Path, records: Sequence[dict], problems: Sequence[str], baselines: Sequence[str] | None):
-    """The `detco.results.report.page.Material` of a folder of runs; what is missing is named in its notes."""
+def gather(
+    directory: Path,
+    records: Sequence[dict],
+    problems: Sequence[str],
+    baselines: Sequence[str] | None,
+):
+    """The `detco.results.report.page.Material` of a folder of runs; what is missing is named in its
+    notes."""
     from detco.results.report.page import Material
 
     folders, notes = store.folders(directory), {"training": [], "detections": [], "attention": []}
     cells = _first_runs(records)
     examples = _examples(cells, folders, notes["detections"])
-    paths = list(dict.fromkeys(example.picture for found in examples.values() for example in found))[: pictures.EXAMPLES]
+    paths = list(
+        dict.fromkeys(example.picture for found in examples.values() for example in found)
+    )[: pictures.EXAMPLES]
     return Material(
         title=f"Transfer to detection: {directory.absolute().name}",
         records=records,
@@ -39,7 +47,9 @@ def _first_runs(records: Sequence[dict]) -> dict[str, dict[str, dict]]:
     from detco.results import tables
 
     each = tables.labelled(tables.frame(records))
-    done = each[each["status"] == "done"].sort_values(["group_order", "row_order", "seed"], kind="stable")
+    done = each[each["status"] == "done"].sort_values(
+        ["group_order", "row_order", "seed"], kind="stable"
+    )
     of_run = {record["id"]: record for record in records}
     cells: dict[str, dict[str, dict]] = {}
     for run in done.drop_duplicates(["group", "row"]).itertuples():
@@ -47,15 +57,25 @@ def _first_runs(records: Sequence[dict]) -> dict[str, dict[str, dict]]:
     return cells
 
 
-def _training(records: Sequence[dict], cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
+def _training(
+    records: Sequence[dict], cells: dict, folders: dict[str, Path], notes: list[str]
+) -> dict:
     """Title -> row -> points of the loss: a chart for each pretraining and for each protocol."""
     from detco.results.report import curves
 
-    wanted = [(record["spec"].get("title", "pretraining"), record["starting_point"], record) for record in records
-              if record["kind"] == "pretrain"]  # fmt: skip
-    wanted += [(group, row, record) for group, rows in cells.items() for row, record in rows.items()]
+    wanted = [
+        (record["spec"].get("title", "pretraining"), record["starting_point"], record)
+        for record in records
+        if record["kind"] == "pretrain"
+    ]
+    wanted += [
+        (group, row, record) for group, rows in cells.items() for row, record in rows.items()
+    ]
     if len(wanted) > MOST_CURVES:
-        notes.append(f"curves of the first {MOST_CURVES} of {len(wanted)} jobs; all of them: tensorboard --logdir DIR")
+        notes.append(
+            f"curves of the first {MOST_CURVES} of {len(wanted)} jobs; all of them: tensorboard"
+            " --logdir DIR"
+        )
     found, without = {}, 0
     for title, row, record in wanted[:MOST_CURVES]:
         points = curves.read(folders[record["id"]] / "tb").get("loss")
@@ -71,10 +91,16 @@ def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
     """Group -> example pictures with the detections of each of its rows."""
     found = {}
     for group, rows in list(cells.items())[:MOST_GROUPS]:
-        usable = {row: {**record, "starting_point": row} for row, record in rows.items()
-                  if (folders[record["id"]] / "predictions.json").is_file() and "protocol_row" in record["spec"]}  # fmt: skip
+        usable = {
+            row: {**record, "starting_point": row}
+            for row, record in rows.items()
+            if (folders[record["id"]] / "predictions.json").is_file()
+            and "protocol_row" in record["spec"]
+        }
         if len(usable) < len(rows):
-            notes.append(f"{group}: no predictions kept of {', '.join(rows.keys() - usable.keys())}")
+            notes.append(
+                f"{group}: no predictions kept of {', '.join(rows.keys() - usable.keys())}"
+            )
         try:
             found |= {group: pictures.examples(list(usable.values()), folders)} if usable else {}
         except (InputError, OSError, KeyError, ValueError) as error:
@@ -83,7 +109,8 @@ def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
 
 
 def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
-    """Row -> maps of its backbone, for those whose file is still there and the one that was fine-tuned."""
+    """Row -> maps of its backbone, for those whose file is still there and the one that was
+    fine-tuned."""
     files: dict[str, str] = {}
     arch = None  # of random weights
     for rows in cells.values():
@@ -96,7 +123,10 @@ def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
                 files[row] = path
     missing = {row for rows in cells.values() for row in rows} - files.keys()
     if missing:
-        notes.append(f"no attention maps of {', '.join(sorted(missing))}: the backbone file is gone, or another one")
+        notes.append(
+            f"no attention maps of {', '.join(sorted(missing))}: the backbone file is gone, or"
+            " another one"
+        )
     return pictures.attention_maps(files, paths, arch=arch) if paths and files else {}
 
 

@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 OUT = "again"  # the folder that the commands write to
-NAMES = ("name", "version", "source", "assumed")  # fields that say what a row is, and are no settings
+NAMES = (
+    "name",
+    "version",
+    "source",
+    "assumed",
+)  # fields that say what a row is, and are no settings
 
 
 def commands(records: Sequence[dict]) -> dict[str, list[str]]:
-    """Starting point -> the commands that make its rows: the data and the backbone where they were made here, then each protocol.
+    """Starting point -> the commands that make its rows: the data and the backbone where they were
+    made here, then each protocol.
 
     Seeds of a cell stand together in a loop.
     """
@@ -19,7 +25,9 @@ def commands(records: Sequence[dict]) -> dict[str, list[str]]:
     cells: dict[tuple, list[dict]] = {}
     for record in sorted(records, key=lambda record: record["spec"].get("order") or [0, 0]):
         if record["kind"] == "transfer":
-            cells.setdefault((record["starting_point"], *map(str, _cell(record))), []).append(record)
+            cells.setdefault((record["starting_point"], *map(str, _cell(record))), []).append(
+                record
+            )
     for (name, *_), runs in cells.items():
         of_name = lines.setdefault(name, [])
         needed = (made[need] for need in _needs(runs[0]["spec"], made) if need in made)
@@ -30,15 +38,29 @@ def commands(records: Sequence[dict]) -> dict[str, list[str]]:
 
 def _cell(record: dict) -> tuple:
     spec = record["spec"]
-    return record["protocol_hash"], record["engine"], spec.get("weights"), (spec.get("data") or {}).get("root"), _started(spec)
+    return (
+        record["protocol_hash"],
+        record["engine"],
+        spec.get("weights"),
+        (spec.get("data") or {}).get("root"),
+        _started(spec),
+    )
 
 
 def _started(spec: dict) -> list[str]:
     """The options that say how the engine was started."""
     launch = spec.get("launch") or {}
-    amp = "fp16" if launch.get("amp") is True else launch.get("amp")  # True: as earlier versions wrote it
-    processes = launch.get("num_gpus", 1) * launch.get("num_machines", 1)  # on how many machines is of no matter
-    found = {"--num-gpus": processes if processes > 1 else 0, "--amp": amp, "--eval-period": launch.get("eval_period")}
+    amp = (
+        "fp16" if launch.get("amp") is True else launch.get("amp")
+    )  # True: as earlier versions wrote it
+    processes = launch.get("num_gpus", 1) * launch.get(
+        "num_machines", 1
+    )  # on how many machines is of no matter
+    found = {
+        "--num-gpus": processes if processes > 1 else 0,
+        "--amp": amp,
+        "--eval-period": launch.get("eval_period"),
+    }
     return [word for key, value in found.items() if value for word in (key, str(value))]
 
 
@@ -53,20 +75,33 @@ def _preparation(record: dict) -> str:
     spec = record["spec"]
     if record["kind"] == "scenes":
         wanted = spec["settings"]
-        options = [word for key in ("images", "size", "seed") for word in (f"--{key}", str(wanted[key]))]
+        options = [
+            word for key in ("images", "size", "seed") for word in (f"--{key}", str(wanted[key]))
+        ]
         return shlex.join(["detco", "data", "scenes", _place("", f"{record['id']}/"), *options])
     if record["kind"] == "pretrain":
         from detco.pretrain.recipes import RECIPES, RUNNING
 
         recipe = {key: value for key, value in spec["recipe"].items() if key not in RUNNING}
         images = _place(spec["images"], spec.get("images_identity", ""))
-        words = ["detco", "pretrain", recipe["name"], "--images", images, "--out", f"{OUT}/{spec['starting_point']}"]
-        return shlex.join([*words, "--seed", str(spec["seed"]), *_changes(recipe, RECIPES.get(recipe["name"]))])
+        words = [
+            "detco",
+            "pretrain",
+            recipe["name"],
+            "--images",
+            images,
+            "--out",
+            f"{OUT}/{spec['starting_point']}",
+        ]
+        return shlex.join(
+            [*words, "--seed", str(spec["seed"]), *_changes(recipe, RECIPES.get(recipe["name"]))]
+        )
     return ""
 
 
 def _place(path: str, identity: str) -> str:
-    """Where the commands find data: drawn scenes (identity `JOB/folder`) in OUT, others where they were."""
+    """Where the commands find data: drawn scenes (identity `JOB/folder`) in OUT, others where they
+    were."""
     job, slash, folder = identity.partition("/")
     return f"{OUT}/scenes-{job[:8]}/{folder}".rstrip("/") if slash else path
 
@@ -78,7 +113,9 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
     seeds = sorted({run["seed"] for run in runs})
     weights, data = spec.get("weights", "WEIGHTS"), spec.get("data") or {}
     if spec.get("weights_identity") in made:
-        weights = f"{OUT}/{made[spec['weights_identity']]['spec']['starting_point']}/backbone.safetensors"
+        weights = (
+            f"{OUT}/{made[spec['weights_identity']]['spec']['starting_point']}/backbone.safetensors"
+        )
     root = _place(str(data.get("root", "DATA")), data.get("identity", ""))
     words = ["detco", "transfer", record["protocol"], "--weights", weights, "--data", root]
     for key in ("layout", "train", "test"):
@@ -92,16 +129,24 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
 
 
 def _changes(used: Mapping, row: object) -> list[str]:
-    """`--set` for each setting that is not the row's. Settings that no longer exist, or a row that does not, give nothing."""
+    """`--set` for each setting that is not the row's. Settings that no longer exist, or a row that
+    does not, give nothing."""
     if row is None:
         return []
     theirs = json.loads(json.dumps(_flat(asdict(row))))
     ours = {key: value for key, value in _flat(used).items() if key in theirs and key not in NAMES}
-    return [word for key, value in ours.items() if value != theirs[key] for word in ("--set", f"{key}={json.dumps(value)}")]
+    return [
+        word
+        for key, value in ours.items()
+        if value != theirs[key]
+        for word in ("--set", f"{key}={json.dumps(value)}")
+    ]
 
 
 def _flat(fields: Mapping, prefix: str = "") -> dict:
     flat = {}
     for key, value in fields.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        )
     return flat

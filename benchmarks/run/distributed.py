@@ -1,6 +1,7 @@
 """The processes of one job: on this machine, and which of several machines this is.
 
-What started the machines says so in the environment: DETCO_MACHINE (this one's number, from 0), MASTER_ADDR, MASTER_PORT.
+What started the machines says so in the environment: DETCO_MACHINE (this one's number, from 0),
+MASTER_ADDR, MASTER_PORT.
 """
 
 import os
@@ -14,8 +15,12 @@ from pathlib import Path
 
 import detco
 
-ROOT = Path(detco.__file__).resolve().parents[1]  # processes start here, so that no package of the working directory hides ours
-HELPER = "DETCO_HELPER"  # environment variable of a process that helps: another one keeps the record
+ROOT = (
+    Path(detco.__file__).resolve().parents[1]
+)  # processes start here, so that no package of the working directory hides ours
+HELPER = (  # environment variable of a process that helps: another one keeps the record
+    "DETCO_HELPER"
+)
 
 
 def machine_rank() -> int:
@@ -24,7 +29,8 @@ def machine_rank() -> int:
 
 
 def launch_here(launch: Mapping) -> dict:
-    """How to start Detectron2's processes on this machine: rank and address are known only once the job has begun."""
+    """How to start Detectron2's processes on this machine: rank and address are known only once the
+    job has begun."""
     if launch.get("num_machines", 1) == 1 or "MASTER_ADDR" not in os.environ:
         return dict(launch)
     address = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -33,10 +39,11 @@ def launch_here(launch: Mapping) -> dict:
 
 @contextmanager
 def joined(spec: Path, launch: Mapping):
-    """Make this process the first of those that pretrain on this machine, in torchrun's words, and start the others.
+    """Make this process the first of those that pretrain on this machine, in torchrun's words, and
+    start the others.
 
-    If one of them fails, this process ends too: it would wait for the lost one for ever. Does nothing for a single process,
-    under torchrun, and in the processes started here.
+    If one of them fails, this process ends too: it would wait for the lost one for ever. Does
+    nothing for a single process, under torchrun, and in the processes started here.
     """
     here, machines = launch.get("num_gpus", 1), launch.get("num_machines", 1)
     if here * machines == 1 or "RANK" in os.environ:
@@ -46,11 +53,16 @@ def joined(spec: Path, launch: Mapping):
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
     first = machine_rank() * here
-    ranks = [{"RANK": str(first + n), "LOCAL_RANK": str(n), "WORLD_SIZE": str(here * machines)} for n in range(here)]
+    ranks = [
+        {"RANK": str(first + n), "LOCAL_RANK": str(n), "WORLD_SIZE": str(here * machines)}
+        for n in range(here)
+    ]
     os.environ.update(ranks[0])
     command = [sys.executable, "-m", "detco.benchmarks.run.worker", str(spec)]
     more = {HELPER: "1", "DETCO_RUNNER": str(os.getpid())}
-    others = [subprocess.Popen(command, env=os.environ | rank | more, cwd=ROOT) for rank in ranks[1:]]
+    others = [
+        subprocess.Popen(command, env=os.environ | rank | more, cwd=ROOT) for rank in ranks[1:]
+    ]
     over = threading.Event()
     for other in others:
         threading.Thread(target=_watch, args=(other, over), daemon=True).start()
@@ -68,7 +80,11 @@ def joined(spec: Path, launch: Mapping):
 
 def _watch(other: subprocess.Popen, over: threading.Event) -> None:
     if other.wait() and not over.is_set():
-        print(f"a process of this job ended with status {other.returncode}, and with it all of them", file=sys.stderr, flush=True)
+        print(
+            f"a process of this job ended with status {other.returncode}, and with it all of them",
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(1)  # the main thread waits for the lost process, in a library
 
 

@@ -1,4 +1,5 @@
-"""Shows work in progress: one live view on a terminal, plain lines every ten seconds where output goes to a file."""
+"""Shows work in progress: one live view on a terminal, plain lines every ten seconds where output
+goes to a file."""
 
 import sys
 import time
@@ -10,13 +11,21 @@ from detco.results import store
 
 from .local import Run, State
 
-SHARE = {  # of a job that lies before and up to the end of a stage; a stage not named is the whole job
-    "check pictures": (0.0, 0.0), "pictures": (0.0, 0.05), "pretrain": (0.05, 1.0),
-    "train": (0.0, 0.85), "evaluate": (0.0, 0.85), "precise BN": (0.85, 0.9), "predict": (0.9, 0.98), "score": (0.98, 1.0),
-}  # fmt: skip
+# of a job that lies before and up to the end of a stage; a stage not named is the whole job
+SHARE = {
+    "check pictures": (0.0, 0.0),
+    "pictures": (0.0, 0.05),
+    "pretrain": (0.05, 1.0),
+    "train": (0.0, 0.85),
+    "evaluate": (0.0, 0.85),
+    "precise BN": (0.85, 0.9),
+    "predict": (0.9, 0.98),
+    "score": (0.98, 1.0),
+}
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
 WIDE = 110  # columns of a terminal from which on a job has one line, not two
-TRUST = 30.0  # seconds of work at the planned pace that the measured one is averaged with: starting up is no pace
+# seconds of work at the planned pace that the measured one is averaged with: starting up is no pace
+TRUST = 30.0
 LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
 
 
@@ -38,30 +47,49 @@ def of_task(title: str):
     if not sys.stdout.isatty():
         yield _lines(title)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda stage, done, total, **_: bar.update(task, completed=done, total=total, description=f"{title}: {stage}")
+        yield lambda stage, done, total, **_: bar.update(
+            task, completed=done, total=total, description=f"{title}: {stage}"
+        )
 
 
 def _lines(title: str) -> Callable[..., None]:
-    """A `report` that says where the work stands every ten seconds, on standard error: the output may be JSON."""
+    """A `report` that says where the work stands every ten seconds, on standard error: the output
+    may be JSON."""
     spoke = time.monotonic()
 
     def report(stage: str, done: int, total: int, **_) -> None:
         nonlocal spoke
         if time.monotonic() - spoke >= LINE_EVERY:
             spoke = time.monotonic()
-            print(f"{title}: {stage} {done:,}" + (f"/{total:,}" if total else ""), file=sys.stderr, flush=True)
+            print(
+                f"{title}: {stage} {done:,}" + (f"/{total:,}" if total else ""),
+                file=sys.stderr,
+                flush=True,
+            )
 
     return report
 
 
 @contextmanager
 def pictures_checked(title: str, verify: bool):
-    """What a plan puts the pictures of each split to, under a view. verify: they are decoded whole, else headers are read."""
+    """What a plan puts the pictures of each split to, under a view. verify: they are decoded whole,
+    else headers are read."""
     from detco.transfer.data import inspection
 
     with of_task(title) as report:
@@ -69,7 +97,8 @@ def pictures_checked(title: str, verify: bool):
 
 
 class Plain:
-    """A line when a job starts and ends, every ten seconds for each at work, and for a new stage if that lasts."""
+    """A line when a job starts and ends, every ten seconds for each at work, and for a new stage if
+    that lasts."""
 
     def __init__(self, name: str, say: Callable[[str], None] | None = None):
         self.name, self.said, self.spoke = name, {}, {}
@@ -80,13 +109,22 @@ class Plain:
         for key, state in run.states.items():
             silent = now - self.spoke.get(key, 0.0)
             name, stage = self.said.get(key, ("waiting", ""))
-            if (state.name == name and (state.name != "running" or silent < LINE_SOON)) or _done_before(state):
+            if (
+                state.name == name and (state.name != "running" or silent < LINE_SOON)
+            ) or _done_before(state):
                 continue
             progress = progress_of(state) if name == state.name == "running" else None
             if progress and progress["stage"] in (stage, "starting") and silent < LINE_EVERY:
                 continue
-            self.said[key], self.spoke[key] = (state.name, progress["stage"] if progress else ""), now
-            running = {other: progress_of(state) for other, state in run.states.items() if state.name == "running"}
+            self.said[key], self.spoke[key] = (
+                (state.name, progress["stage"] if progress else ""),
+                now,
+            )
+            running = {
+                other: progress_of(state)
+                for other, state in run.states.items()
+                if state.name == "running"
+            }
             left = overall(run, running)[1]
             head = counts(run) + (f", about {clock(left)} left" if left else "")
             self.say(f"[{head}] {state.job.title}: {describe(state, progress)}")
@@ -109,14 +147,25 @@ class Terminal:
         from rich.table import Table
         from rich.text import Text
 
-        progress = {key: progress_of(state) for key, state in run.states.items() if state.name == "running"}
+        progress = {
+            key: progress_of(state) for key, state in run.states.items() if state.name == "running"
+        }
         fraction, left = overall(run, progress)
         wide = self.live.console.width >= WIDE
-        more = [f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)]
+        more = [
+            f"{len(run.named(name))} {text}" for name, text in COUNTED.items() if run.named(name)
+        ]
         gone = [f"{clock(time.time() - run.began)} gone"] if wide else []
-        text = f"{fraction:4.0%}  {', '.join([counts(run), *more, f'about {clock(left)} left', *gone])}"
+        text = (
+            f"{fraction:4.0%} "
+            f" {', '.join([counts(run), *more, f'about {clock(left)} left', *gone])}"
+        )
         head, body = (Table.grid(padding=(0, 2, 0, 0)) for _ in range(2))
-        head.add_row(Text(self.name, "bold"), ProgressBar(1.0, fraction, width=16 if wide else 8), _line(text))
+        head.add_row(
+            Text(self.name, "bold"),
+            ProgressBar(1.0, fraction, width=16 if wide else 8),
+            _line(text),
+        )
         for key, shown in progress.items():
             title, stage = _line(f" {run.states[key].job.title}"), stage_of(shown)
             count = f"{shown['done']}/{shown['total']}" if shown["total"] else ""
@@ -126,7 +175,12 @@ class Terminal:
                 body.add_row(title, _line(stage), bar, *map(_line, (count, rest, rate, figures)))
             else:
                 body.add_row(title)
-                body.add_row(_line(f"   {', '.join(filter(None, (f'{stage} {count}'.strip(), rate, rest, figures)))}"))
+                body.add_row(
+                    _line(
+                        "   "
+                        + ", ".join(filter(None, (f"{stage} {count}".strip(), rate, rest, figures)))
+                    )
+                )
         return Group(head, body)
 
 
@@ -177,10 +231,15 @@ def rates(progress: dict) -> tuple[str, str, str]:
     """Speed, figures and time left of a stage as texts."""
     speed, missing = progress.get("speed"), progress["total"] - progress["done"]
     shown = [
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress["figures"].items()
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in progress["figures"].items()
     ]
     rate = "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
-    return rate, ", ".join(shown[:5]), f"{clock(missing / speed)} left" if speed and missing > 0 else ""
+    return (
+        rate,
+        ", ".join(shown[:5]),
+        f"{clock(missing / speed)} left" if speed and missing > 0 else "",
+    )
 
 
 def fraction_of(state: State, progress: dict | None) -> float:
@@ -197,7 +256,8 @@ def fraction_of(state: State, progress: dict | None) -> float:
 
 
 def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
-    """Fraction of the whole that is done, and seconds left: what each kind of job cost so far tells what the rest of it costs."""
+    """Fraction of the whole that is done, and seconds left: what each kind of job cost so far tells
+    what the rest of it costs."""
     now, cost, spent, behind = time.time(), {}, {}, 0.0
     total = sum(state.job.cost for state in run.states.values()) or 1.0
     missing: dict[str, float] = {}
@@ -208,9 +268,16 @@ def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
             missing[kind] = missing.get(kind, 0.0) + (1 - part) * state.job.cost
         if state.started:
             seconds = state.seconds if state.name == "done" else now - state.started
-            cost[kind], spent[kind] = cost.get(kind, 0.0) + part * state.job.cost, spent.get(kind, 0.0) + seconds
-    pace = {kind: (spent.get(kind, 0.0) + TRUST) / (cost.get(kind, 0.0) + TRUST) for kind in missing}
-    return behind / total, sum(units * pace[kind] for kind, units in missing.items()) / max(1, len(run.slots))
+            cost[kind], spent[kind] = (
+                cost.get(kind, 0.0) + part * state.job.cost,
+                spent.get(kind, 0.0) + seconds,
+            )
+    pace = {
+        kind: (spent.get(kind, 0.0) + TRUST) / (cost.get(kind, 0.0) + TRUST) for kind in missing
+    }
+    return behind / total, sum(units * pace[kind] for kind, units in missing.items()) / max(
+        1, len(run.slots)
+    )
 
 
 def clock(seconds: float) -> str:

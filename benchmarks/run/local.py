@@ -1,4 +1,5 @@
-"""Runs jobs on this machine: a worker process for each slot that does one job after another, folders locked."""
+"""Runs jobs on this machine: a worker process for each slot that does one job after another,
+folders locked."""
 
 import select
 import signal
@@ -22,7 +23,8 @@ POLL = 0.1  # seconds
 
 @dataclass
 class State:
-    """waiting, running, elsewhere (another runner has it), done, failed, blocked (by a failed one)."""
+    """waiting, running, elsewhere (another runner has it), done, failed, blocked (by a failed
+    one)."""
 
     job: Job
     name: str = "waiting"
@@ -36,7 +38,8 @@ class State:
 
 @dataclass
 class Run:
-    """All states of one call, by job id, and when it began; what a view shows and what the caller gets back."""
+    """All states of one call, by job id, and when it began; what a view shows and what the caller
+    gets back."""
 
     states: dict[str, State]
     slots: Sequence[dict[str, str]]
@@ -47,11 +50,18 @@ class Run:
         return [state for state in self.states.values() if state.name in names]
 
 
-def run(jobs: Sequence[Job], slots: Sequence[dict[str, str]], view: Callable[[Run], None], worker: Sequence[str] = WORKER) -> Run:
-    """Run every job that is not done yet; `slots` are the environments of the workers that may run at once.
+def run(
+    jobs: Sequence[Job],
+    slots: Sequence[dict[str, str]],
+    view: Callable[[Run], None],
+    worker: Sequence[str] = WORKER,
+) -> Run:
+    """Run every job that is not done yet; `slots` are the environments of the workers that may run
+    at once.
 
-    A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also SIGTERM) ends the
-    workers and is raised again. Ready jobs are started in the order of the longest chain of work that hangs on them.
+    A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also
+    SIGTERM) ends the workers and is raised again. Ready jobs are started in the order of the
+    longest chain of work that hangs on them.
     """
     this = Run({job.id: State(job) for job in jobs}, slots)
     for state in this.states.values():
@@ -81,7 +91,10 @@ def write_spec(state: State) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         store.write_json(path, state.job.spec)
     except OSError as error:  # no space, no rights: this job's failure, not the end of the others
-        state.name, state.error = "failed", f"cannot work in {path.parent}: {error.strerror or error}"
+        state.name, state.error = (
+            "failed",
+            f"cannot work in {path.parent}: {error.strerror or error}",
+        )
 
 
 def settle(state: State, began: float) -> bool:
@@ -98,7 +111,8 @@ def settle(state: State, began: float) -> bool:
 
 
 def _rename(job: Job, record: dict) -> None:
-    """What was done under another name, or for another place in the table, goes by the job's now: nothing else differs."""
+    """What was done under another name, or for another place in the table, goes by the job's now:
+    nothing else differs."""
     now = {key: job.spec[key] for key in ("title", "starting_point", "order") if key in job.spec}
     if any(record["spec"].get(key) != value for key, value in now.items()):
         shown = {"starting_point": now["starting_point"]} if "starting_point" in record else {}
@@ -118,18 +132,24 @@ def block(this: Run) -> None:
 
 
 def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> None:
-    free = sorted(set(range(len(this.slots))) - {state.slot for state in this.named("running")}, reverse=True)
+    free = sorted(
+        set(range(len(this.slots))) - {state.slot for state in this.named("running")}, reverse=True
+    )
     for state in order:
         if not free:
             return
-        ready = all(this.states[need].name == "done" for need in state.job.needs if need in this.states)
+        ready = all(
+            this.states[need].name == "done" for need in state.job.needs if need in this.states
+        )
         if state.name not in ("waiting", "elsewhere") or not ready or settle(state, this.began):
             continue
         if store.is_taken(state.job.folder):
             state.name = "elsewhere"
             continue
         slot = free.pop()
-        if slot in this.workers and this.workers[slot].process.poll() is not None:  # killed while it had nothing to do
+        if (
+            slot in this.workers and this.workers[slot].process.poll() is not None
+        ):  # killed while it had nothing to do
             this.workers.pop(slot).end()
         if slot not in this.workers:
             this.workers[slot] = Worker(worker, this.slots[slot])
@@ -152,7 +172,8 @@ def _listen(this: Run) -> None:
 
 
 def _finish(state: State, answer: str, began: float) -> None:
-    """What became of a job: its record says, else the answer; a job without a record gets a failed one."""
+    """What became of a job: its record says, else the answer; a job without a record gets a failed
+    one."""
     state.name, state.slot = "waiting", -1
     if settle(state, began):
         return
@@ -202,7 +223,9 @@ def _terminate_as_interrupt():
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

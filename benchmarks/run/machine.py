@@ -8,35 +8,59 @@ from pathlib import Path
 from . import provenance
 
 
-def local_slots(jobs: int, wanted: int | None = None, device: str = "auto", each: int = 1) -> list[dict[str, str]]:
-    """The workers' environments on this machine: `each` GPUs, or groups of cores; `wanted` sets their number.
+def local_slots(
+    jobs: int, wanted: int | None = None, device: str = "auto", each: int = 1
+) -> list[dict[str, str]]:
+    """The workers' environments on this machine: `each` GPUs, or groups of cores; `wanted` sets
+    their number.
 
-    On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; more where jobs are few.
+    On a CPU a worker gets one thread where there are up to 4 cores, two up to 16, else four; more
+    where jobs are few.
     """
     gpus = [] if device == "cpu" else visible_gpus()
-    gpus = [",".join(gpus[n : n + each]) for n in range(0, len(gpus) - each + 1, each)] or [",".join(gpus)] if gpus else []
+    gpus = (
+        [",".join(gpus[n : n + each]) for n in range(0, len(gpus) - each + 1, each)]
+        or [",".join(gpus)]
+        if gpus
+        else []
+    )
     if gpus:
         count = min(wanted or len(gpus), jobs) or 1
-        return [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count)) for n in range(count)]
+        return [
+            {"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} | _threads(max(1, cores() // count))
+            for n in range(count)
+        ]
     threads = 1 if cores() <= 4 else 2 if cores() <= 16 else 4
     count = max(1, min(wanted or cores() // threads, jobs))
     return [_threads(max(1, cores() // count)) for _ in range(count)]
 
 
 def facts(slot: dict[str, str]) -> dict[str, str | int | None]:
-    """What a record of a job in this slot will say about the machine, as far as speeds depend on it."""
+    """What a record of a job in this slot will say about the machine, as far as speeds depend on
+    it."""
     names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     gpu = None
-    if "CUDA_VISIBLE_DEVICES" in slot:  # not asked of torch: that would take the GPU's memory in this process too
-        gpu = subprocess.run(names, capture_output=True, text=True).stdout.partition("\n")[0] or None
+    if (
+        "CUDA_VISIBLE_DEVICES" in slot
+    ):  # not asked of torch: that would take the GPU's memory in this process too
+        gpu = (
+            subprocess.run(names, capture_output=True, text=True).stdout.partition("\n")[0] or None
+        )
     known = provenance.hardware()
-    return {key: known[key] for key in ("processor", "cores")} | {"threads": int(slot["OMP_NUM_THREADS"]), "gpu": gpu}
+    return {key: known[key] for key in ("processor", "cores")} | {
+        "threads": int(slot["OMP_NUM_THREADS"]),
+        "gpu": gpu,
+    }
 
 
 def describe(slots: Sequence[dict[str, str]]) -> str:
     """The slots in words."""
     threads = int(slots[0]["OMP_NUM_THREADS"])
-    gpus = len(slots[0].get("CUDA_VISIBLE_DEVICES", "").split(",")) if "CUDA_VISIBLE_DEVICES" in slots[0] else 0
+    gpus = (
+        len(slots[0].get("CUDA_VISIBLE_DEVICES", "").split(","))
+        if "CUDA_VISIBLE_DEVICES" in slots[0]
+        else 0
+    )
     each = f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"{threads} thread{'s' * (threads > 1)}"
     return f"this machine, {len(slots)} job{'s' * (len(slots) > 1)} at once with {each} each"
 
@@ -47,7 +71,9 @@ def _threads(count: int) -> dict[str, str]:
 
 def cores() -> int:
     """Processor cores this process may use: affinity and a container's quota taken into account."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(count, int(quota) // int(period)))

@@ -1,4 +1,5 @@
-"""What a job says while it is at work: progress for views from outside, curves for TensorBoard, warnings for the record."""
+"""What a job says while it is at work: progress for views from outside, curves for TensorBoard,
+warnings for the record."""
 
 import logging
 import math
@@ -13,19 +14,23 @@ from detco.results import store
 
 Report = Callable[..., None]  # (stage, done, total, **figures)
 CURVE_POINTS = 1000  # of a stage
-EVALUATE = "evaluate"  # stage of an evaluation on the way: reported once, with its metrics, at the iteration reached
+# stage of an evaluation on the way: reported once, with its metrics, at the iteration reached
+EVALUATE = "evaluate"
 
 
 class Progress:
-    """A job's `report`: writes `progress.json`, at most twice a second but at every change of stage.
+    """A job's `report`: writes `progress.json`, at most twice a second but at every change of
+    stage.
 
-    While the job predicts on the way, `trained` says how far the training is; the main metric of the last evaluation stays
-    among the figures.
+    While the job predicts on the way, `trained` says how far the training is; the main metric of
+    the last evaluation stays among the figures.
     """
 
     def __init__(self, folder: Path):
         self.path, self.written, self.stage = folder / "progress.json", 0.0, ""
-        self.stages: dict[str, tuple[int, float]] = {}  # steps and seconds from the first to the last report of each
+        self.stages: dict[
+            str, tuple[int, float]
+        ] = {}  # steps and seconds from the first to the last report of each
         self.trained, self.evaluated = (0, 0), {}
         self.state = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
         self("starting", 0, 0)
@@ -38,11 +43,16 @@ class Progress:
             self.before = self.stages.get(stage, (0, 0.0))
         elif done > self.stage_from:
             steps, seconds = self.before
-            self.stages[stage] = (steps + done - self.stage_from, round(seconds + now - self.stage_began, 3))
+            self.stages[stage] = (
+                steps + done - self.stage_from,
+                round(seconds + now - self.stage_began, 3),
+            )
         if stage == "train":
             self.trained = (done, total)
         elif stage == EVALUATE:
-            figures = {name: value for name, value in figures.items() if "/" not in name}  # not of each class
+            figures = {
+                name: value for name, value in figures.items() if "/" not in name
+            }  # not of each class
             self.evaluated = {f"last {name}": value for name, value in list(figures.items())[:1]}
         if not new and now - self.written < 0.5 and done != total:
             return
@@ -60,7 +70,8 @@ class Progress:
 
 
 class Curves:
-    """A `report` that also writes figures (loss, lr, ...) for TensorBoard, CURVE_POINTS of a stage at most.
+    """A `report` that also writes figures (loss, lr, ...) for TensorBoard, CURVE_POINTS of a stage
+    at most.
 
     Metrics of evaluations on the way are all written, as `eval/box_ap` and so on.
 

@@ -1,4 +1,5 @@
-"""What a record says about where it was made: library versions, hardware, the commit of the code."""
+"""What a record says about where it was made: library versions, hardware, the commit of the
+code."""
 
 import importlib.metadata
 import os
@@ -11,7 +12,16 @@ from pathlib import Path
 
 import detco
 
-LIBRARIES = ("torch", "torchvision", "numpy", "pycocotools", "pandas", "pillow", "fvcore", "detectron2")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pycocotools",
+    "pandas",
+    "pillow",
+    "fvcore",
+    "detectron2",
+)
 
 
 @cache
@@ -40,20 +50,27 @@ def hardware() -> dict[str, str | int]:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 @cache
 def code_version() -> str:
-    """The commit of this checkout (`-changed` with uncommitted edits) when this process asked first, or the installed version."""
+    """The commit of this checkout (`-changed` with uncommitted edits) when this process asked
+    first, or the installed version."""
     root = Path(detco.__file__).resolve().parents[1]
     if (root / ".git").exists():
         try:
             git = ["git", "-C", str(root)]
-            commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-            changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+            commit = subprocess.run(
+                [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            changes = subprocess.run(
+                [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            ).stdout
             return commit + ("-changed" if changes.strip() else "")
         except (OSError, subprocess.CalledProcessError):
             pass

@@ -1,7 +1,9 @@
-"""Runs jobs on a Slurm cluster: one job array for all that wait for the same, submitted at once through submitit.
+"""Runs jobs on a Slurm cluster: one job array for all that wait for the same, submitted at once
+through submitit.
 
-A worker on the cluster does what a local one does: `python -m detco.benchmarks.run.worker SPEC`. The queue holds the jobs whether or not
-a runner watches; another runner finds them there, by the numbers in their folders.
+A worker on the cluster does what a local one does: `python -m detco.benchmarks.run.worker SPEC`.
+The queue holds the jobs whether or not a runner watches; another runner finds them there, by the
+numbers in their folders.
 """
 
 import getpass
@@ -25,13 +27,16 @@ from .local import WORKER, Run, State, block, fail, last_lines, settle, write_sp
 
 POLL = 5.0  # seconds between two looks at the queue
 GONE = 10.0  # seconds that a record may take to be seen here after its job has left the queue
-NUMBER = ".slurm.json"  # in a job's folder: its number in the queue, and where submitit keeps its files
+NUMBER = (  # in a job's folder: its number in the queue, and where submitit keeps its files
+    ".slurm.json"
+)
 KINDS = ("scenes", "pretrain", "transfer")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job asks Slurm for. `more`: any other option of sbatch, e.g. {"mail-type": "FAIL"}."""
+    """What one job asks Slurm for. `more`: any other option of sbatch, e.g. {"mail-type":
+    "FAIL"}."""
 
     partition: str | None = None
     account: str | None = None
@@ -56,9 +61,11 @@ class Resources:
 
 
 def resources(of_suite: Mapping[str, Any], texts: Sequence[str] = ()) -> dict[str, Resources]:
-    """What each kind of job asks for: a suite's `slurm:` settings, those of the command line over them.
+    """What each kind of job asks for: a suite's `slurm:` settings, those of the command line over
+    them.
 
-    Both are for all kinds, or with `pretrain.` or `transfer.` before them for one. Raises InputError.
+    Both are for all kinds, or with `pretrain.` or `transfer.` before them for one. Raises
+    InputError.
     """
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -70,23 +77,38 @@ def resources(of_suite: Mapping[str, Any], texts: Sequence[str] = ()) -> dict[st
             (own[kind] if kind in KINDS else common)[name if kind in KINDS else key] = value
     base = _changed(Resources(), common, "slurm settings")
     drawing = replace(base, gpus=0, nodes=1)
-    return {kind: _changed(drawing if kind == "scenes" else base, own[kind], f"slurm settings of {kind}") for kind in KINDS}
+    return {
+        kind: _changed(
+            drawing if kind == "scenes" else base, own[kind], f"slurm settings of {kind}"
+        )
+        for kind in KINDS
+    }
 
 
 def _changed(row: Resources, changes: Mapping[str, Any], where: str) -> Resources:
-    texts = {key: str(value) for key, value in changes.items() if key in ("time", "memory") and value is not None}
+    texts = {
+        key: str(value)
+        for key, value in changes.items()
+        if key in ("time", "memory") and value is not None
+    }
     made = config.override(row, {**changes, **texts}, where)
     minutes(made.time)
     if min(made.nodes, made.parallel) < 1 or min(made.gpus, made.timeouts) < 0:
-        raise InputError(f"{where}: nodes and parallel must be at least 1, gpus and timeouts at least 0")
+        raise InputError(
+            f"{where}: nodes and parallel must be at least 1, gpus and timeouts at least 0"
+        )
     return made
 
 
 def minutes(text: str) -> int:
-    """A time as sbatch takes it (MINUTES[:SECONDS], HOURS:MINUTES:SECONDS, DAYS-HOURS...) in minutes. Raises InputError."""
+    """A time as sbatch takes it (MINUTES[:SECONDS], HOURS:MINUTES:SECONDS, DAYS-HOURS...) in
+    minutes. Raises InputError."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not found:
-        raise InputError(f"slurm time {text!r}: expected MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS")
+        raise InputError(
+            f"slurm time {text!r}: expected MINUTES, HOURS:MINUTES:SECONDS or"
+            " DAYS-HOURS:MINUTES:SECONDS"
+        )
     days, first, second, third = (int(part or 0) for part in found.groups())
     if found[1] or found[4]:
         return days * 1440 + first * 60 + second + (third > 0)
@@ -94,7 +116,8 @@ def minutes(text: str) -> int:
 
 
 class Work:
-    """What submitit runs on each machine of a job: the worker on a spec file; after a preemption again, from its checkpoint."""
+    """What submitit runs on each machine of a job: the worker on a spec file; after a preemption
+    again, from its checkpoint."""
 
     def __init__(self, worker: Sequence[str], spec: Path, machines: int):
         self.command, self.spec, self.machines = [*worker, str(spec)], spec, machines
@@ -104,32 +127,49 @@ class Work:
 
         environment = os.environ | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         if self.machines > 1:
-            there, rank = submitit.helpers.TorchDistributedEnvironment(), submitit.JobEnvironment().node
-            environment |= {"MASTER_ADDR": there.master_addr, "MASTER_PORT": str(there.master_port), "DETCO_MACHINE": str(rank)}
+            there, rank = (
+                submitit.helpers.TorchDistributedEnvironment(),
+                submitit.JobEnvironment().node,
+            )
+            environment |= {
+                "MASTER_ADDR": there.master_addr,
+                "MASTER_PORT": str(there.master_port),
+                "DETCO_MACHINE": str(rank),
+            }
             environment |= {distributed.HELPER: "1"} if rank else {}
         with open(self.spec.parent / "log.txt", "ab") as log:
             where = {"cwd": distributed.ROOT, "env": environment, "stdout": log, "stderr": log}
             status = subprocess.run(self.command, **where, preexec_fn=_deaf_to_notice).returncode
         if status:
-            raise SystemExit(f"the worker ended with status {status}, see {self.spec.parent / 'log.txt'}")
+            raise SystemExit(
+                f"the worker ended with status {status}, see {self.spec.parent / 'log.txt'}"
+            )
 
     def checkpoint(self):
-        """Asked by submitit when the job is to go on in a further one: the worker's own checkpoints are all that is needed."""
+        """Asked by submitit when the job is to go on in a further one: the worker's own checkpoints
+        are all that is needed."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def _deaf_to_notice() -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to all processes; it is for submitit
+    signal.signal(
+        signal.SIGUSR2, signal.SIG_IGN
+    )  # Slurm sends it to all processes; it is for submitit
 
 
 def run(
-    jobs: Sequence[Job], asks: Mapping[str, Resources], out: Path, view: Callable[[Run], None], worker: Sequence[str] = WORKER
+    jobs: Sequence[Job],
+    asks: Mapping[str, Resources],
+    out: Path,
+    view: Callable[[Run], None],
+    worker: Sequence[str] = WORKER,
 ) -> Run:
     """Put every job that is neither done nor queued into the queue, then watch until none is there.
 
-    What is in the queue goes on if this process ends. Raises InputError where there is no Slurm, or it takes no such job.
+    What is in the queue goes on if this process ends. Raises InputError where there is no Slurm, or
+    it takes no such job.
     """
     queue()  # is there a Slurm? Before anything is written
     this = Run({job.id: State(job) for job in jobs}, [{}] * asks["transfer"].parallel)
@@ -158,9 +198,14 @@ def run(
 
 
 def submit(
-    states: Iterable[State], asks: Mapping[str, Resources], folder: Path, queued: Mapping[str, str], worker: Sequence[str]
+    states: Iterable[State],
+    asks: Mapping[str, Resources],
+    folder: Path,
+    queued: Mapping[str, str],
+    worker: Sequence[str],
 ) -> dict[str, str]:
-    """Submit what waits, an array for all that wait for the same; number in the queue by job id, earlier ones included."""
+    """Submit what waits, an array for all that wait for the same; number in the queue by job id,
+    earlier ones included."""
     numbers, waiting, lost = {}, {}, set()
     for state in states:  # they stand after what they need
         number = (store.read_json(state.job.folder / NUMBER) or {}).get("number")
@@ -176,14 +221,20 @@ def submit(
         arrays.setdefault((job.kind, needs), []).append(job)
     for (kind, needs), array in arrays.items():
         work = [Work(worker, job.folder / "spec.json", asks[kind].nodes) for job in array]
-        for job, number in zip(array, _submit(work, f"detco-{kind}", asks[kind], folder, [numbers[need] for need in needs])):
+        for job, number in zip(
+            array,
+            _submit(work, f"detco-{kind}", asks[kind], folder, [numbers[need] for need in needs]),
+        ):
             numbers[job.id] = number
             store.write_json(job.folder / NUMBER, {"number": number, "folder": str(folder)})
     return numbers
 
 
-def _submit(work: Sequence[Work], name: str, ask: Resources, folder: Path, after: Sequence[str]) -> list[str]:
-    """One job array that begins when the jobs with the numbers `after` have succeeded; the numbers of its jobs."""
+def _submit(
+    work: Sequence[Work], name: str, ask: Resources, folder: Path, after: Sequence[str]
+) -> list[str]:
+    """One job array that begins when the jobs with the numbers `after` have succeeded; the numbers
+    of its jobs."""
     try:
         import submitit
     except ImportError:
@@ -191,12 +242,23 @@ def _submit(work: Sequence[Work], name: str, ask: Resources, folder: Path, after
     executor = submitit.SlurmExecutor(folder, max_num_timeout=ask.timeouts)
     more = {"requeue": True, "kill-on-invalid-dep": "yes", **ask.more}
     asked = {
-        "job_name": name, "partition": ask.partition, "account": ask.account, "qos": ask.qos,
-        "constraint": ask.constraint, "time": minutes(ask.time), "nodes": ask.nodes, "ntasks_per_node": 1,
-        "gpus_per_node": ask.gpus or None, "cpus_per_task": ask.cpus, "mem": ask.memory, "array_parallelism": ask.parallel,
-        "signal_delay_s": ask.notice, "setup": [f"export PYTHONPATH={distributed.ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", *ask.setup],
-        "dependency": "afterok:" + ":".join(after) if after else None, "additional_parameters": more,
-    }  # fmt: skip
+        "job_name": name,
+        "partition": ask.partition,
+        "account": ask.account,
+        "qos": ask.qos,
+        "constraint": ask.constraint,
+        "time": minutes(ask.time),
+        "nodes": ask.nodes,
+        "ntasks_per_node": 1,
+        "gpus_per_node": ask.gpus or None,
+        "cpus_per_task": ask.cpus,
+        "mem": ask.memory,
+        "array_parallelism": ask.parallel,
+        "signal_delay_s": ask.notice,
+        "setup": [f"export PYTHONPATH={distributed.ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", *ask.setup],
+        "dependency": "afterok:" + ":".join(after) if after else None,
+        "additional_parameters": more,
+    }
     executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
     try:
         return [job.job_id for job in executor.submit_array(work)]
@@ -205,29 +267,45 @@ def _submit(work: Sequence[Work], name: str, ask: Resources, folder: Path, after
 
 
 def queue() -> dict[str, str]:
-    """The user's jobs in the queue: number -> state, in Slurm's two letters. Raises InputError where there is no Slurm."""
+    """The user's jobs in the queue: number -> state, in Slurm's two letters. Raises InputError
+    where there is no Slurm."""
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %t"]
     for attempt in range(5):  # a controller that is restarted does not answer for a while
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:
-            raise InputError("--executor slurm: there is no squeue here; this is not a machine of a Slurm cluster") from None
+            raise InputError(
+                "--executor slurm: there is no squeue here; this is not a machine of a Slurm"
+                " cluster"
+            ) from None
         if done.returncode == 0:
             return dict(line.split() for line in done.stdout.splitlines())
         time.sleep(attempt)
-    raise InputError(f"--executor slurm: squeue says {(done.stderr.strip().splitlines() or ['nothing'])[-1]}")
+    raise InputError(
+        f"--executor slurm: squeue says {(done.stderr.strip().splitlines() or ['nothing'])[-1]}"
+    )
 
 
-def _look(this: Run, numbers: Mapping[str, str], queued: Mapping[str, str], gone: dict[str, float]) -> None:
-    """Take over what records and queue say. gone: since when a job without a record is missing in the queue."""
+def _look(
+    this: Run, numbers: Mapping[str, str], queued: Mapping[str, str], gone: dict[str, float]
+) -> None:
+    """Take over what records and queue say. gone: since when a job without a record is missing in
+    the queue."""
     now = time.time()
     for state in this.named("waiting", "running"):
         there = queued.get(numbers.get(state.job.id, ""))
         if settle(state, this.began):
             state.started = state.started or this.began
-        elif there is None and now - gone.setdefault(state.job.id, now) > GONE and not _needs_first(this, state):
+        elif (
+            there is None
+            and now - gone.setdefault(state.job.id, now) > GONE
+            and not _needs_first(this, state)
+        ):
             said = "".join(f": {line}" for line in last_lines(state.job, 1))
-            fail(state, f"Slurm job {numbers.get(state.job.id, '?')} left the queue without a record{said}")
+            fail(
+                state,
+                f"Slurm job {numbers.get(state.job.id, '?')} left the queue without a record{said}",
+            )
         elif there is not None:
             gone.pop(state.job.id, None)
             state.name = "running" if there in ("R", "CG") else "waiting"

@@ -1,4 +1,5 @@
-"""One job in one process: `python -m detco.benchmarks.run.worker SPEC.json` does what it says and leaves a record beside it."""
+"""One job in one process: `python -m detco.benchmarks.run.worker SPEC.json` does what it says and
+leaves a record beside it."""
 
 import json
 import logging
@@ -35,7 +36,15 @@ def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
 
     recipe = config.build(recipes.Recipe, spec["recipe"], "recipe")
     with distributed.joined(folder / "spec.json", spec.get("launch", {})):
-        train.pretrain(recipe, Path(spec["images"]), folder, spec["seed"], spec["device"], report, spec.get("probe"))
+        train.pretrain(
+            recipe,
+            Path(spec["images"]),
+            folder,
+            spec["seed"],
+            spec["device"],
+            report,
+            spec.get("probe"),
+        )
     return {"facts": {"knn": store.read_json(folder / "probe.json")}} if spec.get("probe") else {}
 
 
@@ -66,11 +75,17 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
         curves.close()
 
 
-KINDS = {"scenes": run_scenes, "pretrain": run_pretrain, "transfer": run_transfer, "machine": run_transfer}
+KINDS = {
+    "scenes": run_scenes,
+    "pretrain": run_pretrain,
+    "transfer": run_transfer,
+    "machine": run_transfer,
+}
 
 
 def run_job(spec: dict, folder: Path, report: Report) -> dict:
-    """Do one job and return its record; whatever the job raises becomes a failed record with a one-line error."""
+    """Do one job and return its record; whatever the job raises becomes a failed record with a
+    one-line error."""
     began, started = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     warnings = Warnings()
     logging.getLogger("detco").addHandler(warnings)
@@ -78,16 +93,30 @@ def run_job(spec: dict, folder: Path, report: Report) -> dict:
         outcome, error, kind = KINDS[spec["kind"]](spec, folder, report), None, None
     except Exception as problem:
         traceback.print_exc()
-        outcome, error, kind = {}, _one_line(problem), "input" if isinstance(problem, InputError) else "work"
+        outcome, error, kind = (
+            {},
+            _one_line(problem),
+            "input" if isinstance(problem, InputError) else "work",
+        )
     finally:
-        logging.getLogger("detco").removeHandler(warnings)  # the next job in this process has its own
+        logging.getLogger("detco").removeHandler(
+            warnings
+        )  # the next job in this process has its own
     record = record_of(spec, outcome, error, kind)
     seconds = round(time.time() - began, 3)
-    return record | {"warnings": warnings.texts, "started": started, "wall_seconds": seconds, "ended": time.time()}
+    return record | {
+        "warnings": warnings.texts,
+        "started": started,
+        "wall_seconds": seconds,
+        "ended": time.time(),
+    }
 
 
-def record_of(spec: dict, outcome: dict, error: str | None = None, error_kind: str | None = None) -> dict:
-    """The record of a finished job. Metrics undefined on its data (no small object, ...) are named and left out."""
+def record_of(
+    spec: dict, outcome: dict, error: str | None = None, error_kind: str | None = None
+) -> dict:
+    """The record of a finished job. Metrics undefined on its data (no small object, ...) are named
+    and left out."""
     metrics = outcome.get("metrics", {})
     identity = (
         "starting_point",
@@ -100,17 +129,25 @@ def record_of(spec: dict, outcome: dict, error: str | None = None, error_kind: s
         "seed",
     )
     return {
-        "format": store.FORMAT, "id": spec["id"], "kind": spec["kind"], "status": "failed" if error else "done",
+        "format": store.FORMAT,
+        "id": spec["id"],
+        "kind": spec["kind"],
+        "status": "failed" if error else "done",
         "spec": spec,
         **{key: spec[key] for key in identity if key in spec},
         **{key: outcome[key] for key in ("engine", "scaling") if key in outcome},
-        "weights": outcome.get("weights"), "data": spec.get("data", {}) | outcome.get("data", {}),
+        "weights": outcome.get("weights"),
+        "data": spec.get("data", {}) | outcome.get("data", {}),
         "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
         "undefined": sorted(name for name, value in metrics.items() if not math.isfinite(value)),
-        "facts": outcome.get("facts", {}), "deviations": list(outcome.get("deviations", ())),
-        "error": error, "error_kind": error_kind,
-        "versions": versions() | outcome.get("versions", {}), "hardware": hardware(), "code": code_version(),
-    }  # fmt: skip
+        "facts": outcome.get("facts", {}),
+        "deviations": list(outcome.get("deviations", ())),
+        "error": error,
+        "error_kind": error_kind,
+        "versions": versions() | outcome.get("versions", {}),
+        "hardware": hardware(),
+        "code": code_version(),
+    }
 
 
 def _one_line(problem: BaseException) -> str:
@@ -130,10 +167,12 @@ def die_with(parent: int) -> None:
 
 
 def serve() -> int:
-    """Do jobs as a runner asks for them, in this one process: importing torch takes longer than a small job.
+    """Do jobs as a runner asks for them, in this one process: importing torch takes longer than a
+    small job.
 
-    Each line on standard input, {"folder", "id", "began"} as JSON, is answered by a line on standard output: that of `do`.
-    Ends with its input, or after a failed job: what an error leaves behind must not reach the next one.
+    Each line on standard input, {"folder", "id", "began"} as JSON, is answered by a line on
+    standard output: that of `do`. Ends with its input, or after a failed job: what an error leaves
+    behind must not reach the next one.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what is printed must not pass for an answer
@@ -147,9 +186,11 @@ def serve() -> int:
 
 
 def do(folder: Path, identity: str, began: float, log: bool = False) -> str:
-    """Do the job planned in a folder and leave its record; one that is done, or failed since `began`, is not done again.
+    """Do the job planned in a folder and leave its record; one that is done, or failed since
+    `began`, is not done again.
 
-    Returns "done", "failed" (the record says why), "taken" (another process is at work there), or why there is no record.
+    Returns "done", "failed" (the record says why), "taken" (another process is at work there), or
+    why there is no record.
     log: what is printed goes to the folder's log.txt.
     """
     try:
@@ -182,7 +223,8 @@ def _do(folder: Path, identity: str, log: bool) -> dict | None:
 
 
 def help_with(spec: dict, folder: Path) -> int:
-    """Take part in a job as one of its processes, in silence: the first one reports and keeps the record."""
+    """Take part in a job as one of its processes, in silence: the first one reports and keeps the
+    record."""
     if (store.outcome(folder, spec["id"], time.time()) or {}).get("status") != "done":
         KINDS[spec["kind"]](spec, folder, lambda *_, **__: None)
     return 0
@@ -203,7 +245,8 @@ def command(folder: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Without arguments: serve a runner. Else do the job of the spec file named; exit status 0: done, 1: not."""
+    """Without arguments: serve a runner. Else do the job of the spec file named; exit status 0:
+    done, 1: not."""
     arguments = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if parent := os.environ.get("DETCO_RUNNER"):
@@ -220,7 +263,10 @@ def main(argv: list[str] | None = None) -> int:
     if answer == "taken":
         raise SystemExit(f"another process is at work in {path.parent}")
     if answer != "done":
-        print((store.read_json(path.parent / "record.json") or {}).get("error") or answer, file=sys.stderr)
+        print(
+            (store.read_json(path.parent / "record.json") or {}).get("error") or answer,
+            file=sys.stderr,
+        )
     return 0 if answer == "done" else 1
 
 

@@ -15,15 +15,26 @@ GRACE = 5.0  # seconds a worker gets to end by itself
 
 
 class Worker:
-    """A process that does one job after another; `state` is what its runner knows of the one at work."""
+    """A process that does one job after another; `state` is what its runner knows of the one at
+    work."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]):
         self.state = None
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; what it prints before a job's log is there
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, cwd=distributed.ROOT,
-            env=os.environ | environment | {"DETCO_RUNNER": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            start_new_session=True,
+            cwd=distributed.ROOT,
+            env=os.environ
+            | environment
+            | {
+                "DETCO_RUNNER": str(os.getpid()),
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
 
     def ask(self, state, began: float) -> None:
         """Give it the job of an `executor.State`; earlier failures than `began` are tried again."""
@@ -34,8 +45,11 @@ class Worker:
             self.process.stdin.flush()
 
     def answer(self) -> str | None:
-        """What `detco.benchmarks.run.worker.do` returned, or why the process ended without an answer; None while it works."""
-        status = self.process.poll()  # first: what a process said before its end is in the pipe by now
+        """What `detco.benchmarks.run.worker.do` returned, or why the process ended without an
+        answer; None while it works."""
+        status = (
+            self.process.poll()
+        )  # first: what a process said before its end is in the pipe by now
         ready = select.select([self.process.stdout], [], [], 0)[0]
         line = self.process.stdout.readline() if ready else b""
         if line:
@@ -49,7 +63,10 @@ class Worker:
             return f"its process was ended by {_signal_name(-status)}"
         self.errors.seek(0)
         last = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return f"its process ended with status {status} and left no record{''.join(f': {text}' for text in last)}"
+        return (
+            f"its process ended with status {status} and left no"
+            f" record{''.join(f': {text}' for text in last)}"
+        )
 
     def signal(self, number: int) -> None:
         """To it and its data-loading processes."""

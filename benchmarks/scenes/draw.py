@@ -1,4 +1,5 @@
-"""Draws labelled scenes: a data set in VOC, COCO and Cityscapes layout, an unlabelled and a classification part."""
+"""Draws labelled scenes: a data set in VOC, COCO and Cityscapes layout, an unlabelled and a
+classification part."""
 
 from __future__ import annotations
 
@@ -18,7 +19,12 @@ from .painting import Scene, portrait, scene
 from .shapes import CATEGORIES
 
 _LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
-_OF_A_JOB = ("spec.json", "progress.json", "record.json", "log.txt")  # a suite draws into a job's folder
+_OF_A_JOB = (
+    "spec.json",
+    "progress.json",
+    "record.json",
+    "log.txt",
+)  # a suite draws into a job's folder
 
 
 def draw(
@@ -32,21 +38,30 @@ def draw(
 ) -> Path:
     """Draws a data set into the folder `out` and returns it.
 
-    images: labelled pictures, at least 4. Every fourth is for testing (VOC test, COCO val, Cityscapes val), the others
-        for training (VOC trainval, COCO train, Cityscapes train); the three layouts hold the same pictures.
+    images: labelled pictures, at least 4. Every fourth is for testing (VOC test, COCO val,
+        Cityscapes val), the others for training (VOC trainval, COCO train, Cityscapes train); the
+        three layouts hold the same pictures.
     size: short side in pixels; the long side is up to 1.4 times as long.
-    unlabelled: pictures of one object each, to pretrain on; default twice `images`. Of one, as ImageNet's: where many
-        objects share a picture, telling pictures apart is learnt from their colours and backgrounds.
+    unlabelled: pictures of one object each, to pretrain on; default twice `images`. Of one, as
+        ImageNet's: where many objects share a picture, telling pictures apart is learnt from their
+        colours and backgrounds.
     classification: the same kind in classification/<category>/; default `images`.
 
-    A picture depends on the seed, its part and its number only: fewer pictures are a prefix of more. A finished set
-    (scenes.json says which) is returned at once; an interrupted one is completed. Raises InputError where `out` holds a
-    set drawn with other parameters, or where a parameter makes no sense.
+    A picture depends on the seed, its part and its number only: fewer pictures are a prefix of
+    more. A finished set (scenes.json says which) is returned at once; an interrupted one is
+    completed. Raises InputError where `out` holds a set drawn with other parameters, or where a
+    parameter makes no sense.
     """
     out = Path(out)
     unlabelled = 2 * images if unlabelled is None else unlabelled
     classification = images if classification is None else classification
-    wanted = {"images": images, "seed": seed, "size": size, "unlabelled": unlabelled, "classification": classification}
+    wanted = {
+        "images": images,
+        "seed": seed,
+        "size": size,
+        "unlabelled": unlabelled,
+        "classification": classification,
+    }
     _check(wanted)
     wanted = {"format": DRAWING, **wanted}
     if _finished(out, wanted):
@@ -74,7 +89,9 @@ def _check(parameters: dict[str, int]) -> None:
     least = {"images": 4, "seed": 0, "size": 64, "unlabelled": 0, "classification": 0}
     for name, value in parameters.items():
         if not isinstance(value, int) or value < least[name]:
-            raise InputError(f"scenes: {name} is {value!r}, it must be a whole number of at least {least[name]}")
+            raise InputError(
+                f"scenes: {name} is {value!r}, it must be a whole number of at least {least[name]}"
+            )
 
 
 def _finished(out: Path, wanted: dict[str, int]) -> bool:
@@ -86,11 +103,22 @@ def _finished(out: Path, wanted: dict[str, int]) -> bool:
             there = _read(out / name)
             if there == wanted:
                 return name == "scenes.json"
-            differ = [f"{k} {there.get(k)} instead of {v}" for k, v in wanted.items() if there.get(k) != v]
-            raise InputError(f"{out} holds scenes drawn with {', '.join(differ)}; name a new folder or delete this one")
-    foreign = sorted(name for name in os.listdir(out) if name[0] != "." and name not in _OF_A_JOB) if out.exists() else []
+            differ = [
+                f"{k} {there.get(k)} instead of {v}" for k, v in wanted.items() if there.get(k) != v
+            ]
+            raise InputError(
+                f"{out} holds scenes drawn with {', '.join(differ)}; name a new folder or delete"
+                " this one"
+            )
+    foreign = (
+        sorted(name for name in os.listdir(out) if name[0] != "." and name not in _OF_A_JOB)
+        if out.exists()
+        else []
+    )
     if foreign:
-        raise InputError(f"{out} holds {foreign[0]}, which was not drawn here; name a new folder for the scenes")
+        raise InputError(
+            f"{out} holds {foreign[0]}, which was not drawn here; name a new folder for the scenes"
+        )
     return False
 
 
@@ -119,7 +147,12 @@ def _labelled(out: Path, images: int, seed: int, size: int):
     voc, coco, cityscapes = Voc(out / "voc"), Coco(out / "coco"), Cityscapes(out / "cityscapes")
     for index in range(images):
         s = scene(_generator(seed, _LABELLED, index), size)
-        name, split, found, pixels = f"{index:06d}", "val" if index % 4 == 3 else "train", labels(s), s.pixels()
+        name, split, found, pixels = (
+            f"{index:06d}",
+            "val" if index % 4 == 3 else "train",
+            labels(s),
+            s.pixels(),
+        )
         path = voc.add(name, split, s, found, _jpeg(pixels))
         coco.add(name, split, s, found, path)
         cityscapes.add(name, split, s, found, pixels)
@@ -129,13 +162,17 @@ def _labelled(out: Path, images: int, seed: int, size: int):
 
 
 def _portraits(folder: Path, part: int, count: int, seed: int, size: int):
-    """Pictures of one object, the categories in turn; with a folder for each category in the classification part."""
+    """Pictures of one object, the categories in turn; with a folder for each category in the
+    classification part."""
     folders = [folder / shape.name if part == _CLASSIFICATION else folder for shape in CATEGORIES]
     for each in folders:
         each.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         k = index % len(CATEGORIES)
-        _write_once(folders[k] / f"{index:06d}.jpg", lambda i=index, k=k: portrait(_generator(seed, part, i), size, k))
+        _write_once(
+            folders[k] / f"{index:06d}.jpg",
+            lambda i=index, k=k: portrait(_generator(seed, part, i), size, k),
+        )
         yield
 
 

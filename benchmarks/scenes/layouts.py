@@ -22,7 +22,8 @@ _STATIC = ("static", 4)  # Cityscapes' label of what belongs to no category
 
 @dataclass(frozen=True)
 class Label:
-    """One annotated object: what is visible of it, the box tight around that, whole pixels, 0-based."""
+    """One annotated object: what is visible of it, the box tight around that, whole pixels,
+    0-based."""
 
     number: int  # in Scene.ids
     category: int  # CATEGORIES[category]; the COCO id is one more
@@ -53,12 +54,15 @@ def labels(s: Scene) -> list[Label]:
         code["counts"] = code["counts"].decode("ascii")
         difficult = share < 0.5 or max(box[2:]) < 0.11 * short
         points = _keypoints(s, number, item) if category == FIGURE else ()
-        found.append(Label(number, category, tuple(box), area, code, share < 0.8, difficult, points))
+        found.append(
+            Label(number, category, tuple(box), area, code, share < 0.8, difficult, points)
+        )
     return found
 
 
 def _keypoints(s: Scene, number: int, item: Painted) -> tuple[float, ...]:
-    """v is 2 where visible, 1 where something painted later covers it; outside the picture x, y, v are 0."""
+    """v is 2 where visible, 1 where something painted later covers it; outside the picture x, y, v
+    are 0."""
     h, w = s.ids.shape
     flat: list[float] = []
     for x, y in item.joints.round(2).tolist():
@@ -92,8 +96,12 @@ class Voc:
         h, w = s.ids.shape
         size = f"<size><width>{w}</width><height>{h}</height><depth>3</depth></size>"
         objects = "\n".join(self._object(label) for label in found)
-        head = f"<folder>{self.root.name}</folder><filename>{name}.jpg</filename>{size}<segmented>0</segmented>"
-        write(f"{self.root}/Annotations/{name}.xml", f"<annotation>{head}\n{objects}\n</annotation>\n".encode())
+        head = f"<folder>{self.root.name}</folder><filename>{name}.jpg</filename>{size}"
+        head += "<segmented>0</segmented>"
+        write(
+            f"{self.root}/Annotations/{name}.xml",
+            f"<annotation>{head}\n{objects}\n</annotation>\n".encode(),
+        )
         self.names[split].append(name)
         path = f"{self.root}/JPEGImages/{name}.jpg"
         write(path, jpeg)
@@ -117,7 +125,8 @@ class Voc:
 
 
 class Coco:
-    """annotations/{instances,person_keypoints}_{train,val}.json, {train,val}/*.jpg (VOC's files)."""
+    """annotations/{instances,person_keypoints}_{train,val}.json, {train,val}/*.jpg (VOC's
+    files)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -127,12 +136,15 @@ class Coco:
             (root / folder).mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, split: str, s: Scene, found: list[Label], jpeg: str) -> None:
-        """`jpeg`: path of the picture, which gets a second name here where the file system can, else a copy."""
+        """`jpeg`: path of the picture, which gets a second name here where the file system can,
+        else a copy."""
         path = f"{self.root}/{split}/{name}.jpg"
         _link(jpeg, path)
         h, w = s.ids.shape
         picture = int(name) + 1
-        self.images[split].append({"id": picture, "file_name": f"{name}.jpg", "width": w, "height": h})
+        self.images[split].append(
+            {"id": picture, "file_name": f"{name}.jpg", "width": w, "height": h}
+        )
         for label in found:
             annotation = {
                 "id": len(self.annotations[split]) + 1,
@@ -144,18 +156,31 @@ class Coco:
                 "iscrowd": 0,
             }
             if label.keypoints:
-                annotation |= {"keypoints": label.keypoints, "num_keypoints": sum(v > 0 for v in label.keypoints[2::3])}
+                annotation |= {
+                    "keypoints": label.keypoints,
+                    "num_keypoints": sum(v > 0 for v in label.keypoints[2::3]),
+                }
             self.annotations[split].append(annotation)
 
     def finish(self) -> None:
-        categories = [{"id": k, "name": shape.name, "supercategory": "shape"} for k, shape in enumerate(CATEGORIES, 1)]
+        categories = [
+            {"id": k, "name": shape.name, "supercategory": "shape"}
+            for k, shape in enumerate(CATEGORIES, 1)
+        ]
         person = [categories[FIGURE] | {"keypoints": KEYPOINTS, "skeleton": SKELETON}]
         for split, images in self.images.items():
             annotations = self.annotations[split]
             figures = [a for a in annotations if "keypoints" in a]
             plain = [{k: v for k, v in a.items() if "keypoints" not in k} for a in annotations]
-            for kind, rows, classes in (("instances", plain, categories), ("person_keypoints", figures, person)):
-                content = {"info": {"description": "drawn scenes"}, "licenses": [], "images": images}
+            for kind, rows, classes in (
+                ("instances", plain, categories),
+                ("person_keypoints", figures, person),
+            ):
+                content = {
+                    "info": {"description": "drawn scenes"},
+                    "licenses": [],
+                    "images": images,
+                }
                 path = self.root / "annotations" / f"{kind}_{split}.json"
                 write_json(path, content | {"annotations": rows, "categories": classes})
 
@@ -171,10 +196,12 @@ def _link(source: str, path: str) -> None:
 
 
 class Cityscapes:
-    """leftImg8bit/{train,val}/scenes/*.png and gtFine/{train,val}/scenes/*_{instanceIds,labelIds}.png, *_polygons.json.
+    """leftImg8bit/{train,val}/scenes/*.png and
+    gtFine/{train,val}/scenes/*_{instanceIds,labelIds}.png, *_polygons.json.
 
-    Each category stands in for one of the eight instance classes (Shape.cityscapes). As in Cityscapes the polygons are
-    whole outlines, back to front; they may leave the picture. What belongs to no category is "static".
+    Each category stands in for one of the eight instance classes (Shape.cityscapes). As in
+    Cityscapes the polygons are whole outlines, back to front; they may leave the picture. What
+    belongs to no category is "static".
     """
 
     def __init__(self, root: Path) -> None:
@@ -195,7 +222,9 @@ class Cityscapes:
             instances[label.number] = 1000 * label_id + counts.get(label_id, 0)
             counts[label_id] = counts.get(label_id, 0) + 1
         outlines = [*s.polygons, *(item.points.round().astype(int) for item in s.painted)]
-        polygons = [{"label": c, "polygon": p.tolist()} for (c, _), p in zip(classes, outlines, strict=True)]
+        polygons = [
+            {"label": c, "polygon": p.tolist()} for (c, _), p in zip(classes, outlines, strict=True)
+        ]
         h, w = s.ids.shape
         truth = f"{self.root}/gtFine/{stem}_gtFine"
         write_json(f"{truth}_polygons.json", {"imgHeight": h, "imgWidth": w, "objects": polygons})
@@ -205,16 +234,27 @@ class Cityscapes:
 
 
 def png(pixels: np.ndarray, compression: int = 1) -> bytes:
-    """(h, w) uint8 or uint16, or (h, w, 3) uint8. Ten times faster than Pillow, which tries five filters on every row.
+    """(h, w) uint8 or uint16, or (h, w, 3) uint8. Ten times faster than Pillow, which tries five
+    filters on every row.
 
     Grainy pictures hardly shrink anyway: compression 0 stores them.
     """
     h, w = pixels.shape[:2]
-    rows = np.zeros((h, 1 + pixels[0].nbytes), np.uint8)  # a row is 0 for "no filter", then its big-endian bytes
-    rows[:, 1:] = pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(h, -1)
-    header = struct.pack(">IIBBBBB", w, h, 8 * pixels.itemsize, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    rows = np.zeros(
+        (h, 1 + pixels[0].nbytes), np.uint8
+    )  # a row is 0 for "no filter", then its big-endian bytes
+    rows[:, 1:] = (
+        pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(h, -1)
+    )
+    header = struct.pack(
+        ">IIBBBBB", w, h, 8 * pixels.itemsize, 2 if pixels.ndim == 3 else 0, 0, 0, 0
+    )
     data = b"\x89PNG\r\n\x1a\n"
-    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows, compression)), (b"IEND", b"")):
+    for kind, content in (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress(rows, compression)),
+        (b"IEND", b""),
+    ):
         check = zlib.crc32(content, zlib.crc32(kind))
         data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
     return data

@@ -1,4 +1,5 @@
-"""One picture of a scene: textured and cluttered background, distractors, objects, light; and what is where in it."""
+"""One picture of a scene: textured and cluttered background, distractors, objects, light; and what
+is where in it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ BACKGROUND = (("sky", 23), ("building", 11), ("road", 7))
 
 @dataclass(frozen=True)
 class Pose:
-    """An example of a shape, its box centred on 0, in pixels; `inverse` leads back to the shape's own units."""
+    """An example of a shape, its box centred on 0, in pixels; `inverse` leads back to the shape's
+    own units."""
 
     shape: Shape
     points: np.ndarray  # (n, 2) x, y
@@ -30,14 +32,17 @@ class Painted:
     """Something in a picture; pixel (i, j) covers x in [j, j + 1), y in [i, i + 1)."""
 
     shape: Shape
-    points: np.ndarray  # (n, 2) x, y in pixels: the whole outline, also where covered or outside the picture
+    points: (
+        np.ndarray
+    )  # (n, 2) x, y in pixels: the whole outline, also where covered or outside the picture
     joints: np.ndarray  # (12, 2) x, y in pixels; (0, 2) where the shape has no keypoints
     area: int  # pixels of the whole shape
 
 
 @dataclass
 class Scene:
-    """`ids` (h, w) uint8: 0, 1, 2 are BACKGROUND, k >= 3 is painted[k - 3]; the later painted covers the earlier."""
+    """`ids` (h, w) uint8: 0, 1, 2 are BACKGROUND, k >= 3 is painted[k - 3]; the later painted
+    covers the earlier."""
 
     canvas: np.ndarray  # (3, h, w) float32, 0..255
     ids: np.ndarray
@@ -51,7 +56,8 @@ class Scene:
 
 
 def scene(rng: Generator, size: int) -> Scene:
-    """4 to 9 objects of mostly 27 to 60 pixels where the short side `size` is 128, a few of them smaller.
+    """4 to 9 objects of mostly 27 to 60 pixels where the short side `size` is 128, a few of them
+    smaller.
 
     Many objects in each picture, because that is what a detector learns from in a minute.
     """
@@ -82,18 +88,24 @@ def _begin(rng: Generator, size: int) -> Scene:
     long = round(size * between(rng, 1, 1.4))
     s = _background(rng, *((size, long) if rng.random() < 0.75 else (long, size)))
     for _ in range(rng.integers(0, 3)):
-        _paint_anywhere(s, DISTRACTORS[rng.integers(len(DISTRACTORS))], size * between(rng, 0.12, 0.45), rng)
+        _paint_anywhere(
+            s, DISTRACTORS[rng.integers(len(DISTRACTORS))], size * between(rng, 0.12, 0.45), rng
+        )
     return s
 
 
 def _background(rng: Generator, h: int, w: int) -> Scene:
-    """Sky, buildings and ground, each of its own colour and texture, under smooth noise of two scales and clutter."""
+    """Sky, buildings and ground, each of its own colour and texture, under smooth noise of two
+    scales and clutter."""
     polygons = _regions(rng, h, w)
     plan = Image.new("L", (w, h), 0)
     for k, polygon in enumerate(polygons[1:], 1):
         ImageDraw.Draw(plan).polygon(polygon.ravel().tolist(), fill=k)
     ids = np.array(plan)
-    gray, chroma = rng.random(len(BACKGROUND)) * 190 + 35, rng.standard_normal((3, len(BACKGROUND))) * 25
+    gray, chroma = (
+        rng.random(len(BACKGROUND)) * 190 + 35,
+        rng.standard_normal((3, len(BACKGROUND))) * 25,
+    )
     canvas = (gray + chroma).astype(np.float32).take(ids, 1)
     noise = rng.standard_normal((3, 12, 12), np.float32) * np.float32(between(rng, 4, 30))
     canvas += spline(h, 12) @ noise @ spline(w, 12).T
@@ -126,11 +138,15 @@ def _relief(rng: Generator, ids: np.ndarray) -> np.ndarray:
 
 
 def _regions(rng: Generator, h: int, w: int) -> tuple[np.ndarray, ...]:
-    """A polygon (n, 2) in whole pixels for each of BACKGROUND: everything, a skyline, a ground with a slanting edge."""
+    """A polygon (n, 2) in whole pixels for each of BACKGROUND: everything, a skyline, a ground with
+    a slanting edge."""
     left, right = h * between(rng, 0.5, 0.85), h * between(rng, 0.5, 0.85)
     edges = [0, *np.sort(rng.random(4) * w).tolist(), w]
     roofs = (min(left, right) - h * 0.5 * rng.random(5)).tolist()
-    skyline = [(x, roof) for k, roof in enumerate(roofs) for x in edges[k : k + 2]] + [(w, h), (0, h)]
+    skyline = [(x, roof) for k, roof in enumerate(roofs) for x in edges[k : k + 2]] + [
+        (w, h),
+        (0, h),
+    ]
     everything = [(0, 0), (w, 0), (w, h), (0, h)]
     ground = [(0, left), (w, right), (w, h), (0, h)]
     return tuple(np.array(points, int) for points in (everything, skyline, ground))
@@ -152,12 +168,16 @@ def _clutter(rng: Generator, h: int, w: int) -> np.ndarray:
 
 
 def _pose(shape: Shape, extent: float, rng: Generator) -> Pose:
-    """Turned, stretched and sheared a little, then scaled so that the longer side of its box is `extent` pixels."""
+    """Turned, stretched and sheared a little, then scaled so that the longer side of its box is
+    `extent` pixels."""
     points, joints = shape.sketch(rng)
     angle, stretch = between(rng, -shape.turn, shape.turn), math.exp(between(rng, -0.16, 0.16))
     shear = between(rng, -0.15, 0.15)
     cos, sin = math.cos(angle), math.sin(angle)
-    a, b = cos * stretch, cos * shear - sin / stretch  # x' = a x + b y, y' = c x + d y, determinant 1
+    a, b = (
+        cos * stretch,
+        cos * shear - sin / stretch,
+    )  # x' = a x + b y, y' = c x + d y, determinant 1
     c, d = sin * stretch, sin * shear + cos / stretch
     matrix = np.array([[a, c], [b, d]])
     points, joints = points @ matrix, joints @ matrix
@@ -172,7 +192,8 @@ def _pose(shape: Shape, extent: float, rng: Generator) -> Pose:
 def _place(
     pose: Pose, boxes: list[tuple[float, ...]], picture: tuple[int, int], rng: Generator
 ) -> tuple[float, float] | None:
-    """A centre where the object leaves enough of the ones before and sticks out of the picture a little at most."""
+    """A centre where the object leaves enough of the ones before and sticks out of the picture a
+    little at most."""
     half_w, half_h = pose.half
     h, w = picture
     for _ in range(8):
@@ -187,7 +208,9 @@ def _place(
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Intersection over the area of the smaller box."""
-    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(
+        0.0, min(a[3], b[3]) - max(a[1], b[1])
+    )
     return shared / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
 
@@ -197,14 +220,17 @@ def _paint_anywhere(s: Scene, shape: Shape, extent: float, rng: Generator) -> No
 
 
 def _paint(s: Scene, pose: Pose, centre: tuple[float, float], rng: Generator) -> None:
-    """A shadow, the textured object over it, and its number in `ids` where it covers at least half of a pixel."""
+    """A shadow, the textured object over it, and its number in `ids` where it covers at least half
+    of a pixel."""
     x0, y0 = math.floor(centre[0] - pose.half[0]), math.floor(centre[1] - pose.half[1])
     w, h = math.ceil(centre[0] + pose.half[0]) - x0, math.ceil(centre[1] + pose.half[1]) - y0
     points = pose.points + centre
     coverage = _coverage(points - (x0, y0), w, h)
     solid = coverage > 127
     number = len(BACKGROUND) + len(s.painted)
-    s.painted.append(Painted(pose.shape, points, pose.joints + centre, int(np.count_nonzero(solid))))
+    s.painted.append(
+        Painted(pose.shape, points, pose.joints + centre, int(np.count_nonzero(solid)))
+    )
     if rng.random() < 0.5:
         behind, part = _window(s, x0 - round(12 * s.light[0]), y0 - round(12 * s.light[1]), h, w)
         s.canvas[:, behind[0], behind[1]] *= 1 - coverage[part] * np.float32(0.4 / 255)
@@ -232,7 +258,8 @@ def _coverage(points: np.ndarray, w: int, h: int) -> np.ndarray:
 def _tone(
     light: tuple[float, float], pose: Pose, left: float, top: float, h: int, w: int, rng: Generator
 ) -> np.ndarray:
-    """Texture and shading (h, w) in 0..1; the first pixel's middle is at left, top from the object's centre."""
+    """Texture and shading (h, w) in 0..1; the first pixel's middle is at left, top from the
+    object's centre."""
     x = np.arange(w, dtype=np.float32) + np.float32(left)
     y = (np.arange(h, dtype=np.float32) + np.float32(top))[:, None]
     a, b, c, d = pose.inverse
@@ -244,16 +271,23 @@ def _tone(
     return tone.clip(0, 1, out=tone)
 
 
-def _window(s: Scene, x: int, y: int, h: int, w: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a tile h x w laid at x, y meets the picture: slices of the picture, slices of the tile."""
+def _window(
+    s: Scene, x: int, y: int, h: int, w: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a tile h x w laid at x, y meets the picture: slices of the picture, slices of the
+    tile."""
     limit_h, limit_w = s.ids.shape
     top, left = max(y, 0), max(x, 0)
     bottom, right = max(min(y + h, limit_h), top), max(min(x + w, limit_w), left)
-    return (slice(top, bottom), slice(left, right)), (slice(top - y, bottom - y), slice(left - x, right - x))
+    return (slice(top, bottom), slice(left, right)), (
+        slice(top - y, bottom - y),
+        slice(left - x, right - x),
+    )
 
 
 def _colours(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A dark and a bright colour (3, 1, 1) of any hue: a texture is seen by its brightness, whatever its colours."""
+    """A dark and a bright colour (3, 1, 1) of any hue: a texture is seen by its brightness,
+    whatever its colours."""
     dark, bright = between(rng, 15, 80), between(rng, 175, 240)
     hue = rng.standard_normal((2, 3, 1, 1), np.float32) * np.float32(35)
     return hue[0] + np.float32(dark), hue[1] + np.float32(bright)
@@ -266,8 +300,14 @@ def _finish(s: Scene, rng: Generator, size: int) -> None:
     canvas, (h, w) = s.canvas, s.ids.shape
     if rng.random() < 0.35:
         _soften(canvas, between(rng, 0.1, 0.25))
-    across, down, contrast = between(rng, -0.6, 0.6), between(rng, -0.6, 0.6), between(rng, 0.55, 1.15)
-    light = np.arange(w, dtype=np.float32) * (across / w) + np.arange(h, dtype=np.float32)[:, None] * (down / h)
+    across, down, contrast = (
+        between(rng, -0.6, 0.6),
+        between(rng, -0.6, 0.6),
+        between(rng, 0.55, 1.15),
+    )
+    light = np.arange(w, dtype=np.float32) * (across / w) + np.arange(h, dtype=np.float32)[
+        :, None
+    ] * (down / h)
     light += 1 - (across + down) / 2
     canvas *= light * (contrast * (0.85 + 0.3 * rng.random((3, 1, 1), np.float32)))
     grain = np.frombuffer(rng.bytes(h * w), np.int8) * np.float32(between(rng, 0, 0.14))
@@ -277,9 +317,11 @@ def _finish(s: Scene, rng: Generator, size: int) -> None:
 
 
 def _soften(canvas: np.ndarray, share: float) -> None:
-    """In place: every pixel gives `share` of itself to each neighbour along rows, then along columns.
+    """In place: every pixel gives `share` of itself to each neighbour along rows, then along
+    columns.
 
-    Works on whole planes, much faster than row by row; at the borders a row's end mixes with the next one's start.
+    Works on whole planes, much faster than row by row; at the borders a row's end mixes with the
+    next one's start.
     """
     flat = canvas.reshape(3, -1)
     for step in (1, canvas.shape[2]):

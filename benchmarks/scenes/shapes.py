@@ -1,7 +1,8 @@
-"""What scenes are made of: outlines and textures of the eight categories, and of shapes that belong to none.
+"""What scenes are made of: outlines and textures of the eight categories, and of shapes that belong
+to none.
 
-An outline is a polygon (n, 2) of x, y in the object's own units, about -1..1, y pointing down; a texture maps the same
-coordinates to brightness in -1..1.
+An outline is a polygon (n, 2) of x, y in the object's own units, about -1..1, y pointing down; a
+texture maps the same coordinates to brightness in -1..1.
 """
 
 from __future__ import annotations
@@ -16,14 +17,33 @@ import numpy as np
 from numpy.random import Generator
 
 KEYPOINTS = (
-    "head", "neck", "left_elbow", "right_elbow", "left_hand", "right_hand",
-    "left_hip", "right_hip", "left_knee", "right_knee", "left_foot", "right_foot",
-)  # fmt: skip
+    "head",
+    "neck",
+    "left_elbow",
+    "right_elbow",
+    "left_hand",
+    "right_hand",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_foot",
+    "right_foot",
+)
 BONES = (
-    ("head", "neck"), ("neck", "left_elbow"), ("left_elbow", "left_hand"), ("neck", "right_elbow"),
-    ("right_elbow", "right_hand"), ("neck", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_foot"),
-    ("neck", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_foot"), ("left_hip", "right_hip"),
-)  # fmt: skip
+    ("head", "neck"),
+    ("neck", "left_elbow"),
+    ("left_elbow", "left_hand"),
+    ("neck", "right_elbow"),
+    ("right_elbow", "right_hand"),
+    ("neck", "left_hip"),
+    ("left_hip", "left_knee"),
+    ("left_knee", "left_foot"),
+    ("neck", "right_hip"),
+    ("right_hip", "right_knee"),
+    ("right_knee", "right_foot"),
+    ("left_hip", "right_hip"),
+)
 SKELETON = [[KEYPOINTS.index(a) + 1, KEYPOINTS.index(b) + 1] for a, b in BONES]
 
 Outline = tuple[np.ndarray, np.ndarray]
@@ -32,17 +52,22 @@ Texture = Callable[[np.ndarray, np.ndarray, Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of thing; `sketch` gives one example's outline (n, 2) and keypoints (12, 2), or (0, 2) if it has none."""
+    """A kind of thing; `sketch` gives one example's outline (n, 2) and keypoints (12, 2), or (0, 2)
+    if it has none."""
 
     name: str
     sketch: Callable[[Generator], Outline]
     textures: tuple[Texture, ...]
     turn: float = 0.3  # rotated by up to this angle, radians, either way
-    cityscapes: tuple[str, int] = ("static", 4)  # name and id of the label that stands for it in Cityscapes layout
+    cityscapes: tuple[str, int] = (
+        "static",
+        4,
+    )  # name and id of the label that stands for it in Cityscapes layout
 
 
 def between(rng: Generator, low: float, high: float) -> float:
-    """Uniform; several times faster than rng.uniform, which matters at hundreds of pictures a second."""
+    """Uniform; several times faster than rng.uniform, which matters at hundreds of pictures a
+    second."""
     return low + (high - low) * rng.random()
 
 
@@ -53,7 +78,9 @@ def _arc(start: float, stop: float, n: int) -> np.ndarray:
 
 _NO_JOINTS = np.zeros((0, 2))
 _CIRCLE = _arc(0, 2 * math.pi, 33)
-_TWO_LOBES, _THREE_LOBES = (np.cos(k * np.linspace(0, 2 * math.pi, len(_CIRCLE)) + k) for k in (2, 3))
+_TWO_LOBES, _THREE_LOBES = (
+    np.cos(k * np.linspace(0, 2 * math.pi, len(_CIRCLE)) + k) for k in (2, 3)
+)
 _TEN_RAYS = _arc(0, 1.8 * math.pi, 10)
 _QUARTER_TURNS = [np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), k) for k in range(4)]
 _SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.8
@@ -95,14 +122,20 @@ def crescent(rng: Generator) -> Outline:
 
 
 def _limb(a: complex, b: complex, c: complex, half: float) -> list[complex]:
-    """Outline of the two bones a-b-c of width 2 half, from a's one side around the tip at c to a's other side."""
+    """Outline of the two bones a-b-c of width 2 half, from a's one side around the tip at c to a's
+    other side."""
     first, second = -1j * (b - a) / abs(b - a), -1j * (c - b) / abs(c - b)
     middle = (first + second) / abs(first + second)
     side = [half * first, half * middle, half * second]
     joints = [a, b, c]
     out = [p + s for p, s in zip(joints, side, strict=True)]
     back = [p - s for p, s in zip(joints, side, strict=True)]
-    return [*out, c + half * (second + 1j * second) * 0.7, c + half * (1j * second - second) * 0.7, *back[::-1]]
+    return [
+        *out,
+        c + half * (second + 1j * second) * 0.7,
+        c + half * (1j * second - second) * 0.7,
+        *back[::-1],
+    ]
 
 
 def _half_figure(rng: Generator) -> tuple[list[complex], list[complex]]:
@@ -114,7 +147,12 @@ def _half_figure(rng: Generator) -> tuple[list[complex], list[complex]]:
     hand = elbow + cmath.rect(0.34, arm + bend)
     knee = hip + cmath.rect(0.42, math.pi / 2 - leg)
     foot = knee + cmath.rect(0.42, math.pi / 2 - leg - knee_bend)
-    outline = [0.08 - 0.52j, *_limb(shoulder, elbow, hand, 0.1), *_limb(hip, knee, foot, 0.115), 0.2j]
+    outline = [
+        0.08 - 0.52j,
+        *_limb(shoulder, elbow, hand, 0.1),
+        *_limb(hip, knee, foot, 0.115),
+        0.2j,
+    ]
     return outline, [elbow, hand, hip, knee, foot]
 
 
@@ -140,7 +178,10 @@ def half_disc(rng: Generator) -> Outline:
 
 
 def corner(rng: Generator) -> Outline:
-    return np.array([(-0.8, -0.8), (-0.2, -0.8), (-0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (-0.8, 0.8)]), _NO_JOINTS
+    return (
+        np.array([(-0.8, -0.8), (-0.2, -0.8), (-0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (-0.8, 0.8)]),
+        _NO_JOINTS,
+    )
 
 
 def bar(rng: Generator) -> Outline:
@@ -155,9 +196,12 @@ def blob(rng: Generator) -> Outline:
 
 @functools.lru_cache(maxsize=4096)
 def spline(pixels: int, knots: int) -> np.ndarray:
-    """(pixels, knots) cubic B-spline weights: spline(h, n) @ noise (n, m) @ spline(w, m).T is smooth noise (h, w)."""
+    """(pixels, knots) cubic B-spline weights: spline(h, n) @ noise (n, m) @ spline(w, m).T is
+    smooth noise (h, w)."""
     distance = np.abs(np.linspace(0, knots - 1, pixels)[:, None] - np.arange(knots))
-    weight = np.where(distance < 1, 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6)
+    weight = np.where(
+        distance < 1, 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
+    )
     return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
 
 

@@ -26,9 +26,13 @@ class Spread:
 
 
 def alternate(
-    ways: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float], report: Callable | None = None
+    ways: dict[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float],
+    report: Callable | None = None,
 ) -> dict[str, list[float]]:
-    """Run all ways in turn, `repeats` times after one unmeasured run of each; seconds of each run by way."""
+    """Run all ways in turn, `repeats` times after one unmeasured run of each; seconds of each run
+    by way."""
     for number, run in enumerate(ways.values(), 1):
         run()
         if report:
@@ -64,13 +68,16 @@ def device_clock(device) -> Callable[[], float]:
 
 
 def resolve(device: str):
-    """`auto`, `cpu` or `cuda` as a torch device. Raises InputError where there is no such device."""
+    """`auto`, `cpu` or `cuda` as a torch device. Raises InputError where there is no such
+    device."""
     import torch
     from detco.common.errors import InputError
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no GPU on this machine")
-    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    return torch.device(
+        "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
 
 
 def machine(device) -> str:

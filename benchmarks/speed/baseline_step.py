@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 
 class UsualEncoder(nn.Module):
-    """torchvision's ResNet and an MLP for each level and each kind of view; one forward pass a view."""
+    """torchvision's ResNet and an MLP for each level and each kind of view; one forward pass a
+    view."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -22,12 +23,17 @@ class UsualEncoder(nn.Module):
         self.stages = nn.ModuleList((net.layer1, net.layer2, net.layer3, net.layer4))
         expansion = ARCHITECTURES[recipe.arch][0].expansion
         widths = [width * expansion for width in (64, 128, 256, 512)]
-        self.heads = nn.ModuleDict({
-            kind: nn.ModuleList(
-                nn.Sequential(nn.Linear(parts * width, width), nn.ReLU(), nn.Linear(width, recipe.dim)) for width in widths
-            )
-            for kind, parts in (("global", 1), ("local", 9))
-        })  # fmt: skip
+        self.heads = nn.ModuleDict(
+            {
+                kind: nn.ModuleList(
+                    nn.Sequential(
+                        nn.Linear(parts * width, width), nn.ReLU(), nn.Linear(width, recipe.dim)
+                    )
+                    for width in widths
+                )
+                for kind, parts in (("global", 1), ("local", 9))
+            }
+        )
 
     def forward(self, view: Tensor, kind: str) -> list[Tensor]:
         """(n, 3, h, w) or (n, 9, 3, h, w) -> for each level (n, dim), L2-normalised."""
@@ -42,7 +48,8 @@ class UsualEncoder(nn.Module):
 
 
 class UsualDetCo(nn.Module):
-    """Query and momentum encoder, eight queues, twelve cross-entropies over the logits of positive and negatives."""
+    """Query and momentum encoder, eight queues, twelve cross-entropies over the logits of positive
+    and negatives."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -53,7 +60,10 @@ class UsualDetCo(nn.Module):
             parameter.requires_grad = False
         for kind in ("global", "local"):
             for level in range(4):
-                self.register_buffer(f"{kind}_queue_{level}", F.normalize(torch.randn(recipe.dim, recipe.queue), dim=0))
+                self.register_buffer(
+                    f"{kind}_queue_{level}",
+                    F.normalize(torch.randn(recipe.dim, recipe.queue), dim=0),
+                )
         self.pointer = 0
 
     @torch.no_grad()
@@ -68,19 +78,30 @@ class UsualDetCo(nn.Module):
             self.follow()
             order = torch.randperm(len(batch["global_key"]), device=batch["global_key"].device)
             back = order.argsort()
-            keys = {kind: [k[back] for k in self.key(batch[f"{kind}_key"][order], kind)] for kind in ("global", "local")}
+            keys = {
+                kind: [k[back] for k in self.key(batch[f"{kind}_key"][order], kind)]
+                for kind in ("global", "local")
+            }
         loss = 0.0
         for level, weight in enumerate(self.recipe.level_weights):
-            for query_kind, key_kind in (("global", "global"), ("local", "local"), ("local", "global")):
+            for query_kind, key_kind in (
+                ("global", "global"),
+                ("local", "local"),
+                ("local", "global"),
+            ):
                 q, k = queries[query_kind][level], keys[key_kind][level]
-                loss = loss + weight * self.contrast(q, k, getattr(self, f"{key_kind}_queue_{level}"))
+                loss = loss + weight * self.contrast(
+                    q, k, getattr(self, f"{key_kind}_queue_{level}")
+                )
         return loss, keys
 
     def contrast(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
         positive = torch.einsum("nc,nc->n", q, k).unsqueeze(-1)
         negative = torch.einsum("nc,ck->nk", q, queue.clone().detach())
         logits = torch.cat([positive, negative], dim=1) / self.recipe.temperature
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+        return F.cross_entropy(
+            logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        )
 
     @torch.no_grad()
     def enqueue(self, keys: dict[str, list[Tensor]]) -> None:

@@ -1,4 +1,5 @@
-"""The four views as people make them today: MoCo's transforms on PIL pictures, each sample by itself, and PIRL's jigsaw."""
+"""The four views as people make them today: MoCo's transforms on PIL pictures, each sample by
+itself, and PIRL's jigsaw."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class GaussianBlur:
 
 
 class UsualViews:
-    """path -> the views of a recipe, float32 and normalised: global (3, v, v), local (9, 3, p, p)."""
+    """path -> the views of a recipe, float32 and normalised: global (3, v, v), local (9, 3, p,
+    p)."""
 
     def __init__(self, recipe: Recipe):
         r = self.recipe = recipe
@@ -35,13 +37,15 @@ class UsualViews:
             transforms.ToTensor(),
             transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         ]
-        self.whole = transforms.Compose([
-            transforms.RandomResizedCrop(r.view_size, scale=r.crop_scale),
-            *colour,
-            transforms.RandomApply([GaussianBlur(r.blur_sigma)], p=r.blur_p),
-            transforms.RandomHorizontalFlip(r.flip_p),
-            *normalise,
-        ])  # fmt: skip
+        self.whole = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(r.view_size, scale=r.crop_scale),
+                *colour,
+                transforms.RandomApply([GaussianBlur(r.blur_sigma)], p=r.blur_p),
+                transforms.RandomHorizontalFlip(r.flip_p),
+                *normalise,
+            ]
+        )
         self.region = transforms.RandomResizedCrop(r.jigsaw_size, scale=r.jigsaw_scale)
         self.patch = transforms.Compose([transforms.RandomCrop(r.patch_size), *colour, *normalise])
 
@@ -49,9 +53,11 @@ class UsualViews:
         with open(path, "rb") as file:
             picture = Image.open(file).convert("RGB")
         return {
-            "global_query": self.whole(picture), "global_key": self.whole(picture),
-            "local_query": self.jigsaw(picture), "local_key": self.jigsaw(picture),
-        }  # fmt: skip
+            "global_query": self.whole(picture),
+            "global_key": self.whole(picture),
+            "local_query": self.jigsaw(picture),
+            "local_key": self.jigsaw(picture),
+        }
 
     def jigsaw(self, picture: Image.Image) -> Tensor:
         region, cell = self.region(picture), self.recipe.jigsaw_size // 3

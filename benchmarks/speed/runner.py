@@ -1,4 +1,5 @@
-"""What the runner adds to a job, and how long commands take that must answer at once: many jobs that only wait.
+"""What the runner adds to a job, and how long commands take that must answer at once: many jobs
+that only wait.
 
 Run as a program this module is the worker that waits.
 """
@@ -22,7 +23,8 @@ SLOTS = 2
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds that a job takes beyond its work, and seconds that the commands take on the folder of these jobs."""
+    """Milliseconds that a job takes beyond its work, and seconds that the commands take on the
+    folder of these jobs."""
 
     jobs: int
     seconds: float  # of work in a job
@@ -32,7 +34,10 @@ class Measured:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.jobs} jobs of {self.seconds:g} s in {SLOTS} slots; added to each job, on its slot:",
+            (
+                f"{self.jobs} jobs of {self.seconds:g} s in {SLOTS} slots; added to each job, on"
+                " its slot:"
+            ),
             f"  {'a process a job (it imports no torch)':40}{self.fresh:8.1f} ms",
             f"  {'workers reused':40}{self.reused:8.1f} ms",
             *(f"{name:42}{seconds:8.2f} s" for name, seconds in self.commands.items()),
@@ -45,18 +50,28 @@ def waiting(out: Path, count: int, seconds: float) -> list[Job]:
     jobs = []
     for number in range(count):
         name = f"wait-{number:04}"
-        spec = {"format": 1, "id": name, "kind": "wait", "title": name, "needs": [], "seconds": seconds}
+        spec = {
+            "format": 1,
+            "id": name,
+            "kind": "wait",
+            "title": name,
+            "needs": [],
+            "seconds": seconds,
+        }
         jobs.append(Job(name, "wait", name, out / name, spec))
     return jobs
 
 
 def measure(count: int = 1000, seconds: float = 0.1, report: Callable | None = None) -> Measured:
-    """Run `count` jobs with reused workers, and a few with a process each; then `detco --help` and `detco status`.
+    """Run `count` jobs with reused workers, and a few with a process each; then `detco --help` and
+    `detco status`.
 
     Raises InputError for numbers that mean nothing.
     """
     if count < 1 or seconds < 0:
-        raise InputError(f"--jobs must be at least 1 and --seconds at least 0, they are {count} and {seconds:g}")
+        raise InputError(
+            f"--jobs must be at least 1 and --seconds at least 0, they are {count} and {seconds:g}"
+        )
     slots = [{"OMP_NUM_THREADS": "1"}] * SLOTS
     with TemporaryDirectory() as folder:
         out = Path(folder)
@@ -78,7 +93,12 @@ def measure(count: int = 1000, seconds: float = 0.1, report: Callable | None = N
 
 
 def _seconds(words: str, out: Path) -> float:
-    command = [sys.executable, "-m", "detco.benchmarks.cli.main", *(str(out) if word == "DIR" else word for word in words.split())]
+    command = [
+        sys.executable,
+        "-m",
+        "detco.benchmarks.cli.main",
+        *(str(out) if word == "DIR" else word for word in words.split()),
+    ]
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=distributed.ROOT)
     return time.perf_counter() - began

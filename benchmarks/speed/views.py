@@ -1,4 +1,5 @@
-"""Pictures per second for the four DetCo views, from JPEG files to normalised batches: the usual pipeline and ours."""
+"""Pictures per second for the four DetCo views, from JPEG files to normalised batches: the usual
+pipeline and ours."""
 
 from __future__ import annotations
 
@@ -20,8 +21,18 @@ from .. import speed
 from ..scenes import painting
 from .baseline_views import UsualViews
 
-SHORT_SIDES = (333, 375, 375, 480)  # of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
-DECODE, USUAL, CUT, OURS = "decoding alone", "usual: torchvision on PIL", "ours, cutting alone", "ours"
+SHORT_SIDES = (
+    333,
+    375,
+    375,
+    480,
+)  # of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
+DECODE, USUAL, CUT, OURS = (
+    "decoding alone",
+    "usual: torchvision on PIL",
+    "ours, cutting alone",
+    "ours",
+)
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,30 @@ class Result:
         lines = [self.title, f"{'':{width}}  ms a picture  pictures/s"]
         for name, spread in self.milliseconds.items():
             lines.append(f"{name:{width}}  {spread.median:12.2f}  {1000 / spread.median:10.0f}")
-        return "\n".join([*lines, f"usual / ours: {self.faster} times",
-                          f"{CUT} / {DECODE}: {self.cutting} times", f"ours / {DECODE}: {self.whole} times"])  # fmt: skip
+        return "\n".join(
+            [
+                *lines,
+                f"usual / ours: {self.faster} times",
+                f"{CUT} / {DECODE}: {self.cutting} times",
+                f"ours / {DECODE}: {self.whole} times",
+            ]
+        )
 
 
 def measure(
-    folder: Path | None, device: str = "auto", pictures: int = 32, repeats: int = 5, recipe: str = "detco-200ep", report=None
+    folder: Path | None,
+    device: str = "auto",
+    pictures: int = 32,
+    repeats: int = 5,
+    recipe: str = "detco-200ep",
+    report=None,
 ) -> Result:
-    """Time the ways over `pictures` files of `folder` (drawn stand-ins if None), alternating, on one core.
+    """Time the ways over `pictures` files of `folder` (drawn stand-ins if None), alternating, on
+    one core.
 
-    On the CPU all of it is processor time of one thread. On a GPU cutting is, and colour, blur and flip, which the GPU
-    does in batches, count where they take longer than the cutting on one core: both go on at the same time.
+    On the CPU all of it is processor time of one thread. On a GPU cutting is, and colour, blur and
+    flip, which the GPU does in batches, count where they take longer than the cutting on one core:
+    both go on at the same time.
     """
     if pictures < 1 or repeats < 1:
         raise InputError("--pictures and --repeats must be at least 1")
@@ -58,13 +82,18 @@ def measure(
     torch.set_num_threads(1)
     try:
         with _files(folder, pictures) as (files, kind):
-            title = f"the four views of {row.name} from {len(files)} {kind}, one core; {speed.machine(place)}"
+            title = (
+                f"the four views of {row.name} from {len(files)} {kind}, one core;"
+                f" {speed.machine(place)}"
+            )
             return _compare(title, files, row, place, repeats, report)
     finally:
         torch.set_num_threads(threads)
 
 
-def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.device, repeats: int, report) -> Result:
+def _compare(
+    title: str, files: listing.Pictures, recipe: Recipe, place: torch.device, repeats: int, report
+) -> Result:
     usual, ours = UsualViews(recipe), Views(files, recipe, seed=0)
     ours.fits = False  # nothing is kept in memory: every picture is decoded each time
     everything = (0, list(range(len(files))))
@@ -75,15 +104,24 @@ def _compare(title: str, files: listing.Pictures, recipe: Recipe, place: torch.d
     }
     if place.type == "cpu":
         kept: dict[str, torch.Tensor] = {}
-        ways[OURS] = lambda: kept.update(views.finish(ours[everything], recipe, place, kept))  # as in training
+        ways[OURS] = lambda: kept.update(
+            views.finish(ours[everything], recipe, place, kept)
+        )  # as in training
     seconds = speed.alternate(ways, repeats, time.process_time, report)
     if place.type == "cuda":
-        batch = {name: value.pin_memory() for name, value in ours[everything].items() if name != "bad"}
+        batch = {
+            name: value.pin_memory() for name, value in ours[everything].items() if name != "bad"
+        }
         colour = {"colour": lambda: views.finish(batch, recipe, place)}
         seconds |= speed.alternate(colour, repeats, speed.device_clock(place), report)
         seconds[OURS] = [max(pair) for pair in zip(seconds[CUT], seconds["colour"], strict=True)]
-    each = {name: speed.Spread.of([1000 * s / len(files) for s in values]) for name, values in seconds.items()}
-    ratios = [speed.ratio(seconds, *pair) for pair in ((USUAL, OURS), (CUT, DECODE), (OURS, DECODE))]
+    each = {
+        name: speed.Spread.of([1000 * s / len(files) for s in values])
+        for name, values in seconds.items()
+    }
+    ratios = [
+        speed.ratio(seconds, *pair) for pair in ((USUAL, OURS), (CUT, DECODE), (OURS, DECODE))
+    ]
     return Result(title, each, *ratios)
 
 
@@ -93,7 +131,8 @@ def _stacked(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _files(folder: Path | None, count: int):
-    """`count` JPEG files spread over a folder, or drawn ones of the sizes of photographs, and what they are."""
+    """`count` JPEG files spread over a folder, or drawn ones of the sizes of photographs, and what
+    they are."""
     if folder is not None:
         found = listing.find(folder)
         every = max(1, len(found) // count)

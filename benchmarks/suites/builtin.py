@@ -1,4 +1,5 @@
-"""What to compare: starting points x protocols x seeds. The suites that have a name; files of users: detco.benchmarks.suites.files."""
+"""What to compare: starting points x protocols x seeds. The suites that have a name; files of
+users: detco.benchmarks.suites.files."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,16 @@ from detco.common.errors import InputError
 
 from ..config import find
 
-FILES = (".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt", ".torch", ".pkl", ".npz")  # what names of weights end with
+FILES = (
+    ".safetensors",
+    ".pth.tar",
+    ".pth",
+    ".pt",
+    ".ckpt",
+    ".torch",
+    ".pkl",
+    ".npz",
+)  # what names of weights end with
 Amount = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 
@@ -20,7 +30,8 @@ DRAWING = 3  # to be raised when the same settings of Scenes draw something else
 
 @dataclass(frozen=True)
 class Scenes:
-    """The drawn data set (detco.benchmarks.scenes.draw): how many labelled pictures, their short side in pixels, the seed."""
+    """The drawn data set (detco.benchmarks.scenes.draw): how many labelled pictures, their short
+    side in pixels, the seed."""
 
     images: Annotated[int, Ge(4)] = 1000
     size: Annotated[int, Ge(64)] = 128
@@ -31,7 +42,8 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Data:
-    """A labelled data set. What is left out is found: the layout by its folders, the splits by their usual names."""
+    """A labelled data set. What is left out is found: the layout by its folders, the splits by
+    their usual names."""
 
     root: Path
     layout: Literal["voc", "coco", "cityscapes"] | None = None
@@ -41,10 +53,12 @@ class Data:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """One row of the table: exactly one of a recipe to pretrain with, a backbone file, or random weights.
+    """One row of the table: exactly one of a recipe to pretrain with, a backbone file, or random
+    weights.
 
-    weights: a file, or the name of a public checkpoint (`detco weights list`) whose copy lies in $DETCO_WEIGHTS or in `weights`
-    beside the suite file. A name alone that is a recipe's too means the recipe.
+    weights: a file, or the name of a public checkpoint (`detco weights list`) whose copy lies in
+    $DETCO_WEIGHTS or in `weights` beside the suite file. A name alone that is a recipe's too means
+    the recipe.
     """
 
     name: str
@@ -53,21 +67,27 @@ class StartingPoint:
     random: bool = False
     settings: dict = field(default_factory=dict)  # changes to the recipe
     seed: Amount = 0  # of the pretraining
-    optional: bool = False  # left out, and said so, where `weights` names a public checkpoint of which no copy is here
+    # left out, and said so, where `weights` names a public checkpoint of which no copy is here
+    optional: bool = False
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w.+-]+", self.name):
-            raise InputError(f"the name {self.name!r} may hold letters, digits and . + - _ only: it names folders")
+            raise InputError(
+                f"the name {self.name!r} may hold letters, digits and . + - _ only: it names"
+                " folders"
+            )
         if (self.recipe is not None) + (self.weights is not None) + self.random != 1:
-            raise InputError(f"starting point {self.name!r} needs exactly one of recipe, weights, random: true")
+            raise InputError(
+                f"starting point {self.name!r} needs exactly one of recipe, weights, random: true"
+            )
 
 
 @dataclass(frozen=True)
 class Task:
     """One column group of the table: a protocol, changes to it, and its data set.
 
-    data: default the suite's, then the protocol's published one; start: names of starting points, default all of them.
-    """
+    data: default the suite's, then the protocol's published one; start: names of starting points,
+    default all of them."""
 
     protocol: str
     data: Data | None = None
@@ -91,15 +111,23 @@ class Suite:
     pretrain: dict = field(default_factory=dict)  # changes to every recipe
     transfer: dict = field(default_factory=dict)  # changes to every protocol
     engine: str = "auto"
-    keep_model: Literal["", "final", "best"] = ""  # the trained detector that each fine-tuning keeps
-    datasets: Path | None = None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
-    slurm: dict = field(default_factory=dict)  # what jobs ask for with --executor slurm, see detco.benchmarks.run.slurm.Resources
+    keep_model: Literal["", "final", "best"] = (
+        ""  # the trained detector that each fine-tuning keeps
+    )
+    datasets: Path | None = (
+        None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
+    )
+    slurm: dict = field(
+        default_factory=dict
+    )  # what jobs ask for with --executor slurm, see detco.benchmarks.run.slurm.Resources
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
     eval_period: Amount = 0  # evaluate every so many iterations too; engine detectron2 only
 
     def __post_init__(self):
         if "/" in self.name or not self.name.strip("."):
-            raise InputError(f"name: {self.name!r} cannot be the name of the folder with the results")
+            raise InputError(
+                f"name: {self.name!r} cannot be the name of the folder with the results"
+            )
         if not self.start:
             raise InputError("start: needs at least one starting point")
         names = [start.name for start in self.start]
@@ -111,8 +139,13 @@ class Suite:
 
     @property
     def launch(self) -> dict[str, str | int]:
-        """`amp` and `eval_period` where they are set, as fields of detco.transfer.engines.Launch."""
-        return {key: value for key, value in (("amp", self.amp), ("eval_period", self.eval_period)) if value}
+        """`amp` and `eval_period` where they are set, as fields of
+        detco.transfer.engines.Launch."""
+        return {
+            key: value
+            for key, value in (("amp", self.amp), ("eval_period", self.eval_period))
+            if value
+        }
 
 
 DEMO = Suite(
@@ -134,9 +167,11 @@ DEMO = Suite(
     engine="torchvision",  # the same table with and without Detectron2; --engine changes it
 )
 TINY = {"epochs": 1, "fill_queue": False}
-SMOKE = replace(DEMO, name="smoke", scenes=Scenes(images=120, size=64), pretrain=TINY, engine="replay")
+SMOKE = replace(
+    DEMO, name="smoke", scenes=Scenes(images=120, size=64), pretrain=TINY, engine="replay"
+)
 
-# --- the DetCo paper's tables of detection and segmentation ----------------------------------------------------------
+# --- the DetCo paper's tables of detection and segmentation --------------------------------------
 
 PAPER_START = (
     StartingPoint("random", random=True),
@@ -153,19 +188,30 @@ VOC_START = (  # pretrained shorter and longer
 )
 OTHERS = tuple(  # methods without a recipe here
     StartingPoint(name, weights=Path(public), optional=True)
-    for name, public in (("insdis", "insdis-200ep"), ("pirl", "pirl-200ep"), ("swav", "swav-200ep"), ("swav-800ep", "swav-800ep"))
+    for name, public in (
+        ("insdis", "insdis-200ep"),
+        ("pirl", "pirl-200ep"),
+        ("swav", "swav-200ep"),
+        ("swav-800ep", "swav-800ep"),
+    )
 )
 OWN = tuple(start.name for start in PAPER_START)
 ALL = (*OWN, "insdis", "pirl", "swav")
 WITHOUT_AA = tuple(name for name in ALL if name != "detco-aa")
 
 
-def _tasks(*protocols: str, start: tuple[str, ...] = ALL, seeds: int | None = None) -> tuple[Task, ...]:
+def _tasks(
+    *protocols: str, start: tuple[str, ...] = ALL, seeds: int | None = None
+) -> tuple[Task, ...]:
     return tuple(Task(protocol, start=start, seeds=seeds) for protocol in protocols)
 
 
 def _coco(schedule: str) -> tuple[Task, ...]:
-    detectors = _tasks(f"coco-mask-rcnn-c4-{schedule}", f"coco-mask-rcnn-fpn-{schedule}", start=OWN if schedule == "180k" else ALL)
+    detectors = _tasks(
+        f"coco-mask-rcnn-c4-{schedule}",
+        f"coco-mask-rcnn-fpn-{schedule}",
+        start=OWN if schedule == "180k" else ALL,
+    )
     return (*detectors, *_tasks(f"coco-retinanet-{schedule}"))
 
 
@@ -179,7 +225,11 @@ PAPER_TASKS = {  # tables of the paper: protocols
     "paper-coco-90k": _coco("90k"),  # 4, 5
     "paper-coco-180k": _coco("180k"),  # 13, 5
     "paper-semi": _tasks(  # 10, 11, 12
-        *(f"coco-{percent}pct-{detector}" for detector in ("mask-rcnn-fpn", "retinanet") for percent in (1, 2, 5, 10)),
+        *(
+            f"coco-{percent}pct-{detector}"
+            for detector in ("mask-rcnn-fpn", "retinanet")
+            for percent in (1, 2, 5, 10)
+        ),
         start=OWN,
     ),
     "paper-cityscapes": _tasks("cityscapes-instance", "cityscapes-semantic", start=WITHOUT_AA),  # 7
@@ -189,16 +239,23 @@ PAPER_TASKS["paper-all"] = sum(PAPER_TASKS.values(), ())
 
 
 def _paper(name: str, tasks: tuple[Task, ...]) -> Suite:
-    """The starting points that some task asks for; VOC rows are means of five runs, the others single ones, as published."""
+    """The starting points that some task asks for; VOC rows are means of five runs, the others
+    single ones, as published."""
     used = {start for task in tasks for start in task.start}
     rows = tuple(row for row in (*PAPER_START, *VOC_START, *OTHERS) if row.name in used)
     return Suite(name, rows, tasks, engine="detectron2")
 
 
-SUITES = {suite.name: suite for suite in (DEMO, SMOKE, *(_paper(*item) for item in PAPER_TASKS.items()))}
+SUITES = {
+    suite.name: suite for suite in (DEMO, SMOKE, *(_paper(*item) for item in PAPER_TASKS.items()))
+}
 
 
 def name_of(weights: Path) -> str:
-    """What to call a backbone file where nobody says: its own name; its folder's where the file is just `backbone`."""
-    name = next((weights.name.removesuffix(end) for end in FILES if weights.name.endswith(end)), weights.name)
+    """What to call a backbone file where nobody says: its own name; its folder's where the file is
+    just `backbone`."""
+    name = next(
+        (weights.name.removesuffix(end) for end in FILES if weights.name.endswith(end)),
+        weights.name,
+    )
     return weights.absolute().parent.name if name == "backbone" else name

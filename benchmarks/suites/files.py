@@ -1,4 +1,5 @@
-"""A suite as a user wants it: one of those with a name, or a YAML file; changed by what the command line says."""
+"""A suite as a user wants it: one of those with a name, or a YAML file; changed by what the command
+line says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -13,7 +14,8 @@ from .builtin import FILES, SUITES, Data, StartingPoint, Suite, name_of
 
 
 def load(name_or_file: str) -> Suite:
-    """A suite by name, or from a YAML file; paths in the file are relative to it. Raises InputError."""
+    """A suite by name, or from a YAML file; paths in the file are relative to it. Raises
+    InputError."""
     if name_or_file in SUITES:
         return SUITES[name_or_file]
     path = Path(name_or_file)
@@ -22,15 +24,20 @@ def load(name_or_file: str) -> Suite:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the suite file {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(
+            f"cannot read the suite file {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     return parse(config.load_yaml(text, str(path)), path)
 
 
 def parse(content: Any, path: Path) -> Suite:
-    """The suite a YAML document describes; short forms (`start: [random, detco-small]`) are allowed for the lists."""
+    """The suite a YAML document describes; short forms (`start: [random, detco-small]`) are allowed
+    for the lists."""
     where = str(path)
     if not isinstance(content, Mapping):
-        raise InputError(f"{where}: a suite file holds `key: value` lines (pictures, data, start, ...)")
+        raise InputError(
+            f"{where}: a suite file holds `key: value` lines (pictures, data, start, ...)"
+        )
     content = {"name": path.stem, **content}
     for key, long_form in (("start", _starting_point), ("protocols", _task)):
         if isinstance(content.get(key), str | Mapping):
@@ -38,23 +45,39 @@ def parse(content: Any, path: Path) -> Suite:
         if isinstance(content.get(key), list):
             content[key] = [long_form(item, where) for item in content[key]]
     suite, base = config.build(Suite, content, where), path.resolve().parent
-    return replace(suite, start=_anchored(suite.start, base)) if suite.scenes else _anchored(suite, base)
+    return (
+        replace(suite, start=_anchored(suite.start, base))
+        if suite.scenes
+        else _anchored(suite, base)
+    )
 
 
 def adapted(
-    suite: Suite, data: Path | None = None, pictures: Path | None = None, weights: Sequence[str] = (), start: str | None = None
+    suite: Suite,
+    data: Path | None = None,
+    pictures: Path | None = None,
+    weights: Sequence[str] = (),
+    start: str | None = None,
 ) -> Suite:
-    """A suite with what the command line says instead: its folders, backbone files for its starting points, only some of them.
+    """A suite with what the command line says instead: its folders, backbone files for its starting
+    points, only some of them.
 
-    data: a data set, or the folder of the published ones; weights: NAME=FILE each, a new name is a further starting point;
+    data: a data set, or the folder of the published ones; weights: NAME=FILE each, a new name is a
+        further starting point;
     start: names with commas between them. Raises InputError.
     """
     if suite.scenes and (data or pictures):
-        raise InputError(f"suite {suite.name} draws its own pictures: leave out --data and --pictures")
+        raise InputError(
+            f"suite {suite.name} draws its own pictures: leave out --data and --pictures"
+        )
     if data and not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
     if data:
-        suite = replace(suite, data=Data(data)) if layout_of(data) else replace(suite, data=None, datasets=data)
+        suite = (
+            replace(suite, data=Data(data))
+            if layout_of(data)
+            else replace(suite, data=None, datasets=data)
+        )
     if pictures:
         suite = replace(suite, pictures=pictures, pictures_by_class=pictures)
     rows = {row.name: row for row in suite.start}
@@ -68,15 +91,21 @@ def adapted(
     kept = [config.find(rows, name, "starting point") for name in chosen]
     if start is not None:
         kept = [replace(row, optional=False) for row in kept]
-    tasks = (replace(task, start=(*task.start, *new) if task.start else ()) for task in suite.protocols)
-    tasks = [replace(task, start=tuple(name for name in task.start or rows if name in chosen)) for task in tasks]
+    tasks = (
+        replace(task, start=(*task.start, *new) if task.start else ()) for task in suite.protocols
+    )
+    tasks = [
+        replace(task, start=tuple(name for name in task.start or rows if name in chosen))
+        for task in tasks
+    ]
     if tasks and not any(task.start for task in tasks):
         raise InputError(f"suite {suite.name}: no protocol is for {', '.join(chosen)}")
     return replace(suite, start=tuple(kept), protocols=tuple(task for task in tasks if task.start))
 
 
 def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
-    """The suite without its optional starting points of which no copy is here, and a line for each of those."""
+    """The suite without its optional starting points of which no copy is here, and a line for each
+    of those."""
     from detco.transfer.checkpoints import importer
 
     from detco import transfer
@@ -105,11 +134,18 @@ def _starting_point(item: Any, where: str) -> Any:
             return {"name": item, "recipe": item}
         if "/" not in item and not item.endswith(FILES) and item not in BY_NAME:
             close = config.nearest(item, ["random", *RECIPES, *BY_NAME])
-            what = "; it is `random`, a recipe (`detco pretrain --help`), a public checkpoint (`detco weights list`) or a file"
+            what = (
+                "; it is `random`, a recipe (`detco pretrain --help`), a public checkpoint (`detco"
+                " weights list`) or a file"
+            )
             raise InputError(f"{where}: unknown starting point {item!r}{close or what}")
         return {"name": name_of(Path(item)), "weights": item}
     if isinstance(item, Mapping) and "name" not in item:
-        name = "random" if item.get("random") else item.get("recipe") or name_of(Path(str(item.get("weights", ""))))
+        name = (
+            "random"
+            if item.get("random")
+            else item.get("recipe") or name_of(Path(str(item.get("weights", ""))))
+        )
         return {"name": name, **item} if name else item
     return item
 
@@ -125,5 +161,7 @@ def _anchored(value: Any, base: Path) -> Any:
     if isinstance(value, tuple):
         return tuple(_anchored(item, base) for item in value)
     if is_dataclass(value):
-        return replace(value, **{f.name: _anchored(getattr(value, f.name), base) for f in fields(value)})
+        return replace(
+            value, **{f.name: _anchored(getattr(value, f.name), base) for f in fields(value)}
+        )
     return value

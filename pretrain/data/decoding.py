@@ -23,11 +23,12 @@ class BadPicture(Exception):
 
 
 def decode(path: Path, short_side: int = 0) -> np.ndarray:
-    """The picture as uint8 RGB, (height, width, 3); a short side above ``short_side`` (if not 0) is reduced to it.
+    """The picture as uint8 RGB, (height, width, 3); a short side above ``short_side`` (if not 0) is
+    reduced to it.
 
-    Gray, palette, CMYK and 16-bit pictures are converted (16 bits are scaled, not clipped), alpha is laid over white,
-    of an animation the first frame is taken, the EXIF orientation is ignored (as torchvision does).
-    Raises BadPicture.
+    Gray, palette, CMYK and 16-bit pictures are converted (16 bits are scaled, not clipped), alpha
+    is laid over white, of an animation the first frame is taken, the EXIF orientation is ignored
+    (as torchvision does). Raises BadPicture.
     """
     try:
         with Image.open(path) as picture:
@@ -60,12 +61,15 @@ def _rgb(picture: Image.Image) -> Image.Image:
         raise BadPicture("floating-point pixels have no defined range")
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
+            "RGB"
+        )
     return picture.convert("RGB")
 
 
 def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
-    """Bytes that all pictures take when decoded, guessed from the headers of a few spread over the whole."""
+    """Bytes that all pictures take when decoded, guessed from the headers of a few spread over the
+    whole."""
     values = []
     for index in range(0, len(pictures), max(1, len(pictures) // looked_at)):
         with suppress(Exception), Image.open(pictures.path(index)) as picture:
@@ -75,9 +79,11 @@ def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
     return len(pictures) * sum(values) // max(1, len(values))
 
 
-def check(pictures: Pictures, read: Callable[[int], object], threads: int,
-          report: Callable | None = None) -> dict[int, str]:
-    """Decode every picture once: index -> reason of the bad ones. ``read(index)`` decodes one, or raises BadPicture."""
+def check(
+    pictures: Pictures, read: Callable[[int], object], threads: int, report: Callable | None = None
+) -> dict[int, str]:
+    """Decode every picture once: index -> reason of the bad ones. ``read(index)`` decodes one, or
+    raises BadPicture."""
 
     def attempt(index: int) -> str | None:
         try:
@@ -97,7 +103,8 @@ def check(pictures: Pictures, read: Callable[[int], object], threads: int,
 
 
 class Bad:
-    """The bad pictures of a run: each is warned of once and listed in a file; more than 1 % are an InputError.
+    """The bad pictures of a run: each is warned of once and listed in a file; more than 1 % are an
+    InputError.
 
     Without a file nothing is said: another process says it.
     """
@@ -110,7 +117,9 @@ class Bad:
 
     def __call__(self, found: dict[int, str]) -> None:
         """Take note of more bad pictures, index -> reason. Raises InputError."""
-        new = {index: reason for index, reason in sorted(found.items()) if index not in self.reasons}
+        new = {
+            index: reason for index, reason in sorted(found.items()) if index not in self.reasons
+        }
         if not new:
             return
         self.reasons |= new
@@ -122,8 +131,10 @@ class Bad:
         count, total = len(self.reasons), len(self.pictures)
         if count * 100 > total:
             some = "; ".join(self._lines(self.reasons)[:3]) + (" ..." if count > 3 else "")
-            raise InputError(f"{count} of {total} pictures in {self.pictures.root} cannot be read, more than 1 %: {some}"
-                             + (f" (listed in {self.listing})" if self.listing else ""))
+            raise InputError(
+                f"{count} of {total} pictures in {self.pictures.root} cannot be read, more than 1"
+                f" %: {some}" + (f" (listed in {self.listing})" if self.listing else "")
+            )
 
     def _lines(self, reasons: dict[int, str]) -> list[str]:
         return [f"{self.pictures.path(index)}: {reason}" for index, reason in reasons.items()]

@@ -1,4 +1,5 @@
-"""Batches of cut views: which pictures, in which order, drawn how -- all functions of seed, epoch and picture."""
+"""Batches of cut views: which pictures, in which order, drawn how -- all functions of seed, epoch
+and picture."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from . import views
 from .decoding import BadPicture, decode, memory
 from .listing import Pictures
 
-# First word of a seed: what the numbers are for. No other random state exists, so nothing has to be stored to go on.
+# First word of a seed: what the numbers are for. No other random state exists, so nothing has to be
+# stored to go on.
 ORDER, PICTURE, SHUFFLE = 1, 2, 3
 
 
@@ -24,10 +26,12 @@ def generator(purpose: int, seed: int, *where: int) -> np.random.Generator:
 
 
 class Views(Dataset):
-    """(epoch, indices) -> batch: ``name`` uint8 (n, [9,] 3, h, w), ``name_draws`` (n [* 9], DRAWS), ``label`` (n,).
+    """(epoch, indices) -> batch: ``name`` uint8 (n, [9,] 3, h, w), ``name_draws`` (n [* 9], DRAWS),
+    ``label`` (n,).
 
-    Where all decoded pictures fit into the recipe's ``cache_gb`` they are kept in memory. Else a bad picture is met in
-    the middle of training: another takes its place, and ``bad`` of the batch has its index and the reason.
+    Where all decoded pictures fit into the recipe's ``cache_gb`` they are kept in memory. Else a
+    bad picture is met in the middle of training: another takes its place, and ``bad`` of the batch
+    has its index and the reason.
     """
 
     TRIES = 20  # to find a good picture in the place of a bad one
@@ -42,7 +46,9 @@ class Views(Dataset):
         """Take these pictures, e.g. those that were found to be good."""
         self.pictures, self.classes = pictures, pictures.classes
         number = {name: label for label, name in enumerate(self.classes)}
-        self.labels = np.array([number.get(name.split("/", 1)[0], -1) for name in pictures.names], np.int64)
+        self.labels = np.array(
+            [number.get(name.split("/", 1)[0], -1) for name in pictures.names], np.int64
+        )
 
     def read(self, index: int) -> np.ndarray:
         """uint8 (h, w, 3), from memory if it is there. Raises BadPicture."""
@@ -60,35 +66,58 @@ class Views(Dataset):
         rows = [self._row(epoch, index, bad) for index in indices]
         batch = {name: torch.stack([cut[name] for cut, _, _ in rows]) for name in rows[0][0]}
         for name in rows[0][1]:
-            batch[f"{name}_draws"] = torch.from_numpy(np.concatenate([draws[name] for _, draws, _ in rows]))
+            batch[f"{name}_draws"] = torch.from_numpy(
+                np.concatenate([draws[name] for _, draws, _ in rows])
+            )
         if self.recipe.method == "supervised":
             batch["label"] = torch.from_numpy(self.labels[[index for _, _, index in rows]])
         return batch | {"bad": bad}
 
-    def _row(self, epoch: int, index: int, bad: dict[int, str]) -> tuple[dict[str, Tensor], dict[str, np.ndarray], int]:
+    def _row(
+        self, epoch: int, index: int, bad: dict[int, str]
+    ) -> tuple[dict[str, Tensor], dict[str, np.ndarray], int]:
         """Views and draws of a picture, and which one it was."""
         rng = generator(PICTURE, self.seed, epoch, index)
         picture, index = self._good(index, rng, bad)
-        return views.cut(torch.from_numpy(picture).permute(2, 0, 1), self.recipe, rng), views.draw(self.recipe, rng), index
+        return (
+            views.cut(torch.from_numpy(picture).permute(2, 0, 1), self.recipe, rng),
+            views.draw(self.recipe, rng),
+            index,
+        )
 
-    def _good(self, index: int, rng: np.random.Generator, bad: dict[int, str]) -> tuple[np.ndarray, int]:
+    def _good(
+        self, index: int, rng: np.random.Generator, bad: dict[int, str]
+    ) -> tuple[np.ndarray, int]:
         for _ in range(self.TRIES):
             try:
                 return self.read(index), index
             except BadPicture as error:
                 bad[index] = str(error)
                 index = int(rng.integers(len(self.pictures)))
-        return np.zeros((1, 1, 3), np.uint8), index  # nearly all are bad: whoever takes the batch will stop
+        return (
+            np.zeros((1, 1, 3), np.uint8),
+            index,
+        )  # nearly all are bad: whoever takes the batch will stop
 
 
 class Batches(Sampler):
-    """(epoch, indices) of this process for each iteration from ``start`` to the end of the last epoch.
+    """(epoch, indices) of this process for each iteration from ``start`` to the end of the last
+    epoch.
 
-    An epoch is a permutation of the pictures, cut into batches that are shared out over the processes in the order of
-    their ranks; the pictures that do not fill a batch wait for the next epoch.
+    An epoch is a permutation of the pictures, cut into batches that are shared out over the
+    processes in the order of their ranks; the pictures that do not fill a batch wait for the next
+    epoch.
     """
 
-    def __init__(self, pictures: int, recipe: Recipe, seed: int, start: int = 0, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        pictures: int,
+        recipe: Recipe,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.pictures, self.recipe, self.seed, self.start = pictures, recipe, seed, start
         self.rank, self.world = rank, world
         self.per_epoch = pictures // recipe.batch
@@ -110,9 +139,17 @@ def loader(dataset: Views, batches: Batches, cuda: bool, processes_here: int = 1
     """The batches, made by the recipe's number of worker processes."""
     workers = dataset.recipe.workers
     if workers < 0:
-        workers = min(16, (os.cpu_count() or 1) // processes_here) if cuda else 0  # a CPU has training to do
-    return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, pin_memory=cuda,
-                      worker_init_fn=_one_thread if workers else None)
+        workers = (
+            min(16, (os.cpu_count() or 1) // processes_here) if cuda else 0
+        )  # a CPU has training to do
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=cuda,
+        worker_init_fn=_one_thread if workers else None,
+    )
 
 
 def _one_thread(_: int) -> None:

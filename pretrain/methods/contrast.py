@@ -1,4 +1,5 @@
-"""Momentum contrast: queues of keys, InfoNCE, the momentum update, and keys shuffled between groups and processes."""
+"""Momentum contrast: queues of keys, InfoNCE, the momentum update, and keys shuffled between groups
+and processes."""
 
 from __future__ import annotations
 
@@ -21,18 +22,25 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """keys (levels, n, dim), in the order in which they enter; of more than ``size`` only the last stay."""
+        """keys (levels, n, dim), in the order in which they enter; of more than ``size`` only the
+        last stay."""
         n, size = keys.shape[1], self.keys.shape[2]
         columns = (self.pointer + torch.arange(n, device=keys.device)) % size
-        self.keys.index_copy_(2, columns[-size:], keys[:, -size:].transpose(1, 2).to(self.keys.dtype))
+        self.keys.index_copy_(
+            2, columns[-size:], keys[:, -size:].transpose(1, 2).to(self.keys.dtype)
+        )
         self.pointer.copy_((self.pointer + n) % size)
 
 
-def info_nce(query: Tensor, positive: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE for each level, in float32: -log(exp(q.k+/t) / (exp(q.k+/t) + sum_j exp(q.k_j/t))), j over the queue.
+def info_nce(
+    query: Tensor, positive: Tensor, queue: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """InfoNCE for each level, in float32: -log(exp(q.k+/t) / (exp(q.k+/t) + sum_j exp(q.k_j/t))), j
+    over the queue.
 
-    query, positive: (levels, n, dim), the positive without gradient; queue: (levels, dim, size). Returns the mean loss of
-    each level, (levels,), and the share of queries whose positive beats every key of the queue, (levels,).
+    query, positive: (levels, n, dim), the positive without gradient; queue: (levels, dim, size).
+    Returns the mean loss of each level, (levels,), and the share of queries whose positive beats
+    every key of the queue, (levels,).
     """
     with torch.autocast(query.device.type, enabled=False):
         loss, wins = _InfoNCE.apply(query.float(), positive.float(), queue.float(), temperature)
@@ -40,8 +48,9 @@ def info_nce(query: Tensor, positive: Tensor, queue: Tensor, temperature: float)
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Loss of each query with its gradient, from parts of the queue in turn: the logits of all keys at once, and as many
-    numbers more for the backward pass, would be gigabytes. The softmax is rescaled whenever a greater logit comes.
+    """Loss of each query with its gradient, from parts of the queue in turn: the logits of all keys
+    at once, and as many numbers more for the backward pass, would be gigabytes. The softmax is
+    rescaled whenever a greater logit comes.
 
     With p the softmax over the positive and all keys, the gradient is (sum_j p_j k_j - k+) / t.
     """
@@ -49,7 +58,9 @@ class _InfoNCE(torch.autograd.Function):
     KEYS = 8192  # at a time
 
     @staticmethod
-    def forward(ctx, query: Tensor, positive: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, query: Tensor, positive: Tensor, queue: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
         match = (query * positive).sum(-1, keepdim=True) / temperature
         most, total, mean = match, torch.ones_like(match), positive
         wins = torch.ones_like(match)
@@ -73,21 +84,27 @@ class _InfoNCE(torch.autograd.Function):
 
 @torch.no_grad()
 def follow(key: nn.Module, query: nn.Module, momentum: float) -> None:
-    """key parameters <- momentum * key + (1 - momentum) * query. Buffers stay: the key's statistics are its own."""
+    """key parameters <- momentum * key + (1 - momentum) * query. Buffers stay: the key's statistics
+    are its own."""
     torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - momentum)
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
-    """x of all processes, in the order of their ranks, along ``dim``; x itself if there is one process."""
+    """x of all processes, in the order of their ranks, along ``dim``; x itself if there is one
+    process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return x
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    parts = [
+        torch.empty_like(x, memory_format=torch.contiguous_format)
+        for _ in range(dist.get_world_size())
+    ]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts, dim)
 
 
 class Shuffle:
-    """The batch of all processes in a random order, so that a key's group is not its query's (shuffling BN of MoCo).
+    """The batch of all processes in a random order, so that a key's group is not its query's
+    (shuffling BN of MoCo).
 
     ``order`` is a permutation of the whole batch, the same on every process.
     """
@@ -103,5 +120,6 @@ class Shuffle:
         return gather(x)[self.mine]
 
     def undo(self, features: Tensor) -> Tensor:
-        """Features (levels, n, dim) of the shuffled parts -> (levels, N, dim) of the whole batch, in its own order."""
+        """Features (levels, n, dim) of the shuffled parts -> (levels, N, dim) of the whole batch,
+        in its own order."""
         return gather(features, dim=1)[:, self.back]

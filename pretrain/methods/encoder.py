@@ -1,4 +1,5 @@
-"""The network: torchvision's ResNet giving res2..res5, batch normalisation in groups, and the projection heads."""
+"""The network: torchvision's ResNet giving res2..res5, batch normalisation in groups, and the
+projection heads."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ ARCHITECTURES = {
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation within ``groups`` consecutive, equal parts of the batch, as on that many devices.
+    """Batch normalisation within ``groups`` consecutive, equal parts of the batch, as on that many
+    devices.
 
-    The running statistics follow the first group alone: with one group to a process, the first process' statistics are
-    the ones saved, so one process of G groups gives what G processes of one group give.
+    The running statistics follow the first group alone: with one group to a process, the first
+    process' statistics are the ones saved, so one process of G groups gives what G processes of one
+    group give.
     """
 
     def __init__(self, channels: int, groups: int = 1):
@@ -39,8 +42,13 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             return self._fusible(x)
         first, *others = x.chunk(self.groups)
         running = self.running_mean, self.running_var
-        parts = [F.batch_norm(first, *running, self.weight, self.bias, True, self.momentum, self.eps)]
-        parts += [F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps) for part in others]
+        parts = [
+            F.batch_norm(first, *running, self.weight, self.bias, True, self.momentum, self.eps)
+        ]
+        parts += [
+            F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps)
+            for part in others
+        ]
         return torch.cat(parts)
 
     def _fusible(self, x: Tensor) -> Tensor:
@@ -56,9 +64,11 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3 x 3 convolution (padding 1), which takes maps of up to 2 x 2, as of patches in res4 and res5, as a matrix product.
+    """A 3 x 3 convolution (padding 1), which takes maps of up to 2 x 2, as of patches in res4 and
+    res5, as a matrix product.
 
-    Without the products with the padding, 56 % and more of all, and three to ten times as fast on CPUs.
+    Without the products with the padding, 56 % and more of all, and three to ten times as fast on
+    CPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,14 +77,22 @@ class Conv3x3(nn.Conv2d):
             return super().forward(x)
         rows, columns = -(-h // self.stride[0]), -(-w // self.stride[1])  # of the output
         taps = self.weight.to(x.dtype).permute(0, 2, 3, 1)
-        # The input as an output pixel meets it: one row further down is one tap further up. There are two only at stride 1.
-        matrix = torch.stack([taps[:, 1 - i : 1 - i + h, 1 - j : 1 - j + w] for i in range(rows) for j in range(columns)])
+        # The input as an output pixel meets it: one row further down is one tap further up. There
+        # are two only at stride 1.
+        matrix = torch.stack(
+            [
+                taps[:, 1 - i : 1 - i + h, 1 - j : 1 - j + w]
+                for i in range(rows)
+                for j in range(columns)
+            ]
+        )
         out = F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix.flatten(0, 1).flatten(1))
         return out.view(n, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 class Trunk(ResNet):
-    """torchvision's ResNet without classifier: (n, 3, h, w) -> (res2, res3, res4, res5) at strides 4, 8, 16, 32.
+    """torchvision's ResNet without classifier: (n, 3, h, w) -> (res2, res3, res4, res5) at strides
+    4, 8, 16, 32.
 
     The stride of a bottleneck is in its 3 x 3 convolution. The state dict has torchvision's names.
     """
@@ -85,7 +103,9 @@ class Trunk(ResNet):
         del self.fc, self.avgpool
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.__class__ = Conv3x3  # torchvision's blocks make their convolutions themselves
+                module.__class__ = (
+                    Conv3x3  # torchvision's blocks make their convolutions themselves
+                )
         widths = zip(LEVELS, (64, 128, 256, 512), strict=True)
         self.channels = {level: width * block.expansion for level, width in widths}
 
@@ -99,16 +119,24 @@ class Trunk(ResNet):
 
 
 class Head(nn.Sequential):
-    """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim`` values; no normalisation.
+    """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim`` values; no
+    normalisation.
 
-    kind ``mlp``: Linear - ReLU - Linear with a hidden width of ``hidden * channels``; ``linear``: one Linear.
+    kind ``mlp``: Linear - ReLU - Linear with a hidden width of ``hidden * channels``; ``linear``:
+    one Linear.
     """
 
-    def __init__(self, channels: int, dim: int, parts: int = 1, kind: str = "mlp", hidden: float = 1.0):
+    def __init__(
+        self, channels: int, dim: int, parts: int = 1, kind: str = "mlp", hidden: float = 1.0
+    ):
         layers = [nn.Linear(parts * channels, dim)]
         if kind == "mlp":
             width = max(1, round(hidden * channels))
-            layers = [nn.Linear(parts * channels, width), nn.ReLU(inplace=True), nn.Linear(width, dim)]
+            layers = [
+                nn.Linear(parts * channels, width),
+                nn.ReLU(inplace=True),
+                nn.Linear(width, dim),
+            ]
         super().__init__(*layers)
         self.parts = parts
 
@@ -121,8 +149,9 @@ class Head(nn.Sequential):
 class Encoder(nn.Module):
     """Trunk and one head for each level and each kind of view.
 
-    forward takes ``images`` (n, 3, h, w) and, where the encoder has local heads, ``patches`` (n, 9, 3, h, w); it
-    returns a dict kind -> L2-normalised float32 features (levels, n, dim), kind being "global" and "local".
+    forward takes ``images`` (n, 3, h, w) and, where the encoder has local heads, ``patches`` (n, 9,
+    3, h, w); it returns a dict kind -> L2-normalised float32 features (levels, n, dim), kind being
+    "global" and "local".
     """
 
     def __init__(self, recipe: Recipe, groups: int = 1):
@@ -132,7 +161,11 @@ class Encoder(nn.Module):
         self.levels = [LEVELS.index(level) for level in r.levels]
         channels = [self.trunk.channels[level] for level in r.levels]
         self.global_heads = nn.ModuleList(Head(c, r.dim, 1, r.head, r.hidden) for c in channels)
-        self.local_heads = nn.ModuleList(Head(c, r.dim, 9, r.head, r.hidden) for c in channels) if r.local else None
+        self.local_heads = (
+            nn.ModuleList(Head(c, r.dim, 9, r.head, r.hidden) for c in channels)
+            if r.local
+            else None
+        )
 
     def forward(self, images: Tensor, patches: Tensor | None = None) -> dict[str, Tensor]:
         features = {"global": self._features(images, self.global_heads)}
@@ -142,5 +175,7 @@ class Encoder(nn.Module):
 
     def _features(self, x: Tensor, heads: nn.ModuleList) -> Tensor:
         maps = self.trunk(x)
-        out = torch.stack([head(maps[level]) for head, level in zip(heads, self.levels, strict=True)])
+        out = torch.stack(
+            [head(maps[level]) for head, level in zip(heads, self.levels, strict=True)]
+        )
         return F.normalize(out.float(), dim=-1)

@@ -10,7 +10,8 @@ from .encoder import Trunk
 
 
 class Supervised(nn.Module):
-    """Cross-entropy over the classes; forward(batch, order) as MoCo's, with views ``image`` and integer ``label``."""
+    """Cross-entropy over the classes; forward(batch, order) as MoCo's, with views ``image`` and
+    integer ``label``."""
 
     def __init__(self, recipe: Recipe, groups: int, classes: int):
         super().__init__()
@@ -23,7 +24,11 @@ class Supervised(nn.Module):
         loss = F.cross_entropy(scores, batch["label"])
         accuracy = (scores.argmax(1) == batch["label"]).float().mean()
         spread = features.detach().float().std(0, correction=0).mean()
-        figures = {"loss/classes": loss.detach(), "accuracy/classes": accuracy, "std/classes": spread}
+        figures = {
+            "loss/classes": loss.detach(),
+            "accuracy/classes": accuracy,
+            "std/classes": spread,
+        }
         return {"loss": loss, "keys": {}, "figures": figures}
 
     def enqueue(self, keys: dict) -> None:

@@ -1,4 +1,5 @@
-"""Measured beside published: a verdict for each cell that both have, and for each claim of the DetCo paper."""
+"""Measured beside published: a verdict for each cell that both have, and for each claim of the
+DetCo paper."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,29 +13,50 @@ from ..render import Cell, Grid, Group, Section
 from . import numbers as published
 
 ENGINE, ARCH = "detectron2", "resnet50"  # of the published numbers
-SPREADS = {"voc-faster-rcnn-c4": 0.4}  # protocols (beginnings): standard deviation between runs, as published (.2 to .4)
+SPREADS = {
+    "voc-faster-rcnn-c4": 0.4
+}  # protocols (beginnings): standard deviation between runs, as published (.2 to .4)
 SPREAD = 0.4  # where none is published
-TESTS = (  # protocols (patterns), their definition of AP (None: there is only one), pictures they are tested on
-    (r"coco-(?!densepose)", "coco", 5000), (r"voc-faster-rcnn", "voc2007", 4952), (r"cityscapes", None, 500),
-)  # fmt: skip
+# protocols (patterns), their definition of AP (None: there is only one), pictures they are tested
+# on
+TESTS = (
+    (r"coco-(?!densepose)", "coco", 5000),
+    (r"voc-faster-rcnn", "voc2007", 4952),
+    (r"cityscapes", None, 500),
+)
 IMAGENET = 1281167  # pictures
 RULE = (
-    "reproduced: the difference is not larger than the tolerance; else above or below. Tolerance: the published spread p "
-    f"(VOC: {SPREADS['voc-faster-rcnn-c4']} AP), or p = {SPREAD} AP where none is published; with two or more seeds of "
-    "standard deviation s: √(p² + s²)"
+    "reproduced: the difference is not larger than the tolerance; else above or below. Tolerance:"
+    f" the published spread p (VOC: {SPREADS['voc-faster-rcnn-c4']} AP), or p = {SPREAD} AP where"
+    " none is published; with two or more seeds of standard deviation s: √(p² + s²)"
 )
 TONES = {"reproduced": "best", "above": "up", "below": "down", "not comparable": "noise"}
 COLUMNS = [
-    "group", "protocol", "row", "method", "epochs", "metric", "mean", "std", "n", "published", "difference", "tolerance",
-    "verdict", "reason", "detectron2",
-]  # fmt: skip
+    "group",
+    "protocol",
+    "row",
+    "method",
+    "epochs",
+    "metric",
+    "mean",
+    "std",
+    "n",
+    "published",
+    "difference",
+    "tolerance",
+    "verdict",
+    "reason",
+    "detectron2",
+]
 
 
 def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFrame:
     """One row for each measured cell that `source` has too; columns COLUMNS, numbers in percent.
 
-    epochs: of pretraining, as published (NA: not printed); where no published number fits, as measured.
-    verdict: reproduced, above, below (by RULE), or not comparable with its `reason`; then difference and tolerance are NaN.
+    epochs: of pretraining, as published (NA: not printed); where no published number fits, as
+        measured.
+    verdict: reproduced, above, below (by RULE), or not comparable with its `reason`; then
+        difference and tolerance are NaN.
     detectron2: hash of the one that ran, "" where the records do not say.
     Raises InputError for an unknown source, or without any result.
     """
@@ -55,20 +77,34 @@ def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFr
         if found is not None:
             std = cell["value"].std() if len(cell) > 1 else np.nan
             twin, reasons = _twin(found, epochs)
-            reasons += _obstacles(cell_records, found["protocol"].iloc[0], int(found["version"].iloc[0]))
-            facts = [group, cell["protocol"].iloc[0], row, method, epochs if twin is None else twin["epochs"], metric]
+            reasons += _obstacles(
+                cell_records, found["protocol"].iloc[0], int(found["version"].iloc[0])
+            )
+            facts = [
+                group,
+                cell["protocol"].iloc[0],
+                row,
+                method,
+                epochs if twin is None else twin["epochs"],
+                metric,
+            ]
             values = [cell["value"].mean(), std, len(cell)]
-            rows.append(facts + values + _verdict(*values, twin, reasons) + [cell["detectron2"].iloc[0]])
+            rows.append(
+                facts + values + _verdict(*values, twin, reasons) + [cell["detectron2"].iloc[0]]
+            )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def method_of(record: dict) -> tuple[str, int | None]:
     """The method as the papers' tables name it, and its epochs of pretraining where known.
 
-    The weights say the method; the recipe or the row's name may say it more exactly: detco-aa is a detco.
+    The weights say the method; the recipe or the row's name may say it more exactly: detco-aa is a
+    detco.
     """
     weights = record.get("weights") or {}
-    method = "random" if record["spec"].get("weights") == "random" else str(weights.get("method", ""))
+    method = (
+        "random" if record["spec"].get("weights") == "random" else str(weights.get("method", ""))
+    )
     for text in (_recipe(weights), str(record.get("starting_point", ""))):
         named = [name for name in published.METHODS if re.match(rf"{re.escape(name)}(-|$)", text)]
         longest = max(named, key=len, default="")
@@ -85,7 +121,9 @@ def _recipe(weights: Mapping) -> str:
     return found[1] if found else ""
 
 
-def _verdict(mean: float, std: float, n: int, twin: pd.Series | None, reasons: Sequence[str]) -> list:
+def _verdict(
+    mean: float, std: float, n: int, twin: pd.Series | None, reasons: Sequence[str]
+) -> list:
     """published, difference, tolerance, verdict, reason."""
     value = np.nan if twin is None else float(twin["value"])
     if reasons:
@@ -93,16 +131,25 @@ def _verdict(mean: float, std: float, n: int, twin: pd.Series | None, reasons: S
     tolerance = float(np.hypot(spread_of(twin["protocol"]), std if n > 1 else 0))
     difference = mean - value
     within = abs(difference) <= tolerance + 1e-9
-    return [value, difference, tolerance, "reproduced" if within else "above" if difference > 0 else "below", ""]
+    return [
+        value,
+        difference,
+        tolerance,
+        "reproduced" if within else "above" if difference > 0 else "below",
+        "",
+    ]
 
 
 def spread_of(protocol: str) -> float:
     """Published standard deviation between runs, AP; SPREAD where none is given."""
-    return next((spread for beginning, spread in SPREADS.items() if protocol.startswith(beginning)), SPREAD)
+    return next(
+        (spread for beginning, spread in SPREADS.items() if protocol.startswith(beginning)), SPREAD
+    )
 
 
 def _twin(found: pd.DataFrame, epochs: int | None) -> tuple[pd.Series | None, list[str]]:
-    """The published number for that many epochs of pretraining, and what stands against it. NA: the paper prints none."""
+    """The published number for that many epochs of pretraining, and what stands against it. NA: the
+    paper prints none."""
     same = found[found["epochs"].isna() | (found["epochs"] == epochs)]
     if len(same):
         return same.iloc[0], []
@@ -115,17 +162,27 @@ def _twin(found: pd.DataFrame, epochs: int | None) -> tuple[pd.Series | None, li
 def _obstacles(records: Sequence[dict], protocol: str, version: int) -> list[str]:
     """Why runs of one cell cannot be compared with the published number; empty if they can."""
     first, data = records[0], records[0].get("data") or {}
-    scorer, pictures = next((found for pattern, *found in TESTS if re.match(pattern, protocol)), (None, None))
+    scorer, pictures = next(
+        (found for pattern, *found in TESTS if re.match(pattern, protocol)), (None, None)
+    )
     definition = tables.DEFINITIONS.get(first["scorer"], first["scorer"])
     test = (data.get("test") or {}).get("images") if isinstance(data.get("test"), Mapping) else None
     checks = (
         (first["engine"] != ENGINE, f"other engine: {first['engine']}"),
-        (first["protocol_version"] != version, f"other version of the protocol: {first['protocol_version']}"),
+        (
+            first["protocol_version"] != version,
+            f"other version of the protocol: {first['protocol_version']}",
+        ),
         (str(first["scaling"]) != "1", f"scaled: {first['scaling']}"),
         (scorer and first["scorer"] != scorer, f"another definition of the metric: {definition}"),
-        (pictures and test != pictures, f"other data: {test or 'unknown number of'} test pictures, published on {pictures}"),
+        (
+            pictures and test != pictures,
+            f"other data: {test or 'unknown number of'} test pictures, published on {pictures}",
+        ),
     )
-    reasons = [text for wrong, text in checks if wrong] + _pretraining(first.get("weights") or {}, protocol)
+    reasons = [text for wrong, text in checks if wrong] + _pretraining(
+        first.get("weights") or {}, protocol
+    )
     departures = list(dict.fromkeys(text for record in records for text in record["deviations"]))
     schedule = [text for text in departures if text.startswith("schedule.")]
     reasons += [f"other schedule: {', '.join(schedule)}"] if schedule else []
@@ -134,7 +191,8 @@ def _obstacles(records: Sequence[dict], protocol: str, version: int) -> list[str
 
 
 def _pretraining(weights: Mapping, protocol: str) -> list[str]:
-    """Other backbone, recipe, pictures. Weights that do not say how many pictures they saw are believed."""
+    """Other backbone, recipe, pictures. Weights that do not say how many pictures they saw are
+    believed."""
     arch, recipe = "resnet101" if "r101" in protocol else ARCH, _recipe(weights)
     reasons = [f"other backbone: {weights['arch']}"] if weights.get("arch", arch) != arch else []
     if recipe and not re.fullmatch(rf"({'|'.join(published.METHODS)})-\d+ep", recipe):
@@ -144,12 +202,16 @@ def _pretraining(weights: Mapping, protocol: str) -> list[str]:
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return reasons
     if abs(pictures / IMAGENET - 1) > 0.01:
-        reasons.append(f"other pretraining data: {pictures:.0f} pictures an epoch, published on ImageNet's {IMAGENET}")
+        reasons.append(
+            f"other pretraining data: {pictures:.0f} pictures an epoch, published on ImageNet's"
+            f" {IMAGENET}"
+        )
     return reasons
 
 
 def grid(cells: pd.DataFrame, source: str, records: Iterable[dict]) -> Grid:
-    """The cells with their verdicts; notes say the rule, why cells are not comparable, and what has no published twin."""
+    """The cells with their verdicts; notes say the rule, why cells are not comparable, and what has
+    no published twin."""
     records = list(records)
     letters: dict[str, str] = {}
     sections = []
@@ -157,12 +219,23 @@ def grid(cells: pd.DataFrame, source: str, records: Iterable[dict]) -> Grid:
     for group, found in cells.groupby("group", sort=False):
         rows = []
         for cell in found.itertuples():
-            mark = letters.setdefault(cell.reason, tables.letter(len(letters))) if cell.reason else ""
-            rows.append((cell.row, [*_numbers(cell), Cell(cell.verdict, TONES[cell.verdict], mark)]))
-        marks = [letters.setdefault(text, tables.letter(len(letters))) for text in of_group.get(group, ())]
+            mark = (
+                letters.setdefault(cell.reason, tables.letter(len(letters))) if cell.reason else ""
+            )
+            rows.append(
+                (cell.row, [*_numbers(cell), Cell(cell.verdict, TONES[cell.verdict], mark)])
+            )
+        marks = [
+            letters.setdefault(text, tables.letter(len(letters)))
+            for text in of_group.get(group, ())
+        ]
         sections.append(Section(group + "".join(f" [{mark}]" for mark in marks), rows))
     notes = [] if sections else [f"no measured cell has a number in {source}"]
-    notes += [RULE, *(f"[{letter}] {reason}" for reason, letter in letters.items()), *_without_twin(records, source)]
+    notes += [
+        RULE,
+        *(f"[{letter}] {reason}" for reason, letter in letters.items()),
+        *_without_twin(records, source),
+    ]
     columns = Group("", "", ("measured", "published", "difference", "tolerance"))
     groups = [Group("", "", ("metric",), "l"), columns, Group("", "", ("verdict",), "l")]
     return Grid(groups, sections, notes, f"Measured beside {source}")
@@ -176,7 +249,11 @@ def _finished(records: Iterable[dict], cells: pd.DataFrame) -> pd.DataFrame:
 
 def _numbers(cell) -> list[Cell]:
     value = "–" if np.isnan(cell.published) else f"{cell.published:.1f}"
-    both = ("–", "–") if np.isnan(cell.difference) else (signed(cell.difference), f"± {cell.tolerance:.1f}")
+    both = (
+        ("–", "–")
+        if np.isnan(cell.difference)
+        else (signed(cell.difference), f"± {cell.tolerance:.1f}")
+    )
     measured = value_text(cell.mean, cell.std, cell.n)
     return [Cell(metric_name(cell.metric)), Cell(measured), Cell(value), *map(Cell, both)]
 
@@ -184,8 +261,18 @@ def _numbers(cell) -> list[Cell]:
 def _without_twin(records: Iterable[dict], source: str) -> list[str]:
     """Names what was measured and is not in the source at all."""
     numbers = published.of_source(source)
-    done = [record for record in records if record.get("kind") == "transfer" and record.get("status") == "done"]
+    done = [
+        record
+        for record in records
+        if record.get("kind") == "transfer" and record.get("status") == "done"
+    ]
     protocols = sorted({r["protocol"] for r in done} - set(numbers["protocol"]))
-    starts = sorted({r["starting_point"] for r in done if method_of(r)[0] not in set(numbers["method"])})
+    starts = sorted(
+        {r["starting_point"] for r in done if method_of(r)[0] not in set(numbers["method"])}
+    )
     parts = ((protocols, "protocols"), (starts, "starting points"))
-    return [f"{what} without published numbers in {source}: {', '.join(names)}" for names, what in parts if names]
+    return [
+        f"{what} without published numbers in {source}: {', '.join(names)}"
+        for names, what in parts
+        if names
+    ]

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLOURS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # anchors of viridis, dark to bright
+COLOURS = (
+    (68, 1, 84),
+    (59, 82, 139),
+    (33, 145, 140),
+    (94, 201, 98),
+    (253, 231, 37),
+)  # anchors of viridis, dark to bright
 STRENGTH = 0.6  # of the map over the picture
 HEIGHT, GAP, TITLE = 224, 8, 26  # pixels: of a picture in a figure, between them, of a line of text
 
@@ -20,12 +26,21 @@ def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def figure(pictures: Sequence[Image.Image], maps: Mapping[str, Sequence[np.ndarray]], level: str) -> Image.Image:
-    """A row for each picture: itself, then its map from each backbone (name -> maps), with their names above."""
-    font, note = ImageFont.load_default(14), f"mean activation of {level}, for each map by itself: dark is low, bright is high"
+def figure(
+    pictures: Sequence[Image.Image], maps: Mapping[str, Sequence[np.ndarray]], level: str
+) -> Image.Image:
+    """A row for each picture: itself, then its map from each backbone (name -> maps), with their
+    names above."""
+    font, note = (
+        ImageFont.load_default(14),
+        f"mean activation of {level}, for each map by itself: dark is low, bright is high",
+    )
     widths = [max(1, round(picture.width * HEIGHT / picture.height)) for picture in pictures]
     wide = max([*widths, *(round(font.getlength(name)) for name in maps)]) + GAP
-    size = (max(GAP + wide * (1 + len(maps)), round(font.getlength(note)) + 2 * GAP), 2 * TITLE + len(pictures) * (HEIGHT + GAP))
+    size = (
+        max(GAP + wide * (1 + len(maps)), round(font.getlength(note)) + 2 * GAP),
+        2 * TITLE + len(pictures) * (HEIGHT + GAP),
+    )
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(["picture", *maps]):

@@ -1,4 +1,5 @@
-"""Bar and line charts as inline SVG: colours are the page's variables --c0 ... --c7, text takes the page's colour."""
+"""Bar and line charts as inline SVG: colours are the page's variables --c0 ... --c7, text takes the
+page's colour."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3")
 
 @dataclass(frozen=True)
 class Bar:
-    """`error`: standard deviation, NaN for a single run; `values`: the single runs; `text`: beside the bar."""
+    """`error`: standard deviation, NaN for a single run; `values`: the single runs; `text`: beside
+    the bar."""
 
     name: str
     mean: float
@@ -25,7 +27,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y); `errors`: one for each point or none; `published`: thin, dotted and without markers filled."""
+    """Points (x, y); `errors`: one for each point or none; `published`: thin, dotted and without
+    markers filled."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -43,7 +46,11 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * most >= span * (1 - 1e-9))
+    step = next(
+        factor * power
+        for factor in (1, 2, 2.5, 5, 10)
+        if factor * power * most >= span * (1 - 1e-9)
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
 
@@ -52,14 +59,20 @@ def bars(rows: Sequence[Bar], label: str) -> str:
     """Horizontal bars from 0 with error bars, a dot for each run, and the values beside them."""
     left = 12 + LETTER * min(22, max(len(row.name) for row in rows))
     right = 12 + LETTER * max(len(row.text) for row in rows)
-    top = max(max([row.mean + (0 if math.isnan(row.error) else row.error), *row.values]) for row in rows)
+    top = max(
+        max([row.mean + (0 if math.isnan(row.error) else row.error), *row.values]) for row in rows
+    )
     marks = ticks(0, top or 1)
     height = 26 * len(rows)
 
     def x(value: float) -> float:
         return left + (WIDTH - left - right) * value / marks[-1]
 
-    parts = [_line(x(mark), 0, x(mark), height, "grid") + _text(x(mark), height + 16, f"{mark:g}", "middle") for mark in marks]
+    parts = [
+        _line(x(mark), 0, x(mark), height, "grid")
+        + _text(x(mark), height + 16, f"{mark:g}", "middle")
+        for mark in marks
+    ]
     for number, row in enumerate(rows):
         middle = 26 * number + 13
         parts.append(_text(left - 6, middle + 4, _short(row.name, 22), "end", row.name))
@@ -68,10 +81,19 @@ def bars(rows: Sequence[Bar], label: str) -> str:
         end = row.mean
         if not math.isnan(row.error):
             low, end = x(max(0, row.mean - row.error)), row.mean + row.error
-            parts.append(_line(low, middle, x(end), middle, "error") + _cap(low, middle) + _cap(x(end), middle))
-        parts += [f'<circle cx="{x(value):.1f}" cy="{middle}" r="2" class="run"/>' for value in row.values]
+            parts.append(
+                _line(low, middle, x(end), middle, "error")
+                + _cap(low, middle)
+                + _cap(x(end), middle)
+            )
+        parts += [
+            f'<circle cx="{x(value):.1f}" cy="{middle}" r="2" class="run"/>' for value in row.values
+        ]
         parts.append(_text(x(max([end, *row.values])) + 6, middle + 4, row.text, "start"))
-    parts += [_line(x(0), 0, x(0), height, "axis"), _text((x(0) + x(marks[-1])) / 2, height + 33, label, "middle")]
+    parts += [
+        _line(x(0), 0, x(0), height, "axis"),
+        _text((x(0) + x(marks[-1])) / 2, height + 33, label, "middle"),
+    ]
     return _svg(height + 40, parts, f"bar chart: {label}")
 
 
@@ -79,9 +101,20 @@ def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = 
     """Lines over a common pair of axes, told apart by colour and dash, named in a legend below."""
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
-    ys += [y + sign * e for line in series for (_, y), e in zip(line.points, line.errors) if not math.isnan(e) for sign in (-1, 1)]
+    ys += [
+        y + sign * e
+        for line in series
+        for (_, y), e in zip(line.points, line.errors)
+        if not math.isnan(e)
+        for sign in (-1, 1)
+    ]
     x_marks, y_marks = ticks(0, max(xs)), ticks(0 if from_zero else min(ys), max(ys))
-    left, right, top, bottom = 28 + LETTER * max(len(f"{mark:g}") for mark in y_marks), WIDTH - 14, 8, 208
+    left, right, top, bottom = (
+        28 + LETTER * max(len(f"{mark:g}") for mark in y_marks),
+        WIDTH - 14,
+        8,
+        208,
+    )
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = x / x_marks[-1], (y - y_marks[0]) / (y_marks[-1] - y_marks[0])
@@ -93,8 +126,14 @@ def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = 
         parts.append(_line(left, y, right, y, "grid") + _text(left - 5, y + 4, f"{mark:g}", "end"))
     for mark in x_marks:
         parts.append(_text(place(mark, y_marks[0])[0], bottom + 16, thousands(mark), "middle"))
-    parts += [_line(left, bottom, right, bottom, "axis"), _text((left + right) / 2, bottom + 33, x_label, "middle")]
-    parts.append(f'<text transform="translate(11 {(top + bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    parts += [
+        _line(left, bottom, right, bottom, "axis"),
+        _text((left + right) / 2, bottom + 33, x_label, "middle"),
+    ]
+    parts.append(
+        f'<text transform="translate(11 {(top + bottom) / 2}) rotate(-90)"'
+        f' text-anchor="middle">{escape(y_label)}</text>'
+    )
     for number, line in enumerate(series):
         parts += _drawn(line, number, place)
     legend, height = _legend(series, left, bottom + 52)
@@ -111,12 +150,16 @@ def _drawn(line: Line, number: int, place) -> list[str]:
             parts.append(_line(across, low, across, high, "error"))
     kind = f"{'hollow' if line.published else 'dot'} k{line.colour % COLOURS}"
     marked = spots if line.markers or len(spots) < 3 else ()
-    return parts + [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="{kind}"/>' for x, y in marked]
+    return parts + [
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="{kind}"/>' for x, y in marked
+    ]
 
 
 def _style(line: Line, number: int) -> str:
     dash = "1 4" if line.published else DASHES[(number + number // COLOURS) % len(DASHES)]
-    return f'class="line k{line.colour % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    return f'class="line k{line.colour % COLOURS}"' + (
+        f' stroke-dasharray="{dash}"' if dash else ""
+    )
 
 
 def _legend(series: Sequence[Line], left: float, top: float) -> tuple[list[str], float]:
@@ -125,7 +168,10 @@ def _legend(series: Sequence[Line], left: float, top: float) -> tuple[list[str],
     parts = []
     for number, line in enumerate(series):
         x, y = left + (number % columns) * (WIDTH - left) / 2, top + 18 * (number // columns)
-        parts.append(f'<polyline points="{x:.1f},{y - 4:.1f} {x + 26:.1f},{y - 4:.1f}" {_style(line, number)}/>')
+        parts.append(
+            f'<polyline points="{x:.1f},{y - 4:.1f} {x + 26:.1f},{y - 4:.1f}"'
+            f" {_style(line, number)}/>"
+        )
         parts.append(_text(x + 32, y, _short(line.name, 52), "start", line.name))
     return parts, top + 18 * math.ceil(len(series) / columns) - 6
 

@@ -7,9 +7,11 @@ POINTS = 80  # of a curve that is shown
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Name of the figure (loss, lr, ...) -> (iteration, value) in order; empty where there are no files.
+    """Name of the figure (loss, lr, ...) -> (iteration, value) in order; empty where there are no
+    files.
 
-    What an interrupted run wrote beyond the point where it went on again is left out, as TensorBoard does.
+    What an interrupted run wrote beyond the point where it went on again is left out, as
+    TensorBoard does.
     """
     if not any(folder.glob("events.out.tfevents.*")):
         return {}
@@ -17,11 +19,17 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
 
 
 def smooth(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[tuple[float, float]]:
-    """At most `most` points, each the mean of its neighbours: (mean iteration, mean value) of equal shares."""
+    """At most `most` points, each the mean of its neighbours: (mean iteration, mean value) of equal
+    shares."""
     share = max(1, -(-len(points) // most))
     parts = (points[first : first + share] for first in range(0, len(points), share))
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+    return [
+        (sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts
+    ]

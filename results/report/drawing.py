@@ -14,11 +14,17 @@ LIGHT = 140  # of 255: text on colours from here on is black
 QUALITY = 92  # of the JPEG
 
 
-def objects(picture: Image.Image, found: Sequence[Mapping], categories: Sequence[Mapping]) -> Image.Image:
-    """The picture with its objects, the surest on top. found: COCO results in pixels of the picture; categories: COCO's."""
+def objects(
+    picture: Image.Image, found: Sequence[Mapping], categories: Sequence[Mapping]
+) -> Image.Image:
+    """The picture with its objects, the surest on top. found: COCO results in pixels of the
+    picture; categories: COCO's."""
     number = {category["id"]: n for n, category in enumerate(categories)}
     ordered = sorted(found, key=lambda result: result["score"])
-    drawn = _masks(picture.convert("RGB"), [(r["segmentation"], colour(number[r["category_id"]])) for r in ordered if _mask(r)])
+    drawn = _masks(
+        picture.convert("RGB"),
+        [(r["segmentation"], colour(number[r["category_id"]])) for r in ordered if _mask(r)],
+    )
     draw, unit = ImageDraw.Draw(drawn), max(1, round(min(picture.size) / 300))
     for result in ordered:
         category = categories[number[result["category_id"]]]
@@ -28,7 +34,9 @@ def objects(picture: Image.Image, found: Sequence[Mapping], categories: Sequence
         if "bbox" in result:
             x, y, width, height = result["bbox"]
             draw.rectangle((x, y, x + width, y + height), outline=shade, width=unit)
-        _label(draw, _corner(result), f"{category['name']} {result['score']:.2f}", shade, 10 + 2 * unit)
+        _label(
+            draw, _corner(result), f"{category['name']} {result['score']:.2f}", shade, 10 + 2 * unit
+        )
     return drawn
 
 
@@ -41,7 +49,9 @@ def _mask(result: Mapping) -> bool:
     return bool(result.get("segmentation"))
 
 
-def _masks(picture: Image.Image, masks: Sequence[tuple[Mapping, tuple[int, int, int]]]) -> Image.Image:
+def _masks(
+    picture: Image.Image, masks: Sequence[tuple[Mapping, tuple[int, int, int]]]
+) -> Image.Image:
     if not masks:
         return picture.copy()
     pixels = np.asarray(picture, np.float32).copy()
@@ -51,14 +61,20 @@ def _masks(picture: Image.Image, masks: Sequence[tuple[Mapping, tuple[int, int, 
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def _keypoints(draw: ImageDraw.ImageDraw, values: Sequence[float], skeleton: Sequence, shade: tuple, unit: int) -> None:
+def _keypoints(
+    draw: ImageDraw.ImageDraw, values: Sequence[float], skeleton: Sequence, shade: tuple, unit: int
+) -> None:
     """values: x, y, score of each, as numbers of pixels; skeleton: pairs, counted from 1."""
     points = [(x + 0.5, y + 0.5) for x, y in zip(values[::3], values[1::3])]
     for pair in skeleton:
-        if len(pair) == 2 and all(isinstance(end, int) and 1 <= end <= len(points) for end in pair):  # as the data set has them
+        if len(pair) == 2 and all(
+            isinstance(end, int) and 1 <= end <= len(points) for end in pair
+        ):  # as the data set has them
             draw.line([points[end - 1] for end in pair], fill=shade, width=unit)
     for x, y in points:
-        draw.ellipse((x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit), fill=shade, outline="white")
+        draw.ellipse(
+            (x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit), fill=shade, outline="white"
+        )
 
 
 def _corner(result: Mapping) -> tuple[float, float]:
@@ -67,7 +83,9 @@ def _corner(result: Mapping) -> tuple[float, float]:
     return box[0], box[1]
 
 
-def _label(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, shade: tuple, size: int) -> None:
+def _label(
+    draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, shade: tuple, size: int
+) -> None:
     """Above the corner, or below it where the picture ends."""
     font = ImageFont.load_default(size)
     left, _, right, bottom = draw.textbbox((0, 0), text, font)

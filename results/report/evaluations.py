@@ -1,4 +1,5 @@
-"""AP on the way: what runs with --eval-period measured while they trained, and their result as the last point."""
+"""AP on the way: what runs with --eval-period measured while they trained, and their result as the
+last point."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ class Curves:
     lines: list[Line]
 
 
-def curves(runs: pd.DataFrame, records: Sequence[dict], columns: Sequence[tuple[str, str]]) -> dict[str, Curves]:
+def curves(
+    runs: pd.DataFrame, records: Sequence[dict], columns: Sequence[tuple[str, str]]
+) -> dict[str, Curves]:
     """Group -> its chart, for groups in which some run was evaluated on the way.
 
-    runs: `tables.frame`; columns: (group, metric), of each group the first counts. A point is the mean over the seeds that
-    were evaluated on the way; iterations that not all of them share are left out.
+    runs: `tables.frame`; columns: (group, metric), of each group the first counts. A point is the
+    mean over the seeds that were evaluated on the way; iterations that not all of them share are
+    left out.
     """
     each = tables.labelled(runs)
     counted = each[(each["status"] == "done") & ~each["repeat"]]
@@ -43,9 +47,12 @@ def curves(runs: pd.DataFrame, records: Sequence[dict], columns: Sequence[tuple[
 
 
 def points(record: Mapping, metric: str) -> dict[int, float]:
-    """Iteration -> value (percent) of one run, in order; with its result at the end where it was evaluated before."""
+    """Iteration -> value (percent) of one run, in order; with its result at the end where it was
+    evaluated before."""
     evaluations = (record.get("facts") or {}).get("evaluations") or ()
-    found = {one["iteration"]: one["metrics"][metric] for one in evaluations if metric in one["metrics"]}
+    found = {
+        one["iteration"]: one["metrics"][metric] for one in evaluations if metric in one["metrics"]
+    }
     row = record["spec"].get("protocol_row") or {}
     iterations = (row.get("schedule") or {}).get("iterations")
     if found and iterations and metric in record["metrics"]:
@@ -60,4 +67,6 @@ def _line(row: str, colour: int, seeds: Sequence[Mapping[int, float]]) -> list[L
         return []
     values = np.array([[seed[iteration] for iteration in shared] for seed in seeds])
     spread = values.std(0, ddof=1) if len(seeds) > 1 else np.full(len(shared), np.nan)
-    return [Line(row, list(zip(shared, values.mean(0).tolist())), colour, spread.tolist(), markers=True)]
+    return [
+        Line(row, list(zip(shared, values.mean(0).tolist())), colour, spread.tolist(), markers=True)
+    ]

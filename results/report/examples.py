@@ -21,7 +21,8 @@ OVERLAP = 0.5  # IoU from which a detection counts as right
 
 @dataclass(frozen=True)
 class Box:
-    """(x, y, width, height) in pixels, 0-based; `score` is NaN for ground truth; `right`: matches an object of its class."""
+    """(x, y, width, height) in pixels, 0-based; `score` is NaN for ground truth; `right`: matches
+    an object of its class."""
 
     x: float
     y: float
@@ -34,7 +35,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Example:
-    """A test picture with its objects, and what was found from each starting point (name -> boxes)."""
+    """A test picture with its objects, and what was found from each starting point (name ->
+    boxes)."""
 
     picture: Path
     width: int
@@ -44,7 +46,8 @@ class Example:
 
 
 def matched(truth: Sequence[Box], found: Sequence[Box]) -> list[Box]:
-    """The detections from THRESHOLD on, highest first; `right` where one is the first on an object of its class with IoU >= 0.5."""
+    """The detections from THRESHOLD on, highest first; `right` where one is the first on an object
+    of its class with IoU >= 0.5."""
     free, marked = list(truth), []
     for box in sorted((box for box in found if box.score >= THRESHOLD), key=lambda box: -box.score):
         same = [other for other in free if other.label == box.label]
@@ -66,36 +69,60 @@ def iou(a: Box, b: Box) -> float:
 
 
 def detection_panels(example: Example, number: int) -> list[tuple[str, str]]:
-    """(name, SVG) for the ground truth and each starting point. The picture itself is in the first only; `number`: its id."""
+    """(name, SVG) for the ground truth and each starting point. The picture itself is in the first
+    only; `number`: its id."""
     scale = SHOWN / max(example.width, example.height)
     size = f"{example.width * scale:.0f}", f"{example.height * scale:.0f}"
-    image = f'<image id="picture{number}" href="{embedded(example.picture)}" width="{size[0]}" height="{size[1]}"/>'
+    image = (
+        f'<image id="picture{number}" href="{embedded(example.picture)}" width="{size[0]}"'
+        f' height="{size[1]}"/>'
+    )
     panels = [("ground truth", image + _boxes(example.truth, scale))]
     for name, found in example.found.items():
-        panels.append((name, f'<use href="#picture{number}"/>' + _boxes(matched(example.truth, found), scale)))
+        panels.append(
+            (name, f'<use href="#picture{number}"/>' + _boxes(matched(example.truth, found), scale))
+        )
     box = f'viewBox="0 0 {size[0]} {size[1]}" class="picture" role="img"'
-    return [(name, f'<svg {box} aria-label="{escape(name)}">{inside}</svg>') for name, inside in panels]
+    return [
+        (name, f'<svg {box} aria-label="{escape(name)}">{inside}</svg>') for name, inside in panels
+    ]
 
 
 def _boxes(boxes: Sequence[Box], scale: float) -> str:
     """Rectangles with a short label each; the whole text is their tip."""
     parts = []
     for box in boxes:
-        kind, score = ("truth", "") if math.isnan(box.score) else ("right" if box.right else "wrong", f" {box.score:.2f}")
-        x, y, width, height = (round(scale * value, 1) for value in (box.x, box.y, box.width, box.height))
+        kind, score = (
+            ("truth", "")
+            if math.isnan(box.score)
+            else ("right" if box.right else "wrong", f" {box.score:.2f}")
+        )
+        x, y, width, height = (
+            round(scale * value, 1) for value in (box.x, box.y, box.width, box.height)
+        )
         tip = f"<title>{escape(box.label + score)}</title>"
-        parts.append(f'<g>{tip}<rect x="{x}" y="{y}" width="{width}" height="{height}" class="{kind}"/>')
-        parts.append(f'<text x="{x + 1}" y="{y - 2 if y > 12 else y + 9}">{escape(box.label[:LETTERS] + score)}</text></g>')
+        parts.append(
+            f'<g>{tip}<rect x="{x}" y="{y}" width="{width}" height="{height}" class="{kind}"/>'
+        )
+        parts.append(
+            f'<text x="{x + 1}"'
+            f' y="{y - 2 if y > 12 else y + 9}">{escape(box.label[:LETTERS] + score)}</text></g>'
+        )
     return "".join(parts)
 
 
-def attention_panels(pictures: Sequence[Path], maps: Mapping[str, Sequence[np.ndarray]]) -> list[list[tuple[str, str]]]:
+def attention_panels(
+    pictures: Sequence[Path], maps: Mapping[str, Sequence[np.ndarray]]
+) -> list[list[tuple[str, str]]]:
     """For each picture (name, data address) of itself and of its map from each backbone."""
     rows = []
     for number, path in enumerate(pictures):
         picture = _opened(path)
         row = [("picture", embedded(path))]
-        rows.append(row + [(name, _address(overlay(picture, found[number]))) for name, found in maps.items()])
+        rows.append(
+            row
+            + [(name, _address(overlay(picture, found[number]))) for name, found in maps.items()]
+        )
     return rows
 
 

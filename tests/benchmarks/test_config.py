@@ -1,4 +1,5 @@
-"""Settings from YAML and options: the right values, and errors that say key, expected, got and where."""
+"""Settings from YAML and options: the right values, and errors that say key, expected, got and
+where."""
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +36,14 @@ class Outer:
 
 def test_build_fills_nested_dataclasses():
     made = config.build(
-        Outer, {"name": "a", "inner": {"rate": 1, "steps": [3, 4]}, "folder": "x/y", "rows": [{"kind": "adamw"}]}, "f.yaml"
+        Outer,
+        {
+            "name": "a",
+            "inner": {"rate": 1, "steps": [3, 4]},
+            "folder": "x/y",
+            "rows": [{"kind": "adamw"}],
+        },
+        "f.yaml",
     )
     assert made == Outer("a", Inner(1.0, (3, 4)), Path("x/y"), (Inner(kind="adamw"),))
 
@@ -55,8 +63,14 @@ def test_build_fills_nested_dataclasses():
         ({"name": "a", "on": 1}, ["on must be true or false, got 1"]),
         ({"name": "a", "inner": 3}, ["inner must be a group of settings, got 3"]),
         ({"name": "a", "inner": {"steps": 3}}, ["inner.steps must be a list, got 3"]),
-        ({"name": "a", "inner": {"steps": [1, "x"]}}, ["inner.steps[1] must be a whole number", "'x'"]),
-        ({"name": "a", "inner": {"kind": "adam"}}, ["inner.kind must be 'sgd' or 'adamw', got the text 'adam'"]),
+        (
+            {"name": "a", "inner": {"steps": [1, "x"]}},
+            ["inner.steps[1] must be a whole number", "'x'"],
+        ),
+        (
+            {"name": "a", "inner": {"kind": "adam"}},
+            ["inner.kind must be 'sgd' or 'adamw', got the text 'adam'"],
+        ),
         ({"name": "a", "inner": {"rate": float("nan")}}, ["not JSON compliant"]),
         ({"name": "a", "count": -1}, ["count must not be negative"]),
         ([1], ["expected Outer settings"]),
@@ -74,7 +88,9 @@ def test_wrong_settings_say_what_and_where(mapping, parts):
 def test_override_reaches_into_nested_groups_and_leaves_the_row_alone():
     row = PROTOCOLS["small-retinanet"]
     before = replace(row)
-    made = config.override(row, {"schedule.iterations": 50, "resize.train": [96, 128], "scorer": "voc2012"})
+    made = config.override(
+        row, {"schedule.iterations": 50, "resize.train": [96, 128], "scorer": "voc2012"}
+    )
     schedule, resize = replace(row.schedule, iterations=50), replace(row.resize, train=(96, 128))
     assert made == replace(row, schedule=schedule, resize=resize, scorer="voc2012")
     assert row == before
@@ -109,7 +125,16 @@ def test_a_contradiction_within_a_recipe_is_bad_input():
 
 def test_assignments_are_yaml_scalars():
     texts = ["a.b=3", "lr=1e-3", "x=-2.5E+2", "c=[1, 2]", "d=true", "e=bf16", "f=", "g=a=b"]
-    expected = {"a.b": 3, "lr": 0.001, "x": -250.0, "c": [1, 2], "d": True, "e": "bf16", "f": None, "g": "a=b"}
+    expected = {
+        "a.b": 3,
+        "lr": 0.001,
+        "x": -250.0,
+        "c": [1, 2],
+        "d": True,
+        "e": "bf16",
+        "f": None,
+        "g": "a=b",
+    }
     assert config.parse_assignments(texts) == expected
     with pytest.raises(InputError, match="expected key=value"):
         config.parse_assignments(["epochs"])
@@ -134,7 +159,9 @@ def test_find_names_the_nearest():
 
 
 def test_canonical_hash_sees_values_only():
-    assert config.canonical_hash({"b": 1, "a": (1, 2)}) == config.canonical_hash({"a": [1, 2], "b": 1})
+    assert config.canonical_hash({"b": 1, "a": (1, 2)}) == config.canonical_hash(
+        {"a": [1, 2], "b": 1}
+    )
     assert config.canonical_hash(Inner()) != config.canonical_hash(Inner(rate=0.2))
     assert config.canonical_hash({"rate": 0.1}) == hashlib.sha256(b'{"rate":0.1}').hexdigest()
     with pytest.raises(TypeError):

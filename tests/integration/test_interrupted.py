@@ -1,6 +1,8 @@
-"""A grid killed with -9 at ten random moments, by the side of an undisturbed one: the same records, the same table, nothing twice.
+"""A grid killed with -9 at ten random moments, by the side of an undisturbed one: the same records,
+the same table, nothing twice.
 
-The `replay` engine, two pretrainings whose pictures are read by a process of their own, and the engine `torchvision` at tiny size.
+The `replay` engine, two pretrainings whose pictures are read by a process of their own, and the
+engine `torchvision` at tiny size.
 """
 
 import json
@@ -33,7 +35,8 @@ protocols:
   - {protocol: small-retinanet, data: {root: voc}}
   - {protocol: small-mask-rcnn-fpn, data: {root: coco}}
 seeds: 4
-pretrain: {epochs: 4, batch: 4, queue: 8, fill_queue: false, view_size: 32, patch_size: 24, jigsaw_size: 75, workers: 1,
+pretrain: {epochs: 4, batch: 4, queue: 8, fill_queue: false, view_size: 32,
+           patch_size: 24, jigsaw_size: 75, workers: 1,
            checkpoint_minutes: 0}
 engine: replay
 """
@@ -45,9 +48,20 @@ protocols: [{protocol: small-retinanet, data: {root: voc}}]
 transfer: {schedule.iterations: 6, schedule.images: 1}
 engine: torchvision
 """
-KILLS = ("loader", "loader", "runner", "worker", "worker", "runner", "worker"), ("worker", "runner", "worker")  # grid, real
+KILLS = (
+    ("loader", "loader", "runner", "worker", "worker", "runner", "worker"),
+    ("worker", "runner", "worker"),
+)  # grid, real
 draw = random.Random(7)
-TIMELY = ("started", "wall_seconds", "ended", "stages", "hardware", "code", "facts")  # facts: seconds of training
+TIMELY = (
+    "started",
+    "wall_seconds",
+    "ended",
+    "stages",
+    "hardware",
+    "code",
+    "facts",
+)  # facts: seconds of training
 
 
 started = []
@@ -64,9 +78,23 @@ def detco(out, name):
     """`detco run`, two jobs at once."""
     suite = out.parent / f"{name}.yaml"
     suite.write_text(GRID if name == "grid" else REAL)
-    words = [sys.executable, "-m", "detco.benchmarks.cli.main", "run", suite, "--out", out, "--jobs", "2", "--device", "cpu"]
+    words = [
+        sys.executable,
+        "-m",
+        "detco.benchmarks.cli.main",
+        "run",
+        suite,
+        "--out",
+        out,
+        "--jobs",
+        "2",
+        "--device",
+        "cpu",
+    ]
     where = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": out.parent}
-    started.append(subprocess.Popen(list(map(str, words)), env=os.environ | {"PYTHONPATH": str(ROOT)}, **where))
+    started.append(
+        subprocess.Popen(list(map(str, words)), env=os.environ | {"PYTHONPATH": str(ROOT)}, **where)
+    )
     return started[-1]
 
 
@@ -86,10 +114,15 @@ def children(pid):
 
 
 def kill(kind, runner):
-    """Kill such a process once there is one; the workers that the runner had, or None: the runner has ended."""
+    """Kill such a process once there is one; the workers that the runner had, or None: the runner
+    has ended."""
     while runner.poll() is None:
         workers = children(runner.pid)
-        found = {"runner": [runner.pid], "worker": workers, "loader": [pid for worker in workers for pid in children(worker)]}[kind]
+        found = {
+            "runner": [runner.pid],
+            "worker": workers,
+            "loader": [pid for worker in workers for pid in children(worker)],
+        }[kind]
         with suppress(ProcessLookupError):  # ended by itself in this moment
             if found:
                 os.kill(draw.choice(found), signal.SIGKILL)
@@ -118,13 +151,20 @@ def wait_some_steps(out, runner):
 
 
 def done(out):
-    return {record["id"]: record for record in store.read(out)[0] if record["status"] == "done"} if out.exists() else {}
+    return (
+        {record["id"]: record for record in store.read(out)[0] if record["status"] == "done"}
+        if out.exists()
+        else {}
+    )
 
 
 def comparable(out):
     """Records by id without times; folders as if all lay in the same place."""
     plain = json.loads(json.dumps(done(out)).replace(str(out), "OUT"))
-    return {key: {name: value for name, value in record.items() if name not in TIMELY} for key, record in plain.items()}
+    return {
+        key: {name: value for name, value in record.items() if name not in TIMELY}
+        for key, record in plain.items()
+    }
 
 
 def tables(out):
@@ -138,7 +178,10 @@ def calm(tmp_path_factory):
     return out, {name: finish(detco(out, name)) or tables(out) for name in ("grid", "real")}
 
 
-@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="this Linux does not list children")
+@pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").exists(),
+    reason="this Linux does not list children",
+)
 def test_killed_at_ten_random_moments(calm, tmp_path):
     out, killed, finished = tmp_path / "runs", [], {}
     for name, kinds in zip(("grid", "real"), KILLS, strict=True):
@@ -146,7 +189,8 @@ def test_killed_at_ten_random_moments(calm, tmp_path):
         for kind in kinds:
             wait_some_steps(out, runner)
             while (found := kill(kind, runner)) is None:
-                runner.communicate()  # at its end: all is done, or a job failed, which is tried again now
+                # at its end: all is done, or a job failed, which is tried again now
+                runner.communicate()
                 kind = "runner" if runner.returncode == 0 else kind
                 runner = detco(out, name)
             finished = done(out) | finished
@@ -170,18 +214,29 @@ def test_two_runners_at_once_share_the_work(calm, tmp_path):
     both = [detco(out, "grid"), detco(out, "grid")]
     for runner in both:
         finish(runner)
-    grid = {key: record for key, record in comparable(calm[0]).items() if record.get("engine") != "torchvision"}
+    grid = {
+        key: record
+        for key, record in comparable(calm[0]).items()
+        if record.get("engine") != "torchvision"
+    }
     assert comparable(out) == grid
     logs = [path.read_text() for path in out.rglob("log.txt")]
     assert len(logs) == len(grid) and all(text.count("--- 2") == 1 for text in logs)
 
 
 def test_a_full_disk_and_lost_data_fail_their_jobs_only(scenes, tmp_path, capsys):
-    """One job's results go to a disk that is full, the data of another are gone after the plan was made."""
+    """One job's results go to a disk that is full, the data of another are gone after the plan was
+    made."""
     for name in ("full", "lost", "good"):
         shutil.copytree(scenes / "coco", tmp_path / name)
-    tasks = [Task(f"small-{detector}", Data(tmp_path / name))
-             for name, detector in (("full", "retinanet"), ("lost", "faster-rcnn-c4"), ("good", "faster-rcnn-fpn"))]  # fmt: skip
+    tasks = [
+        Task(f"small-{detector}", Data(tmp_path / name))
+        for name, detector in (
+            ("full", "retinanet"),
+            ("lost", "faster-rcnn-c4"),
+            ("good", "faster-rcnn-fpn"),
+        )
+    ]
     suite = Suite("x", (StartingPoint("random", random=True),), tuple(tasks), engine="replay")
     full, _, good = jobs = suite_plan.plan(suite, tmp_path / "runs", device="cpu")
     args = SimpleNamespace(device="cpu", jobs=1, num_gpus=1, again="detco run x.yaml")
@@ -194,10 +249,15 @@ def test_a_full_disk_and_lost_data_fail_their_jobs_only(scenes, tmp_path, capsys
     annotations = tmp_path / "lost" / "annotations"
     annotations.rename(tmp_path / "kept")
     status, said = work()
-    assert status == 1 and [store.read_json(job.folder / "record.json")["status"] for job in jobs] == ["failed", "failed", "done"]
-    assert "failed: small-retinanet from random, seed 0: OSError: [Errno 28] No space left on device" in said
+    assert status == 1 and [
+        store.read_json(job.folder / "record.json")["status"] for job in jobs
+    ] == ["failed", "failed", "done"]
+    assert (
+        "failed: small-retinanet from random, seed 0: OSError: [Errno 28] No space left on device"
+        in said
+    )
     assert re.search(rf"failed: small-faster-rcnn-c4 from random, seed 0: {tmp_path}/lost", said)
-    assert 'Traceback' in said or "temporary.write_text" in said  # the end of the log
+    assert "Traceback" in said or "temporary.write_text" in said  # the end of the log
     assert f"by itself: python -m detco.benchmarks.run.worker {full.folder}/spec.json" in said
     assert said.endswith("detco: 2 of 3 jobs failed; to try them again: detco run x.yaml\n")
     kept = store.read_json(good.folder / "record.json")

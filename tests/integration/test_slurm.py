@@ -1,4 +1,5 @@
-"""The executor slurm on a real Slurm of two nodes on this machine, started here; skipped where that cannot be done."""
+"""The executor slurm on a real Slurm of two nodes on this machine, started here; skipped where that
+cannot be done."""
 
 import getpass
 import os
@@ -15,7 +16,16 @@ from detco.benchmarks.run.local import last_lines
 from detco.common.errors import InputError
 from detco.results import store
 
-from tests.benchmarks.run.test_local import ROOT, WORKER, grid, job, names, results_of, runs_of, wait_until
+from tests.benchmarks.run.test_local import (
+    ROOT,
+    WORKER,
+    grid,
+    job,
+    names,
+    results_of,
+    runs_of,
+    wait_until,
+)
 from tests.benchmarks.run.test_local import run as run_here
 
 pytest.importorskip("submitit", reason="submitit is not installed")
@@ -48,11 +58,11 @@ PartitionName=low Nodes={host},zz Default=YES PriorityTier=1
 PartitionName=high Nodes={host},zz PriorityTier=9 PreemptMode=off
 """
 CHECKPOINTED = WORKER.replace(
-    "    for step in range(spec[\"steps\"]):\n",
+    '    for step in range(spec["steps"]):\n',
     "    state = folder / 'step.txt'\n"
     "    for step in range(int(state.read_text()) if state.exists() else 0, spec['steps']):\n"
     "        state.write_text(str(step + 1))\n",
-)  # fmt: skip
+)
 
 
 def asks_of(**settings):
@@ -76,9 +86,18 @@ def cluster():
     """A running Slurm; its programs' logs lie in the folder."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"Slurm is not installed ({', '.join(missing)} missing; Debian: slurm-wlm, munge)")
-    folder = Path(tempfile.mkdtemp(prefix="slurm"))  # a short path: sockets have no room for long ones
-    facts = {"folder": folder, "host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "ports": free_ports(3)}
+        pytest.skip(
+            f"Slurm is not installed ({', '.join(missing)} missing; Debian: slurm-wlm, munge)"
+        )
+    folder = Path(
+        tempfile.mkdtemp(prefix="slurm")
+    )  # a short path: sockets have no room for long ones
+    facts = {
+        "folder": folder,
+        "host": socket.gethostname().split(".")[0],
+        "user": getpass.getuser(),
+        "ports": free_ports(3),
+    }
     (folder / "slurm.conf").write_text(CONF.format(**facts))
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o400)
@@ -91,9 +110,16 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        munge = [f"--{key}={folder / name}" for key, name in
-                 (("key-file", "key"), ("socket", "munge.socket"), ("pid-file", "munged.pid"), ("log-file", "munged.log"),
-                  ("seed-file", "seed"))]  # fmt: skip
+        munge = [
+            f"--{key}={folder / name}"
+            for key, name in (
+                ("key-file", "key"),
+                ("socket", "munge.socket"),
+                ("pid-file", "munged.pid"),
+                ("log-file", "munged.log"),
+                ("seed-file", "seed"),
+            )
+        ]
         try:
             start("munged", "--foreground", "--force", *munge)
             wait_until(lambda: (folder / "munge.socket").exists(), 60)
@@ -118,12 +144,20 @@ def cluster():
 
 
 def idle():
-    done = subprocess.run(["sinfo", "--noheader", "--Node", "--partition", "low", "--format", "%t"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["sinfo", "--noheader", "--Node", "--partition", "low", "--format", "%t"],
+        capture_output=True,
+        text=True,
+    )
     return done.stdout.split().count("idle")
 
 
 def tail(folder):
-    lines = [line for log in sorted(folder.glob("*.out")) for line in log.read_text(errors="replace").splitlines()]
+    lines = [
+        line
+        for log in sorted(folder.glob("*.out"))
+        for line in log.read_text(errors="replace").splitlines()
+    ]
     return lines[-1] if lines else "it says nothing"
 
 
@@ -142,7 +176,9 @@ def run(jobs, out, asks=None, view=lambda run: None, worker=WORKER):
 
 def numbers_of(out):
     """Folder name -> its number in the queue."""
-    return {path.parent.name: store.read_json(path)["number"] for path in out.glob(f"*/{slurm.NUMBER}")}
+    return {
+        path.parent.name: store.read_json(path)["number"] for path in out.glob(f"*/{slurm.NUMBER}")
+    }
 
 
 def test_a_grid_gives_the_records_of_a_local_run(cluster, quick, tmp_path):
@@ -151,21 +187,37 @@ def test_a_grid_gives_the_records_of_a_local_run(cluster, quick, tmp_path):
     assert set(names(run(grid(there, 2), there)).values()) == {"done"}
     assert results_of(there) == results_of(here) and set(runs_of(there).values()) == {1}
     number = {name: text.partition("_")[0] for name, text in numbers_of(there).items()}
-    assert number["mid1"] == number["mid2"] != number["root"]  # an array for what waits for the same
-    assert number["leaf0"] == number["leaf2"] != number["leaf1"] == number["leaf3"] and len(set(number.values())) == 4
-    began = {path.parent.name: float(path.read_text().split()[1]) for path in there.glob("*/ran.txt")}
+    assert (
+        number["mid1"] == number["mid2"] != number["root"]
+    )  # an array for what waits for the same
+    assert (
+        number["leaf0"] == number["leaf2"] != number["leaf1"] == number["leaf3"]
+        and len(set(number.values())) == 4
+    )
+    began = {
+        path.parent.name: float(path.read_text().split()[1]) for path in there.glob("*/ran.txt")
+    }
     ended = {path.parent.name: path.stat().st_mtime for path in there.glob("*/record.json")}
     assert all(began[j.id] >= ended[need] - 0.02 for j in grid(there) for need in j.needs)
-    assert set(names(run(grid(there, 2), there)).values()) == {"done"} and set(runs_of(there).values()) == {1}
+    assert set(names(run(grid(there, 2), there)).values()) == {"done"} and set(
+        runs_of(there).values()
+    ) == {1}
 
 
 def test_failures_are_told_and_tried_again(cluster, quick, tmp_path):
     jobs = [
-        job(tmp_path, "good"), job(tmp_path, "fail", fate="fail"), job(tmp_path, "after", ["fail"]),
+        job(tmp_path, "good"),
+        job(tmp_path, "fail", fate="fail"),
+        job(tmp_path, "after", ["fail"]),
         job(tmp_path, "killed", fate="killed"),
-    ]  # fmt: skip
+    ]
     outcome = run(jobs, tmp_path)
-    assert names(outcome) == {"good": "done", "fail": "failed", "after": "blocked", "killed": "failed"}
+    assert names(outcome) == {
+        "good": "done",
+        "fail": "failed",
+        "after": "blocked",
+        "killed": "failed",
+    }
     assert outcome.states["fail"].error == "RuntimeError: loss not finite"
     assert "left the queue without a record" in outcome.states["killed"].error
     assert "about to end" in "".join(last_lines(jobs[0], 9))
@@ -186,7 +238,10 @@ test_slurm.run(test_slurm.grid(Path(sys.argv[1]), 10), Path(sys.argv[1]))
 
 def test_the_queue_outlives_the_runner_and_nothing_is_submitted_twice(cluster, quick, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    runners = [subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env=environment) for _ in range(2)]
+    runners = [
+        subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env=environment)
+        for _ in range(2)
+    ]
     wait_until(lambda: len(runs_of(tmp_path)) >= 2, 120)
     numbers = numbers_of(tmp_path)
     for runner in runners:
@@ -205,7 +260,19 @@ def test_a_job_thrown_out_goes_on_from_its_checkpoint(cluster, quick, tmp_path, 
         if urgent or not steps.exists() or int(steps.read_text() or 0) < 10:
             return
         if how == "preempted":
-            urgent.append(["sbatch", "--partition", "high", "--nodes", "2", "--ntasks-per-node", "2", "--output", "/dev/null"])
+            urgent.append(
+                [
+                    "sbatch",
+                    "--partition",
+                    "high",
+                    "--nodes",
+                    "2",
+                    "--ntasks-per-node",
+                    "2",
+                    "--output",
+                    "/dev/null",
+                ]
+            )
             urgent[-1] += ["--wrap", "sleep 1"]
         else:
             urgent.append(["scancel", "--signal", "USR2", numbers_of(tmp_path)["long"]])
@@ -230,38 +297,74 @@ def test_several_machines_pretrain_together(cluster, quick, tmp_path, scenes):
     from safetensors.torch import load_file
 
     def planned(out, launch):
-        tiny = {"epochs": 1, "batch": 8, "queue": 8, "fill_queue": False, "groups": 4, "precision": "float32", "optimizer": "sgd"}
+        tiny = {
+            "epochs": 1,
+            "batch": 8,
+            "queue": 8,
+            "fill_queue": False,
+            "groups": 4,
+            "precision": "float32",
+            "optimizer": "sgd",
+        }
         start = (StartingPoint("moco", recipe="moco-v2-small", settings=tiny),)
-        suite = Suite("x", start, (Task("small-retinanet"),), Data(scenes / "voc"), scenes / "unlabelled", engine="replay")
+        suite = Suite(
+            "x",
+            start,
+            (Task("small-retinanet"),),
+            Data(scenes / "voc"),
+            scenes / "unlabelled",
+            engine="replay",
+        )
         return suite_plan.plan(suite, out, device="cpu", launches=({}, launch))[:1]
 
     together, alone = tmp_path / "together", tmp_path / "alone"
     asks = asks_of(pretrain={"nodes": 2})
     jobs = planned(together, {"num_gpus": 2, "num_machines": 2})
-    assert set(names(slurm.run(jobs, asks, together, lambda run: None)).values()) == {"done"}, last_lines(jobs[0], 20)
+    assert set(names(slurm.run(jobs, asks, together, lambda run: None)).values()) == {"done"}, (
+        last_lines(jobs[0], 20)
+    )
     single = planned(alone, {})
     assert single[0].id == jobs[0].id
     from detco.benchmarks.run import local
 
-    assert set(names(local.run(single, [{"OMP_NUM_THREADS": "1"}], lambda run: None)).values()) == {"done"}
+    assert set(names(local.run(single, [{"OMP_NUM_THREADS": "1"}], lambda run: None)).values()) == {
+        "done"
+    }
     files = [load_file(found[0].folder / "backbone.safetensors") for found in (jobs, single)]
     assert files[0].keys() == files[1].keys()
     assert max(float((files[0][key] - files[1][key]).abs().max()) for key in files[0]) < 1e-3
 
 
-# --- without a Slurm -------------------------------------------------------------------------------------------------
+# --- without a Slurm -----------------------------------------------------------------------------
 
 
 def test_resources_for_all_and_for_one_kind():
-    asks = slurm.resources({"partition": "gpu", "pretrain": {"gpus": 8, "nodes": 2}}, ["time=24:00:00", "transfer.gpus=4"])
-    assert [asks[kind].gpus for kind in slurm.KINDS] == [0, 8, 4] and {ask.partition for ask in asks.values()} == {"gpu"}
-    assert asks["pretrain"].launch == {"num_gpus": 8, "num_machines": 2} and asks["transfer"].launch == {"num_gpus": 4}
-    assert asks["scenes"].launch == {} and {slurm.minutes(ask.time) for ask in asks.values()} == {1440}
+    asks = slurm.resources(
+        {"partition": "gpu", "pretrain": {"gpus": 8, "nodes": 2}},
+        ["time=24:00:00", "transfer.gpus=4"],
+    )
+    assert [asks[kind].gpus for kind in slurm.KINDS] == [0, 8, 4] and {
+        ask.partition for ask in asks.values()
+    } == {"gpu"}
+    assert asks["pretrain"].launch == {"num_gpus": 8, "num_machines": 2} and asks[
+        "transfer"
+    ].launch == {"num_gpus": 4}
+    assert asks["scenes"].launch == {} and {slurm.minutes(ask.time) for ask in asks.values()} == {
+        1440
+    }
 
 
 @pytest.mark.parametrize(
     "text, minutes",
-    [("90", 90), ("90:30", 91), ("2:30:00", 150), ("2:30:01", 151), ("1-0", 1440), ("1-2:30", 1590), ("1-02:30:00", 1590)],
+    [
+        ("90", 90),
+        ("90:30", 91),
+        ("2:30:00", 150),
+        ("2:30:01", 151),
+        ("1-0", 1440),
+        ("1-2:30", 1590),
+        ("1-02:30:00", 1590),
+    ],
 )
 def test_times_as_sbatch_takes_them(text, minutes):
     assert slurm.minutes(text) == minutes

@@ -6,8 +6,15 @@ from detco.pretrain.journal import Journal
 from detco.pretrain.recipes import RECIPES, replace
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-FIGURES = {"loss": 8.0, "loss/global-global/res5": 8.0, "accuracy/global-global/res5": 0.25, "accuracy/local-local/res5": 0.75,
-           "std/global/res5": 0.2, "std/local/res5": 0.1, "lr": 0.03}  # fmt: skip
+FIGURES = {
+    "loss": 8.0,
+    "loss/global-global/res5": 8.0,
+    "accuracy/global-global/res5": 0.25,
+    "accuracy/local-local/res5": 0.75,
+    "std/global/res5": 0.2,
+    "std/local/res5": 0.1,
+    "lr": 0.03,
+}
 
 
 @pytest.fixture
@@ -31,19 +38,33 @@ def test_every_figure_becomes_a_curve_that_goes_on_after_an_interruption(tmp_pat
         journal.iteration(done, 45, FIGURES | {"loss": float(done)})
     journal.close()
     assert curve(tmp_path, "loss") == [(10, 10.0), (20, 20.0), (30, 30.0), (40, 40.0), (45, 45.0)]
-    assert curve(tmp_path, "std/local/res5")[0] == (10, 0.1) and curve(tmp_path, "accuracy/local-local/res5")[0] == (10, 0.75)
+    assert curve(tmp_path, "std/local/res5")[0] == (10, 0.1) and curve(
+        tmp_path, "accuracy/local-local/res5"
+    )[0] == (10, 0.75)
 
 
 def test_progress_line_has_mean_accuracy_least_spread_and_speed(tmp_path, recipe):
     said = []
-    journal = Journal(tmp_path, recipe, 0, lambda stage, done, total, **figures: said.append((stage, done, total, figures)))
+    journal = Journal(
+        tmp_path,
+        recipe,
+        0,
+        lambda stage, done, total, **figures: said.append((stage, done, total, figures)),
+    )
     journal.iteration(1, 5, FIGURES)
     journal.probe(0, 0, 0.125)
     journal.iteration(2, 5, FIGURES)
     journal.close()
     (stage, done, total, line), (_, _, _, second) = said
-    assert (stage, done, total) == ("pretrain", 1, 5) and list(line) == ["loss", "accuracy", "std", "pictures/s"]
-    assert (line["loss"], line["accuracy"], line["std"]) == (8.0, 0.5, 0.1) and line["pictures/s"] > 8
+    assert (stage, done, total) == ("pretrain", 1, 5) and list(line) == [
+        "loss",
+        "accuracy",
+        "std",
+        "pictures/s",
+    ]
+    assert (line["loss"], line["accuracy"], line["std"]) == (8.0, 0.5, 0.1) and line[
+        "pictures/s"
+    ] > 8
     assert second["knn"] == 0.125
 
 
@@ -55,7 +76,8 @@ def test_collapse_is_warned_of(tmp_path, recipe, caplog):
         journal.epoch(2, FIGURES | {"std/local/res5": 0.02})
     journal.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "epoch 2: the features local/res5 have collapsed: std 0.02, evenly spread ones have 0.25"]
+        "epoch 2: the features local/res5 have collapsed: std 0.02, evenly spread ones have 0.25"
+    ]
 
 
 def test_probe_goes_on_after_an_interruption(tmp_path, recipe):

@@ -13,12 +13,18 @@ def test_vote_against_naive_numpy():
     features = rng.normal(size=(60, 8)) + 1.5 * rng.normal(size=(5, 8))[labels]
     right = 0
     for i in range(60):
-        similarity = [a @ features[i] / np.linalg.norm(a) / np.linalg.norm(features[i]) for a in features]
+        similarity = [
+            a @ features[i] / np.linalg.norm(a) / np.linalg.norm(features[i]) for a in features
+        ]
         others = sorted((j for j in range(60) if j != i), key=lambda j, s=similarity: -s[j])[:7]
-        votes = [sum(np.exp(similarity[j] / 0.07) for j in others if labels[j] == c) for c in range(5)]
+        votes = [
+            sum(np.exp(similarity[j] / 0.07) for j in others if labels[j] == c) for c in range(5)
+        ]
         right += int(np.argmax(votes) == labels[i])
     assert 20 < right < 60
-    assert vote(torch.from_numpy(features).float(), torch.from_numpy(labels), k=7) == pytest.approx(right / 60)
+    assert vote(torch.from_numpy(features).float(), torch.from_numpy(labels), k=7) == pytest.approx(
+        right / 60
+    )
 
 
 def test_a_picture_does_not_vote_for_itself():
@@ -46,7 +52,9 @@ def test_probe_reads_labelled_pictures_and_leaves_the_trunk_as_it_was(tmp_path, 
     probe = Probe(tmp_path, 32)
     assert probe.images.shape == (12, 3, 32, 32) and probe.labels.tolist() == [0] * 6 + [1] * 6
     assert probe(trunk, torch.device("cpu"), batch=5) == 1.0
-    assert trunk.training and all(torch.equal(v, before[name]) for name, v in trunk.state_dict().items())
+    assert trunk.training and all(
+        torch.equal(v, before[name]) for name, v in trunk.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("classes, each", [(1, 6), (2, 1)])

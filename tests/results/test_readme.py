@@ -1,15 +1,12 @@
 """The README's block of results is what the committed records give."""
 
-from pathlib import Path
-
 import pytest
 from detco.common.errors import InputError
 from detco.results import readme, store
 
+from tests.factories import ROOT
 from tests.results.test_store import put
 from tests.results.test_tables import run
-
-from tests.factories import ROOT
 
 
 def demo(folder, **changes):
@@ -20,7 +17,9 @@ def demo(folder, **changes):
             record["versions"] = {"torch": "2.15", "torchvision": "0.30"}
             record["hardware"] = {"host": "me", "cores": 2, "processor": "P"}
             record |= {"code": "0123456789abcdef-changed", "wall_seconds": 90.0}
-            record["spec"]["weights"] = f"{folder}/pretrain/b.safetensors" if start != "random" else start
+            record["spec"]["weights"] = (
+                f"{folder}/pretrain/b.safetensors" if start != "random" else start
+            )
             record["spec"]["data"] = {"root": f"{folder}/scenes/voc", "identity": "plan"}
             put(folder / "transfer" / f"{start}-{seed}", record)
     return folder
@@ -28,14 +27,19 @@ def demo(folder, **changes):
 
 def test_the_block_is_current():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.updated(text, readme.block(ROOT / "results" / "demo")) == text, "run `make readme`"
+    assert readme.updated(text, readme.block(ROOT / "results" / "demo")) == text, (
+        "run `make readme`"
+    )
 
 
 def test_block_has_the_table_and_what_made_it(tmp_path):
     text = readme.block(demo(tmp_path / "run"))
     assert "| detco-small | **26.2 ± 1.8 (2)** |" in text and "| random | 21.2 ± 1.8 (2) |" in text
     assert "*difference to random*" in text and "+5.0 ± 7.6 ~" in text
-    assert "4 fine-tunings, 6 minutes of them together, on 2 cores of P; torch 2.15, torchvision 0.30, commit 0123456789." in text
+    assert (
+        "4 fine-tunings, 6 minutes of them together, on 2 cores of P; torch 2.15, torchvision 0.30,"
+        " commit 0123456789." in text
+    )
     assert readme.block(tmp_path / "nothing") == readme.NOTHING
 
 
@@ -53,7 +57,11 @@ def test_records_are_kept_without_the_machine(tmp_path):
     (tmp_path / "README.md").write_text(f"{readme.BEGIN}\n{readme.END}")
     assert readme.main([str(tmp_path / "README.md"), str(target), str(source)]) == 0
     kept, problems = store.read(target)
-    assert problems == [] and len(kept) == 4 and not any("spec.json" in path.name for path in target.rglob("*"))
+    assert (
+        problems == []
+        and len(kept) == 4
+        and not any("spec.json" in path.name for path in target.rglob("*"))
+    )
     texts = "".join(path.read_text() for path in target.rglob("record.json"))
     assert str(tmp_path) not in texts and '"host"' not in texts and '"scenes/voc"' in texts
     assert readme.block(target) == readme.block(source)

@@ -1,4 +1,5 @@
-"""Records on disk: written whole or not at all, read with every doubt reported, locks that die with their owner."""
+"""Records on disk: written whole or not at all, read with every doubt reported, locks that die with
+their owner."""
 
 import json
 import os
@@ -12,11 +13,24 @@ from detco.results import store
 def record(number=0, **changes):
     """A sound transfer record."""
     made = {
-        "format": 1, "id": f"{number:064x}", "kind": "transfer", "status": "done", "spec": {"kind": "transfer"},
-        "starting_point": "random", "protocol": "p", "protocol_version": 1, "protocol_hash": "h", "scorer": "coco",
-        "engine": "torchvision", "scaling": "1", "seed": 0, "weights": {"sha256": ""}, "data": {}, "deviations": [],
+        "format": 1,
+        "id": f"{number:064x}",
+        "kind": "transfer",
+        "status": "done",
+        "spec": {"kind": "transfer"},
+        "starting_point": "random",
+        "protocol": "p",
+        "protocol_version": 1,
+        "protocol_hash": "h",
+        "scorer": "coco",
+        "engine": "torchvision",
+        "scaling": "1",
+        "seed": 0,
+        "weights": {"sha256": ""},
+        "data": {},
+        "deviations": [],
         "metrics": {"box_ap": 31.25},
-    }  # fmt: skip
+    }
     return made | changes
 
 
@@ -68,12 +82,30 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         (record(spec={"launch": "amp"}), "spec.launch is 'amp', not a dict"),
         (evaluated("often"), "facts.evaluations is 'often', not a list"),
         (evaluated([5]), "facts.evaluations[0] is no iteration with its metrics"),
-        (evaluated([{"iteration": "5", "metrics": {}}]), "facts.evaluations[0] is no iteration with its metrics"),
-        (evaluated([{"iteration": 5, "metrics": [1]}]), "facts.evaluations[0] is no iteration with its metrics"),
-        (evaluated([ON_THE_WAY, ON_THE_WAY]), "facts.evaluations[1] is of iteration 5, not after 5"),
-        (evaluated([ON_THE_WAY | {"iteration": 0}]), "facts.evaluations[0] is of iteration 0, not after 0"),
-        (evaluated([ON_THE_WAY | {"metrics": {"box_ap": 101.0}}]), "facts.evaluations[0]: metric box_ap is 101.0, outside 0..100"),
-        (evaluated([ON_THE_WAY | {"metrics": {"box_ap": None}}]), "facts.evaluations[0]: metric box_ap is None, not a finite"),
+        (
+            evaluated([{"iteration": "5", "metrics": {}}]),
+            "facts.evaluations[0] is no iteration with its metrics",
+        ),
+        (
+            evaluated([{"iteration": 5, "metrics": [1]}]),
+            "facts.evaluations[0] is no iteration with its metrics",
+        ),
+        (
+            evaluated([ON_THE_WAY, ON_THE_WAY]),
+            "facts.evaluations[1] is of iteration 5, not after 5",
+        ),
+        (
+            evaluated([ON_THE_WAY | {"iteration": 0}]),
+            "facts.evaluations[0] is of iteration 0, not after 0",
+        ),
+        (
+            evaluated([ON_THE_WAY | {"metrics": {"box_ap": 101.0}}]),
+            "facts.evaluations[0]: metric box_ap is 101.0, outside 0..100",
+        ),
+        (
+            evaluated([ON_THE_WAY | {"metrics": {"box_ap": None}}]),
+            "facts.evaluations[0]: metric box_ap is None, not a finite",
+        ),
     ],
 )
 def test_doubtful_records_are_named_and_left_out(tmp_path, content, reason):
@@ -81,7 +113,9 @@ def test_doubtful_records_are_named_and_left_out(tmp_path, content, reason):
     put(tmp_path / "bad" / "deep", content)
     records, problems = store.read(tmp_path)
     assert [r["id"] for r in records] == [record(1)["id"]]
-    assert len(problems) == 1 and problems[0].startswith(str(tmp_path / "bad" / "deep" / "record.json"))
+    assert len(problems) == 1 and problems[0].startswith(
+        str(tmp_path / "bad" / "deep" / "record.json")
+    )
     assert reason in problems[0]
 
 
@@ -95,7 +129,9 @@ def test_a_copied_record_counts_once(tmp_path):
     put(tmp_path / "a", record(1))
     put(tmp_path / "b", record(1))
     records, problems = store.read(tmp_path)
-    assert len(records) == 1 and "second record" in problems[0] and str(tmp_path / "b") in problems[0]
+    assert (
+        len(records) == 1 and "second record" in problems[0] and str(tmp_path / "b") in problems[0]
+    )
 
 
 def test_unfinished_are_the_planned_without_a_record(tmp_path):
@@ -109,7 +145,9 @@ def test_unfinished_are_the_planned_without_a_record(tmp_path):
 def test_status_of_every_state(tmp_path):
     def job(name, **files):
         (tmp_path / name).mkdir()
-        for file, content in ({"spec": {"id": name, "kind": "fake", "title": name}} | files).items():
+        for file, content in (
+            {"spec": {"id": name, "kind": "fake", "title": name}} | files
+        ).items():
             store.write_json(tmp_path / name / f"{file}.json", content)
 
     progress = {"stage": "train", "done": 3, "total": 9, "figures": {"loss": 1.5}, "started": 0}
@@ -121,8 +159,14 @@ def test_status_of_every_state(tmp_path):
     lock = store.take(tmp_path / "running")
     rows = {row["title"]: row for row in store.status(tmp_path)}
     os.close(lock)
-    assert {name: row["state"] for name, row in rows.items()} == {name: name for name in rows} and len(rows) == 5
-    assert (rows["running"]["stage"], rows["running"]["done"], rows["running"]["total"]) == ("train", 3, 9)
+    assert {name: row["state"] for name, row in rows.items()} == {
+        name: name for name in rows
+    } and len(rows) == 5
+    assert (rows["running"]["stage"], rows["running"]["done"], rows["running"]["total"]) == (
+        "train",
+        3,
+        9,
+    )
     assert rows["done"]["seconds"] == 12.5 and rows["failed"]["error"] == "no space"
 
 
@@ -135,7 +179,9 @@ lock = store.take(Path({str(tmp_path)!r}))
 print("taken" if lock is not None else "refused", flush=True)
 sys.stdin.read()
 """
-    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == "taken\n"
     assert store.take(tmp_path) is None and store.is_taken(tmp_path)
     holder.kill()

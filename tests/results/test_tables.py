@@ -1,4 +1,5 @@
-"""The AP table: means and spreads against NumPy, nothing mixed that must not be, gaps and doubts visible, every format."""
+"""The AP table: means and spreads against NumPy, nothing mixed that must not be, gaps and doubts
+visible, every format."""
 
 import csv
 import io
@@ -29,35 +30,72 @@ def run(start, protocol, seed, value, **changes):
     """A record as a worker writes it."""
     sha = "" if start == "random" else (start.encode().hex() * 4)[:64]
     made = {
-        "format": 1, "id": f"{start}/{protocol}/{seed}", "kind": "transfer", "status": "done", "starting_point": start,
-        "protocol": protocol, "protocol_version": 1, "protocol_hash": f"hash-{protocol}", "engine": "torchvision",
-        "scorer": "voc2007" if protocol == "c4" else "coco", "scaling": "1", "seed": seed, "weights": {"sha256": sha},
+        "format": 1,
+        "id": f"{start}/{protocol}/{seed}",
+        "kind": "transfer",
+        "status": "done",
+        "starting_point": start,
+        "protocol": protocol,
+        "protocol_version": 1,
+        "protocol_hash": f"hash-{protocol}",
+        "engine": "torchvision",
+        "scorer": "voc2007" if protocol == "c4" else "coco",
+        "scaling": "1",
+        "seed": seed,
+        "weights": {"sha256": sha},
         "data": {"layout": "voc", "train": {"fingerprint": "f1"}, "test": {"fingerprint": "f2"}},
-        "metrics": {"box_ap": value, "box_ap50": value + 20, "box_ap/dog": value}, "deviations": [],
+        "metrics": {"box_ap": value, "box_ap50": value + 20, "box_ap/dog": value},
+        "deviations": [],
         "spec": {
-            "weights": "random" if start == "random" else "file", "weights_identity": f"made by {start}",
-            "data": {"root": "/data/pets", "identity": "plan of pets"}, "order": [ORDER[start], ORDER[protocol]],
+            "weights": "random" if start == "random" else "file",
+            "weights_identity": f"made by {start}",
+            "data": {"root": "/data/pets", "identity": "plan of pets"},
+            "order": [ORDER[start], ORDER[protocol]],
         },
-    }  # fmt: skip
+    }
     made["id"] += str(sorted(changes.items()))
     return made | changes
 
 
 def failed(start, protocol, seed):
-    return run(start, protocol, seed, 0.0, status="failed", metrics={}, weights=None, data={}, error="no memory")
+    return run(
+        start,
+        protocol,
+        seed,
+        0.0,
+        status="failed",
+        metrics={},
+        weights=None,
+        data={},
+        error="no memory",
+    )
 
 
 def planned(start, protocol, seed):
-    """The spec of a job that has no record yet: it knows its weights and data by the jobs that make them."""
+    """The spec of a job that has no record yet: it knows its weights and data by the jobs that make
+    them."""
     record = run(start, protocol, seed, 0.0)
     spec = record["spec"]
-    kept = ("kind", "starting_point", "protocol", "protocol_version", "protocol_hash", "engine", "scorer", "scaling")
+    kept = (
+        "kind",
+        "starting_point",
+        "protocol",
+        "protocol_version",
+        "protocol_hash",
+        "engine",
+        "scorer",
+        "scaling",
+    )
     return {"id": record["id"] + "p", "seed": seed, **{key: record[key] for key in kept}, **spec}
 
 
 @pytest.fixture
 def records():
-    return [run(*cell, seed, value) for cell, values in VALUES.items() for seed, value in enumerate(values)]
+    return [
+        run(*cell, seed, value)
+        for cell, values in VALUES.items()
+        for seed, value in enumerate(values)
+    ]
 
 
 def table_of(records, **more):
@@ -84,9 +122,14 @@ def test_frame_is_tidy(records):
     frame = tables.frame(records)
     assert len(frame) == 3 * len(records)
     picked = frame[(frame["id"] == records[1]["id"]) & (frame["metric"] == "box_ap50")]
-    assert picked[["starting_point", "protocol", "seed", "engine"]].values.tolist() == [["detco-small", "c4", 1, "torchvision"]]
+    assert picked[["starting_point", "protocol", "seed", "engine"]].values.tolist() == [
+        ["detco-small", "c4", 1, "torchvision"]
+    ]
     assert picked["value"].tolist() == [53.5]
-    assert set(frame["weights"]) == {"random", *(r["weights"]["sha256"] for r in records if r["weights"]["sha256"])}
+    assert set(frame["weights"]) == {
+        "random",
+        *(r["weights"]["sha256"] for r in records if r["weights"]["sha256"]),
+    }
 
 
 def test_mean_std_n_and_differences_against_numpy(records):
@@ -105,7 +148,9 @@ def test_mean_std_n_and_differences_against_numpy(records):
                 if theirs is None:
                     assert np.isnan(column[f"minus {other}"])
                 else:
-                    assert column[f"minus {other}"] == pytest.approx(np.mean(values) - np.mean(theirs), abs=1e-12)
+                    assert column[f"minus {other}"] == pytest.approx(
+                        np.mean(values) - np.mean(theirs), abs=1e-12
+                    )
                     assert column[f"n {other}"] == min(len(values), len(theirs))
 
 
@@ -113,9 +158,20 @@ def test_mean_std_n_and_differences_against_numpy(records):
 def test_intervals_against_scipy(pairing):
     """Random values, unequal numbers of seeds; seeds of one row missing in the other."""
     draw = np.random.default_rng(5)
-    seeds = {"random": [0, 1, 2, 3, 7], "supervised": [0, 1, 2, 3, 4, 5], "detco-small": [1, 2, 3, 9], "moco": [4]}
-    values = {start: {seed: draw.normal(30, 2) for seed in of_start} for start, of_start in seeds.items()}
-    records = [run(start, "c4", seed, value) for start, found in values.items() for seed, value in found.items()]
+    seeds = {
+        "random": [0, 1, 2, 3, 7],
+        "supervised": [0, 1, 2, 3, 4, 5],
+        "detco-small": [1, 2, 3, 9],
+        "moco": [4],
+    }
+    values = {
+        start: {seed: draw.normal(30, 2) for seed in of_start} for start, of_start in seeds.items()
+    }
+    records = [
+        run(start, "c4", seed, value)
+        for start, found in values.items()
+        for seed, value in found.items()
+    ]
     table = table_of(records, pairing=pairing)
     base = values["supervised"]
     for start in ("random", "detco-small", "moco"):
@@ -126,10 +182,14 @@ def test_intervals_against_scipy(pairing):
             continue
         if pairing == "welch":
             expected = np.mean(list(values[start].values())) - np.mean(list(base.values()))
-            test = scipy.stats.ttest_ind(list(values[start].values()), list(base.values()), equal_var=False)
+            test = scipy.stats.ttest_ind(
+                list(values[start].values()), list(base.values()), equal_var=False
+            )
         else:
             expected = np.mean([values[start][seed] - base[seed] for seed in common])
-            test = scipy.stats.ttest_rel([values[start][seed] for seed in common], [base[seed] for seed in common])
+            test = scipy.stats.ttest_rel(
+                [values[start][seed] for seed in common], [base[seed] for seed in common]
+            )
             assert row["n supervised"] == len(common)
         assert row["minus supervised"] == pytest.approx(expected, abs=1e-12)
         low, high = test.confidence_interval(0.95)
@@ -139,16 +199,23 @@ def test_intervals_against_scipy(pairing):
 
 
 def test_runs_without_any_spread_have_an_interval_of_zero():
-    records = [run(start, "c4", seed, value) for start, value in (("random", 20.0), ("supervised", 21.0)) for seed in (0, 1)]
+    records = [
+        run(start, "c4", seed, value)
+        for start, value in (("random", 20.0), ("supervised", 21.0))
+        for seed in (0, 1)
+    ]
     row = table_of(records, baselines=("random",)).loc["supervised"].droplevel(0)["box_ap"]
     assert (row["minus random"], row["ci random"]) == (1.0, 0.0)
 
 
 def test_a_seed_counts_once(records):
-    """The same cell and seed run twice is not a second trial: n and the spread stay, and the footnote says so."""
+    """The same cell and seed run twice is not a second trial: n and the spread stay, and the
+    footnote says so."""
     table = table_of([*records, run("detco-small", "c4", 1, 99.0, wall_seconds=7)])
     column = table.loc["detco-small", group(table, "c4")]["box_ap"]
-    assert column["n"] == 3 and column["mean"] == pytest.approx(np.mean(VALUES["detco-small", "c4"]))
+    assert column["n"] == 3 and column["mean"] == pytest.approx(
+        np.mean(VALUES["detco-small", "c4"])
+    )
     assert "without 1 run of a seed that counts already" in text_of(table)
 
 
@@ -156,53 +223,86 @@ def test_rows_random_supervised_then_suite_and_columns_in_suite_order(records):
     table = table_of(records[::-1])
     assert list(table.index) == ["random", "supervised", "detco-small"]
     assert list(table.columns.unique("group")) == [
-        "c4 v1: pets, torchvision, VOC07 AP", "retinanet v1: pets, torchvision, COCO AP",
-    ]  # fmt: skip
+        "c4 v1: pets, torchvision, VOC07 AP",
+        "retinanet v1: pets, torchvision, COCO AP",
+    ]
     assert list(table.columns.unique("metric")) == ["box_ap", "box_ap50"]
 
 
 def test_terminal_text(records):
     text = text_of(table_of(records))
-    assert cells(text, "detco-small") == ["31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)", "21.0 (1)", "41.0 (1)"]
+    assert cells(text, "detco-small") == [
+        "31.6 ± 1.8 (3)",
+        "51.6 ± 1.8 (3)",
+        "21.0 (1)",
+        "41.0 (1)",
+    ]
     assert cells(text, "random") == ["11.2 ± 1.0 (3)", "31.2 ± 1.0 (3)", "–", "–"]
     assert "single run" in text and max(map(len, text.splitlines())) <= 120
     _, *sections = text.split("difference to ")
     assert [section.splitlines()[0].strip() for section in sections] == ["supervised", "random"]
-    assert cells(sections[0], "detco-small") == ["+1.8 ± 4.0 ~", "+1.8 ± 4.0 ~", "−0.2 (1)", "−0.2 (1)"]
+    assert cells(sections[0], "detco-small") == [
+        "+1.8 ± 4.0 ~",
+        "+1.8 ± 4.0 ~",
+        "−0.2 (1)",
+        "−0.2 (1)",
+    ]
     assert cells(sections[1], "supervised") == ["+18.6 ± 3.7", "+18.6 ± 3.7", "–", "–"]
     assert "95 % confidence interval (Welch's t)" in text and "only 2 seeds" in text
     bold = text_of(table_of(records), colour=True)
-    assert re.findall(r"\x1b\[1m(.*?)\x1b\[0m", bold) == ["21.2 ± 0.9 (3)", "41.2 ± 0.9 (3)", "31.6 ± 1.8 (3)", "51.6 ± 1.8 (3)"]
+    assert re.findall(r"\x1b\[1m(.*?)\x1b\[0m", bold) == [
+        "21.2 ± 0.9 (3)",
+        "41.2 ± 0.9 (3)",
+        "31.6 ± 1.8 (3)",
+        "51.6 ± 1.8 (3)",
+    ]
 
 
 def test_a_narrow_terminal_gets_blocks(records):
     text = text_of(table_of(records), width=60)
     assert max(map(len, text.splitlines())) <= 60
-    assert text.count("detco-small  31.6 ± 1.8 (3)") == 1 and len(re.findall(r"^detco-small +21.0 \(1\)", text, re.M)) == 1
+    assert (
+        text.count("detco-small  31.6 ± 1.8 (3)") == 1
+        and len(re.findall(r"^detco-small +21.0 \(1\)", text, re.M)) == 1
+    )
 
 
 @pytest.mark.parametrize(
     "key, other",
-    [("engine", "detectron2"), ("protocol_version", 2), ("protocol_hash", "other"), ("scaling", "1/2"), ("scorer", "coco"),
-     ("data", {"layout": "voc", "train": {"fingerprint": "f1"}, "test": {"fingerprint": "f9"}})],
-)  # fmt: skip
+    [
+        ("engine", "detectron2"),
+        ("protocol_version", 2),
+        ("protocol_hash", "other"),
+        ("scaling", "1/2"),
+        ("scorer", "coco"),
+        ("data", {"layout": "voc", "train": {"fingerprint": "f1"}, "test": {"fingerprint": "f9"}}),
+    ],
+)
 def test_nothing_is_averaged_across(records, key, other):
     table = table_of([*records, run("detco-small", "c4", 7, 90.0, **{key: other})])
     c4 = [name for name in table.columns.unique("group") if name.startswith("c4")]
     means = [table.loc["detco-small", (name, "box_ap", "mean")] for name in c4]
-    assert len(set(c4)) == 2 and sorted(means) == pytest.approx([np.mean(VALUES["detco-small", "c4"]), 90.0])
+    assert len(set(c4)) == 2 and sorted(means) == pytest.approx(
+        [np.mean(VALUES["detco-small", "c4"]), 90.0]
+    )
     assert text_of(table).count("90.0 (1)") == 1
 
 
 def test_two_weights_of_one_name_are_two_rows(records):
-    table = table_of([*records, run("detco-small", "c4", 7, 90.0, weights={"sha256": "abcdef" + 58 * "0"})])
+    table = table_of(
+        [*records, run("detco-small", "c4", 7, 90.0, weights={"sha256": "abcdef" + 58 * "0"})]
+    )
     named = [name for name in table.index if name.startswith("detco-small")]
     assert len(named) == 2 and "detco-small (abcdef)" in named
     assert table.loc["detco-small (abcdef)", (group(table, "c4"), "box_ap", "n")] == 1
 
 
 def test_failed_and_missing_cells_are_visible(records):
-    more = [failed("random", "retinanet", 0), failed("supervised", "c4", 2), planned("moco", "c4", 0)]
+    more = [
+        failed("random", "retinanet", 0),
+        failed("supervised", "c4", 2),
+        planned("moco", "c4", 0),
+    ]
     table = table_of([*records, *more])
     text = text_of(table)
     assert cells(text, "random")[2:] == ["failed", "failed"]
@@ -222,27 +322,43 @@ def test_planned_and_failed_runs_join_the_group_of_the_finished_ones(records):
 def test_deviations_become_footnotes_at_group_or_cell(records):
     for record in records:
         if record["protocol"] == "c4":
-            record["deviations"] = ["smaller batch"] + (["other norm"] if record["starting_point"] == "random" else [])
+            record["deviations"] = ["smaller batch"] + (
+                ["other norm"] if record["starting_point"] == "random" else []
+            )
     text = text_of(table_of(records))
     assert "c4 v1 [a]" in text and "[a] smaller batch" in text and "[b] other norm" in text
-    assert cells(text, "random")[0] == "11.2 ± 1.0 (3) [b]" and "[" not in cells(text, "supervised")[0]
+    assert (
+        cells(text, "random")[0] == "11.2 ± 1.0 (3) [b]" and "[" not in cells(text, "supervised")[0]
+    )
 
 
 def test_baseline_and_metrics_can_be_chosen(records):
     table = table_of(records, baselines=("detco-small",), metrics=("box_ap/dog",))
     assert list(table.columns.unique("metric")) == ["box_ap/dog"]
     text = text_of(table)
-    assert "box AP dog" in text and text.count("difference to") == 1 and "difference to detco-small" in text
+    assert (
+        "box AP dog" in text
+        and text.count("difference to") == 1
+        and "difference to detco-small" in text
+    )
     with pytest.raises(InputError, match="no result has the metric 'mask_ap'; there are box_ap"):
         table_of(records, metrics=("mask_ap",))
 
 
 def test_intervals_are_explained_only_where_there_are_some(records):
     alone = [record for record in records if record["starting_point"] == "random"]
-    assert not any("differen" in note for note in grids.grid(tables.ap_table(tables.frame(alone))).notes)
-    others = [record | {"seed": 0} for record in records if record["starting_point"] != "random" and record["seed"] == 0]
+    assert not any(
+        "differen" in note for note in grids.grid(tables.ap_table(tables.frame(alone))).notes
+    )
+    others = [
+        record | {"seed": 0}
+        for record in records
+        if record["starting_point"] != "random" and record["seed"] == 0
+    ]
     notes = grids.grid(tables.ap_table(tables.frame(alone + others), ("random",))).notes
-    assert any("single runs have no interval" in note for note in notes) and not any("Welch" in note for note in notes)
+    assert any("single runs have no interval" in note for note in notes) and not any(
+        "Welch" in note for note in notes
+    )
 
 
 def test_nothing_yet():
@@ -256,14 +372,18 @@ def test_csv_has_full_precision(records):
     found = {(r["starting point"], r["group"].split(" ")[0], r["metric"]): r for r in rows}
     for (start, protocol), values in VALUES.items():
         row = found[start, protocol, "box_ap"]
-        assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-12) and int(row["n"]) == len(values)
+        assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-12) and int(
+            row["n"]
+        ) == len(values)
 
 
 def test_markdown_is_a_table(records):
     lines = [line for line in text_of(table_of(records), "md").splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {6}
     assert set(lines[1]) <= set("|-: ")
-    assert "| detco-small | **31.6 ± 1.8 (3)** | **51.6 ± 1.8 (3)** | 21.0 (1) | 41.0 (1) |" in lines
+    assert (
+        "| detco-small | **31.6 ± 1.8 (3)** | **51.6 ± 1.8 (3)** | 21.0 (1) | 41.0 (1) |" in lines
+    )
 
 
 def test_latex_rows_and_escapes(records):
@@ -305,7 +425,9 @@ def test_html_is_balanced_and_escaped(records):
 
 def test_ten_thousand_records_load_and_pivot_in_three_seconds(tmp_path):
     """25 protocols x 40 starting points x 10 seeds from files, in seconds of the processor."""
-    for number, (protocol, start, seed) in enumerate(itertools.product(range(25), range(40), range(10))):
+    for number, (protocol, start, seed) in enumerate(
+        itertools.product(range(25), range(40), range(10))
+    ):
         record = run("random", "c4", seed, 20 + number % 7)
         record |= {"id": f"{number}", "starting_point": f"s{start}", "protocol": f"p{protocol}"}
         folder = tmp_path / record["protocol"] / f"{start}-{seed}"
@@ -328,14 +450,31 @@ OLD, NEW = ("release of 2021", "a8676b80f7de"), ("main, 2025-11 or later", "acd6
 
 
 def test_runs_of_different_detectron2_are_never_averaged():
-    """Seeds of each are a group with its own mean; a footnote says which made it, also where an older record is silent."""
-    found = [detectron2(10.0, 0, OLD), detectron2(12.0, 1, OLD), detectron2(20.0, 2, NEW), detectron2(30.0, 3)]
+    """Seeds of each are a group with its own mean; a footnote says which made it, also where an
+    older record is silent."""
+    found = [
+        detectron2(10.0, 0, OLD),
+        detectron2(12.0, 1, OLD),
+        detectron2(20.0, 2, NEW),
+        detectron2(30.0, 3),
+    ]
     table = table_of(found)
     names = table.columns.unique("group")
-    means = {name.rpartition(", ")[2]: tables.cell(table, name, "box_ap")["mean"].tolist() for name in names}
-    assert means == {"Detectron2 a8676b": [11.0], "Detectron2 acd65d": [20.0], "Detectron2 unknown": [30.0]}
+    means = {
+        name.rpartition(", ")[2]: tables.cell(table, name, "box_ap")["mean"].tolist()
+        for name in names
+    }
+    assert means == {
+        "Detectron2 a8676b": [11.0],
+        "Detectron2 acd65d": [20.0],
+        "Detectron2 unknown": [30.0],
+    }
     text = text_of(table)
-    for note in ("release of 2021 (files a8676b)", "main, 2025-11 or later (files acd65d)", "unknown (an older record)"):
+    for note in (
+        "release of 2021 (files a8676b)",
+        "main, 2025-11 or later (files acd65d)",
+        "unknown (an older record)",
+    ):
         assert text.count(f"] Detectron2: {note}") == 1
 
 

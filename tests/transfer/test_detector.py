@@ -1,4 +1,5 @@
-"""The trained detector as a file: what it holds, what is refused, and that it finds what the run itself found."""
+"""The trained detector as a file: what it holds, what is refused, and that it finds what the run
+itself found."""
 
 import json
 import subprocess
@@ -19,26 +20,41 @@ from tests.transfer.engines.test_torchvision import tiny
 
 CATEGORIES = (
     {"id": 7, "name": "cat"},
-    {"id": 3, "name": "person", "keypoints": ["left_eye", "right_eye"], "keypoint_flip": [["left_eye", "right_eye"]]},
+    {
+        "id": 3,
+        "name": "person",
+        "keypoints": ["left_eye", "right_eye"],
+        "keypoint_flip": [["left_eye", "right_eye"]],
+    },
 )
 
 
 def trained(**changes) -> detector.TrainedDetector:
-    row, trunk = tiny("small-retinanet"), weights.Backbone("resnet18", {}, "moco-v2", "ab" * 32, "BGR", (1.0, 2.0, 3.0))
+    row, trunk = (
+        tiny("small-retinanet"),
+        weights.Backbone("resnet18", {}, "moco-v2", "ab" * 32, "BGR", (1.0, 2.0, 3.0)),
+    )
     tensors = {"a.weight": torch.randn(2, 3), "count": torch.tensor(5)}
-    made = detector.TrainedDetector("torchvision", row, trunk, CATEGORIES, tensors, 4, 300, "final", {"train": {"name": "x"}})
+    made = detector.TrainedDetector(
+        "torchvision", row, trunk, CATEGORIES, tensors, 4, 300, "final", {"train": {"name": "x"}}
+    )
     return replace(made, **changes)
 
 
 def test_round_trip(tmp_path):
     given = trained()
-    given.tensors["b.weight"] = given.tensors["a.weight"]  # a layer that two heads share is stored once
+    given.tensors["b.weight"] = given.tensors[
+        "a.weight"
+    ]  # a layer that two heads share is stored once
     detector.write(tmp_path / detector.NAME, given)
     found = detector.read(tmp_path)
     assert found.sha256 == weights.sha256_of(tmp_path / detector.NAME)
     same = replace(found, tensors={}, sha256="", backbone=replace(found.backbone, metadata=()))
     assert same == replace(given, tensors={})
-    assert found.tensors.keys() == given.tensors.keys() and found.keypoints == ["left_eye", "right_eye"]
+    assert found.tensors.keys() == given.tensors.keys() and found.keypoints == [
+        "left_eye",
+        "right_eye",
+    ]
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in given.tensors.items())
     assert found.tensors["b.weight"] is found.tensors["a.weight"]
     with safe_open(tmp_path / detector.NAME, framework="pt") as file:
@@ -52,7 +68,9 @@ def damaged(path, **changes):
     """A file with other metadata (None: without that key)."""
     detector.write(path, trained())
     with safe_open(path, framework="pt") as file:
-        metadata = {key: value for key, value in (file.metadata() | changes).items() if value is not None}
+        metadata = {
+            key: value for key, value in (file.metadata() | changes).items() if value is not None
+        }
     save_file({"a.weight": torch.zeros(2)}, path, metadata)
 
 
@@ -66,7 +84,10 @@ def protocol(**changes) -> str:
     ("changes", "words"),
     [
         ({"format": "something"}, "is not a trained detector of this project$"),
-        ({"format": "detco-backbone"}, "is not a trained detector of this project: it is a backbone file"),
+        (
+            {"format": "detco-backbone"},
+            "is not a trained detector of this project: it is a backbone file",
+        ),
         ({"format_version": "2"}, "has format version 2, this program reads 1: update it"),
         ({"seed": None, "arch": None}, "metadata lack arch, seed"),
         ({"arch": "resnet19"}, "unknown backbone architecture 'resnet19'"),
@@ -75,11 +96,27 @@ def protocol(**changes) -> str:
         ({"seed": "x"}, "metadata seed is damaged: 'x'"),
         ({"iteration": "[1]"}, r"metadata iteration is damaged: '\[1\]'"),
         ({"protocol": "{"}, "metadata protocol is damaged: '{'"),
-        ({"protocol": protocol(version="one")}, "metadata protocol is damaged: version: input should be a valid integer"),
-        ({"protocol": protocol(colour=1)}, "has a setting 'colour' that this program does not know: update it"),
+        (
+            {"protocol": protocol(version="one")},
+            "metadata protocol is damaged: version: input should be a valid integer",
+        ),
+        (
+            {"protocol": protocol(colour=1)},
+            "has a setting 'colour' that this program does not know: update it",
+        ),
         ({"categories": "[]"}, "metadata categories must be a list of different ids with names"),
-        ({"categories": '[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]'}, "must be a list of different ids"),
-        ({"categories": '[{"id": 1, "name": "a", "keypoints": ["x"], "keypoint_flip": [["x", "y"]]}]'}, "keypoints of 'a' are"),
+        (
+            {"categories": '[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]'},
+            "must be a list of different ids",
+        ),
+        (
+            {
+                "categories": (
+                    '[{"id": 1, "name": "a", "keypoints": ["x"], "keypoint_flip": [["x", "y"]]}]'
+                )
+            },
+            "keypoints of 'a' are",
+        ),
         ({"shared": '{"b": "c"}'}, "metadata shared name c, which is not in the file"),
     ],
 )
@@ -113,41 +150,72 @@ def test_files_that_are_no_detectors(tmp_path):
 def test_tensors_of_another_model_are_refused_by_name():
     model = torch.nn.Linear(3, 2)
     given = trained(tensors={"weight": torch.zeros(2, 2), "more": torch.zeros(1)})
-    words = r"not those of a retinanet of torchvision: bias is missing; more has no place; weight is \(2, 2\), not \(2, 3\)"
+    words = (
+        r"not those of a retinanet of torchvision: bias is missing; more has no place; weight is"
+        r" \(2, 2\), not \(2, 3\)"
+    )
     with pytest.raises(InputError, match=words):
         detector.fill(model, given)
 
 
 def test_best_or_final_is_what_the_job_says(tmp_path, scenes):
-    """`save` in the middle of a training: the iteration is that of the call, a later one takes its place."""
+    """`save` in the middle of a training: the iteration is that of the call, a later one takes its
+    place."""
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    job = Job(tiny("small-retinanet"), weights.random_backbone("resnet18", 0), train, test, 4, tmp_path, keep_model="best")
+    job = Job(
+        tiny("small-retinanet"),
+        weights.random_backbone("resnet18", 0),
+        train,
+        test,
+        4,
+        tmp_path,
+        keep_model="best",
+    )
     for iteration in (2, 1):
         detector.save(job, "detectron2", torch.nn.Linear(3, 2).state_dict(), iteration)
         found = detector.read(tmp_path)
-        assert (found.kept, found.iteration, found.engine, found.seed) == ("best", iteration, "detectron2", 4)
-    assert found.data["train"]["fingerprint"] == train.fingerprint and found.data["test"]["split"] == "val"
+        assert (found.kept, found.iteration, found.engine, found.seed) == (
+            "best",
+            iteration,
+            "detectron2",
+            4,
+        )
+    assert (
+        found.data["train"]["fingerprint"] == train.fingerprint
+        and found.data["test"]["split"] == "val"
+    )
     assert [c["name"] for c in found.categories] == [c["name"] for c in train.categories]
 
 
-@pytest.mark.parametrize("name", ["small-faster-rcnn-fpn", "small-retinanet", "small-mask-rcnn-c4", "small-keypoint-rcnn"])
+@pytest.mark.parametrize(
+    "name",
+    ["small-faster-rcnn-fpn", "small-retinanet", "small-mask-rcnn-c4", "small-keypoint-rcnn"],
+)
 def test_a_kept_detector_finds_what_the_run_found(name, scenes, tmp_path):
     check_same_predictions(tiny(name), "torchvision", scenes, tmp_path)
 
 
 def check_same_predictions(row, engine: str, scenes, out) -> None:
-    """Train for a moment, read what was kept, predict the test pictures: the same objects in the same order."""
+    """Train for a moment, read what was kept, predict the test pictures: the same objects in the
+    same order."""
     data = {"layout": "coco", "root": scenes / "coco"}
     finetune.finetune(row, "random", data, out, engine, device="cpu", keep_model="final")
     expected = json.loads((out / "predictions.json").read_text())
     trained, (_, test) = detector.read(out), finetune.load_data(row, data)
-    assert (trained.engine, trained.kept, trained.iteration) == (engine, "final", row.schedule.iterations)
+    assert (trained.engine, trained.kept, trained.iteration) == (
+        engine,
+        "final",
+        row.schedule.iterations,
+    )
     paths = [image["file_name"] for image in test.images]
     found = [result for _, results in detections.detect(trained, paths) for result in results]
     assert expected and len(found) == len(expected)
     ids = {number: image["id"] for number, image in enumerate(test.images, 1)}
     for ours, theirs in zip(found, expected):
-        assert (ids[ours["image_id"]], ours["category_id"]) == (theirs["image_id"], theirs["category_id"])
+        assert (ids[ours["image_id"]], ours["category_id"]) == (
+            theirs["image_id"],
+            theirs["category_id"],
+        )
         assert ours.get("segmentation") == theirs.get("segmentation")
         for key in ("bbox", "keypoints"):
             assert ours.get(key) == pytest.approx(theirs.get(key), abs=1e-5)
@@ -156,7 +224,14 @@ def check_same_predictions(row, engine: str, scenes, out) -> None:
 
 def test_nothing_is_kept_unless_asked(scenes, tmp_path):
     row = tiny("small-retinanet")
-    finetune.finetune(row, "random", {"layout": "coco", "root": scenes / "coco"}, tmp_path, "torchvision", device="cpu")
+    finetune.finetune(
+        row,
+        "random",
+        {"layout": "coco", "root": scenes / "coco"},
+        tmp_path,
+        "torchvision",
+        device="cpu",
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.json"]
 
 
@@ -164,9 +239,19 @@ def test_nothing_is_kept_unless_asked(scenes, tmp_path):
     ("engine", "keep", "launch", "words"),
     [
         ("replay", "final", Launch(), "the engine replay trains nothing that could be kept"),
-        ("torchvision", "best", Launch(), "--keep-model best: the engine torchvision keeps final only"),
+        (
+            "torchvision",
+            "best",
+            Launch(),
+            "--keep-model best: the engine torchvision keeps final only",
+        ),
         ("detectron2", "best", Launch(), "--keep-model best needs --eval-period N"),
-        ("detectron2", "bset", Launch(eval_period=2), "the engine detectron2 keeps final or best only"),
+        (
+            "detectron2",
+            "bset",
+            Launch(eval_period=2),
+            "the engine detectron2 keeps final or best only",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused(engine, keep, launch, words):
@@ -177,14 +262,20 @@ def test_what_cannot_be_kept_is_refused(engine, keep, launch, words):
 
 def test_pictures_that_cannot_be_read_are_named_and_left_out(scenes, tmp_path):
     row, data = tiny("small-retinanet", iterations=1), {"layout": "coco", "root": scenes / "coco"}
-    finetune.finetune(row, "random", data, tmp_path, "torchvision", device="cpu", keep_model="final")
+    finetune.finetune(
+        row, "random", data, tmp_path, "torchvision", device="cpu", keep_model="final"
+    )
     good = sorted((scenes / "coco" / "val").iterdir())[0]
     (tmp_path / "broken.jpg").write_bytes(good.read_bytes()[:100])
     problems: list[str] = []
     kept = detector.read(tmp_path)
     pairs = list(detections.detect(kept, [tmp_path / "broken.jpg", good], problems=problems))
-    assert [picture.image["id"] for picture, _ in pairs] == [2] and pairs[0][0].image["file_name"] == str(good)
-    assert len(problems) == 1 and f"cannot read the picture {tmp_path / 'broken.jpg'}" in problems[0]
+    assert [picture.image["id"] for picture, _ in pairs] == [2] and pairs[0][0].image[
+        "file_name"
+    ] == str(good)
+    assert (
+        len(problems) == 1 and f"cannot read the picture {tmp_path / 'broken.jpg'}" in problems[0]
+    )
     with pytest.raises(InputError, match="cannot read the picture"):
         list(detections.detect(kept, [tmp_path / "broken.jpg"]))
 
@@ -206,12 +297,18 @@ def test_predictions_as_a_coco_file(tmp_path):
     loaded = COCO(tmp_path / "p.json")
     assert [a["area"] for a in loaded.loadAnns([1, 2])] == [6.0, 4.0]
     assert loaded.loadAnns([2])[0]["bbox"] == [4.0, 0.0, 1.0, 4.0]  # column 4 of the mask
-    assert loaded.cats[3]["keypoints"] == ["left_eye", "right_eye"] and loaded.imgs[1]["file_name"] == "a.jpg"
+    assert (
+        loaded.cats[3]["keypoints"] == ["left_eye", "right_eye"]
+        and loaded.imgs[1]["file_name"] == "a.jpg"
+    )
     assert made["info"]["description"] == "predictions of small-retinanet"
 
 
 def test_reading_a_detector_needs_no_engine(tmp_path):
     detector.write(tmp_path / detector.NAME, trained(engine="detectron2"))
-    code = f"import sys; from transfer import detector; detector.read({str(tmp_path)!r}); print('detectron2' in sys.modules)"
+    code = (
+        f"import sys; from transfer import detector; detector.read({str(tmp_path)!r});"
+        " print('detectron2' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

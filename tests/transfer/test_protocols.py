@@ -1,4 +1,5 @@
-"""Rows of the protocol table are frozen: a change needs a new version (and then a new hash here)."""
+"""Rows of the protocol table are frozen: a change needs a new version (and then a new hash
+here)."""
 
 from dataclasses import replace
 
@@ -53,7 +54,11 @@ def test_names_are_unique_and_rows_complete():
 
 def test_any_change_changes_the_hash_and_is_named():
     row = PROTOCOLS["small-retinanet"]
-    changed = replace(row, schedule=replace(row.schedule, iterations=7), detector=replace(row.detector, retina_prior=0.1))
+    changed = replace(
+        row,
+        schedule=replace(row.schedule, iterations=7),
+        detector=replace(row.detector, retina_prior=0.1),
+    )
     assert protocol_hash(changed) != protocol_hash(row)
     assert departures(row) == ()
     assert departures(changed) == (
@@ -63,9 +68,17 @@ def test_any_change_changes_the_hash_and_is_named():
 
 
 @pytest.mark.parametrize(
-    "key, value", [("schedule.iterations", -2), ("schedule.images", 0), ("resize.train", []), ("resize.train", [0]),
-                   ("schedule.lr", 0), ("detector.anchors", [[]]), ("detector.roi_positive", 2)]
-)  # fmt: skip
+    "key, value",
+    [
+        ("schedule.iterations", -2),
+        ("schedule.images", 0),
+        ("resize.train", []),
+        ("resize.train", [0]),
+        ("schedule.lr", 0),
+        ("detector.anchors", [[]]),
+        ("detector.roi_positive", 2),
+    ],
+)
 def test_settings_out_of_range_are_refused(key, value):
     with pytest.raises(InputError, match=key):
         config.override(PROTOCOLS["small-retinanet"], {key: value})

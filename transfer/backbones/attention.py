@@ -1,4 +1,5 @@
-"""Attention maps of a backbone: where its features are active, as in DetCo's figure (arXiv 2102.04803)."""
+"""Attention maps of a backbone: where its features are active, as in DetCo's figure (arXiv
+2102.04803)."""
 
 from pathlib import Path
 
@@ -15,23 +16,31 @@ from . import weights
 SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
 
 
-def maps(backbone: weights.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT) -> list[np.ndarray]:
+def maps(
+    backbone: weights.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT
+) -> list[np.ndarray]:
     """One map a picture, (height, width) of the picture, float32 from 0 to 1.
 
-    The mean over the channels of a level (res2 ... res5), bilinearly upsampled over the picture and stretched to 0..1 for
-    each picture by itself (a level without any contrast gives 0). `short`: the side that pictures are resized to before.
-    Raises InputError for an unknown level and a picture that cannot be read.
+    The mean over the channels of a level (res2 ... res5), bilinearly upsampled over the picture and
+    stretched to 0..1 for each picture by itself (a level without any contrast gives 0). `short`:
+    the side that pictures are resized to before. Raises InputError for an unknown level and a
+    picture that cannot be read.
     """
     if level not in STRIDES:
         raise InputError(f"unknown level {level!r}; there are {', '.join(STRIDES)}")
     if short < STRIDES[level]:
-        raise InputError(f"pictures of {short} pixels leave nothing at {level}: it sees one position for {STRIDES[level]}")
+        raise InputError(
+            f"pictures of {short} pixels leave nothing at {level}: it sees one position for"
+            f" {STRIDES[level]}"
+        )
     trunk = Trunk(backbone, (level,)).eval()
     with torch.inference_mode():
         return [_map(trunk, backbone, read_rgb(path), level, short) for path in pictures]
 
 
-def _map(trunk: Trunk, backbone: weights.Backbone, picture: Image.Image, level: str, short: int) -> np.ndarray:
+def _map(
+    trunk: Trunk, backbone: weights.Backbone, picture: Image.Image, level: str, short: int
+) -> np.ndarray:
     height, width = resized_shape(picture.height, picture.width, short, 8 * short)
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
     if backbone.channel_order == "BGR":

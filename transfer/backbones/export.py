@@ -10,13 +10,17 @@ from detco.common.errors import InputError
 from .weights import Backbone, write_whole
 
 TO_DETECTRON2 = (
-    (r"^conv1\.", "stem.conv1."), (r"^bn1\.", "stem.conv1.norm."), (r"\.bn(\d)\.", r".conv\1.norm."),
-    (r"\.downsample\.0\.", ".shortcut."), (r"\.downsample\.1\.", ".shortcut.norm."),
-)  # fmt: skip
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+)
 
 
 def detectron2_name(name: str) -> str:
-    """torchvision's name of a trunk's tensor -> Detectron2's, without the prefix that depends on the detector."""
+    """torchvision's name of a trunk's tensor -> Detectron2's, without the prefix that depends on
+    the detector."""
     name = re.sub(r"^layer(\d)\.", lambda found: f"res{int(found[1]) + 1}.", name)
     for pattern, new in TO_DETECTRON2:
         name = re.sub(pattern, new, name)
@@ -24,12 +28,16 @@ def detectron2_name(name: str) -> str:
 
 
 def detectron2_config(backbone: Backbone) -> dict:
-    """The keys of a Detectron2 config that belong to these weights; a detector with other values reads them wrongly."""
+    """The keys of a Detectron2 config that belong to these weights; a detector with other values
+    reads them wrongly."""
     depth = int(re.search(r"resnet(\d+)", backbone.arch)[1])
     keys = {
-        "INPUT.FORMAT": backbone.channel_order, "MODEL.PIXEL_MEAN": list(backbone.mean), "MODEL.PIXEL_STD": list(backbone.std),
-        "MODEL.RESNETS.DEPTH": depth, "MODEL.RESNETS.STRIDE_IN_1X1": backbone.stride_in == "1x1",
-    }  # fmt: skip
+        "INPUT.FORMAT": backbone.channel_order,
+        "MODEL.PIXEL_MEAN": list(backbone.mean),
+        "MODEL.PIXEL_STD": list(backbone.std),
+        "MODEL.RESNETS.DEPTH": depth,
+        "MODEL.RESNETS.STRIDE_IN_1X1": backbone.stride_in == "1x1",
+    }
     if depth < 50:
         keys["MODEL.RESNETS.RES2_OUT_CHANNELS"] = 64
     if backbone.arch.startswith("wide_"):
@@ -40,29 +48,48 @@ def detectron2_config(backbone: Backbone) -> dict:
 def to_detectron2(backbone: Backbone, path: Path) -> dict:
     """Write a .pkl for MODEL.WEIGHTS; returns the config keys that go with it.
 
-    Detectron2 finds the place of each tensor by the end of its name; counters of batches have none and are left out.
+    Detectron2 finds the place of each tensor by the end of its name; counters of batches have none
+    and are left out.
     """
     if path.suffix != ".pkl":
-        raise InputError(f"{path}: Detectron2 tells what a file is by its name; call it something.pkl")
+        raise InputError(
+            f"{path}: Detectron2 tells what a file is by its name; call it something.pkl"
+        )
     model = {detectron2_name(name): tensor.numpy() for name, tensor in backbone.tensors.items()}
     pre = {key: getattr(backbone, key) for key in ("channel_order", "mean", "std", "stride_in")}
-    content = {"model": model, "__author__": f"detco {backbone.method}", "matching_heuristics": True, "preprocessing": pre}
+    content = {
+        "model": model,
+        "__author__": f"detco {backbone.method}",
+        "matching_heuristics": True,
+        "preprocessing": pre,
+    }
     write_whole(path, lambda file: pickle.dump(content, file, protocol=4))
     return detectron2_config(backbone)
 
 
 def to_torchvision(backbone: Backbone, path: Path) -> dict:
-    """Write a .pth for `model.load_state_dict` of torchvision's ResNet, which misses `fc` alone; returns the preprocessing.
+    """Write a .pth for `model.load_state_dict` of torchvision's ResNet, which misses `fc` alone;
+    returns the preprocessing.
 
-    Raises InputError for weights with the stride in the 1 x 1 convolution: torchvision would read them, and compute other features.
+    Raises InputError for weights with the stride in the 1 x 1 convolution: torchvision would read
+    them, and compute other features.
     """
     if backbone.stride_in != "3x3":
-        raise InputError("torchvision's ResNets have their stride in the 3 x 3 convolution, these weights in the 1 x 1 (MSRA)")
-    norms = [name.removesuffix("running_mean") for name in backbone.tensors if name.endswith("running_mean")]
+        raise InputError(
+            "torchvision's ResNets have their stride in the 3 x 3 convolution, these weights in the"
+            " 1 x 1 (MSRA)"
+        )
+    norms = [
+        name.removesuffix("running_mean")
+        for name in backbone.tensors
+        if name.endswith("running_mean")
+    ]
     counters = {f"{name}num_batches_tracked": torch.tensor(0) for name in norms}
     write_whole(path, lambda file: torch.save(backbone.tensors | counters, file))
     scale = {"mean": [m / 255 for m in backbone.mean], "std": [s / 255 for s in backbone.std]}
-    return {"channel order": backbone.channel_order} | {key: [round(v, 6) for v in values] for key, values in scale.items()}
+    return {"channel order": backbone.channel_order} | {
+        key: [round(v, 6) for v in values] for key, values in scale.items()
+    }
 
 
 FORMATS = {"detectron2": to_detectron2, "torchvision": to_torchvision}

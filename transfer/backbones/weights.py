@@ -1,6 +1,7 @@
 """The backbone file: a ResNet trunk under torchvision's names that carries its own preprocessing.
 
-Reading is strict: every tensor of the architecture in its shape and finite, nothing else, or an error that lists what is wrong.
+Reading is strict: every tensor of the architecture in its shape and finite, nothing else, or an
+error that lists what is wrong.
 """
 
 import glob
@@ -21,23 +22,42 @@ from detco.common.errors import InputError
 from detco.common.values import shown
 from safetensors import SafetensorError, safe_open
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
+ARCHS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
 TRUNK = re.compile(
     r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.(weight|bias|running_mean|running_var)"
 )
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
 STAGES = ("stem", "res2", "res3", "res4", "res5")
-ABANDONED = 600  # seconds without a write; the process may be on another machine, its number says nothing here
-REQUIRED = ("format", "format_version", "method", "arch", "channel_order", "mean", "std", "stride_in")
+# seconds without a write; the process may be on another machine, its number says nothing here
+ABANDONED = 600
+REQUIRED = (
+    "format",
+    "format_version",
+    "method",
+    "arch",
+    "channel_order",
+    "mean",
+    "std",
+    "stride_in",
+)
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A trunk and its preprocessing.
 
-    `tensors`: torchvision names -> float32; `mean`, `std`: three values in the order of `channel_order`, 0..255 scale;
-    `stride_in`: which convolution of a bottleneck has the stride, "3x3" (torchvision) or "1x1" (MSRA).
-    """
+    `tensors`: torchvision names -> float32; `mean`, `std`: three values in the order of
+        `channel_order`, 0..255 scale;
+    `stride_in`: which convolution of a bottleneck has the stride, "3x3" (torchvision) or "1x1"
+    (MSRA)."""
 
     arch: str
     tensors: dict[str, torch.Tensor]
@@ -52,14 +72,21 @@ class Backbone:
 
 @cache
 def expected_shapes(arch: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a trunk's tensors, classifier and batch counters left out: 100 for ResNet-18, 265 for ResNet-50."""
+    """Names and shapes of a trunk's tensors, classifier and batch counters left out: 100 for
+    ResNet-18, 265 for ResNet-50."""
     import torchvision
 
     if arch not in ARCHS:
-        raise InputError(f"unknown backbone architecture {shown(arch)!r}; known: {', '.join(ARCHS)}")
+        raise InputError(
+            f"unknown backbone architecture {shown(arch)!r}; known: {', '.join(ARCHS)}"
+        )
     with torch.device("meta"):
         state = getattr(torchvision.models, arch)().state_dict()
-    return {k: tuple(v.shape) for k, v in state.items() if not k.startswith("fc.") and "num_batches" not in k}
+    return {
+        k: tuple(v.shape)
+        for k, v in state.items()
+        if not k.startswith("fc.") and "num_batches" not in k
+    }
 
 
 def random_backbone(arch: str, seed: int) -> Backbone:
@@ -74,7 +101,8 @@ def random_backbone(arch: str, seed: int) -> Backbone:
 
 
 def read(path: Path) -> Backbone:
-    """Read a backbone file. Raises InputError naming the file and each tensor that is missing, unknown, misshapen or not finite."""
+    """Read a backbone file. Raises InputError naming the file and each tensor that is missing,
+    unknown, misshapen or not finite."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no backbone file at {path}")
@@ -82,16 +110,29 @@ def read(path: Path) -> Backbone:
     metadata, tensors = read_tensors(path, hint)
     missing = [k for k in REQUIRED if k not in metadata]
     if metadata.get("format") == "detco-detector":
-        raise InputError(f"{path} is a whole trained detector, not a backbone file: it is for `detco predict`")
+        raise InputError(
+            f"{path} is a whole trained detector, not a backbone file: it is for `detco predict`"
+        )
     if missing or metadata["format"] != "detco-backbone":
         raise InputError(
-            f"{path} is not a backbone file of this project (metadata lack {', '.join(missing) or 'the format'})"
+            f"{path} is not a backbone file of this project (metadata lack"
+            f" {', '.join(missing) or 'the format'})"
         )
     if metadata["format_version"] != "1":
-        raise InputError(f"{path} has format version {shown(metadata['format_version'])}, this program reads 1: update it")
+        raise InputError(
+            f"{path} has format version {shown(metadata['format_version'])}, this program reads 1:"
+            " update it"
+        )
     check_tensors(path, metadata["arch"], tensors)
     pre = preprocessing(path, metadata)
-    return Backbone(metadata["arch"], tensors, metadata["method"], sha256_of(path), *pre, tuple(sorted(metadata.items())))
+    return Backbone(
+        metadata["arch"],
+        tensors,
+        metadata["method"],
+        sha256_of(path),
+        *pre,
+        tuple(sorted(metadata.items())),
+    )
 
 
 def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -100,7 +141,9 @@ def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, 
         with safe_open(path, framework="pt") as f:
             return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {shown(str(error), 200)}{hint}") from None
+        raise InputError(
+            f"{path} is not a readable safetensors file: {shown(str(error), 200)}{hint}"
+        ) from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -109,33 +152,48 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as f:
             return f.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {shown(str(error), 200)}") from None
+        raise InputError(
+            f"{path} is not a readable safetensors file: {shown(str(error), 200)}"
+        ) from None
 
 
-def preprocessing(path: Path, metadata: dict[str, str]) -> tuple[str, tuple[float, ...], tuple[float, ...], str]:
-    """(channel order, mean, std, stride in) as metadata say them. Raises InputError for values that cannot be."""
+def preprocessing(
+    path: Path, metadata: dict[str, str]
+) -> tuple[str, tuple[float, ...], tuple[float, ...], str]:
+    """(channel order, mean, std, stride in) as metadata say them. Raises InputError for values that
+    cannot be."""
     mean, std = _triple(path, metadata, "mean"), _triple(path, metadata, "std")
-    if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in ("3x3", "1x1"):
+    if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in (
+        "3x3",
+        "1x1",
+    ):
         raise InputError(f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1")
     return metadata["channel_order"], mean, std, metadata["stride_in"]
 
 
 def arch_of(tensors: dict[str, torch.Tensor]) -> str:
-    """The architecture whose tensors these are, or nearly are. Raises InputError for a relative that no detector here takes."""
+    """The architecture whose tensors these are, or nearly are. Raises InputError for a relative
+    that no detector here takes."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     stem, second = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
     if stem[2:] == (3, 3):
-        raise InputError("holds a ResNet for tiny pictures (its stem is a 3 x 3 convolution); the detectors here need 7 x 7")
+        raise InputError(
+            "holds a ResNet for tiny pictures (its stem is a 3 x 3 convolution); the detectors here"
+            " need 7 x 7"
+        )
     if stem and stem[0] != 64:
-        raise InputError(f"holds a ResNet {stem[0] / 64:g} times as wide in every stage; known: {', '.join(ARCHS)}")
+        raise InputError(
+            f"holds a ResNet {stem[0] / 64:g} times as wide in every stage; known:"
+            f" {', '.join(ARCHS)}"
+        )
     if len(second) == 4 and second[0] != second[1]:
         raise InputError(f"holds a ResNeXt (grouped convolutions); known: {', '.join(ARCHS)}")
     return min(ARCHS, key=lambda arch: len(shapes.items() ^ expected_shapes(arch).items()))
 
 
 def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Raises InputError naming each tensor that is missing, does not belong, has another shape, is not finite, or
-    cannot be what it is called."""
+    """Raises InputError naming each tensor that is missing, does not belong, has another shape, is
+    not finite, or cannot be what it is called."""
     wanted = expected_shapes(arch)
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
     problems += [f"{shown(k)} does not belong to {arch}" for k in tensors if k not in wanted]
@@ -143,25 +201,35 @@ def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> No
         if tuple(tensors[k].shape) != wanted[k]:
             problems.append(f"{k} has shape {tuple(tensors[k].shape)}, not {wanted[k]}")
         elif not tensors[k].is_floating_point():
-            problems.append(f"{k} has whole numbers ({str(tensors[k].dtype).removeprefix('torch.')})")
+            problems.append(
+                f"{k} has whole numbers ({str(tensors[k].dtype).removeprefix('torch.')})"
+            )
         elif not torch.isfinite(tensors[k]).all():
             problems.append(f"{k} is not finite")
         elif k.endswith("running_var") and (tensors[k] < 0).any():
             problems.append(f"{k} is a variance below 0")
     if problems:
-        listed = "; ".join(sorted(problems)[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        listed = "; ".join(sorted(problems)[:8]) + (
+            f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        )
         raise InputError(f"{path} does not hold a whole {arch}: {listed}")
 
 
 def write(path: Path, backbone: Backbone) -> str:
-    """Write a backbone file, whole or not at all; returns its sha256. The same backbone gives the same bytes."""
+    """Write a backbone file, whole or not at all; returns its sha256. The same backbone gives the
+    same bytes."""
     path = Path(path)
     check_tensors(path, backbone.arch, backbone.tensors)
     metadata = dict(backbone.metadata) | {
-        "format": "detco-backbone", "format_version": "1", "method": backbone.method, "arch": backbone.arch,
-        "channel_order": backbone.channel_order, "mean": json.dumps(backbone.mean), "std": json.dumps(backbone.std),
+        "format": "detco-backbone",
+        "format_version": "1",
+        "method": backbone.method,
+        "arch": backbone.arch,
+        "channel_order": backbone.channel_order,
+        "mean": json.dumps(backbone.mean),
+        "std": json.dumps(backbone.std),
         "stride_in": backbone.stride_in,
-    }  # fmt: skip
+    }
     write_tensors(path, backbone.tensors, metadata)
     return sha256_of(path)
 
@@ -176,11 +244,15 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
     header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order is random
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_whole(path, lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :])))
+    write_whole(
+        path,
+        lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :])),
+    )
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all; what a killed process left of it is removed. Raises InputError where that cannot be."""
+    """Write a file whole or not at all; what a killed process left of it is removed. Raises
+    InputError where that cannot be."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +270,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _abandoned(part: Path) -> bool:
-    """Whether nothing was written to a temporary file for long, and the process that wrote it is gone."""
+    """Whether nothing was written to a temporary file for long, and the process that wrote it is
+    gone."""
     pid = part.name.split(".")[-2]
     if not (pid.isascii() and pid.isdigit() and len(pid) < 10):
         return False
@@ -215,15 +288,25 @@ def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]
         values = tuple(float(v) for v in json.loads(metadata[key]))
     except (ValueError, TypeError, OverflowError, RecursionError):
         values = ()
-    if len(values) != 3 or not all(map(math.isfinite, values)) or (key == "std" and min(values) <= 0):
+    if (
+        len(values) != 3
+        or not all(map(math.isfinite, values))
+        or (key == "std" and min(values) <= 0)
+    ):
         what = "three numbers above 0" if key == "std" else "three numbers"
-        raise InputError(f"{path}: metadata {key} must be a JSON list of {what}, not {shown(metadata[key])!r}")
+        raise InputError(
+            f"{path}: metadata {key} must be a JSON list of {what}, not {shown(metadata[key])!r}"
+        )
     return values
 
 
 def sha256_of(path: Path) -> str:
     with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(f)
+        return (
+            hashlib.file_digest(f, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(f)
+        )
 
 
 def _digest(f) -> str:  # Python 3.10
@@ -239,11 +322,14 @@ def stage_of(name: str) -> str:
 
 
 def describe(backbone: Backbone) -> dict:
-    """What `detco weights show` prints: architecture, origin, preprocessing, counts and the norm of each stage's weights."""
+    """What `detco weights show` prints: architecture, origin, preprocessing, counts and the norm of
+    each stage's weights."""
     square: dict[str, float] = {}
     for name, tensor in backbone.tensors.items():
         if "running_" not in name:
-            square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(tensor.double().square().sum())
+            square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(
+                tensor.double().square().sum()
+            )
     meta = {key: shown(value, 20_000) for key, value in backbone.metadata}
     return {
         "architecture": backbone.arch,
@@ -268,10 +354,11 @@ def describe(backbone: Backbone) -> dict:
 
 
 def compare(one: Backbone, other: Backbone) -> dict:
-    """What `detco weights show --compare` prints: which tensors are equal, equal under another name, or differ, and how far.
+    """What `detco weights show --compare` prints: which tensors are equal, equal under another
+    name, or differ, and how far.
 
-    `distance`: Frobenius norm of the difference over that of the first, by stage, over the tensors of the same name and shape.
-    """
+    `distance`: Frobenius norm of the difference over that of the first, by stage, over the tensors
+    of the same name and shape."""
     digests = {name: _bytes_of(tensor) for name, tensor in other.tensors.items()}
     own = {name: _bytes_of(tensor) for name, tensor in one.tensors.items()}
     elsewhere = {digest: name for name, digest in digests.items() if own.get(name) != digest}
@@ -290,14 +377,22 @@ def compare(one: Backbone, other: Backbone) -> dict:
             size[stage_of(name)] += float(tensor.double().square().sum())
     same_way = ("arch", "channel_order", "mean", "std", "stride_in")
     return {
-        "same architecture and preprocessing": all(getattr(one, key) == getattr(other, key) for key in same_way),
+        "same architecture and preprocessing": all(
+            getattr(one, key) == getattr(other, key) for key in same_way
+        ),
         "identical": identical,
         "renamed": renamed,
         "different": len(different),
-        "only in the second": len(other.tensors.keys() - one.tensors.keys() - set(renamed.values())),
-        "distance": {stage: round((change[stage] / size[stage]) ** 0.5, 6) for stage in STAGES if size[stage]},
+        "only in the second": len(
+            other.tensors.keys() - one.tensors.keys() - set(renamed.values())
+        ),
+        "distance": {
+            stage: round((change[stage] / size[stage]) ** 0.5, 6) for stage in STAGES if size[stage]
+        },
     }
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
-    return hashlib.sha256(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes()).digest()
+    return hashlib.sha256(
+        repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes()
+    ).digest()

@@ -1,4 +1,5 @@
-"""Which project's layout a checkpoint has: its dictionaries of tensors, and the one row of `adapters` that fits them."""
+"""Which project's layout a checkpoint has: its dictionaries of tensors, and the one row of
+`adapters` that fits them."""
 
 import re
 from collections import Counter
@@ -13,7 +14,9 @@ from .layouts import ADAPTERS, ANYWHERE, Adapter, Encoder
 from .reader import formats
 from .reader.stubs import KINDS, Inert
 
-Places = Mapping[str, Mapping[str, torch.Tensor]]  # where in the file (a/b: nested) -> its tensors by name
+Places = Mapping[
+    str, Mapping[str, torch.Tensor]
+]  # where in the file (a/b: nested) -> its tensors by name
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 LISTED = 8  # names in an error
 LONGEST, MOST = 1000, 20_000  # characters of a name, tensors; patterns take long for endless ones
@@ -22,7 +25,9 @@ EXPANDED = 1 << 20  # bytes that a tensor may seem to have although the file has
 
 def places(data: Any) -> Places:
     """Every dictionary in which some row looks for an encoder: place -> its tensors."""
-    wanted = dict.fromkeys(at for adapter in ADAPTERS for encoder in adapter.encoders for at in encoder.at)
+    wanted = dict.fromkeys(
+        at for adapter in ADAPTERS for encoder in adapter.encoders for at in encoder.at
+    )
     return {at: tensors for at in wanted if (tensors := tensors_of(inside(data, at)))}
 
 
@@ -33,22 +38,34 @@ def inside(data: Any, path: str) -> Any:
 
 
 def tensors_of(found: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a dictionary by name, without wrappers. Raises InputError where two names become one."""
+    """The tensors of a dictionary by name, without wrappers. Raises InputError where two names
+    become one."""
     tensors: dict[str, torch.Tensor] = {}
     for key, value in found.items() if isinstance(found, dict) else ():
-        if isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        if (
+            isinstance(key, str)
+            and isinstance(value, torch.Tensor)
+            and value.layout == torch.strided
+        ):
             if len(key) > LONGEST:
                 raise InputError(f"has a tensor whose name has {len(key)} characters")
             name = WRAPPERS.sub("", key)
             if str(value.dtype).removeprefix("torch.") not in KINDS:
                 raise InputError(f"has {shown(name)} as {value.dtype}, which are no plain numbers")
-            if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), EXPANDED):
-                raise InputError(f"says that {shown(name)} has shape {tuple(value.shape)}, far more than there are numbers for it")
+            if value.numel() * value.element_size() > max(
+                value.untyped_storage().nbytes(), EXPANDED
+            ):
+                raise InputError(
+                    f"says that {shown(name)} has shape {tuple(value.shape)}, far more than there"
+                    " are numbers for it"
+                )
             if name in tensors:
                 raise InputError(f"has {shown(name)} twice, with and without the wrapper `module.`")
             tensors[name] = value
     if len(tensors) > MOST:
-        raise InputError(f"has {len(tensors)} tensors; no ResNet and its heads have more than {MOST}")
+        raise InputError(
+            f"has {len(tensors)} tensors; no ResNet and its heads have more than {MOST}"
+        )
     return tensors
 
 
@@ -59,30 +76,43 @@ def tensors_at(places: Places, encoder: Encoder) -> dict[str, torch.Tensor]:
 def find(name: str) -> Adapter:
     found = next((adapter for adapter in ADAPTERS if adapter.name == name), None)
     if found is None:
-        raise InputError(f"cannot be read as {name!r}, which is no known layout; known: {', '.join(a.name for a in ADAPTERS)}")
+        raise InputError(
+            f"cannot be read as {name!r}, which is no known layout; known:"
+            f" {', '.join(a.name for a in ADAPTERS)}"
+        )
     return found
 
 
 def recognise(content: formats.Content, places: Places) -> Adapter:
-    """The only row that fits. Raises InputError naming the candidates, or what the names look like where there is none."""
+    """The only row that fits. Raises InputError naming the candidates, or what the names look like
+    where there is none."""
     facts = list(_facts(content))
-    fitting = [adapter for adapter in ADAPTERS if not adapter.only_said and _fits(adapter, places, facts)]
+    fitting = [
+        adapter for adapter in ADAPTERS if not adapter.only_said and _fits(adapter, places, facts)
+    ]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise InputError(f"could be of several projects; say which: {' or '.join(f'--as {a.name}' for a in fitting)}")
+        raise InputError(
+            "could be of several projects; say which:"
+            f" {' or '.join(f'--as {a.name}' for a in fitting)}"
+        )
     raise InputError(_unknown(content, places))
 
 
 def lookalikes(content: formats.Content, places: Places) -> list[str]:
     """Rows taken only where the user says so that would fit as well."""
     facts = list(_facts(content))
-    return [adapter.name for adapter in ADAPTERS if adapter.only_said and _fits(adapter, places, facts)]
+    return [
+        adapter.name for adapter in ADAPTERS if adapter.only_said and _fits(adapter, places, facts)
+    ]
 
 
 def _fits(adapter: Adapter, places: Places, facts: list[str]) -> bool:
     names = facts + [name for encoder in adapter.encoders for name in tensors_at(places, encoder)]
-    return all(_matches(mark, names) for mark in adapter.marks) and not any(_matches(lack, names) for lack in adapter.lacks)
+    return all(_matches(mark, names) for mark in adapter.marks) and not any(
+        _matches(lack, names) for lack in adapter.lacks
+    )
 
 
 def _matches(pattern: str, names: list[str]) -> bool:
@@ -91,13 +121,16 @@ def _matches(pattern: str, names: list[str]) -> bool:
 
 
 def _facts(content: formats.Content) -> Iterator[str]:
-    """`/key` of everything beside tensors at the top of a file, with `=value` where that is a short plain one; `/only=key`."""
+    """`/key` of everything beside tensors at the top of a file, with `=value` where that is a short
+    plain one; `/only=key`."""
     top = content.data.items() if isinstance(content.data, dict) else ()
     if len(top) == 1:
         yield f"/only={next(iter(content.data))}"
     for key, value in (*top, *content.metadata.items()):
         if isinstance(key, str) and not isinstance(value, torch.Tensor):
-            short = isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 100)
+            short = isinstance(value, bool | int | float) or (
+                isinstance(value, str) and len(value) < 100
+            )
             yield f"/{key}={value}" if short else f"/{key}"
 
 
@@ -107,13 +140,22 @@ def _unknown(content: formats.Content, places: Places) -> str:
     objects = [found for at in ANYWHERE if isinstance(found := inside(content.data, at), Inert)]
     if not names and objects:
         what = "holds a whole object, not its weights"
-        return f"{what} ({shown(objects[0].name)}): load it in its own project and save its state_dict()"
+        return (
+            f"{what} ({shown(objects[0].name)}): load it in its own project and save its"
+            " state_dict()"
+        )
     if not names:
         top = list(content.data)[:LISTED] if isinstance(content.data, dict) else []
-        has = ", ".join(shown(key) if isinstance(key, str) else type(key).__name__ for key in top) or "nothing to look into"
+        has = (
+            ", ".join(shown(key) if isinstance(key, str) else type(key).__name__ for key in top)
+            or "nothing to look into"
+        )
         return f"holds no dictionary of tensors under a known name; it has {has}"
     if any(re.search(r"patch_embed|blocks\.\d+\.attn", name) for name in names):
         return "holds a vision transformer; the detectors here take ResNets"
     begins = Counter(shown(".".join(name.split(".")[:2])) for name in names)
     listed = ", ".join(f"{begin}..." for begin, _ in begins.most_common(LISTED))
-    return f"names its tensors like no known project: {listed}; if it is a ResNet, --as NAME says whose"
+    return (
+        f"names its tensors like no known project: {listed}; if it is a ResNet, --as NAME says"
+        " whose"
+    )

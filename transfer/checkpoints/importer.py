@@ -1,7 +1,8 @@
-"""Any supported checkpoint -> Backbone: recognised by its names, taken apart strictly, and what was done reported.
+"""Any supported checkpoint -> Backbone: recognised by its names, taken apart strictly, and what was
+done reported.
 
-Every tensor of the trunk must be there in its shape and finite; every other name must be explained by the adapter's row.
-What is not used is never read from the disk.
+Every tensor of the trunk must be there in its shape and finite; every other name must be explained
+by the adapter's row. What is not used is never read from the disk.
 """
 
 import json
@@ -23,7 +24,11 @@ from .detect import LISTED, Places, inside, tensors_at
 from .layouts import COUNTERS, Adapter, Encoder, Preprocessing
 from .reader import formats
 
-METHOD_PATHS = ("hyper_parameters/method", "hyper_parameters/_content/method/_val", "meta/method")  # solo-learn, also OmegaConf's
+METHOD_PATHS = (
+    "hyper_parameters/method",
+    "hyper_parameters/_content/method/_val",
+    "meta/method",
+)  # solo-learn, also OmegaConf's
 METHOD = re.compile(r"[\w.+-]{1,40}")
 EPOCH_PATHS, EPOCHS = ("epoch", "meta/epoch"), range(1, 1_000_000)
 ASSUMED = "preprocessing: that of the project, the file does not say"
@@ -31,7 +36,8 @@ ASSUMED = "preprocessing: that of the project, the file does not say"
 
 @dataclass(frozen=True)
 class Report:
-    """How a file was read. `others`: encoders that were left; `dropped`: pattern -> how many names it explained."""
+    """How a file was read. `others`: encoders that were left; `dropped`: pattern -> how many names
+    it explained."""
 
     adapter: Adapter
     encoder: Encoder
@@ -45,8 +51,9 @@ def load(
 ) -> tuple[weights.Backbone, Report]:
     """The backbone in a checkpoint, and how it was found.
 
-    said: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the first of the adapter's row that
-    the file has; method: what to call it, else what file or row say. Raises InputError: one line with all that is wrong.
+    said: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
+    first of the adapter's row that the file has; method: what to call it, else what file or row
+    say. Raises InputError: one line with all that is wrong.
     """
     path = Path(path)
     if formats.is_backbone_file(path):
@@ -69,19 +76,27 @@ def load(
         raise InputError(f"{path} {error}") from None
     weights.check_tensors(path, arch, tensors)
     origin = _origin(path, content.data, adapter)
-    metadata = origin | {"adapter": adapter.name, "encoder": chosen.role, "assumed": json.dumps(assumed), "images_seen": ""}
+    metadata = origin | {
+        "adapter": adapter.name,
+        "encoder": chosen.role,
+        "assumed": json.dumps(assumed),
+        "images_seen": "",
+    }
     order = (pre.channel_order, pre.mean, pre.std, pre.stride_in)
     own_method = metadata.pop("method")
-    backbone = weights.Backbone(arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items())))
+    backbone = weights.Backbone(
+        arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items()))
+    )
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
     return backbone, Report(adapter, chosen, others, dropped, notes)
 
 
 def file_of(path: Path) -> Path:
-    """The backbone file meant by `path`: itself, or, where it names a public checkpoint instead, that one imported.
+    """The backbone file meant by `path`: itself, or, where it names a public checkpoint instead,
+    that one imported.
 
-    The copy is looked for in `known.folder(path.parent)` and never downloaded; what is made of it lies below, in `imported`.
-    Raises InputError that says how to get it.
+    The copy is looked for in `known.folder(path.parent)` and never downloaded; what is made of it
+    lies below, in `imported`. Raises InputError that says how to get it.
     """
     if path.exists() or path.name not in zoo.BY_NAME:
         return path
@@ -106,10 +121,15 @@ def _encoders(adapter: Adapter, places: Places) -> list[Encoder]:
     present = [
         encoder
         for encoder in adapter.encoders
-        if any((_renamed(adapter, encoder, name) or "").startswith("layer1.") for name in tensors_at(places, encoder))
+        if any(
+            (_renamed(adapter, encoder, name) or "").startswith("layer1.")
+            for name in tensors_at(places, encoder)
+        )
     ]
     if not present:
-        where = " or ".join(dict.fromkeys(encoder.prefix or "conv1" for encoder in adapter.encoders))
+        where = " or ".join(
+            dict.fromkeys(encoder.prefix or "conv1" for encoder in adapter.encoders)
+        )
         raise InputError(f"cannot be read as {adapter.name}: it has no ResNet under {where}")
     return present
 
@@ -135,7 +155,9 @@ def _renamed(adapter: Adapter, encoder: Encoder, name: str) -> str | None:
     return name if weights.TRUNK.fullmatch(name) else None
 
 
-def _take(adapter: Adapter, chosen: Encoder, present: list[Encoder], state: dict) -> tuple[dict, dict[str, int]]:
+def _take(
+    adapter: Adapter, chosen: Encoder, present: list[Encoder], state: dict
+) -> tuple[dict, dict[str, int]]:
     """(the trunk's tensors under torchvision's names, dropped names counted by pattern)"""
     same_place = [e for e in present if e.role != chosen.role and e.at == chosen.at]
     patterns = [COUNTERS, *adapter.drop, *(re.escape(e.prefix) + ".*" for e in same_place)]
@@ -159,7 +181,10 @@ def _take(adapter: Adapter, chosen: Encoder, present: list[Encoder], state: dict
             unexplained.append(shown(name))
     if unexplained:
         more = f" and {len(unexplained) - LISTED} more" if len(unexplained) > LISTED else ""
-        raise InputError(f"has what {adapter.name} does not explain: {', '.join(sorted(unexplained)[:LISTED])}{more}")
+        raise InputError(
+            f"has what {adapter.name} does not explain:"
+            f" {', '.join(sorted(unexplained)[:LISTED])}{more}"
+        )
     return tensors, dict(dropped)
 
 
@@ -171,29 +196,53 @@ def _twin(adapter: Adapter, encoder: Encoder, name: str) -> str | None:
 
 
 def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[str, ...]]:
-    """Contiguous float32 copies of what has the right shape; statistics of affine normalisations added."""
+    """Contiguous float32 copies of what has the right shape; statistics of affine normalisations
+    added."""
     shapes, notes = weights.expected_shapes(arch), ()
     done = {
-        name: value.to(torch.float32, copy=True).contiguous() if tuple(value.shape) == shapes.get(name) else value
+        name: (
+            value.to(torch.float32, copy=True).contiguous()
+            if tuple(value.shape) == shapes.get(name)
+            else value
+        )
         for name, value in tensors.items()
     }
     if adapter.affine_norm:
         missing = [name for name in shapes if "running_" in name and name not in done]
         done |= {n: (torch.ones if n.endswith("var") else torch.zeros)(shapes[n]) for n in missing}
-        notes = (f"{len(missing)} statistics of affine normalisations set to mean 0, variance 1",) if missing else ()
+        notes = (
+            (f"{len(missing)} statistics of affine normalisations set to mean 0, variance 1",)
+            if missing
+            else ()
+        )
     return done, notes
 
 
 def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
-    """Method, epochs and source: of the public checkpoint that the file is, else what it says itself."""
+    """Method, epochs and source: of the public checkpoint that the file is, else what it says
+    itself."""
     digest = weights.sha256_of(path)
     row = zoo.same_file(path, digest)
     if row and row.adapter == adapter.name:
-        return {"method": row.method, "epochs": str(row.epochs or ""), "source": row.name, "source_sha256": digest}
-    said = (value for at in METHOD_PATHS if isinstance(value := inside(data, at), str) and METHOD.fullmatch(value))
+        return {
+            "method": row.method,
+            "epochs": str(row.epochs or ""),
+            "source": row.name,
+            "source_sha256": digest,
+        }
+    said = (
+        value
+        for at in METHOD_PATHS
+        if isinstance(value := inside(data, at), str) and METHOD.fullmatch(value)
+    )
     named = next(said, adapter.method)
-    epochs = next((value for at in EPOCH_PATHS if type(value := inside(data, at)) is int and value in EPOCHS), None)
-    counted = "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)  # Lightning's may be one less
+    epochs = next(
+        (value for at in EPOCH_PATHS if type(value := inside(data, at)) is int and value in EPOCHS),
+        None,
+    )
+    counted = (
+        "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)
+    )  # Lightning's may be one less
     return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
 
 
@@ -203,8 +252,15 @@ def _preprocessing(adapter: Adapter, data: Any) -> tuple[Preprocessing, list[str
     if not isinstance(own, dict) or own.keys() != {"channel_order", "mean", "std", "stride_in"}:
         return adapter.preprocessing, [ASSUMED]
     numbers = [own[key] for key in ("mean", "std")]
-    sound = all(type(v) is tuple and len(v) == 3 and all(type(n) is float and math.isfinite(n) for n in v) for v in numbers)
+    sound = all(
+        type(v) is tuple and len(v) == 3 and all(type(n) is float and math.isfinite(n) for n in v)
+        for v in numbers
+    )
     sound = sound and min(own["std"]) > 0
-    if not sound or own["channel_order"] not in ("RGB", "BGR") or own["stride_in"] not in ("3x3", "1x1"):
+    if (
+        not sound
+        or own["channel_order"] not in ("RGB", "BGR")
+        or own["stride_in"] not in ("3x3", "1x1")
+    ):
         raise InputError("says a preprocessing that makes no sense")
     return Preprocessing(**own), []

@@ -1,8 +1,9 @@
 """How other projects name the tensors of a ResNet: one row a layout, with where it was learnt.
 
-Names are matched after the wrappers `module.` (DataParallel, moving averages) and `_orig_mod.` (torch.compile) are taken off.
-Beside the names of tensors a row can ask for facts: what else the file says, written `/key` or `/key=value`, e.g. `/epoch=200`.
-All patterns are regular expressions that match a whole name.
+Names are matched after the wrappers `module.` (DataParallel, moving averages) and `_orig_mod.`
+(torch.compile) are taken off. Beside the names of tensors a row can ask for facts: what else the
+file says, written `/key` or `/key=value`, e.g. `/epoch=200`. All patterns are regular expressions
+that match a whole name.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +32,8 @@ MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "1x1")
 
 @dataclass(frozen=True)
 class Encoder:
-    """One network of a file: `role` as its project calls it, the names' prefix, and in which dictionary (a/b: nested)."""
+    """One network of a file: `role` as its project calls it, the names' prefix, and in which
+    dictionary (a/b: nested)."""
 
     role: str
     prefix: str
@@ -40,7 +42,8 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One layout. The first encoder present is taken unless told otherwise; `twins` are prefixes of tensors stored twice."""
+    """One layout. The first encoder present is taken unless told otherwise; `twins` are prefixes of
+    tensors stored twice."""
 
     name: str
     method: str
@@ -49,7 +52,9 @@ class Adapter:
     marks: tuple[str, ...]  # each matches at least one name or fact
     lacks: tuple[str, ...] = ()  # none matches any
     drop: tuple[str, ...] = ()  # further names that may be there: heads, queues
-    rename: tuple[tuple[str, str], ...] = ()  # regular expression -> torchvision's name, behind the prefix
+    rename: tuple[
+        tuple[str, str], ...
+    ] = ()  # regular expression -> torchvision's name, behind the prefix
     twins: tuple[tuple[str, str], ...] = ()
     preprocessing: Preprocessing = IMAGENET
     only_said: bool = False  # looks like another layout: taken only where the user says so
@@ -62,221 +67,426 @@ def _bare(*prefixes: str) -> tuple[Encoder, ...]:
 
 
 MOCO = Adapter(
-    "moco-v2", "moco-v2", "facebookresearch/moco: main_moco.py, moco/builder.py",
+    "moco-v2",
+    "moco-v2",
+    "facebookresearch/moco: main_moco.py, moco/builder.py",
     (Encoder("query", "encoder_q."), Encoder("key", "encoder_k.")),
     (r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.2\.weight"),
     drop=(r"encoder_[qk]\.fc\..*", r"queue(_ptr)?"),
-)  # fmt: skip
+)
 BYOL = Adapter(
-    "byol-pytorch", "byol", "lucidrains/byol-pytorch: byol_pytorch.py (BYOL.state_dict, also within a Lightning learner)",
+    "byol-pytorch",
+    "byol",
+    "lucidrains/byol-pytorch: byol_pytorch.py (BYOL.state_dict, also within a Lightning learner)",
     (
-        Encoder("online", "online_encoder.net."), Encoder("target", "target_encoder.net."),
-        Encoder("online", "learner.online_encoder.net."), Encoder("target", "learner.target_encoder.net."),
+        Encoder("online", "online_encoder.net."),
+        Encoder("target", "target_encoder.net."),
+        Encoder("online", "learner.online_encoder.net."),
+        Encoder("target", "learner.target_encoder.net."),
     ),
     (r"(learner\.)?online_encoder\.net\.conv1\.weight",),
-    drop=(r"(learner\.)?net\..*", r"(learner\.)?(online|target)_encoder\.(net\.fc|projector)\..*",
-          r"(learner\.)?online_predictor\..*"),
-)  # fmt: skip
+    drop=(
+        r"(learner\.)?net\..*",
+        r"(learner\.)?(online|target)_encoder\.(net\.fc|projector)\..*",
+        r"(learner\.)?online_predictor\..*",
+    ),
+)
 OPENSELFSUP = Adapter(
-    "openselfsup", "unknown", "open-mmlab/OpenSelfSup, mmselfsup and mmpretrain: models/*.py, tools/extract_backbone_weights.py",
+    "openselfsup",
+    "unknown",
+    "open-mmlab/OpenSelfSup, mmselfsup and mmpretrain: models/*.py,"
+    " tools/extract_backbone_weights.py",
     (
-        Encoder("query", "backbone."), Encoder("key", "encoder_k.0."), Encoder("target", "target_net.0."),
+        Encoder("query", "backbone."),
+        Encoder("key", "encoder_k.0."),
+        Encoder("target", "target_net.0."),
         Encoder("momentum", "momentum_encoder.0."),
     ),
-    (r"backbone\.conv1\.weight", r"(neck|head|encoder_[qk]\.0|online_net\.0|target_net\.0|momentum_encoder\.0)\..*"),
+    (
+        r"backbone\.conv1\.weight",
+        r"(neck|head|encoder_[qk]\.0|online_net\.0|target_net\.0|momentum_encoder\.0)\..*",
+    ),
     (r"queue2", r"head\.last_layer.*", r"/(student|teacher)"),
     drop=(
-        r"(encoder_[qk]|online_net|target_net|momentum_encoder)\.([01]\..*|steps)", r"(neck|head|memory_bank|target_generator)\..*",
-        r"(queue|queue_ptr|loss_weight)", r"data_preprocessor\..*",
+        r"(encoder_[qk]|online_net|target_net|momentum_encoder)\.([01]\..*|steps)",
+        r"(neck|head|memory_bank|target_generator)\..*",
+        r"(queue|queue_ptr|loss_weight)",
+        r"data_preprocessor\..*",
     ),
-)  # fmt: skip
+)
 SOLO_LEARN = Adapter(
-    "solo-learn", "unknown", "vturrisi/solo-learn: solo/methods/base.py and every method's __init__",
+    "solo-learn",
+    "unknown",
+    "vturrisi/solo-learn: solo/methods/base.py and every method's __init__",
     (Encoder("base", "backbone."), Encoder("momentum", "momentum_backbone.")),
     (r"backbone\.conv1\.weight", r"classifier\.weight", r"/pytorch-lightning_version.*"),
     (r"(student_|query_)?projection_head\..*",),
     drop=(
-        r"(momentum_)?(classifier|projector|predictor2?|head|backbone\.fc)\..*", r"prototypes\..*", r"transformer_encoder\..*",
-        r"(queue|queue_y|queue_ptr|queue_index|local_memory_\w+)", r"(dino_loss_func|pos_enc|knn)\..*",
+        r"(momentum_)?(classifier|projector|predictor2?|head|backbone\.fc)\..*",
+        r"prototypes\..*",
+        r"transformer_encoder\..*",
+        r"(queue|queue_y|queue_ptr|queue_index|local_memory_\w+)",
+        r"(dino_loss_func|pos_enc|knn)\..*",
     ),
-)  # fmt: skip
+)
 TORCHVISION = Adapter(
-    "torchvision", "supervised", "pytorch/vision: models/resnet.py; pytorch/examples: imagenet/main.py",
-    _bare(""), (r"conv1\.weight", r"fc\.weight"), (r"prototypes\..*", r"projection_head\..*"),
+    "torchvision",
+    "supervised",
+    "pytorch/vision: models/resnet.py; pytorch/examples: imagenet/main.py",
+    _bare(""),
+    (r"conv1\.weight", r"fc\.weight"),
+    (r"prototypes\..*", r"projection_head\..*"),
     drop=(r"fc\.(weight|bias)",),
-)  # fmt: skip
+)
 D2_HEADS = (
-    r"stem\.fc\..*", r"linear\..*", r"backbone\.(fpn|top_block).*", r"(proposal_generator|roi_heads|head|sem_seg_head)\..*",
+    r"stem\.fc\..*",
+    r"linear\..*",
+    r"backbone\.(fpn|top_block).*",
+    r"(proposal_generator|roi_heads|head|sem_seg_head)\..*",
     r"pixel_(mean|std)",
-)  # fmt: skip
+)
 
 ADAPTERS = (
     MOCO,
-    replace(MOCO, name="moco-v1", method="moco-v1", marks=(r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.weight")),
-    replace(MOCO, name="moco", method="moco", marks=(r"encoder_q\.conv1\.weight",),  # its head was taken off
-            lacks=(r"encoder_q\.fc\..*", r"encoder_q\.layers\..*")),
+    replace(
+        MOCO,
+        name="moco-v1",
+        method="moco-v1",
+        marks=(r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.weight"),
+    ),
+    replace(
+        MOCO,
+        name="moco",
+        method="moco",
+        marks=(r"encoder_q\.conv1\.weight",),  # its head was taken off
+        lacks=(r"encoder_q\.fc\..*", r"encoder_q\.layers\..*"),
+    ),
     Adapter(
-        "moco-v3", "moco-v3", "facebookresearch/moco-v3: main_moco.py, moco/builder.py",
-        (Encoder("base", "base_encoder."), Encoder("momentum", "momentum_encoder.")), (r"base_encoder\.conv1\.weight",),
+        "moco-v3",
+        "moco-v3",
+        "facebookresearch/moco-v3: main_moco.py, moco/builder.py",
+        (Encoder("base", "base_encoder."), Encoder("momentum", "momentum_encoder.")),
+        (r"base_encoder\.conv1\.weight",),
         drop=(r"(base|momentum)_encoder\.fc\..*", r"predictor\..*"),
     ),
     Adapter(
-        "simsiam", "simsiam", "facebookresearch/simsiam: main_simsiam.py, simsiam/builder.py",
-        (Encoder("base", "encoder."),), (r"encoder\.conv1\.weight", r"encoder\.fc\.6\.weight"),
+        "simsiam",
+        "simsiam",
+        "facebookresearch/simsiam: main_simsiam.py, simsiam/builder.py",
+        (Encoder("base", "encoder."),),
+        (r"encoder\.conv1\.weight", r"encoder\.fc\.6\.weight"),
         drop=(r"encoder\.fc\..*", r"predictor\..*"),
     ),
     Adapter(
-        "swav", "swav", "facebookresearch/swav: main_swav.py, src/resnet50.py", _bare(""),
-        (r"conv1\.weight", r"prototypes\.weight"), drop=(r"prototypes\.weight", r"projection_head\..*"),
+        "swav",
+        "swav",
+        "facebookresearch/swav: main_swav.py, src/resnet50.py",
+        _bare(""),
+        (r"conv1\.weight", r"prototypes\.weight"),
+        drop=(r"prototypes\.weight", r"projection_head\..*"),
     ),
     Adapter(
-        "deepcluster-v2", "deepcluster-v2", "facebookresearch/swav: main_deepclusterv2.py, src/resnet50.py", _bare(""),
-        (r"conv1\.weight", r"prototypes\.prototypes0\.weight"), drop=(r"prototypes\.prototypes\d\.weight", r"projection_head\..*"),
+        "deepcluster-v2",
+        "deepcluster-v2",
+        "facebookresearch/swav: main_deepclusterv2.py, src/resnet50.py",
+        _bare(""),
+        (r"conv1\.weight", r"prototypes\.prototypes0\.weight"),
+        drop=(r"prototypes\.prototypes\d\.weight", r"projection_head\..*"),
     ),
     Adapter(
-        "barlow-twins", "barlow-twins", "facebookresearch/barlowtwins: main.py (checkpoint.pth)", _bare("backbone."),
-        (r"backbone\.conv1\.weight", r"projector\.0\.weight", r"bn\.running_mean"), drop=(r"projector\..*", r"bn\..*"),
+        "barlow-twins",
+        "barlow-twins",
+        "facebookresearch/barlowtwins: main.py (checkpoint.pth)",
+        _bare("backbone."),
+        (r"backbone\.conv1\.weight", r"projector\.0\.weight", r"bn\.running_mean"),
+        drop=(r"projector\..*", r"bn\..*"),
     ),
     Adapter(
-        "vicreg", "vicreg", "facebookresearch/vicreg: main_vicreg.py (model.pth)", _bare("backbone."),
-        (r"backbone\.conv1\.weight", r"projector\.0\.bias"), (r"bn\..*", r"classifier\..*"), drop=(r"projector\..*",),
+        "vicreg",
+        "vicreg",
+        "facebookresearch/vicreg: main_vicreg.py (model.pth)",
+        _bare("backbone."),
+        (r"backbone\.conv1\.weight", r"projector\.0\.bias"),
+        (r"bn\..*", r"classifier\..*"),
+        drop=(r"projector\..*",),
     ),
     Adapter(
-        "dino", "dino", "facebookresearch/dino: main_dino.py (student, teacher)",
-        (Encoder("student", "backbone.", ("student",)), Encoder("teacher", "backbone.", ("teacher",))),
-        (r"backbone\.conv1\.weight", r"head\.last_layer\..*"), drop=(r"head\..*",),
+        "dino",
+        "dino",
+        "facebookresearch/dino: main_dino.py (student, teacher)",
+        (
+            Encoder("student", "backbone.", ("student",)),
+            Encoder("teacher", "backbone.", ("teacher",)),
+        ),
+        (r"backbone\.conv1\.weight", r"head\.last_layer\..*"),
+        drop=(r"head\..*",),
     ),
     BYOL,
     Adapter(
-        "byol-sthalles", "byol", "sthalles/PyTorch-BYOL: trainer.py, models/resnet_base_network.py; pictures 0..1",
+        "byol-sthalles",
+        "byol",
+        "sthalles/PyTorch-BYOL: trainer.py, models/resnet_base_network.py; pictures 0..1",
         (
             Encoder("online", "encoder.", ("online_network_state_dict",)),
             Encoder("target", "encoder.", ("target_network_state_dict",)),
         ),
-        (r"encoder\.0\.weight", r"projetion\..*"), drop=(r"projetion\..*",), rename=SEQUENTIAL, preprocessing=UNIT,
-    ),
-    Adapter(
-        "byol-yaox12", "byol", "yaox12/BYOL-PyTorch: trainer/byol_trainer.py, model/basic_modules.py",
-        (Encoder("online", "online_network.encoder."), Encoder("target", "target_network.encoder.")),
-        (r"online_network\.encoder\.0\.weight",), drop=(r"(online|target)_network\.projetion\..*", r"predictor\..*"),
+        (r"encoder\.0\.weight", r"projetion\..*"),
+        drop=(r"projetion\..*",),
         rename=SEQUENTIAL,
-    ),
-    Adapter(
-        "simclr-sthalles", "simclr", "sthalles/SimCLR: simclr.py, models/resnet_simclr.py; pictures 0..1", _bare("backbone."),
-        (r"backbone\.conv1\.weight", r"backbone\.fc\.2\.weight"), (r"projector\..*", r"neck\..*"), drop=(r"backbone\.fc\..*",),
         preprocessing=UNIT,
     ),
     Adapter(
-        "simclr-spijkervet", "simclr", "Spijkervet/SimCLR: simclr/simclr.py, model.py; pictures 0..1", _bare("encoder."),
-        (r"encoder\.conv1\.weight", r"projector\.2\.weight"), (r"encoder_k\..*", r"/pytorch-lightning_version.*"),
-        drop=(r"projector\..*", r"encoder\.fc\..*"), preprocessing=UNIT,
+        "byol-yaox12",
+        "byol",
+        "yaox12/BYOL-PyTorch: trainer/byol_trainer.py, model/basic_modules.py",
+        (
+            Encoder("online", "online_network.encoder."),
+            Encoder("target", "target_network.encoder."),
+        ),
+        (r"online_network\.encoder\.0\.weight",),
+        drop=(r"(online|target)_network\.projetion\..*", r"predictor\..*"),
+        rename=SEQUENTIAL,
     ),
     Adapter(
-        "simclr-converted", "simclr", "tonylins/simclr-converter: convert.py (from google-research/simclr); pictures 0..1",
-        _bare(""), (r"conv1\.weight", r"fc\.weight"), drop=(r"fc\.(weight|bias)",), preprocessing=UNIT, only_said=True,
+        "simclr-sthalles",
+        "simclr",
+        "sthalles/SimCLR: simclr.py, models/resnet_simclr.py; pictures 0..1",
+        _bare("backbone."),
+        (r"backbone\.conv1\.weight", r"backbone\.fc\.2\.weight"),
+        (r"projector\..*", r"neck\..*"),
+        drop=(r"backbone\.fc\..*",),
+        preprocessing=UNIT,
     ),
     Adapter(
-        "pixpro", "pixpro", "zdaxie/PixPro: main_pretrain.py, contrast/models/PixPro.py",
+        "simclr-spijkervet",
+        "simclr",
+        "Spijkervet/SimCLR: simclr/simclr.py, model.py; pictures 0..1",
+        _bare("encoder."),
+        (r"encoder\.conv1\.weight", r"projector\.2\.weight"),
+        (r"encoder_k\..*", r"/pytorch-lightning_version.*"),
+        drop=(r"projector\..*", r"encoder\.fc\..*"),
+        preprocessing=UNIT,
+    ),
+    Adapter(
+        "simclr-converted",
+        "simclr",
+        "tonylins/simclr-converter: convert.py (from google-research/simclr); pictures 0..1",
+        _bare(""),
+        (r"conv1\.weight", r"fc\.weight"),
+        drop=(r"fc\.(weight|bias)",),
+        preprocessing=UNIT,
+        only_said=True,
+    ),
+    Adapter(
+        "pixpro",
+        "pixpro",
+        "zdaxie/PixPro: main_pretrain.py, contrast/models/PixPro.py",
         (Encoder("base", "encoder."), Encoder("momentum", "encoder_k.")),
         (r"encoder\.conv1\.weight", r"encoder_k\.conv1\.weight", r"projector\..*"),
-        drop=(r"projector(_instance)?(_k)?\..*", r"value_transform\..*", r"predictor\..*", r"encoder(_k)?\.fc\d?\..*"),
+        drop=(
+            r"projector(_instance)?(_k)?\..*",
+            r"value_transform\..*",
+            r"predictor\..*",
+            r"encoder(_k)?\.fc\d?\..*",
+        ),
     ),
     Adapter(
-        "pycontrast", "unknown", "HobbitLong/PyContrast: learning/contrast_trainer.py, networks/build_backbone.py",
+        "pycontrast",
+        "unknown",
+        "HobbitLong/PyContrast: learning/contrast_trainer.py, networks/build_backbone.py",
         (Encoder("base", "encoder."), Encoder("momentum", "encoder.", ("model_ema",))),
-        (r"encoder\.conv1\.weight", r"head\.[02]\.weight"), drop=(r"head(_jig)?\..*",),
+        (r"encoder\.conv1\.weight", r"head\.[02]\.weight"),
+        drop=(r"head(_jig)?\..*",),
     ),
     replace(
-        OPENSELFSUP, name="densecl", method="densecl", learnt="WXinlong/DenseCL: openselfsup/models/densecl.py",
-        marks=(r"backbone\.conv1\.weight", r"queue2"), lacks=(), drop=(*OPENSELFSUP.drop, r"queue2(_ptr)?"),
+        OPENSELFSUP,
+        name="densecl",
+        method="densecl",
+        learnt="WXinlong/DenseCL: openselfsup/models/densecl.py",
+        marks=(r"backbone\.conv1\.weight", r"queue2"),
+        lacks=(),
+        drop=(*OPENSELFSUP.drop, r"queue2(_ptr)?"),
     ),
     OPENSELFSUP,
     Adapter(
-        "densecl-released", "densecl", "WXinlong/DenseCL: tools/extract_backbone_weights.py", _bare("", "backbone."),
+        "densecl-released",
+        "densecl",
+        "WXinlong/DenseCL: tools/extract_backbone_weights.py",
+        _bare("", "backbone."),
         (r"(backbone\.)?conv1\.weight", r"/author=DenseCL"),
     ),
     Adapter(
-        "detco", "detco", "xieenze/DetCo: README, benchmarks/detection/convert-pretrain-to-detectron2.py (bare names)", _bare(""),
-        (r"conv1\.weight", r"/only=state_dict"), (r"fc\..*", r"prototypes\..*", r"projection_head\..*"),
-        doubt="bare names in `state_dict` are how DetCo was released; where they are another's, say --as bare --method NAME",
+        "detco",
+        "detco",
+        "xieenze/DetCo: README, benchmarks/detection/convert-pretrain-to-detectron2.py (bare"
+        " names)",
+        _bare(""),
+        (r"conv1\.weight", r"/only=state_dict"),
+        (r"fc\..*", r"prototypes\..*", r"projection_head\..*"),
+        doubt=(
+            "bare names in `state_dict` are how DetCo was released; where they are another's, say"
+            " --as bare --method NAME"
+        ),
     ),
     Adapter(
-        "detco-pytorch", "detco", "shuuchen/DetCo.pytorch: main_detco.py, detco/models.py (stages also under `layers.`)",
-        MOCO.encoders, (r"encoder_q\.conv1\.weight", r"encoder_q\.layers\.0\..*"),
+        "detco-pytorch",
+        "detco",
+        "shuuchen/DetCo.pytorch: main_detco.py, detco/models.py (stages also under `layers.`)",
+        MOCO.encoders,
+        (r"encoder_q\.conv1\.weight", r"encoder_q\.layers\.0\..*"),
         drop=(r"encoder_[qk]\.(global|local)_mlps\..*", r"queue(_ptr)?"),
-        twins=(("layers.0.", "layer1."), ("layers.1.", "layer2."), ("layers.2.", "layer3."), ("layers.3.", "layer4.")),
+        twins=(
+            ("layers.0.", "layer1."),
+            ("layers.1.", "layer2."),
+            ("layers.2.", "layer3."),
+            ("layers.3.", "layer4."),
+        ),
     ),
     Adapter(
-        "vissl", "unknown", "facebookresearch/vissl: models/trunks/resnext.py, extra_scripts/convert_vissl_to_*.py",
+        "vissl",
+        "unknown",
+        "facebookresearch/vissl: models/trunks/resnext.py, extra_scripts/convert_vissl_to_*.py",
         tuple(
             Encoder("trunk", prefix, ("classy_state_dict/base_model/model/trunk", *ANYWHERE))
-            for prefix in ("_feature_blocks.", "base_model._feature_blocks.", "trunk._feature_blocks.",
-                           "trunk.base_model._feature_blocks.")
+            for prefix in (
+                "_feature_blocks.",
+                "base_model._feature_blocks.",
+                "trunk._feature_blocks.",
+                "trunk.base_model._feature_blocks.",
+            )
         ),
-        (r"(trunk\.)?(base_model\.)?_feature_blocks\.conv1\.weight",), drop=(r".*_feature_blocks\.fc\d?\..*", r"heads\..*"),
+        (r"(trunk\.)?(base_model\.)?_feature_blocks\.conv1\.weight",),
+        drop=(r".*_feature_blocks\.fc\d?\..*", r"heads\..*"),
     ),
     SOLO_LEARN,
     replace(
-        SOLO_LEARN, name="solo-learn-old", learnt="vturrisi/solo-learn before 1.0.6: `encoder` for `backbone`",
+        SOLO_LEARN,
+        name="solo-learn-old",
+        learnt="vturrisi/solo-learn before 1.0.6: `encoder` for `backbone`",
         encoders=(Encoder("base", "encoder."), Encoder("momentum", "momentum_encoder.")),
         marks=(r"encoder\.conv1\.weight", r"classifier\.weight", r"/pytorch-lightning_version.*"),
         drop=(*SOLO_LEARN.drop, r"(momentum_)?encoder\.fc\..*"),
     ),
     Adapter(
-        "lightly", "unknown", "lightly-ai/lightly: benchmarks/imagenet/resnet50/*.py, docs (Sequential backbones)",
+        "lightly",
+        "unknown",
+        "lightly-ai/lightly: benchmarks/imagenet/resnet50/*.py, docs (Sequential backbones)",
         (
-            Encoder("student", "student_backbone."), Encoder("query", "query_backbone."), Encoder("base", "backbone."),
-            Encoder("teacher", "teacher_backbone."), Encoder("key", "key_backbone."), Encoder("momentum", "backbone_momentum."),
+            Encoder("student", "student_backbone."),
+            Encoder("query", "query_backbone."),
+            Encoder("base", "backbone."),
+            Encoder("teacher", "teacher_backbone."),
+            Encoder("key", "key_backbone."),
+            Encoder("momentum", "backbone_momentum."),
         ),
-        (r"(student_|query_)?backbone\.(conv1|0)\.weight", r"(\w*projection_head\w*|student_head)\..*"),
+        (
+            r"(student_|query_)?backbone\.(conv1|0)\.weight",
+            r"(\w*projection_head\w*|student_head)\..*",
+        ),
         drop=(
-            r"\w*(projection|prediction)_head\w*\..*", r"(student|teacher)_head\..*", r"\w*backbone\w*\.fc\..*",
-            r"(online|knn)_classifier\..*", r"(criterion|prototypes|queues|memory_bank)\..*", r"(queue|queue_ptr|center)",
+            r"\w*(projection|prediction)_head\w*\..*",
+            r"(student|teacher)_head\..*",
+            r"\w*backbone\w*\.fc\..*",
+            r"(online|knn)_classifier\..*",
+            r"(criterion|prototypes|queues|memory_bank)\..*",
+            r"(queue|queue_ptr|center)",
         ),
         rename=SEQUENTIAL,
     ),  # a DINO of lightly has its teacher under `backbone.` and its student beside it
     TORCHVISION,
-    replace(TORCHVISION, name="timm", learnt="huggingface/pytorch-image-models: timm/models/resnet.py", only_said=True),
     replace(
-        TORCHVISION, name="byol-converted", method="byol", only_said=True,
+        TORCHVISION,
+        name="timm",
+        learnt="huggingface/pytorch-image-models: timm/models/resnet.py",
+        only_said=True,
+    ),
+    replace(
+        TORCHVISION,
+        name="byol-converted",
+        method="byol",
+        only_said=True,
         learnt="ajtejankar/byol-convert: convert.py (from google-deepmind's BYOL)",
     ),
     Adapter(
-        "bare", "unknown", "the final files of facebookresearch/barlowtwins, vicreg and dino: torchvision's names, no classifier",
-        _bare("", "backbone."), (r"(backbone\.)?conv1\.weight", r"(backbone\.)?layer4\..*"),
-        (r"(backbone\.)?fc\..*", r"(neck|head|projector|classifier|prototypes|bn)\..*", r"\w*projection_head\w*\..*",
-         r"(encoder_[qk]|online_net|target_net|momentum_encoder)\..*", r"queue\w*",
-         r"student_head\..*", r"/author=DenseCL", r"/only=state_dict"), drop=(r"(backbone\.)?fc\..*",),
+        "bare",
+        "unknown",
+        "the final files of facebookresearch/barlowtwins, vicreg and dino: torchvision's names, no"
+        " classifier",
+        _bare("", "backbone."),
+        (r"(backbone\.)?conv1\.weight", r"(backbone\.)?layer4\..*"),
+        (
+            r"(backbone\.)?fc\..*",
+            r"(neck|head|projector|classifier|prototypes|bn)\..*",
+            r"\w*projection_head\w*\..*",
+            r"(encoder_[qk]|online_net|target_net|momentum_encoder)\..*",
+            r"queue\w*",
+            r"student_head\..*",
+            r"/author=DenseCL",
+            r"/only=state_dict",
+        ),
+        drop=(r"(backbone\.)?fc\..*",),
     ),
     Adapter(
-        "hugging-face", "supervised", "huggingface/transformers: models/resnet/modeling_resnet.py", _bare("resnet.", ""),
-        (r"(resnet\.)?embedder\.embedder\.convolution\.weight",), drop=(r"classifier\..*",), rename=HUGGING_FACE,
+        "hugging-face",
+        "supervised",
+        "huggingface/transformers: models/resnet/modeling_resnet.py",
+        _bare("resnet.", ""),
+        (r"(resnet\.)?embedder\.embedder\.convolution\.weight",),
+        drop=(r"classifier\..*",),
+        rename=HUGGING_FACE,
     ),
     Adapter(
-        "detectron2", "unknown", "facebookresearch/detectron2: tools/convert-torchvision-to-d2.py; that of MoCo, DetCo, VISSL",
+        "detectron2",
+        "unknown",
+        "facebookresearch/detectron2: tools/convert-torchvision-to-d2.py; that of MoCo, DetCo,"
+        " VISSL",
         _bare("", "backbone.bottom_up."),
         (r"(backbone\.bottom_up\.)?stem\.conv1\.weight", r"/(__author__=.*|matching_heuristics.*)"),
-        (r"/__author__=(Caffe2|Detectron2.*)",), drop=D2_HEADS, rename=DETECTRON2,
+        (r"/__author__=(Caffe2|Detectron2.*)",),
+        drop=D2_HEADS,
+        rename=DETECTRON2,
     ),
     Adapter(
-        "detectron2-msra", "supervised", "facebookresearch/detectron2: modeling/backbone/resnet.py, MODEL_ZOO.md (MSRA weights)",
-        _bare("", "backbone.bottom_up."), (r"(backbone\.bottom_up\.)?stem\.conv1\.weight", r"/__author__=(Caffe2|Detectron2.*)"),
-        drop=D2_HEADS, rename=DETECTRON2, preprocessing=MSRA, affine_norm=True,
+        "detectron2-msra",
+        "supervised",
+        "facebookresearch/detectron2: modeling/backbone/resnet.py, MODEL_ZOO.md (MSRA weights)",
+        _bare("", "backbone.bottom_up."),
+        (r"(backbone\.bottom_up\.)?stem\.conv1\.weight", r"/__author__=(Caffe2|Detectron2.*)"),
+        drop=D2_HEADS,
+        rename=DETECTRON2,
+        preprocessing=MSRA,
+        affine_norm=True,
     ),
     Adapter(
-        "msra", "supervised", "facebookresearch/detectron2: checkpoint/c2_model_loading.py (ImageNetPretrained/MSRA/R-50.pkl)",
+        "msra",
+        "supervised",
+        "facebookresearch/detectron2: checkpoint/c2_model_loading.py"
+        " (ImageNetPretrained/MSRA/R-50.pkl)",
         tuple(Encoder("backbone", "", (at,)) for at in ("model", "blobs", "")),
         (r"conv1_w", r"res2_0_branch2a_w"),
-        drop=(r"(fc1000|pred)_[wb]", r".*_momentum", r"(conv1|res\d_\d+_branch\d[abc]?)_b"),  # Detectron2 ignores these too
-        rename=CAFFE2, preprocessing=MSRA, affine_norm=True,
+        drop=(
+            r"(fc1000|pred)_[wb]",
+            r".*_momentum",
+            r"(conv1|res\d_\d+_branch\d[abc]?)_b",
+        ),  # Detectron2 ignores these too
+        rename=CAFFE2,
+        preprocessing=MSRA,
+        affine_norm=True,
     ),
     Adapter(
-        "detco-checkpoint", "unknown", "this project: pretrain/moco.py, pretrain/checkpoints.py",
-        (Encoder("query", "query.trunk."), Encoder("key", "key.trunk.")), (r"query\.trunk\.conv1\.weight", r"/identity"),
+        "detco-checkpoint",
+        "unknown",
+        "this project: pretrain/moco.py, pretrain/checkpoints.py",
+        (Encoder("query", "query.trunk."), Encoder("key", "key.trunk.")),
+        (r"query\.trunk\.conv1\.weight", r"/identity"),
         drop=(r"(query|key)\.(global|local)_heads\..*", r"queues\..*"),
     ),
     Adapter(
-        "supervised-checkpoint", "supervised", "this project: pretrain/supervised.py, pretrain/checkpoints.py", _bare("trunk."),
-        (r"trunk\.conv1\.weight", r"/identity"), drop=(r"fc\.(weight|bias)",),
+        "supervised-checkpoint",
+        "supervised",
+        "this project: pretrain/supervised.py, pretrain/checkpoints.py",
+        _bare("trunk."),
+        (r"trunk\.conv1\.weight", r"/identity"),
+        drop=(r"fc\.(weight|bias)",),
     ),
-)  # fmt: skip
+)

@@ -1,4 +1,5 @@
-"""The Cityscapes layout: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_instanceIds.png."""
+"""The Cityscapes layout: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and
+gtFine/SPLIT/CITY/*_gtFine_instanceIds.png."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,29 @@ from pycocotools import mask as mask_util
 from .reading import Reading, missing_split, need_folder, picture_size, short
 
 CATEGORIES = {
-    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
-}  # fmt: skip
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
 SEMANTIC = {  # the 19 classes that are scored pixel by pixel, in the order of Cityscapes' train ids
-    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
-    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", **CATEGORIES,
-}  # fmt: skip
+    7: "road",
+    8: "sidewalk",
+    11: "building",
+    12: "wall",
+    13: "fence",
+    17: "pole",
+    19: "traffic light",
+    20: "traffic sign",
+    21: "vegetation",
+    22: "terrain",
+    23: "sky",
+    **CATEGORIES,
+}
 LABELS = 34  # label ids are 0..33
 PAIRS = (("train", "val"), ("train", "test"))
 NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
@@ -37,11 +55,14 @@ def truth(picture: str | Path, kind: str) -> Path:
 
 
 def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False) -> Reading:
-    """Reads one split: the 8 classes with instances under Cityscapes' own label ids, masks as compressed RLE.
+    """Reads one split: the 8 classes with instances under Cityscapes' own label ids, masks as
+    compressed RLE.
 
-    Pixels of a class below 1000 are groups that nobody told apart: iscrowd = 1. Boxes enclose the visible pixels.
-    `semantic`: the 19 classes instead, one record a class and picture without a mask: the pixels stay in their file.
-    Raises InputError for a folder or a split that is not there, or an empty split.
+    Pixels of a class below 1000 are groups that nobody told apart: iscrowd = 1. Boxes enclose the
+    visible pixels.
+    `semantic`: the 19 classes instead, one record a class and picture without a mask: the pixels
+    stay in their file. Raises InputError for a folder or a split that is not there, or an empty
+    split.
     """
     for folder in ("leftImg8bit", "gtFine"):
         need_folder(root / folder, NEEDS)
@@ -49,11 +70,17 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
         raise missing_split(root / "leftImg8bit", split, splits(root))
     pictures = sorted((root / "leftImg8bit" / split).glob(f"*/*{PICTURE}"))
     if not pictures:
-        raise InputError(f"{root / 'leftImg8bit' / split}: the split is empty: no CITY/*{PICTURE} in it")
-    classes, kind, objects_in = (SEMANTIC, "labelIds", regions) if semantic else (CATEGORIES, "instanceIds", instances)
+        raise InputError(
+            f"{root / 'leftImg8bit' / split}: the split is empty: no CITY/*{PICTURE} in it"
+        )
+    classes, kind, objects_in = (
+        (SEMANTIC, "labelIds", regions) if semantic else (CATEGORIES, "instanceIds", instances)
+    )
     reading = Reading(categories=[{"id": key, "name": name} for key, name in classes.items()])
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda picture: _read_one(picture, truth(picture, kind), objects_in), pictures)
+        results = pool.map(
+            lambda picture: _read_one(picture, truth(picture, kind), objects_in), pictures
+        )
         for number, (picture, result) in enumerate(zip(pictures, results, strict=True), 1):
             if isinstance(result, str):
                 reading.problems.append(result)
@@ -61,10 +88,18 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
             (height, width), objects = result
             name = picture.name[: -len(PICTURE)]
             reading.images.append(
-                {"id": number, "file_name": str(picture), "name": name, "width": width, "height": height}
+                {
+                    "id": number,
+                    "file_name": str(picture),
+                    "name": name,
+                    "width": width,
+                    "height": height,
+                }
             )
             for record in objects:
-                reading.annotations.append({"id": len(reading.annotations) + 1, "image_id": number, **record})
+                reading.annotations.append(
+                    {"id": len(reading.annotations) + 1, "image_id": number, **record}
+                )
     return reading
 
 
@@ -98,7 +133,8 @@ def _label(value: int) -> int:
 
 
 def instances(ids: np.ndarray) -> list[dict]:
-    """The objects in an instance-id picture [H, W] (label id * 1000 + number, or the label id alone for a group).
+    """The objects in an instance-id picture [H, W] (label id * 1000 + number, or the label id alone
+    for a group).
 
     Raises ValueError for an id of no label.
     """
@@ -117,20 +153,27 @@ def instances(ids: np.ndarray) -> list[dict]:
         counts = [*np.stack([gaps, last - first], 1).ravel().tolist(), flat.size - int(last[-1])]
         rle = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
         objects.append(
-            {"category_id": label, "bbox": mask_util.toBbox(rle).tolist(), "area": float((last - first).sum()),
-             "iscrowd": int(value < 1000),
-             "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")}}
-        )  # fmt: skip
+            {
+                "category_id": label,
+                "bbox": mask_util.toBbox(rle).tolist(),
+                "area": float((last - first).sum()),
+                "iscrowd": int(value < 1000),
+                "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+            }
+        )
     return objects
 
 
 def regions(ids: np.ndarray) -> list[dict]:
-    """Box and area of each of the 19 classes in a label-id picture [H, W]. Raises ValueError for an id of no label."""
+    """Box and area of each of the 19 classes in a label-id picture [H, W]. Raises ValueError for an
+    id of no label."""
     found = []
     for label in np.unique(ids).tolist():
         if _label(label) in SEMANTIC:
             rows, columns = np.nonzero(ids == label)
             x, y = int(columns.min()), int(rows.min())
             box = [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1]
-            found.append({"category_id": label, "bbox": box, "area": float(len(rows)), "iscrowd": 0})
+            found.append(
+                {"category_id": label, "bbox": box, "area": float(len(rows)), "iscrowd": 0}
+            )
     return found

@@ -1,4 +1,5 @@
-"""The COCO layout: one JSON file a split with images, annotations and categories, and folders of pictures."""
+"""The COCO layout: one JSON file a split with images, annotations and categories, and folders of
+pictures."""
 
 import json
 import os
@@ -7,10 +8,25 @@ from pathlib import Path
 from detco.common.errors import InputError
 from pycocotools import mask as mask_util
 
-from .reading import Listing, Reading, box_fault, missing_split, need_folder, numbers, rle_fits, short
+from .reading import (
+    Listing,
+    Reading,
+    box_fault,
+    missing_split,
+    need_folder,
+    numbers,
+    rle_fits,
+    short,
+)
 
 PREFIXES = ("instances_", "person_keypoints_")
-PAIRS = (("train2017", "val2017"), ("train2014", "val2014"), ("train", "val"), ("train", "valid"), ("train", "test"))
+PAIRS = (
+    ("train2017", "val2017"),
+    ("train2014", "val2014"),
+    ("train", "val"),
+    ("train", "valid"),
+    ("train", "test"),
+)
 FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
 NEEDS = "a COCO layout has annotations/instances_SPLIT.json and folders of pictures"
 READS_HEADERS = False
@@ -23,11 +39,12 @@ def splits(root: Path) -> list[str]:
 
 
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
-    """Reads one split: annotations/{instances,person_keypoints}_{split}.json, or the JSON file that `split` names.
+    """Reads one split: annotations/{instances,person_keypoints}_{split}.json, or the JSON file that
+    `split` names.
 
-    `keypoints` prefers the keypoint file where a split has both. Category ids stay as in the file. Masks are polygons
-    or compressed RLE ({"size": [h, w], "counts": str}). Pictures are looked up in listings, never opened.
-    Raises InputError for a file that is not there or not COCO.
+    `keypoints` prefers the keypoint file where a split has both. Category ids stay as in the file.
+    Masks are polygons or compressed RLE ({"size": [h, w], "counts": str}). Pictures are looked up
+    in listings, never opened. Raises InputError for a file that is not there or not COCO.
     """
     need_folder(root, NEEDS)
     path = annotation_file(root, split, keypoints)
@@ -37,10 +54,15 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     images = _images(document["images"], path, reading.problems)
     folder = _picture_folder(root, path, images.values(), reading.problems)
     reading.images = [
-        {"id": key, "file_name": os.path.join(folder, image["file_name"]), "name": _name(image["file_name"]),
-         "width": image["width"], "height": image["height"]}
+        {
+            "id": key,
+            "file_name": os.path.join(folder, image["file_name"]),
+            "name": _name(image["file_name"]),
+            "width": image["width"],
+            "height": image["height"],
+        }
         for key, image in sorted(images.items())
-    ]  # fmt: skip
+    ]
     _annotations(document["annotations"], path, images, reading)
     return reading
 
@@ -53,7 +75,9 @@ def annotation_file(root: Path, split: str, keypoints: bool = False) -> Path:
                 return path.absolute()
         raise InputError(f"{root / split}: no such annotation file")
     prefixes = PREFIXES[::-1] if keypoints else PREFIXES
-    names = [f"annotations/{prefix}{split}.json" for prefix in (*prefixes, "")] + [f"{split}/_annotations.coco.json"]
+    names = [f"annotations/{prefix}{split}.json" for prefix in (*prefixes, "")] + [
+        f"{split}/_annotations.coco.json"
+    ]
     for name in names:
         if (root / name).is_file():
             return root / name
@@ -63,7 +87,9 @@ def annotation_file(root: Path, split: str, keypoints: bool = False) -> Path:
 def _split_name(path: Path) -> str:
     if path.name == "_annotations.coco.json":
         return path.parent.name
-    return next((path.stem[len(prefix) :] for prefix in PREFIXES if path.stem.startswith(prefix)), path.stem)
+    return next(
+        (path.stem[len(prefix) :] for prefix in PREFIXES if path.stem.startswith(prefix)), path.stem
+    )
 
 
 def parse(path: Path) -> dict:
@@ -71,7 +97,9 @@ def parse(path: Path) -> dict:
     try:
         document = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}") from error
+        raise InputError(
+            f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
+        ) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: malformed JSON: {short(error)}") from error
     for key in ("images", "annotations", "categories"):
@@ -85,18 +113,29 @@ def parse(path: Path) -> dict:
 
 
 def _categories(entries: list[dict], path: Path, problems: list[str]) -> list[dict]:
-    """The category records by id, with the pairs of keypoints that a mirror swaps where they can be told."""
+    """The category records by id, with the pairs of keypoints that a mirror swaps where they can be
+    told."""
     found, names = {}, set()
     for entry in entries:
         key, name, points = entry.get("id"), entry.get("name"), entry.get("keypoints") or []
         if not isinstance(key, int) or not isinstance(name, str) or not name:
-            problems.append(f"{path}: a category needs a whole number 'id' and a 'name': {json.dumps(entry)[:80]}")
+            problems.append(
+                f"{path}: a category needs a whole number 'id' and a 'name':"
+                f" {json.dumps(entry)[:80]}"
+            )
         elif key in found or name in names:
             problems.append(f"{path}: category {key} ('{name}') occurs more than once")
         elif not isinstance(points, list) or any(not isinstance(point, str) for point in points):
-            problems.append(f"{path}: category {key} ('{name}'): 'keypoints' must be a list of names")
-        elif "sigmas" in entry and not (numbers(entry["sigmas"], len(points)) and min(entry["sigmas"], default=1) > 0):
-            problems.append(f"{path}: category {key} ('{name}'): 'sigmas' must be one positive number a keypoint")
+            problems.append(
+                f"{path}: category {key} ('{name}'): 'keypoints' must be a list of names"
+            )
+        elif "sigmas" in entry and not (
+            numbers(entry["sigmas"], len(points)) and min(entry["sigmas"], default=1) > 0
+        ):
+            problems.append(
+                f"{path}: category {key} ('{name}'): 'sigmas' must be one positive number a"
+                " keypoint"
+            )
         else:
             found[key] = {"keypoint_flip": _mirrored(points), **entry} if points else entry
         names.add(name if isinstance(name, str) else None)
@@ -112,13 +151,24 @@ def _mirrored(points: list[str]) -> list[list[str]]:
 def _images(entries: list[dict], path: Path, problems: list[str]) -> dict[int, dict]:
     found = {}
     for entry in entries:
-        key, name, sides = entry.get("id"), entry.get("file_name"), [entry.get("width"), entry.get("height")]
+        key, name, sides = (
+            entry.get("id"),
+            entry.get("file_name"),
+            [entry.get("width"), entry.get("height")],
+        )
         if not isinstance(key, int) or not isinstance(name, str) or not name:
-            problems.append(f"{path}: an image needs a whole number 'id' and a 'file_name': {json.dumps(entry)[:80]}")
+            problems.append(
+                f"{path}: an image needs a whole number 'id' and a 'file_name':"
+                f" {json.dumps(entry)[:80]}"
+            )
         elif key in found:
-            problems.append(f"{path}: image id {key} occurs more than once ({found[key]['file_name']}, {name})")
+            problems.append(
+                f"{path}: image id {key} occurs more than once ({found[key]['file_name']}, {name})"
+            )
         elif any(not isinstance(side, int) or side <= 0 for side in sides):
-            problems.append(f"{path}: image {key} ({name}): width and height must be positive whole numbers")
+            problems.append(
+                f"{path}: image {key} ({name}): width and height must be positive whole numbers"
+            )
         else:
             found[key] = entry
     return found
@@ -129,16 +179,23 @@ def _name(file_name: str) -> str:
 
 
 def _picture_folder(root: Path, path: Path, images, problems: list[str]) -> Path:
-    """The folder that has the listed pictures, or the one that lacks fewest of them; what it lacks goes to problems."""
+    """The folder that has the listed pictures, or the one that lacks fewest of them; what it lacks
+    goes to problems."""
     split, listing = _split_name(path), Listing()
-    near = [parent / name for parent in (root, root / "images") for name in listing.names(parent)
-            if split.startswith(name)]  # train2017_1pct.json: pictures in train2017  # fmt: skip
+    near = [
+        parent / name
+        for parent in (root, root / "images")
+        for name in listing.names(parent)
+        if split.startswith(name)
+    ]  # train2017_1pct.json: pictures in train2017
     near.sort(key=lambda folder: len(folder.name), reverse=True)
     fewest, best = None, root / split
     for folder in (*near, root / "images", root, path.parent):
         if not folder.is_dir():
             continue
-        missing = [image["file_name"] for image in images if not listing.has(folder, image["file_name"])]
+        missing = [
+            image["file_name"] for image in images if not listing.has(folder, image["file_name"])
+        ]
         if fewest is None or len(missing) < len(fewest):
             fewest, best = missing, folder
         if not missing:
@@ -147,20 +204,32 @@ def _picture_folder(root: Path, path: Path, images, problems: list[str]) -> Path
     return best
 
 
-def _annotations(entries: list[dict], path: Path, images: dict[int, dict], reading: Reading) -> None:
+def _annotations(
+    entries: list[dict], path: Path, images: dict[int, dict], reading: Reading
+) -> None:
     categories = {category["id"]: category for category in reading.categories}
     seen = set()
     for index, entry in enumerate(entries, 1):
-        key, image_id, category_id = entry.get("id", index), entry.get("image_id"), entry.get("category_id")
+        key, image_id, category_id = (
+            entry.get("id", index),
+            entry.get("image_id"),
+            entry.get("category_id"),
+        )
         where = f"{path}: annotation {key}"
         image = images.get(image_id) if isinstance(image_id, int) else None
         category = categories.get(category_id) if isinstance(category_id, int) else None
         if not isinstance(key, int) or key in seen:
-            reading.problems.append(f"{where}: annotation ids must be whole numbers, each used once")
+            reading.problems.append(
+                f"{where}: annotation ids must be whole numbers, each used once"
+            )
         elif image is None:
-            reading.problems.append(f"{where}: refers to image {image_id}, which the file does not list")
+            reading.problems.append(
+                f"{where}: refers to image {image_id}, which the file does not list"
+            )
         elif category is None:
-            reading.problems.append(f"{where}: unknown category {category_id}, which the file does not list")
+            reading.problems.append(
+                f"{where}: unknown category {category_id}, which the file does not list"
+            )
         elif not numbers(entry.get("bbox"), 4):
             reading.problems.append(f"{where}: bbox must be four numbers [x, y, width, height]")
         elif fault := box_fault(entry["bbox"], image["width"], image["height"]):
@@ -175,9 +244,15 @@ def _annotations(entries: list[dict], path: Path, images: dict[int, dict], readi
 
 
 def _annotation(key: int, entry: dict, image: dict, category: dict) -> dict:
-    """The record of one object. Raises ValueError saying what is wrong with its mask, area or keypoints."""
-    record = {"id": key, "image_id": image["id"], "category_id": category["id"], "bbox": entry["bbox"],
-              "iscrowd": int(bool(entry.get("iscrowd", 0)))}  # fmt: skip
+    """The record of one object. Raises ValueError saying what is wrong with its mask, area or
+    keypoints."""
+    record = {
+        "id": key,
+        "image_id": image["id"],
+        "category_id": category["id"],
+        "bbox": entry["bbox"],
+        "iscrowd": int(bool(entry.get("iscrowd", 0))),
+    }
     height, width = image["height"], image["width"]
     if entry.get("segmentation"):
         record["segmentation"] = _segmentation(entry["segmentation"], height, width)
@@ -189,20 +264,25 @@ def _annotation(key: int, entry: dict, image: dict, category: dict) -> dict:
     if category.get("keypoints"):
         record["keypoints"] = entry.get("keypoints") or [0] * (3 * len(category["keypoints"]))
         if not numbers(record["keypoints"], 3 * len(category["keypoints"])):
-            raise ValueError(f"keypoints must be {len(category['keypoints'])} times x, y, visibility")
+            raise ValueError(
+                f"keypoints must be {len(category['keypoints'])} times x, y, visibility"
+            )
         record["num_keypoints"] = sum(flag > 0 for flag in record["keypoints"][2::3])
     return record
 
 
 def _segmentation(mask, height: int, width: int):
-    """Polygons, or RLE as compressed RLE. Parts of fewer than three points draw nothing and are left out."""
+    """Polygons, or RLE as compressed RLE. Parts of fewer than three points draw nothing and are
+    left out."""
     if isinstance(mask, list):
         parts = [part for part in mask if numbers(part) and len(part) >= 6 and len(part) % 2 == 0]
         if not parts:
             raise ValueError("segmentation has no polygon of three or more points")
         far = FAR * max(height, width)
         if any(max(part) > far or min(part) < -far for part in parts):
-            raise ValueError(f"segmentation has points far outside the picture ({width} x {height})")
+            raise ValueError(
+                f"segmentation has points far outside the picture ({width} x {height})"
+            )
         return parts
     if not isinstance(mask, dict) or mask.get("size") != [height, width]:
         raise ValueError(f"segmentation must be polygons, or RLE of size [{height}, {width}]")
@@ -212,7 +292,9 @@ def _segmentation(mask, height: int, width: int):
         if not rle_fits(rle) or not mask_util.area(rle):
             raise ValueError("segmentation is RLE that is malformed or empty")
         return rle
-    whole = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
+    whole = isinstance(counts, list) and all(
+        isinstance(count, int) and count >= 0 for count in counts
+    )
     if not whole or sum(counts) != height * width:
         raise ValueError(f"the RLE counts must be whole numbers that sum to {height} x {width}")
     packed = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
@@ -224,5 +306,9 @@ def _area(record: dict, height: int, width: int) -> float:
     mask = record.get("segmentation")
     if mask is None:
         return float(record["bbox"][2] * record["bbox"][3])
-    rle = mask_util.merge(mask_util.frPyObjects(mask, height, width)) if isinstance(mask, list) else mask
+    rle = (
+        mask_util.merge(mask_util.frPyObjects(mask, height, width))
+        if isinstance(mask, list)
+        else mask
+    )
     return float(mask_util.area(rle))

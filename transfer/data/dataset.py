@@ -1,4 +1,5 @@
-"""Labelled data sets in VOC, COCO or Cityscapes layout, read strictly into COCO-style records, and checked."""
+"""Labelled data sets in VOC, COCO or Cityscapes layout, read strictly into COCO-style records, and
+checked."""
 
 import logging
 import os
@@ -12,8 +13,8 @@ from .reading import Reading, fingerprint, need_folder
 
 LAYOUTS = {"voc": voc, "coco": coco, "cityscapes": cityscapes}
 
-# Objects with an impossible box or mask that are left out with a warning instead of refused, as a share of all objects:
-# COCO's own train2017 has two boxes without height among its 860,001.
+# Objects with an impossible box or mask that are left out with a warning instead of refused, as a
+# share of all objects: COCO's own train2017 has two boxes without height among its 860,001.
 TOLERATED = 1e-4
 
 # (layout, folder names in lower case, split) -> pictures, pictures with objects (0: not published)
@@ -27,7 +28,10 @@ OFFICIAL = {
     ("cityscapes", ("cityscapes",), "val"): (500, 0),
 }
 CITYSCAPES_WIDTH = 2048
-SMALL, MEDIUM = 32**2, 96**2  # COCO's borders between small, medium and large objects, in pixels of area
+SMALL, MEDIUM = (
+    32**2,
+    96**2,
+)  # COCO's borders between small, medium and large objects, in pixels of area
 
 log = logging.getLogger("detco.transfer")
 
@@ -36,14 +40,16 @@ log = logging.getLogger("detco.transfer")
 class Dataset:
     """One split of a labelled data set.
 
-    categories: {"id", "name"}, and for keypoints "keypoints" (names), "skeleton", "keypoint_flip" (pairs of names),
-        "sigmas" where the file has them.
-    images: {"id" int, "file_name" absolute path, "name", "width", "height"}, sizes after EXIF rotation.
-    annotations: {"id", "image_id", "category_id", "bbox" [x, y, w, h] 0-based, "area", "iscrowd"}, with "segmentation"
-        (polygons, or compressed RLE with `counts` a str), "keypoints" and "num_keypoints", "difficult" (VOC) if any.
-        Boxes are as written in the file: they may reach up to a pixel over the border.
-    fingerprint: sha256 over what is labelled; the same wherever the data lie, in whatever order, under whatever ids.
-    """
+    categories: {"id", "name"}, and for keypoints "keypoints" (names), "skeleton", "keypoint_flip"
+        (pairs of names), "sigmas" where the file has them.
+    images: {"id" int, "file_name" absolute path, "name", "width", "height"}, sizes after EXIF
+        rotation.
+    annotations: {"id", "image_id", "category_id", "bbox" [x, y, w, h] 0-based, "area", "iscrowd"},
+        with "segmentation" (polygons, or compressed RLE with `counts` a str), "keypoints" and
+        "num_keypoints", "difficult" (VOC) if any. Boxes are as written in the file: they may reach
+        up to a pixel over the border.
+    fingerprint: sha256 over what is labelled; the same wherever the data lie, in whatever order,
+    under whatever ids."""
 
     name: str
     layout: str
@@ -56,13 +62,19 @@ class Dataset:
 
 
 def load(
-    layout: str, root: Path | str, split: str, categories=None, keypoints: bool = False, semantic: bool = False
+    layout: str,
+    root: Path | str,
+    split: str,
+    categories=None,
+    keypoints: bool = False,
+    semantic: bool = False,
 ) -> Dataset:
     """Reads one split. `categories`: those of the training split, whose names and ids then count.
 
     `keypoints`: prefer COCO's person_keypoints file where a split also has an instances file.
     `semantic`: the classes of pixels instead of objects (Cityscapes layout only).
-    Raises InputError (one line, with the path) for anything that is missing, malformed or contradictory.
+    Raises InputError (one line, with the path) for anything that is missing, malformed or
+    contradictory.
     """
     dataset, problems = _read(layout, root, split, categories, keypoints, semantic)
     if problems:
@@ -73,7 +85,8 @@ def load(
 
 
 def default_splits(layout: str, root: Path | str) -> tuple[str, str]:
-    """(train, test): the first usual pair of which both are there. Raises InputError where that is unclear."""
+    """(train, test): the first usual pair of which both are there. Raises InputError where that is
+    unclear."""
     room, root = _room(layout), _root(root)
     found = room.splits(root)
     for pair in room.PAIRS:
@@ -84,8 +97,12 @@ def default_splits(layout: str, root: Path | str) -> tuple[str, str]:
 
 
 def coco_dict(dataset: Dataset) -> dict:
-    """The data set as a COCO annotation file; file names relative to its root where the pictures lie under it."""
-    images = [{**image, "file_name": _relative(image["file_name"], dataset.root)} for image in dataset.images]
+    """The data set as a COCO annotation file; file names relative to its root where the pictures
+    lie under it."""
+    images = [
+        {**image, "file_name": _relative(image["file_name"], dataset.root)}
+        for image in dataset.images
+    ]
     return {
         "info": {"description": dataset.name},
         "images": images,
@@ -108,12 +125,19 @@ def _relative(path: str, root: Path) -> str:
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 
 
-def _read(layout, root, split, categories=None, keypoints=False, semantic=False) -> tuple[Dataset, list[str]]:
+def _read(
+    layout, root, split, categories=None, keypoints=False, semantic=False
+) -> tuple[Dataset, list[str]]:
     """The data set without its bad parts, and what makes it unusable."""
     room, root = _room(layout), _root(root)
     if semantic and layout != "cityscapes":
-        raise InputError(f"{root}: semantic segmentation needs a data set in Cityscapes layout, this one is {layout}")
-    reading = room.read(root, split, semantic=True) if semantic else room.read(root, split, keypoints)
+        raise InputError(
+            f"{root}: semantic segmentation needs a data set in Cityscapes layout, this one is"
+            f" {layout}"
+        )
+    reading = (
+        room.read(root, split, semantic=True) if semantic else room.read(root, split, keypoints)
+    )
     problems = reading.problems
     total = len(reading.annotations) + len(reading.faults)
     if len(reading.faults) > TOLERATED * total:
@@ -126,9 +150,15 @@ def _read(layout, root, split, categories=None, keypoints=False, semantic=False)
     if not total and not problems:
         problems.append(f"{root}: split '{split}' has pictures but no objects")
     dataset = Dataset(
-        f"{root.name}_{Path(split).stem}", layout, root, split, tuple(reading.categories), tuple(reading.images),
-        tuple(reading.annotations), fingerprint(reading.categories, reading.images, reading.annotations),
-    )  # fmt: skip
+        f"{root.name}_{Path(split).stem}",
+        layout,
+        root,
+        split,
+        tuple(reading.categories),
+        tuple(reading.images),
+        tuple(reading.annotations),
+        fingerprint(reading.categories, reading.images, reading.annotations),
+    )
     return dataset, problems
 
 
@@ -146,13 +176,16 @@ def _renumber(reading: Reading, categories, where: str) -> None:
             unknown.setdefault(name, pictures[annotation["image_id"]])
     have = ", ".join(list(ids)[:20]) + (", ..." if len(ids) > 20 else "")
     for name, picture in unknown.items():
-        reading.problems.append(f"{where}: unknown category '{name}' (first in {picture}); training has {have}")
+        reading.problems.append(
+            f"{where}: unknown category '{name}' (first in {picture}); training has {have}"
+        )
     reading.categories, reading.annotations = list(categories), kept
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found: a dict a split (see `_numbers`), and the first of `problem_count` problems, a line each."""
+    """What `check` found: a dict a split (see `_numbers`), and the first of `problem_count`
+    problems, a line each."""
 
     layout: str
     root: Path
@@ -161,19 +194,28 @@ class Report:
     problem_count: int
 
     def __str__(self) -> str:
-        lines = [*(_lines(split) for split in self.splits), *(f"wrong: {line}" for line in self.problems)]
+        lines = [
+            *(_lines(split) for split in self.splits),
+            *(f"wrong: {line}" for line in self.problems),
+        ]
         if self.problem_count > len(self.problems):
             lines.append(f"... and {self.problem_count - len(self.problems)} more")
         return "\n".join(lines)
 
 
 def check(
-    layout: str, root: Path | str, splits=None, limit: int = 50, report=None, keypoints: bool = False
+    layout: str,
+    root: Path | str,
+    splits=None,
+    limit: int = 50,
+    report=None,
+    keypoints: bool = False,
 ) -> Report:
-    """Reads the named splits (one name, several, or all there are), decodes every picture, lists all that is wrong.
+    """Reads the named splits (one name, several, or all there are), decodes every picture, lists
+    all that is wrong.
 
-    The first split's categories count for the others. `limit`: how many problems are listed; all are counted.
-    `report(stage, done, total)` is called as it goes on. `keypoints`: as in `load`.
+    The first split's categories count for the others. `limit`: how many problems are listed; all
+    are counted. `report(stage, done, total)` is called as it goes on. `keypoints`: as in `load`.
     Raises InputError for an unknown layout and a folder that is not there.
     """
     room, root = _room(layout), _root(root)
@@ -189,8 +231,12 @@ def check(
             continue
         categories = categories or dataset.categories
         found.append(_numbers(dataset))
-        if layout == "cityscapes" and any((root / "gtFine" / name).glob("*/*_labelIds.png")):  # what semantic protocols read
-            wrong += [text for text in room.read(root, name, semantic=True).problems if text not in wrong]
+        if layout == "cityscapes" and any(
+            (root / "gtFine" / name).glob("*/*_labelIds.png")
+        ):  # what semantic protocols read
+            wrong += [
+                text for text in room.read(root, name, semantic=True).problems if text not in wrong
+            ]
         problems += wrong + _official_problems(found[-1]) + _picture_problems(dataset, report)
     return Report(layout, root, tuple(found), tuple(problems[:limit]), len(problems))
 
@@ -203,32 +249,52 @@ def _in_order(room, root: Path) -> list[str]:
 
 
 def _numbers(dataset: Dataset) -> dict:
-    """The numbers of one split: pictures, objects, and for each category objects, small, medium, large."""
-    table = {c["name"]: dict.fromkeys(("objects", "small", "medium", "large"), 0) for c in dataset.categories}
+    """The numbers of one split: pictures, objects, and for each category objects, small, medium,
+    large."""
+    table = {
+        c["name"]: dict.fromkeys(("objects", "small", "medium", "large"), 0)
+        for c in dataset.categories
+    }
     names = {c["id"]: c["name"] for c in dataset.categories}
     for a in dataset.annotations:
         size = "small" if a["area"] < SMALL else "medium" if a["area"] < MEDIUM else "large"
         table[names[a["category_id"]]]["objects"] += 1
         table[names[a["category_id"]]][size] += 1
-    numbers = {key: sum(row[key] for row in table.values()) for key in ("objects", "small", "medium", "large")}
+    numbers = {
+        key: sum(row[key] for row in table.values())
+        for key in ("objects", "small", "medium", "large")
+    }
     with_objects = {a["image_id"] for a in dataset.annotations if not a["iscrowd"]}
     return {
-        "split": dataset.split, "images": len(dataset.images), "images_with_objects": len(with_objects), **numbers,
+        "split": dataset.split,
+        "images": len(dataset.images),
+        "images_with_objects": len(with_objects),
+        **numbers,
         "crowd": sum(a["iscrowd"] for a in dataset.annotations),
         "difficult": sum(a.get("difficult", 0) for a in dataset.annotations),
         "with_mask": sum("segmentation" in a for a in dataset.annotations),
         "with_keypoints": sum(a.get("num_keypoints", 0) > 0 for a in dataset.annotations),
-        "categories": table, "fingerprint": dataset.fingerprint, "official": _official(dataset),
+        "categories": table,
+        "fingerprint": dataset.fingerprint,
+        "official": _official(dataset),
         "root": str(dataset.root),
-    }  # fmt: skip
+    }
 
 
 def _official(dataset: Dataset) -> tuple[int, int] | None:
-    """The published (pictures, pictures with objects) if folder and split are named like the official ones."""
-    if dataset.layout == "cityscapes" and dataset.images and dataset.images[0]["width"] != CITYSCAPES_WIDTH:
+    """The published (pictures, pictures with objects) if folder and split are named like the
+    official ones."""
+    if (
+        dataset.layout == "cityscapes"
+        and dataset.images
+        and dataset.images[0]["width"] != CITYSCAPES_WIDTH
+    ):
         return None
     for (layout, folders, split), sizes in OFFICIAL.items():
-        if (layout, split) == (dataset.layout, dataset.split) and dataset.root.name.lower() in folders:
+        if (layout, split) == (
+            dataset.layout,
+            dataset.split,
+        ) and dataset.root.name.lower() in folders:
             return sizes
     return None
 
@@ -246,7 +312,9 @@ def _official_problems(numbers: dict) -> list[str]:
 
 def _picture_problems(dataset: Dataset, report=None) -> list[str]:
     """Pictures that cannot be decoded to the end, or whose size is not the annotated one."""
-    there = [image for image in dataset.images if os.path.lexists(image["file_name"])]  # the reader has named the others
+    there = [
+        image for image in dataset.images if os.path.lexists(image["file_name"])
+    ]  # the reader has named the others
     said = report and (lambda done, total: report(f"check {dataset.split}", done, total))
     return list(filter(None, inspection.faults(there, whole=True, again=True, report=said)))
 
@@ -257,13 +325,15 @@ def _lines(numbers: dict) -> str:
         None if numbers["official"] is None else not _official_problems(numbers)
     ]
     head = (
-        f"{numbers['split']}: {numbers['images']:,} pictures{official}, {numbers['images_with_objects']:,} with objects"
-        f"; {numbers['objects']:,} objects ({numbers['small']:,} small, {numbers['medium']:,} medium, "
-        f"{numbers['large']:,} large; {numbers['crowd']:,} crowd, {numbers['difficult']:,} difficult)\n"
-        f"  fingerprint {numbers['fingerprint']}"
+        f"{numbers['split']}: {numbers['images']:,} pictures{official},"
+        f" {numbers['images_with_objects']:,} with objects; {numbers['objects']:,} objects"
+        f" ({numbers['small']:,} small, {numbers['medium']:,} medium, {numbers['large']:,} large;"
+        f" {numbers['crowd']:,} crowd, {numbers['difficult']:,} difficult)\n  fingerprint"
+        f" {numbers['fingerprint']}"
     )
     rows = [
-        f"  {name}: {row['objects']:,} ({row['small']:,} small, {row['medium']:,} medium, {row['large']:,} large)"
+        f"  {name}: {row['objects']:,} ({row['small']:,} small, {row['medium']:,} medium,"
+        f" {row['large']:,} large)"
         for name, row in numbers["categories"].items()
     ]
     return "\n".join([head, *rows])

@@ -1,7 +1,9 @@
-"""Whether pictures can be read and have their annotated size: headers or whole files, in threads, remembered by size and date.
+"""Whether pictures can be read and have their annotated size: headers or whole files, in threads,
+remembered by size and date.
 
-Only what was found good is remembered, a file for each folder of pictures in the user's cache folder; it may be deleted at
-any time. Threads, because Pillow decodes without Python's lock, and a network's disk answers many at once.
+Only what was found good is remembered, a file for each folder of pictures in the user's cache
+folder; it may be deleted at any time. Threads, because Pillow decodes without Python's lock, and a
+network's disk answers many at once.
 """
 
 from __future__ import annotations
@@ -41,10 +43,11 @@ class Unreadable(InputError):
 
 
 def refuse(dataset: Dataset, whole: bool = False, report: Callable | None = None) -> None:
-    """InputError naming the first picture that cannot be read or is not of its annotated size, and how many more there are.
+    """InputError naming the first picture that cannot be read or is not of its annotated size, and
+    how many more there are.
 
-    whole: decode each to the end; else headers, which the readers of some layouts have looked at already.
-    """
+    whole: decode each to the end; else headers, which the readers of some layouts have looked at
+    already."""
     from .dataset import LAYOUTS
 
     if LAYOUTS[dataset.layout].READS_HEADERS and not whole:
@@ -53,23 +56,34 @@ def refuse(dataset: Dataset, whole: bool = False, report: Callable | None = None
     found = list(filter(None, faults(dataset.images, whole, report=said)))
     if found:
         more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
-        lists = f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
-        raise InputError(f"{found[0]}{more}; mend the files or take them out of split {dataset.split} ({lists})")
+        lists = (
+            f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
+        )
+        raise InputError(
+            f"{found[0]}{more}; mend the files or take them out of split {dataset.split} ({lists})"
+        )
 
 
-def faults(images: Sequence[dict], whole: bool = False, again: bool = False, report: Callable | None = None) -> list[str]:
-    """What is wrong with each of a data set's pictures, one line with its path; "" for those that are good. See `sizes`."""
+def faults(
+    images: Sequence[dict], whole: bool = False, again: bool = False, report: Callable | None = None
+) -> list[str]:
+    """What is wrong with each of a data set's pictures, one line with its path; "" for those that
+    are good. See `sizes`."""
     found = sizes([image["file_name"] for image in images], whole, again, report)
     return [fault(image, size) for image, size in zip(images, found, strict=True)]
 
 
 def fault(image: dict, size: tuple[int, int] | str) -> str:
-    """What is wrong with a picture (`file_name`, `width`, `height`) of which `sizes` says `size`; "" if nothing."""
+    """What is wrong with a picture (`file_name`, `width`, `height`) of which `sizes` says `size`;
+    "" if nothing."""
     path, width, height = image["file_name"], image["width"], image["height"]
     if isinstance(size, str):
         return f"{path}: {size}"
     if size != (width, height):
-        return f"{path}: is {size[0]} x {size[1]} (after EXIF rotation), but the annotations say {width} x {height}"
+        return (
+            f"{path}: is {size[0]} x {size[1]} (after EXIF rotation), but the annotations say"
+            f" {width} x {height}"
+        )
     return ""
 
 
@@ -78,8 +92,8 @@ def sizes(
 ) -> list[tuple[int, int] | str]:
     """(width, height) after EXIF rotation of each picture, or why it cannot be read.
 
-    whole: decode it to the end, else read the header; again: also what is remembered as good; report(done, total) is called
-    on the way.
+    whole: decode it to the end, else read the header; again: also what is remembered as good;
+    report(done, total) is called on the way.
     """
     if not paths:
         return []
@@ -100,7 +114,9 @@ def sizes(
     return found
 
 
-def _sizes(paths: Sequence[str], memory: Memory, whole: bool, again: bool) -> list[tuple[int, int] | str]:
+def _sizes(
+    paths: Sequence[str], memory: Memory, whole: bool, again: bool
+) -> list[tuple[int, int] | str]:
     return [_size(path, memory, whole, again) for path in paths]
 
 
@@ -121,7 +137,8 @@ def _size(path: str, memory: Memory, whole: bool, again: bool) -> tuple[int, int
 
 
 def fault_now(image: dict) -> str:
-    """What is wrong with one picture decoded to the end, as `fault`; nothing is remembered or recalled."""
+    """What is wrong with one picture decoded to the end, as `fault`; nothing is remembered or
+    recalled."""
     try:
         return fault(image, read(image["file_name"], whole=True))
     except Exception as error:
@@ -129,7 +146,8 @@ def fault_now(image: dict) -> str:
 
 
 def read(path: str, whole: bool = False) -> tuple[int, int]:
-    """(width, height) after EXIF rotation of one picture; raises whatever Pillow does. whole: decoded to the end."""
+    """(width, height) after EXIF rotation of one picture; raises whatever Pillow does. whole:
+    decoded to the end."""
     with Image.open(path) as picture:
         size = upright_size(picture)
         if whole:
@@ -138,16 +156,20 @@ def read(path: str, whole: bool = False) -> tuple[int, int]:
 
 
 class Memory:
-    """The good pictures below the folder that all `paths` share: path -> (bytes, time of change, width, height, whole)."""
+    """The good pictures below the folder that all `paths` share: path -> (bytes, time of change,
+    width, height, whole)."""
 
     def __init__(self, paths: Sequence[str]):
         self.root = os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detco"
-        self.place = cache / f"inspected-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]}.json"
+        self.place = (
+            cache / f"inspected-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]}.json"
+        )
         self.known, self.new = self._read(), {}
 
     def _read(self) -> dict[str, list[int]]:
-        """Nothing where the file is missing, damaged or about another folder: all is looked at again."""
+        """Nothing where the file is missing, damaged or about another folder: all is looked at
+        again."""
         try:
             content = json.loads(self.place.read_bytes())
             return dict(content["pictures"]) if content["root"] == self.root else {}
@@ -158,10 +180,13 @@ class Memory:
         return os.path.abspath(path)[len(self.root) :]
 
     def recall(self, path: str, state: os.stat_result, whole: bool) -> tuple[int, int] | None:
-        """(width, height) of a picture that was good and has not changed since; None where that is not known."""
+        """(width, height) of a picture that was good and has not changed since; None where that is
+        not known."""
         match self.known.get(self._name(path)):
             case [size, changed, width, height, decoded]:
-                same = (size, changed) == (state.st_size, state.st_mtime_ns) and (decoded or not whole)
+                same = (size, changed) == (state.st_size, state.st_mtime_ns) and (
+                    decoded or not whole
+                )
                 return (width, height) if same else None
         return None
 
@@ -171,18 +196,23 @@ class Memory:
             self.new[self._name(path)] = [state.st_size, state.st_mtime_ns, *size, int(whole)]
 
     def save(self) -> None:
-        """Written beside and moved, so that it is whole or not there. What another process has added meanwhile stays, except
-        in the moment between: then it is looked at again, as it is where nothing can be written."""
+        """Written beside and moved, so that it is whole or not there. What another process has
+        added meanwhile stays, except in the moment between: then it is looked at again, as it is
+        where nothing can be written."""
         if not self.new:
             return
         known, part = self._read(), ""
         for name, entry in self.new.items():
             before = known.get(name)
-            if not (isinstance(before, list) and before[:4] == entry[:4] and not entry[4]):  # decoded whole counts for more
+            if not (
+                isinstance(before, list) and before[:4] == entry[:4] and not entry[4]
+            ):  # decoded whole counts for more
                 known[name] = entry
         try:
             self.place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.place.parent, suffix=".part", delete=False) as file:
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self.place.parent, suffix=".part", delete=False
+            ) as file:
                 part = file.name
                 json.dump({"root": self.root, "pictures": known}, file)
             os.replace(part, self.place)

@@ -1,4 +1,5 @@
-"""Where the data sets of the published numbers lie, as Detectron2's users have them, and whether these are they."""
+"""Where the data sets of the published numbers lie, as Detectron2's users have them, and whether
+these are they."""
 
 import os
 from pathlib import Path
@@ -9,12 +10,15 @@ from ..protocols import Protocol
 from .dataset import Dataset
 
 
-def locate(protocol: Protocol, folder: Path | None = None, unwritten: bool = False) -> dict[str, str]:
+def locate(
+    protocol: Protocol, folder: Path | None = None, unwritten: bool = False
+) -> dict[str, str]:
     """`layout`, `root`, `train`, `test` of a protocol's published data below `folder`.
 
-    `folder` is by default what DETECTRON2_DATASETS says, else ./datasets; it holds VOC2007, VOC2012, coco, cityscapes.
-    unwritten: a share of COCO's pictures may be missing, it will be written. Raises InputError if the protocol has no
-    published data, or they are not there.
+    `folder` is by default what DETECTRON2_DATASETS says, else ./datasets; it holds VOC2007,
+    VOC2012, coco, cityscapes.
+    unwritten: a share of COCO's pictures may be missing, it will be written. Raises InputError if
+    the protocol has no published data, or they are not there.
     """
     data = protocol.data
     if data is None:
@@ -24,13 +28,29 @@ def locate(protocol: Protocol, folder: Path | None = None, unwritten: bool = Fal
     for name in dict.fromkeys(split.partition("/")[0] for split in splits):
         if not (folder / name).is_dir():
             what = f"{protocol.name} looks for {', '.join(splits)}"
-            raise InputError(f"{folder / name}: no such folder ({what}; --data or DETECTRON2_DATASETS says where)")
+            raise InputError(
+                f"{folder / name}: no such folder ({what}; --data or DETECTRON2_DATASETS says"
+                " where)"
+            )
     names = {split.partition("/")[0] for split in splits}
     if len(names) > 1:  # VOC's reader joins splits of several folders
-        return {"layout": data.layout, "root": str(folder), "train": "+".join(data.train), "test": data.test}
-    root, train, test = folder / names.pop(), data.train[0].partition("/")[2], data.test.partition("/")[2]
+        return {
+            "layout": data.layout,
+            "root": str(folder),
+            "train": "+".join(data.train),
+            "test": data.test,
+        }
+    root, train, test = (
+        folder / names.pop(),
+        data.train[0].partition("/")[2],
+        data.test.partition("/")[2],
+    )
     whole, _, percent = train.removesuffix("pct").rpartition("_")
-    if train.endswith("pct") and not unwritten and not (root / "annotations" / f"instances_{train}.json").is_file():
+    if (
+        train.endswith("pct")
+        and not unwritten
+        and not (root / "annotations" / f"instances_{train}.json").is_file()
+    ):
         write = f"detco data subset {root}/annotations/instances_{whole}.json --percent {percent}"
         raise InputError(f"{root / 'annotations'}: no instances_{train}.json; `{write}` writes it")
     return {"layout": data.layout, "root": str(root), "train": train, "test": test}
@@ -43,13 +63,16 @@ def holds(protocol: Protocol, folder: Path) -> bool:
 
 
 def deviations(protocol: Protocol, train: Dataset, test: Dataset) -> tuple[str, ...]:
-    """Says so where the data cannot be those of the published numbers, judged by their layout, classes and sizes."""
+    """Says so where the data cannot be those of the published numbers, judged by their layout,
+    classes and sizes."""
     data = protocol.data
     if data is None:
         return ()
     here = (train.layout, len(train.categories), (len(train.images), len(test.images)))
     if here == (data.layout, data.classes, data.images):
         return ()
-    size = f"{len(train.images):,} and {len(test.images):,} pictures, {len(train.categories)} classes"
+    size = (
+        f"{len(train.images):,} and {len(test.images):,} pictures, {len(train.categories)} classes"
+    )
     should = f"{data.images[0]:,} and {data.images[1]:,}, {data.classes}"
     return (f"not the published data ({' + '.join(data.train)}, {data.test}): {size} ({should})",)

@@ -1,4 +1,5 @@
-"""What the three layout readers share: what a reading yields, checks of boxes, picture headers, folder listings."""
+"""What the three layout readers share: what a reading yields, checks of boxes, picture headers,
+folder listings."""
 
 import difflib
 import hashlib
@@ -14,14 +15,17 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 EXIF_ORIENTATION = 0x0112
-OUTSIDE = 1.0  # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
+# pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
+OUTSIDE = 1.0
 
 
 @dataclass
 class Reading:
-    """One split as it was read, good parts only; what was wrong is in `problems` and `faults`, one line each.
+    """One split as it was read, good parts only; what was wrong is in `problems` and `faults`, one
+    line each.
 
-    `problems` make a data set unusable. `faults` are single boxes or masks that were left out: see datasets.TOLERATED.
+    `problems` make a data set unusable. `faults` are single boxes or masks that were left out: see
+    datasets.TOLERATED.
     """
 
     categories: list[dict] = field(default_factory=list)
@@ -43,7 +47,9 @@ def missing_split(where: Path, split: str, found: Iterable[str]) -> InputError:
     found = sorted(found)
     near = difflib.get_close_matches(split, found, n=1)
     have = f"there are {', '.join(found)}" if found else "there are none"
-    return InputError(f"{where}: no split '{split}', {have}" + (f"; did you mean '{near[0]}'?" if near else ""))
+    return InputError(
+        f"{where}: no split '{split}', {have}" + (f"; did you mean '{near[0]}'?" if near else "")
+    )
 
 
 def numbers(values, count: int | None = None) -> bool:
@@ -67,22 +73,27 @@ def box_fault(box: list[float], width: int, height: int) -> str:
 
 
 def rle_fits(rle: dict) -> bool:
-    """Whether the counts of compressed RLE stay within its size; pycocotools itself does not look."""
+    """Whether the counts of compressed RLE stay within its size; pycocotools itself does not
+    look."""
     height, width = rle["size"]
     x, y, w, h = mask_util.toBbox(rle)
     return x + w <= width and y + h <= height
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) after the EXIF rotation that detection readers apply; reads the header only."""
+    """(width, height) after the EXIF rotation that detection readers apply; reads the header
+    only."""
     if picture.format == "PNG" and "exif" not in picture.info:
-        return picture.size  # Pillow would decode all of the picture to look for EXIF behind the pixels
+        return (
+            picture.size
+        )  # Pillow would decode all of the picture to look for EXIF behind the pixels
     orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
     return picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of a picture, after EXIF rotation, from its header. Raises InputError if it is not a picture."""
+    """(width, height) of a picture, after EXIF rotation, from its header. Raises InputError if it
+    is not a picture."""
     try:
         with Image.open(path) as picture:
             return upright_size(picture)
@@ -116,7 +127,8 @@ class Listing:
 
 
 def fingerprint(categories, images, annotations) -> str:
-    """sha256 over names and sizes of the pictures and over the objects, as hex; ids, paths and order do not count."""
+    """sha256 over names and sizes of the pictures and over the objects, as hex; ids, paths and
+    order do not count."""
     names = {category["id"]: category["name"] for category in categories}
     pictures = {image["id"]: image["name"] for image in images}
     digest = hashlib.sha256()
@@ -125,10 +137,17 @@ def fingerprint(categories, images, annotations) -> str:
     objects = []
     for a in annotations:
         mask = a.get("segmentation", ())
-        text = [pictures.get(a["image_id"], ""), names[a["category_id"]], str(a["iscrowd"]), str(a.get("difficult", 0))]
+        text = [
+            pictures.get(a["image_id"], ""),
+            names[a["category_id"]],
+            str(a["iscrowd"]),
+            str(a.get("difficult", 0)),
+        ]
         text.append(mask["counts"] if isinstance(mask, dict) else "")
         parts = () if isinstance(mask, dict) else mask
-        packed = [_packed(values) for values in (a["bbox"], [a["area"]], a.get("keypoints", ()), *parts)]
+        packed = [
+            _packed(values) for values in (a["bbox"], [a["area"]], a.get("keypoints", ()), *parts)
+        ]
         objects.append(hashlib.sha256("\0".join(text).encode() + b"".join(packed)).digest())
     for one in sorted(objects):
         digest.update(one)

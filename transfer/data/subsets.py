@@ -10,12 +10,16 @@ from detco.common.errors import InputError
 from . import coco
 
 
-def write(source: Path, percent: float, seed: int, out: Path | None = None) -> tuple[Path, dict[str, int]]:
-    """Writes the annotations of `percent` % of the pictures of `source`; returns the new file, counts of what is in it.
+def write(
+    source: Path, percent: float, seed: int, out: Path | None = None
+) -> tuple[Path, dict[str, int]]:
+    """Writes the annotations of `percent` % of the pictures of `source`; returns the new file,
+    counts of what is in it.
 
-    Pictures are taken in the order of sha256("SEED ID"), so that a share depends on the picture ids and the seed alone, and
-    with one seed 1 % lies within 2 %. `out` is by default NAME_Ppct.json beside the source, where the COCO reader finds it
-    as split `train2017_1pct` with the pictures of train2017. Raises InputError.
+    Pictures are taken in the order of sha256("SEED ID"), so that a share depends on the picture ids
+    and the seed alone, and with one seed 1 % lies within 2 %. `out` is by default NAME_Ppct.json
+    beside the source, where the COCO reader finds it as split `train2017_1pct` with the pictures of
+    train2017. Raises InputError.
     """
     if not 0 < percent <= 100:
         raise InputError(f"--percent must be above 0 and at most 100, it is {percent:g}")
@@ -26,7 +30,9 @@ def write(source: Path, percent: float, seed: int, out: Path | None = None) -> t
     if out.exists() and out.samefile(source):
         raise InputError(f"{out} is the source itself; choose another --out")
     images = document["images"]
-    order = sorted(images, key=lambda image: hashlib.sha256(f"{seed} {image.get('id')}".encode()).digest())
+    order = sorted(
+        images, key=lambda image: hashlib.sha256(f"{seed} {image.get('id')}".encode()).digest()
+    )
     kept = {image.get("id") for image in order[: max(1, round(len(images) * percent / 100))]}
     share = {
         "images": [image for image in images if image.get("id") in kept],

@@ -14,20 +14,55 @@ from . import inspection
 from .reading import Listing, Reading, box_fault, missing_split, need_folder, numbers, short
 
 CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".JPG",
+    ".JPEG",
+    ".png",
+    ".PNG",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+)
 PAIRS = (("trainval", "test"), ("train", "test"), ("train", "val"), ("train", "valid"))
 NEEDS = "a VOC layout has Annotations, ImageSets/Main and JPEGImages"
 READS_HEADERS = True  # the XML often has no size, or a wrong one
 
 
 def splits(root: Path) -> list[str]:
-    """The names of the splits in the folder; VOC's lists by class (aeroplane_train.txt, lines `000012 -1`) are none."""
+    """The names of the splits in the folder; VOC's lists by class (aeroplane_train.txt, lines
+    `000012 -1`) are none."""
     paths = sorted((root / "ImageSets" / "Main").glob("*.txt"))
     stems = {path.stem for path in paths}
-    return [path.stem for path in paths if not (path.stem.rpartition("_")[2] in stems - {path.stem} and _of_a_class(path))]
+    return [
+        path.stem
+        for path in paths
+        if not (path.stem.rpartition("_")[2] in stems - {path.stem} and _of_a_class(path))
+    ]
 
 
 def _of_a_class(path: Path) -> bool:
@@ -37,11 +72,12 @@ def _of_a_class(path: Path) -> bool:
 
 
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
-    """Reads one split; 1-based inclusive corners become 0-based [xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1].
+    """Reads one split; 1-based inclusive corners become 0-based [xmin-1, ymin-1, xmax-xmin+1,
+    ymax-ymin+1].
 
     `split` may join several of folders below the root: "VOC2007/trainval+VOC2012/trainval".
-    Categories are VOC's own 20 in VOC's order when no others occur, else the names found, sorted; ids from 1.
-    Raises InputError for a folder or a split that is not there, or an empty split.
+    Categories are VOC's own 20 in VOC's order when no others occur, else the names found, sorted;
+    ids from 1. Raises InputError for a folder or a split that is not there, or an empty split.
     """
     reading, ids = Reading(), count(1)
     for part in split.split("+"):
@@ -62,9 +98,13 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
     sizes = dict(zip(paths, inspection.sizes(paths), strict=True))
     for name, number in listed:
         if name not in pictures:
-            reading.problems.append(f"{root / 'JPEGImages' / name}.jpg: no such picture, but split '{split}' lists it")
+            reading.problems.append(
+                f"{root / 'JPEGImages' / name}.jpg: no such picture, but split '{split}' lists it"
+            )
         elif not listing.has(root / "Annotations", f"{name}.xml"):
-            reading.problems.append(f"{root / 'Annotations' / name}.xml: no such file, but split '{split}' lists it")
+            reading.problems.append(
+                f"{root / 'Annotations' / name}.xml: no such file, but split '{split}' lists it"
+            )
         else:
             picture = str(root / "JPEGImages" / pictures[name])
             try:
@@ -93,15 +133,19 @@ def _names(root: Path, split: str, problems: list[str]) -> list[str]:
 
 
 def _pictures(files: frozenset[str]) -> dict[str, str]:
-    """File name by name without suffix; where several pictures share a name, the suffix that comes first above."""
+    """File name by name without suffix; where several pictures share a name, the suffix that comes
+    first above."""
     found = {}
     for suffix in reversed(SUFFIXES):
         found |= {file[: -len(suffix)]: file for file in files if file.endswith(suffix)}
     return found
 
 
-def _read_one(root: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading) -> None:
-    """Adds one picture and its objects; `size`: (width, height), or why the picture cannot be read."""
+def _read_one(
+    root: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading
+) -> None:
+    """Adds one picture and its objects; `size`: (width, height), or why the picture cannot be
+    read."""
     path = root / "Annotations" / f"{name}.xml"
     tree = _parse(path)
     if isinstance(size, str):
@@ -111,7 +155,9 @@ def _read_one(root: Path, name: str, picture: str, size: tuple[int, int] | str, 
     if all(said) and said != [width, height]:
         found = f"{picture} is {width} x {height} (after EXIF rotation)"
         raise InputError(f"{path}: says {said[0]} x {said[1]}, but {found}")
-    reading.images.append({"id": number, "file_name": picture, "name": name, "width": width, "height": height})
+    reading.images.append(
+        {"id": number, "file_name": picture, "name": name, "width": width, "height": height}
+    )
     for index, node in enumerate(tree.findall("object"), 1):
         _read_object(node, f"{path}: object {index}", reading.images[-1], reading)
 
@@ -126,7 +172,9 @@ def _parse(path: Path):
     except (DefusedXmlException, ValueError, LookupError) as error:  # entities; unknown encodings
         raise InputError(f"{path}: XML that is not accepted: {short(error)}") from error
     if tree.tag != "annotation":
-        raise InputError(f"{path}: not a VOC annotation: its root is <{tree.tag}>, not <annotation>")
+        raise InputError(
+            f"{path}: not a VOC annotation: its root is <{tree.tag}>, not <annotation>"
+        )
     return tree
 
 
@@ -145,25 +193,40 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
         reading.problems.append(f"{where} has no name")
         return
     try:
-        corners = [float(node.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+        corners = [
+            float(node.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+        ]
     except (TypeError, ValueError):
         corners = None
     if not numbers(corners, 4):
-        reading.problems.append(f"{where} ('{name}') needs a bndbox with four numbers xmin, ymin, xmax, ymax")
+        reading.problems.append(
+            f"{where} ('{name}') needs a bndbox with four numbers xmin, ymin, xmax, ymax"
+        )
         return
     xmin, ymin, xmax, ymax = corners
     box = [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
-    # xmin = xmax would be one pixel wide by VOC's counting, but what writes such boxes are slips of the hand
-    fault = "has no area" if xmax <= xmin or ymax <= ymin else box_fault(box, image["width"], image["height"])
+    # xmin = xmax would be one pixel wide by VOC's counting, but what writes such boxes are slips of
+    # the hand
+    fault = (
+        "has no area"
+        if xmax <= xmin or ymax <= ymin
+        else box_fault(box, image["width"], image["height"])
+    )
     if fault:
         corners = " ".join(f"{value:g}" for value in corners)
         reading.faults.append(f"{where} ('{name}'): the box {corners} {fault}")
         return
     difficult = (node.findtext("difficult") or "").strip().lower() in ("1", "true")
     reading.annotations.append(
-        {"image_id": image["id"], "category": name, "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
-         "difficult": int(difficult)}
-    )  # fmt: skip
+        {
+            "image_id": image["id"],
+            "category": name,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "difficult": int(difficult),
+        }
+    )
 
 
 def _number(reading: Reading) -> None:

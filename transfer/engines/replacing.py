@@ -1,6 +1,8 @@
-"""A training picture that breaks while training goes on is replaced by another one and counted, up to a limit.
+"""A training picture that breaks while training goes on is replaced by another one and counted, up
+to a limit.
 
-For both engines. Loading processes give each item with the names of what could not be read; the training process counts.
+For both engines. Loading processes give each item with the names of what could not be read; the
+training process counts.
 """
 
 import logging
@@ -13,7 +15,12 @@ from detco.common.errors import InputError
 from ..data.dataset import Dataset
 from ..data.inspection import Unreadable
 
-SHARE, LEAST = 0.001, 5  # distinct broken pictures that a run may have: a share of its training pictures, at least so many
+SHARE, LEAST = (
+    0.001,
+    5,
+    # distinct broken pictures that a run may have: a share of its training pictures, at least so
+    # many
+)
 TRIES = 10  # pictures in a row: if all cannot be read, the disk is gone and not a picture
 
 Item = TypeVar("Item")
@@ -22,12 +29,16 @@ log = logging.getLogger("detco.transfer")
 
 
 def readable(
-    read: Callable[[int], Item], number: int, others: Callable[[int], Sequence[int]], draw: Sequence[int]
+    read: Callable[[int], Item],
+    number: int,
+    others: Callable[[int], Sequence[int]],
+    draw: Sequence[int],
 ) -> tuple[Item | None, list[Broken]]:
     """`read(number)`, or of another picture where that is Unreadable; and what could not be read.
 
-    others(number): pictures that may take its place; draw: what the choice among them depends on, e.g. (seed, batch, place), so
-    that a restart repeats it. None where TRIES in a row cannot be read, or there are no others.
+    others(number): pictures that may take its place; draw: what the choice among them depends on,
+    e.g. (seed, batch, place), so that a restart repeats it. None where TRIES in a row cannot be
+    read, or there are no others.
     """
     broken: list[Broken] = []
     for attempt in range(TRIES):
@@ -43,7 +54,8 @@ def readable(
 
 
 def items_of(found: Iterable[tuple[Item | None, list[Broken]]]) -> tuple[list[Item], list[Broken]]:
-    """The items of a training batch, and all that could not be read. Raises InputError where nothing could."""
+    """The items of a training batch, and all that could not be read. Raises InputError where
+    nothing could."""
     items, broken = [], []
     for item, why in found:
         if item is None:
@@ -66,13 +78,16 @@ def refuse(batch: Iterable[Item | Unreadable]) -> None:
 
 
 class Replaced:
-    """How many of a run's training pictures could not be read, and how often: in its checkpoint and in its record.
+    """How many of a run's training pictures could not be read, and how often: in its checkpoint and
+    in its record.
 
     pictures: those that there are to train on; warn: of each that is met first.
     """
 
     def __init__(self, dataset: Dataset, pictures: int, warn: bool = True):
-        self.remedy = f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
+        self.remedy = (
+            f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
+        )
         self.limit, self.total = max(LEAST, int(SHARE * pictures)), pictures
         self.reasons: dict[str, str] = {}  # by path, in the order in which they were met
         self.draws, self.warn = 0, warn
@@ -88,8 +103,9 @@ class Replaced:
         if len(self.reasons) > self.limit:
             first = next(iter(self.reasons.values()))
             raise InputError(
-                f"{len(self.reasons)} of {self.total:,} training pictures cannot be read, up to {self.limit} are replaced; the "
-                f"first: {first}; bring them back and start again ({self.remedy})"
+                f"{len(self.reasons)} of {self.total:,} training pictures cannot be read, up to"
+                f" {self.limit} are replaced; the first: {first}; bring them back and start again"
+                f" ({self.remedy})"
             )
 
     def state_dict(self) -> dict:
@@ -102,11 +118,27 @@ class Replaced:
         """For the record: nothing if all could be read."""
         if not self.reasons:
             return {}
-        return {"replaced": {"pictures": len(self.reasons), "draws": self.draws, "first": next(iter(self.reasons.values()))}}
+        return {
+            "replaced": {
+                "pictures": len(self.reasons),
+                "draws": self.draws,
+                "first": next(iter(self.reasons.values())),
+            }
+        }
 
 
 def deviations(facts: dict) -> tuple[str, ...]:
     """What a table says of `Replaced.facts`."""
     count = facts.get("replaced", {}).get("pictures", 0)
     one = "1 training picture could not be read and was replaced by others"
-    return (one if count == 1 else f"{count} training pictures could not be read and were replaced by others",) if count else ()
+    return (
+        (
+            (
+                one
+                if count == 1
+                else f"{count} training pictures could not be read and were replaced by others"
+            ),
+        )
+        if count
+        else ()
+    )

@@ -1,4 +1,5 @@
-"""The engine `replay`: the test set's own ground truth with noise, for testing everything around an engine in seconds."""
+"""The engine `replay`: the test set's own ground truth with noise, for testing everything around an
+engine in seconds."""
 
 import json
 import os
@@ -9,8 +10,11 @@ from . import Job, Outcome, Report
 
 
 def run(job: Job, report: Report) -> Outcome:
-    """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn from seed and weights."""
-    weights = int.from_bytes(job.backbone.sha256.encode()[:8], "big")  # rows of a table must not look the same
+    """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn
+    from seed and weights."""
+    weights = int.from_bytes(
+        job.backbone.sha256.encode()[:8], "big"
+    )  # rows of a table must not look the same
     draw = np.random.default_rng((job.seed, weights, 7))
     found = []
     objects = [a for a in job.test.annotations if not a.get("iscrowd")]
@@ -20,8 +24,17 @@ def run(job: Job, report: Report) -> Outcome:
             continue
         x, y, w, h = a["bbox"]
         dx, dy, dw, dh = draw.normal(0, 0.05, 4) * (w, h, w, h)
-        result = {"image_id": a["image_id"], "category_id": a["category_id"], "score": float(draw.uniform(0.05, 1))}
-        result["bbox"] = [float(x + dx), float(y + dy), float(max(1, w + dw)), float(max(1, h + dh))]
+        result = {
+            "image_id": a["image_id"],
+            "category_id": a["category_id"],
+            "score": float(draw.uniform(0.05, 1)),
+        }
+        result["bbox"] = [
+            float(x + dx),
+            float(y + dy),
+            float(max(1, w + dw)),
+            float(max(1, h + dh)),
+        ]
         if "mask" in job.protocol.metrics:
             result["segmentation"] = a["segmentation"]
         if "keypoint" in job.protocol.metrics:

@@ -1,6 +1,8 @@
-"""Instance AP and mean IoU as Cityscapes defines them: cityscapesScripts on counts of pixels made here.
+"""Instance AP and mean IoU as Cityscapes defines them: cityscapesScripts on counts of pixels made
+here.
 
-Its readers and writers of files are left aside: they fail with current numpy and leave files in the working directory.
+Its readers and writers of files are left aside: they fail with current numpy and leave files in the
+working directory.
 """
 
 import copy
@@ -17,7 +19,8 @@ from ..data.dataset import Dataset
 
 
 def instance_ap(dataset: Dataset, predictions: list[dict]) -> dict[str, float]:
-    """mask_ap, mask_ap50 and mask_ap/NAME in percent: AP over IoU 0.50:0.05:0.95 of the 8 classes with instances.
+    """mask_ap, mask_ap50 and mask_ap/NAME in percent: AP over IoU 0.50:0.05:0.95 of the 8 classes
+    with instances.
 
     predictions: COCO results with `segmentation` (RLE) and Cityscapes' label ids as `category_id`.
     """
@@ -25,8 +28,18 @@ def instance_ap(dataset: Dataset, predictions: list[dict]) -> dict[str, float]:
     args = copy.copy(official.args)
     official.setInstanceLabels(args)
     of_image = _by_image(dataset, predictions)
-    matches = {str(image["id"]): _match(image, of_image[image["id"]], args.instLabels) for image in dataset.images}
-    table = np.array([[[_ap(official, matches, args, name, iou) for iou in args.overlaps] for name in args.instLabels]])
+    matches = {
+        str(image["id"]): _match(image, of_image[image["id"]], args.instLabels)
+        for image in dataset.images
+    }
+    table = np.array(
+        [
+            [
+                [_ap(official, matches, args, name, iou) for iou in args.overlaps]
+                for name in args.instLabels
+            ]
+        ]
+    )
     with np.errstate(invalid="ignore"):
         averages = official.computeAverages(table, args)
     result = {"mask_ap": averages["allAp"], "mask_ap50": averages["allAp50%"]}
@@ -44,7 +57,8 @@ def _ap(official, matches: dict, args, name: str, iou: float) -> float:
 
 
 def _match(image: dict, predictions: list[dict], names: list[str]) -> dict:
-    """One picture's objects and predictions, each with the other's it overlaps, as evaluateMatches takes them."""
+    """One picture's objects and predictions, each with the other's it overlaps, as evaluateMatches
+    takes them."""
     from cityscapesscripts.evaluation.instances2dict import instances2dict
     from cityscapesscripts.helpers.labels import id2label, labels
 
@@ -59,8 +73,17 @@ def _match(image: dict, predictions: list[dict], names: list[str]) -> dict:
         name = id2label[entry["category_id"]].name
         if not mask.any():
             continue
-        one = {"imgName": number, "predID": number, "labelID": entry["category_id"], "confidence": entry["score"]}
-        one |= {"pixelCount": int(mask.sum()), "voidIntersection": int((void & mask).sum()), "matchedGt": []}
+        one = {
+            "imgName": number,
+            "predID": number,
+            "labelID": entry["category_id"],
+            "confidence": entry["score"],
+        }
+        one |= {
+            "pixelCount": int(mask.sum()),
+            "voidIntersection": int((void & mask).sum()),
+            "matchedGt": [],
+        }
         shared = dict(zip(*map(np.ndarray.tolist, np.unique(ids[mask], return_counts=True))))
         for truth_object in objects[name]:
             pixels = shared.get(truth_object["instID"], 0)
@@ -75,8 +98,8 @@ def _match(image: dict, predictions: list[dict], names: list[str]) -> dict:
 def mean_iou(dataset: Dataset, predictions: list[dict]) -> dict[str, float]:
     """miou and miou/NAME in percent over the 19 classes.
 
-    predictions: a mask (`segmentation`, RLE) for each class and picture; a pixel in none of them counts as missed.
-    """
+    predictions: a mask (`segmentation`, RLE) for each class and picture; a pixel in none of them
+    counts as missed."""
     official = _official("evalPixelLevelSemanticLabeling")
     args = copy.copy(official.args)
     confusion = official.generateMatrix(args)
@@ -88,8 +111,13 @@ def mean_iou(dataset: Dataset, predictions: list[dict]) -> dict[str, float]:
             said[rle.decode(entry["segmentation"]).astype(bool)] = entry["category_id"]
         pairs = np.bincount((ids.astype(np.int64) * LABELS + said).ravel(), minlength=LABELS**2)
         confusion += pairs.reshape(LABELS, LABELS).astype(confusion.dtype)
-    scores = {name: official.getIouScoreForLabel(label, confusion, args) for label, name in SEMANTIC.items()}
-    result = {"miou": official.getScoreAverage(scores, args)} | {f"miou/{name}": value for name, value in scores.items()}
+    scores = {
+        name: official.getIouScoreForLabel(label, confusion, args)
+        for label, name in SEMANTIC.items()
+    }
+    result = {"miou": official.getScoreAverage(scores, args)} | {
+        f"miou/{name}": value for name, value in scores.items()
+    }
     return {key: 100 * float(value) for key, value in result.items()}
 
 
@@ -97,12 +125,17 @@ def _official(name: str):
     try:
         return importlib.import_module(f"cityscapesscripts.evaluation.{name}")
     except ImportError as error:
-        raise InputError(f"scoring Cityscapes needs cityscapesScripts: pip install cityscapesscripts ({error})") from None
+        raise InputError(
+            f"scoring Cityscapes needs cityscapesScripts: pip install cityscapesscripts ({error})"
+        ) from None
 
 
 def _by_image(dataset: Dataset, predictions: Iterable[dict]) -> dict[int, list[dict]]:
     if dataset.layout != "cityscapes":
-        raise InputError(f"{dataset.root}: the scorer `cityscapes` needs Cityscapes layout, this data set is in {dataset.layout}")
+        raise InputError(
+            f"{dataset.root}: the scorer `cityscapes` needs Cityscapes layout, this data set is in"
+            f" {dataset.layout}"
+        )
     of_image = {image["id"]: [] for image in dataset.images}
     for entry in predictions:
         of_image[entry["image_id"]].append(entry)

@@ -1,4 +1,5 @@
-"""Predictions in COCO results format and ground truth -> metrics in percent, the same for every engine."""
+"""Predictions in COCO results format and ground truth -> metrics in percent, the same for every
+engine."""
 
 import contextlib
 import io
@@ -18,12 +19,16 @@ from ..data.reading import numbers, rle_fits, short
 from . import cityscapes, voc
 
 SCORERS = {
-    "coco": ("box", "mask", "keypoint"), "voc2007": ("box",), "voc2012": ("box",), "cityscapes": ("mask", "semantic"),
-}  # fmt: skip
+    "coco": ("box", "mask", "keypoint"),
+    "voc2007": ("box",),
+    "voc2012": ("box",),
+    "cityscapes": ("mask", "semantic"),
+}
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
 BOX_STATS = ("ap", "ap50", "ap75", "aps", "apm", "apl")
 KEYPOINT_STATS = ("ap", "ap50", "ap75", "apm", "apl")
-KEYPOINT_SIGMA = 0.05  # where keypoints are not 17 and their category states no `sigmas`; COCO's are .025 to .107
+# where keypoints are not 17 and their category states no `sigmas`; COCO's are .025 to .107
+KEYPOINT_SIGMA = 0.05
 
 
 def score(
@@ -33,17 +38,21 @@ def score(
     metrics: tuple[str, ...] = ("box",),
     where: str = "predictions",
 ) -> dict[str, float]:
-    """Metrics in percent, e.g. box_ap, box_ap50, box_ap75, box_aps, box_apm, box_apl, and box_ap/NAME a category.
+    """Metrics in percent, e.g. box_ap, box_ap50, box_ap75, box_aps, box_apm, box_apl, and
+    box_ap/NAME a category.
 
-    predictions: {"image_id", "category_id", "score", "bbox" [x, y, w, h] 0-based, "segmentation" compressed RLE,
-        "keypoints" [x, y, v, ...]}, what the metrics need of it. None at all score 0.
-    scorer: "coco" (pycocotools; keypoints over the categories that have them) or "voc2007", "voc2012": the mean over
-        IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's rounding; boxes only; or "cityscapes"
-        (cityscapesScripts): instance AP of masks, and miou of "semantic", whose predictions are a mask for each class.
+    predictions: {"image_id", "category_id", "score", "bbox" [x, y, w, h] 0-based, "segmentation"
+        compressed RLE, "keypoints" [x, y, v, ...]}, what the metrics need of it. None at all score
+        0.
+    scorer: "coco" (pycocotools; keypoints over the categories that have them) or "voc2007",
+        "voc2012": the mean over IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's
+        rounding; boxes only; or "cityscapes" (cityscapesScripts): instance AP of masks, and miou of
+        "semantic", whose predictions are a mask for each class.
     metrics: of "box", "mask", "keypoint", "semantic".
-    NaN where undefined: no such objects. Categories without objects are left out of means; in that one case
-    Detectron2's VOC evaluator differs: it counts them as 0 (2007) or gives NaN for everything (2012).
-    `where` opens the messages. Raises InputError for predictions that do not fit the data set.
+    NaN where undefined: no such objects. Categories without objects are left out of means; in that
+    one case Detectron2's VOC evaluator differs: it counts them as 0 (2007) or gives NaN for
+    everything (2012). `where` opens the messages. Raises InputError for predictions that do not fit
+    the data set.
     """
     if scorer not in SCORERS or not set(metrics) <= set(SCORERS[scorer]):
         raise ValueError(f"no scorer {scorer!r} for metrics {metrics!r}")
@@ -51,7 +60,9 @@ def score(
     if scorer.startswith("voc"):
         return _voc(dataset, predictions, scorer)
     if scorer == "cityscapes":
-        return (cityscapes.mean_iou if "semantic" in metrics else cityscapes.instance_ap)(dataset, predictions)
+        return (cityscapes.mean_iou if "semantic" in metrics else cityscapes.instance_ap)(
+            dataset, predictions
+        )
     result = {}
     for metric in metrics:
         result |= _coco(dataset, predictions, metric)
@@ -59,18 +70,28 @@ def score(
 
 
 def rehearse(dataset: Dataset, scorer: str, metrics: tuple[str, ...]) -> None:
-    """Score the objects of two pictures against themselves: what cannot be scored had better be known before training."""
+    """Score the objects of two pictures against themselves: what cannot be scored had better be
+    known before training."""
     labelled = {a["image_id"] for a in dataset.annotations if not a["iscrowd"]}
     sizes = {image["id"]: image for image in dataset.images if image["id"] in labelled}
     two = list(sizes)[:2]
     kept = tuple(a for a in dataset.annotations if a["image_id"] in two)
     dataset = replace(dataset, images=tuple(sizes[key] for key in two), annotations=kept)
-    score(dataset, [_as_found(a, sizes[a["image_id"]]) for a in kept if "semantic" not in metrics], scorer, metrics)
+    score(
+        dataset,
+        [_as_found(a, sizes[a["image_id"]]) for a in kept if "semantic" not in metrics],
+        scorer,
+        metrics,
+    )
 
 
 def _as_found(annotation: dict, image: dict) -> dict:
     """An object as a perfect prediction."""
-    found = {key: annotation[key] for key in ("image_id", "category_id", "bbox", "keypoints") if key in annotation}
+    found = {
+        key: annotation[key]
+        for key in ("image_id", "category_id", "bbox", "keypoints")
+        if key in annotation
+    }
     mask = annotation.get("segmentation")
     if isinstance(mask, list):
         height, width = image["height"], image["width"]
@@ -87,14 +108,18 @@ def score_file(
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}") from error
+        raise InputError(
+            f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: malformed JSON: {short(error)}") from error
     return score(dataset, predictions, scorer, metrics, where=str(path))
 
 
 def _check(dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...], where: str) -> None:
-    if not isinstance(predictions, list) or any(not isinstance(entry, dict) for entry in predictions):
+    if not isinstance(predictions, list) or any(
+        not isinstance(entry, dict) for entry in predictions
+    ):
         raise InputError(f"{where}: must be a list of objects in COCO results format")
     images = {image["id"]: image for image in dataset.images}
     categories = {category["id"]: category for category in dataset.categories}
@@ -107,7 +132,10 @@ def _check(dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...], 
 def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]) -> str:
     """What is wrong with one prediction; "" if nothing."""
     try:
-        image, category = images.get(entry.get("image_id")), categories.get(entry.get("category_id"))
+        image, category = (
+            images.get(entry.get("image_id")),
+            categories.get(entry.get("category_id")),
+        )
     except TypeError:  # a list or an object for an id
         return "image_id and category_id must be whole numbers"
     if image is None:
@@ -116,11 +144,17 @@ def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]
         return f"category_id {entry.get('category_id')} is not among the categories"
     if not numbers([entry.get("score")]) or not 0 <= entry["score"] <= 1:
         return f"score {entry.get('score')} is not a number from 0 to 1"
-    if ("box" in metrics or "bbox" in entry) and not (numbers(entry.get("bbox"), 4) and min(entry["bbox"][2:]) >= 0):
+    if ("box" in metrics or "bbox" in entry) and not (
+        numbers(entry.get("bbox"), 4) and min(entry["bbox"][2:]) >= 0
+    ):
         return "bbox must be four finite numbers [x, y, width, height], no negative width or height"
     if "mask" in metrics or "semantic" in metrics:
         mask, size = entry.get("segmentation"), [image["height"], image["width"]]
-        if not isinstance(mask, dict) or mask.get("size") != size or not isinstance(mask.get("counts"), str | bytes):
+        if (
+            not isinstance(mask, dict)
+            or mask.get("size") != size
+            or not isinstance(mask.get("counts"), str | bytes)
+        ):
             return f"segmentation must be compressed RLE of size {size}"
         if not rle_fits(mask):
             return f"segmentation is malformed RLE: more than {size[0]} x {size[1]} pixels"
@@ -146,7 +180,10 @@ def _coco(dataset: Dataset, predictions: list[dict], metric: str) -> dict[str, f
         evaluation.accumulate()
         evaluation.summarize()
     names = KEYPOINT_STATS if metric == "keypoint" else BOX_STATS
-    result = {f"{metric}_{name}": _percent(value) for name, value in zip(names, evaluation.stats, strict=False)}
+    result = {
+        f"{metric}_{name}": _percent(value)
+        for name, value in zip(names, evaluation.stats, strict=False)
+    }
     # precision [IoU, recall, category, area, detections]: all areas, most detections
     per_category = evaluation.eval["precision"][:, :, :, 0, -1].mean((0, 1))
     values = dict(zip(evaluation.params.catIds, per_category, strict=True))
@@ -162,9 +199,16 @@ def _percent(value: float) -> float:
 
 def _indexed(dataset: Dataset, categories: list[dict], annotations: list[dict]) -> COCO:
     """A pycocotools object, which changes what it is given: hence copies."""
-    images = [{"id": image["id"], "width": image["width"], "height": image["height"]} for image in dataset.images]
+    images = [
+        {"id": image["id"], "width": image["width"], "height": image["height"]}
+        for image in dataset.images
+    ]
     coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": [dict(c) for c in categories]}
+    coco.dataset = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [dict(c) for c in categories],
+    }
     coco.createIndex()
     return coco
 
@@ -173,25 +217,39 @@ def _truth(dataset: Dataset, kept: set[int], metric: str) -> list[dict]:
     """Ground truth for pycocotools, with ids from 1: it takes id 0 for "not found"."""
     annotations = [a for a in dataset.annotations if a["category_id"] in kept]
     if metric == "mask" and any("segmentation" not in a for a in annotations):
-        raise InputError(f"{dataset.root}: split '{dataset.split}' has objects without masks, so there is no mask AP")
+        raise InputError(
+            f"{dataset.root}: split '{dataset.split}' has objects without masks, so there is no"
+            " mask AP"
+        )
     return [{**annotation, "id": number} for number, annotation in enumerate(annotations, 1)]
 
 
 def _found(predictions: list[dict], kept: set[int], metric: str) -> list[dict]:
-    """Predictions with the fields of one metric: beside a box, pycocotools would take a mask's area from the box."""
-    fields = {"box": ("bbox",), "mask": ("segmentation",), "keypoint": ("keypoints", "bbox")}[metric]
+    """Predictions with the fields of one metric: beside a box, pycocotools would take a mask's area
+    from the box."""
+    fields = {"box": ("bbox",), "mask": ("segmentation",), "keypoint": ("keypoints", "bbox")}[
+        metric
+    ]
     if metric == "keypoint" and any("bbox" not in entry for entry in predictions):
         fields = ("keypoints",)
     fields = ("image_id", "category_id", "score", *fields)
-    return [{field: entry[field] for field in fields} for entry in predictions if entry["category_id"] in kept]
+    return [
+        {field: entry[field] for field in fields}
+        for entry in predictions
+        if entry["category_id"] in kept
+    ]
 
 
 def _sigmas(dataset: Dataset, categories: list[dict]) -> np.ndarray:
-    """How far people disagree on each keypoint [K]: the category's `sigmas`, else COCO's own for 17, else uniform."""
+    """How far people disagree on each keypoint [K]: the category's `sigmas`, else COCO's own for
+    17, else uniform."""
     counts = {len(category["keypoints"]) for category in categories}
     if len(counts) != 1:
         where = f"{dataset.root}: split '{dataset.split}'"
-        raise InputError(f"{where}: keypoint AP needs categories with one number of keypoints, here are {len(counts)}")
+        raise InputError(
+            f"{where}: keypoint AP needs categories with one number of keypoints, here are"
+            f" {len(counts)}"
+        )
     if categories[0].get("sigmas"):
         return np.array(categories[0]["sigmas"], float)
     default = COCOeval(iouType="keypoints").params.kpt_oks_sigmas
@@ -199,7 +257,8 @@ def _sigmas(dataset: Dataset, categories: list[dict]) -> np.ndarray:
 
 
 def _voc(dataset: Dataset, predictions: list[dict], year: str) -> dict[str, float]:
-    """The VOC metric, with Detectron2's order: pictures as in the split, and within one as predicted."""
+    """The VOC metric, with Detectron2's order: pictures as in the split, and within one as
+    predicted."""
     place = {image["id"]: number for number, image in enumerate(dataset.images)}
     predictions = sorted(predictions, key=lambda entry: place[entry["image_id"]])
     truth = voc.ground_truth_corners(_boxes(dataset.annotations))
@@ -212,14 +271,19 @@ def _voc(dataset: Dataset, predictions: list[dict], year: str) -> dict[str, floa
     for category in dataset.categories:
         t, f = truth_class == category["id"], found_class == category["id"]
         table.append(
-            voc.average_precisions(truth[t], truth_image[t], difficult[t], found[f], found_image[f], scores[f], year)
+            voc.average_precisions(
+                truth[t], truth_image[t], difficult[t], found[f], found_image[f], scores[f], year
+            )
         )
     table = 100 * np.array(table)  # [category, IoU]
     defined = table[~np.isnan(table[:, 0])]
     mean = defined.mean(0) if len(defined) else np.full(len(voc.THRESHOLDS), np.nan)
     at = dict(zip(voc.THRESHOLDS, mean, strict=True))
     result = {"box_ap": float(mean.mean()), "box_ap50": float(at[0.5]), "box_ap75": float(at[0.75])}
-    return result | {f"box_ap/{c['name']}": float(row.mean()) for c, row in zip(dataset.categories, table, strict=True)}
+    return result | {
+        f"box_ap/{c['name']}": float(row.mean())
+        for c, row in zip(dataset.categories, table, strict=True)
+    }
 
 
 def _boxes(entries) -> np.ndarray:

@@ -14,10 +14,23 @@ from detco.results import store
 def job(out, name, status="done", title=None, kind="transfer"):
     folder = out / name
     folder.mkdir(parents=True)
-    spec = {"format": 1, "id": f"{name:0<8}", "kind": kind, "title": title or f"title of {name}", "needs": []}
+    spec = {
+        "format": 1,
+        "id": f"{name:0<8}",
+        "kind": kind,
+        "title": title or f"title of {name}",
+        "needs": [],
+    }
     store.write_json(folder / "spec.json", spec)
     if status:
-        record = {"format": 1, "id": spec["id"], "kind": kind, "status": status, "spec": spec, "metrics": {}}
+        record = {
+            "format": 1,
+            "id": spec["id"],
+            "kind": kind,
+            "status": status,
+            "spec": spec,
+            "metrics": {},
+        }
         store.write_json(folder / "record.json", record)
     return folder
 
@@ -32,7 +45,13 @@ def runs(tmp_path):
 
 @pytest.mark.parametrize(
     "name, folder",
-    [("aabb", "aabb"), ("aaaa0", "aaaa"), ("retinanet from random, seed 0", "cccc"), ("random", "cccc"), ("detco 1", "aabb")],
+    [
+        ("aabb", "aabb"),
+        ("aaaa0", "aaaa"),
+        ("retinanet from random, seed 0", "cccc"),
+        ("random", "cccc"),
+        ("detco 1", "aabb"),
+    ],
 )
 def test_a_job_is_found_by_folder_id_or_title(runs, name, folder):
     assert housekeeping.find(runs, name) == runs / folder
@@ -40,7 +59,12 @@ def test_a_job_is_found_by_folder_id_or_title(runs, name, folder):
 
 
 def test_what_means_several_jobs_or_none_is_said(runs):
-    with pytest.raises(InputError, match="'detco' means 2 jobs: 'retinanet from detco, seed 0', 'retinanet from detco, seed 1'"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "'detco' means 2 jobs: 'retinanet from detco, seed 0', 'retinanet from detco, seed 1'"
+        ),
+    ):
         housekeeping.find(runs, "detco")
     with pytest.raises(InputError, match="no job 'moco' below"):
         housekeeping.find(runs, "moco")
@@ -54,7 +78,10 @@ def test_logs_whole_and_its_end(runs, capsys):
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
     assert cli.main(["logs", str(runs), "random", "--lines", "2"]) == 0
     assert capsys.readouterr().out == "two\nthree\n"
-    assert cli.main(["logs", str(runs), "aaaa"]) == 2 and "has not begun yet" in capsys.readouterr().err
+    assert (
+        cli.main(["logs", str(runs), "aaaa"]) == 2
+        and "has not begun yet" in capsys.readouterr().err
+    )
 
 
 def test_a_log_is_followed_until_the_job_is_over(runs, capsys, monkeypatch):
@@ -79,12 +106,22 @@ def test_a_log_is_followed_until_the_job_is_over(runs, capsys, monkeypatch):
 @pytest.fixture
 def full(tmp_path):
     """Jobs with files of every kind; what may go has 1000 bytes."""
-    done, failed, working = job(tmp_path, "done"), job(tmp_path, "failed", "failed"), job(tmp_path, "working")
+    done, failed, working = (
+        job(tmp_path, "done"),
+        job(tmp_path, "failed", "failed"),
+        job(tmp_path, "working"),
+    )
     planned = job(tmp_path, "planned", None)
     for folder in (done, failed, working, planned):
         (folder / "detectron2").mkdir()
-        for name in ("checkpoint-000000010.pt", "checkpoint.pt", "backbone.safetensors.tmp", "detectron2/model_0000004.pth",
-                     "detectron2/model_final.pth", "predictions.json.part"):  # fmt: skip
+        for name in (
+            "checkpoint-000000010.pt",
+            "checkpoint.pt",
+            "backbone.safetensors.tmp",
+            "detectron2/model_0000004.pth",
+            "detectron2/model_final.pth",
+            "predictions.json.part",
+        ):
             (folder / name).write_bytes(b"x" * 1000)
         for name in ("backbone.safetensors", "predictions.json", "log.txt"):
             (folder / name).write_bytes(b"y")
@@ -98,22 +135,39 @@ def full(tmp_path):
 
 
 def sizes(folder):
-    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_clean_shows_first_and_takes_nothing_else(full, capsys):
     before = sizes(full)
     assert cli.main(["clean", str(full)]) == 0
     text = capsys.readouterr().out
-    assert "checkpoints of transfer jobs  5 files" in text and "files of Slurm jobs           2 files" in text
-    assert f"would be freed; to delete them: detco clean {full} --yes" in text and sizes(full) == before
+    assert (
+        "checkpoints of transfer jobs  5 files" in text
+        and "files of Slurm jobs           2 files" in text
+    )
+    assert (
+        f"would be freed; to delete them: detco clean {full} --yes" in text
+        and sizes(full) == before
+    )
     assert cli.main(["clean", str(full), "--yes"]) == 0
     gone = {
-        "done/checkpoint-000000010.pt", "done/checkpoint.pt", "done/backbone.safetensors.tmp", "done/detectron2/model_0000004.pth",
-        "done/predictions.json.part", "slurm/7_1_submitted.pkl", "slurm/7_1_0_log.out",
-    }  # fmt: skip
+        "done/checkpoint-000000010.pt",
+        "done/checkpoint.pt",
+        "done/backbone.safetensors.tmp",
+        "done/detectron2/model_0000004.pth",
+        "done/predictions.json.part",
+        "slurm/7_1_submitted.pkl",
+        "slurm/7_1_0_log.out",
+    }
     assert before.keys() - sizes(full).keys() == gone
     capsys.readouterr()
-    assert cli.main(["clean", str(full)]) == 0 and capsys.readouterr().out.startswith("nothing to delete")
+    assert cli.main(["clean", str(full)]) == 0 and capsys.readouterr().out.startswith(
+        "nothing to delete"
+    )
     assert cli.main(["clean", str(full), "--models", "--yes"]) == 0
     assert before.keys() - sizes(full).keys() == gone | {"done/detectron2/model_final.pth"}

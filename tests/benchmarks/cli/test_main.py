@@ -1,4 +1,5 @@
-"""The command as a user meets it: exit statuses, one clear line for bad input, a whole suite from drawing to table."""
+"""The command as a user meets it: exit statuses, one clear line for bad input, a whole suite from
+drawing to table."""
 
 import csv
 import json
@@ -8,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from detco.benchmarks.cli import commands
@@ -16,9 +16,9 @@ from detco.benchmarks.cli import main as cli
 from detco.benchmarks.scenes import draw as scenes
 from detco.results import store
 
+from tests.factories import ROOT
 from tests.results.test_tables import run as record_of_run
 
-from tests.factories import ROOT
 SUITE = """
 scenes: {images: 16, size: 64, unlabelled: 8, classification: 8}
 pictures: unlabelled
@@ -33,14 +33,18 @@ engine: torchvision
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    return scenes.draw(tmp_path_factory.mktemp("drawn"), images=8, size=64, unlabelled=0, classification=0)
+    return scenes.draw(
+        tmp_path_factory.mktemp("drawn"), images=8, size=64, unlabelled=0, classification=0
+    )
 
 
 def detco(*words, **more):
     """The command in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "detco.benchmarks.cli.main", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **more)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=300, **more
+    )
 
 
 def refused(capsys, *words):
@@ -68,11 +72,23 @@ def refused(capsys, *words):
         (["run", "smoke", "--jobs", "0"], ["--jobs must be at least 1"]),
         (["run", "smoke", "--seeds", "0"], ["--seeds must be at least 1"]),
         (["run", "smoke", "--seeds", "two"], ["--seeds", "invalid int value: 'two'"]),
-        (["protocols", "show", "small-retina"], ["unknown protocol 'small-retina'", "'small-retinanet'"]),
-        (["protocols", "show", "small-retinanet", "--weights", "x.safetensors"], ["--weights goes with --detectron2"]),
-        (["pretrain", "detco-smal", "--images", "x", "--out", "y"], ["unknown recipe 'detco-smal'", "'detco-small'"]),
+        (
+            ["protocols", "show", "small-retina"],
+            ["unknown protocol 'small-retina'", "'small-retinanet'"],
+        ),
+        (
+            ["protocols", "show", "small-retinanet", "--weights", "x.safetensors"],
+            ["--weights goes with --detectron2"],
+        ),
+        (
+            ["pretrain", "detco-smal", "--images", "x", "--out", "y"],
+            ["unknown recipe 'detco-smal'", "'detco-small'"],
+        ),
         (["pretrain", "detco-small", "--images", "/nowhere", "--out", "y"], ["/nowhere"]),
-        (["pretrain", "detco-small", "--images", "x", "--out", "y", "--set", "epochs"], ["expected key=value"]),
+        (
+            ["pretrain", "detco-small", "--images", "x", "--out", "y", "--set", "epochs"],
+            ["expected key=value"],
+        ),
         (["weights", "show", "/nowhere.safetensors"], ["/nowhere.safetensors"]),
         (["status", "/nowhere"], ["no folder /nowhere"]),
         (["table", "/nowhere"], ["no folder /nowhere"]),
@@ -96,7 +112,10 @@ def test_bad_input_is_one_line_and_status_2(capsys, tmp_path, monkeypatch, words
         (["--weights", "random", "--train", "trainvla"], "trainvla"),
         (["--weights", "random", "--name", "a/b"], "names folders"),
         (["--weights", "random", "--amp", "bf61"], "did you mean 'bf16'"),
-        (["--weights", "random", "--eval-period", "-2"], "--eval-period: must not be negative, it is -2"),
+        (
+            ["--weights", "random", "--eval-period", "-2"],
+            "--eval-period: must not be negative, it is -2",
+        ),
     ],
 )
 def test_transfer_refuses(capsys, tmp_path, drawn, more, words):
@@ -116,18 +135,28 @@ def own_suite(tmp_path, drawn, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "more", [["--device", "cpu"], ["--device", "cpu", "--dry-run"], ["--executor", "slurm", "--slurm", "gpus=0"]]
+    "more",
+    [
+        ["--device", "cpu"],
+        ["--device", "cpu", "--dry-run"],
+        ["--executor", "slurm", "--slurm", "gpus=0"],
+    ],
 )
 def test_float16_without_a_gpu_is_refused_before_any_work(capsys, tmp_path, own_suite, more):
     line = refused(capsys, "run", own_suite, "--out", tmp_path / "out", "--amp", *more)
-    assert line == "detco: --amp fp16 needs a GPU; on a CPU --amp bf16 works\n" and not (tmp_path / "out").exists()
+    assert (
+        line == "detco: --amp fp16 needs a GPU; on a CPU --amp bf16 works\n"
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_a_suites_precision_and_period_and_those_of_the_command(monkeypatch, tmp_path, own_suite):
     from detco.benchmarks.cli import run
 
     found = []
-    monkeypatch.setattr(run, "_planned", lambda jobs, *_: found.append(jobs[-1].spec["launch"]) or 0)
+    monkeypatch.setattr(
+        run, "_planned", lambda jobs, *_: found.append(jobs[-1].spec["launch"]) or 0
+    )
     base = ["run", str(own_suite), "--out", str(tmp_path / "out"), "--device", "cpu", "--dry-run"]
     for more in ([], ["--eval-period", "0"], ["--eval-period", "7", "--amp", "bf16"]):
         assert cli.main([*base, *more]) == 0
@@ -135,7 +164,10 @@ def test_a_suites_precision_and_period_and_those_of_the_command(monkeypatch, tmp
     assert found == [bf16 | {"eval_period": 100}, bf16, bf16 | {"eval_period": 7}]
     monkeypatch.setattr("detco.benchmarks.run.machine.visible_gpus", lambda: ["0"])
     monkeypatch.setattr("detco.benchmarks.run.machine.facts", lambda slot: {"gpu": "some"})
-    assert cli.main([*base[:4], "--dry-run", "--amp"]) == 0 and found[-1] == {"amp": "fp16", "eval_period": 100}
+    assert cli.main([*base[:4], "--dry-run", "--amp"]) == 0 and found[-1] == {
+        "amp": "fp16",
+        "eval_period": 100,
+    }
 
 
 def test_every_command_has_help_with_its_example(capsys):
@@ -151,7 +183,10 @@ def test_examples_in_the_help_can_be_parsed():
     parser = commands.parser("0")
     for command in commands.COMMANDS:
         for line in command.example.splitlines():
-            assert parser.parse_args(shlex.split(line)[1:]).command.split()[0] == command.name.split()[0]
+            assert (
+                parser.parse_args(shlex.split(line)[1:]).command.split()[0]
+                == command.name.split()[0]
+            )
     assert {command.name for command in commands.COMMANDS} == set(cli.CALLS)
 
 
@@ -160,7 +195,9 @@ def test_protocols_as_json_and_text(capsys):
 
     assert cli.main(["protocols", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {row["name"]: row["hash"] for row in rows} == {name: protocol_hash(row) for name, row in PROTOCOLS.items()}
+    assert {row["name"]: row["hash"] for row in rows} == {
+        name: protocol_hash(row) for name, row in PROTOCOLS.items()
+    }
     assert cli.main(["protocols", "show", "small-retinanet", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == next(row for row in rows if row["name"] == "small-retinanet")
@@ -175,7 +212,9 @@ def test_doctor_finds_this_installation(capsys):
     cli.main(["doctor", "--json"])
     found = json.loads(capsys.readouterr().out)
     facts = {fact["name"]: fact["says"] for fact in found["facts"]}
-    assert facts["torch"] == torch.__version__.split("+")[0] or torch.__version__.startswith(facts["torch"])
+    assert facts["torch"] == torch.__version__.split("+")[0] or torch.__version__.startswith(
+        facts["torch"]
+    )
     assert found["problems"] == [] and "cores" in facts and "detectron2" in facts
 
 
@@ -184,7 +223,9 @@ def test_doctor_says_what_missing_things_mean(monkeypatch, capsys):
 
     known = doctor._version
     fakes = {"pycocotools": None, "pandas": "1.5.3"}
-    monkeypatch.setattr(doctor, "_version", lambda name: fakes[name] if name in fakes else known(name))
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: fakes[name] if name in fakes else known(name)
+    )
     assert doctor.main(False) == 1
     text = capsys.readouterr().out
     assert "problem  pycocotools is missing: COCO data cannot be read" in text
@@ -196,7 +237,10 @@ def test_data_check_lists_what_is_wrong(capsys, drawn, tmp_path):
 
     assert cli.main(["data", "check", "voc", str(drawn / "voc"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {split["split"]: split["images"] for split in found["splits"]} == {"trainval": 6, "test": 2}
+    assert {split["split"]: split["images"] for split in found["splits"]} == {
+        "trainval": 6,
+        "test": 2,
+    }
     broken = tmp_path / "voc"
     shutil.copytree(drawn / "voc", broken)
     victim = sorted((broken / "JPEGImages").iterdir())[0]
@@ -215,31 +259,72 @@ def test_table_leaves_out_doubtful_records_by_path(capsys, tmp_path):
     streams = capsys.readouterr()
     (row,) = csv.DictReader(streams.out.splitlines())
     assert (float(row["mean"]), row["n"]) == (31.0, "2")
-    assert streams.err.startswith(f"left out: {tmp_path / '2' / 'record.json'}: metric box_ap is nan")
-    assert "did you mean 'detco-small'" in refused(capsys, "table", tmp_path, "--baseline", "detco-smal")
+    assert streams.err.startswith(
+        f"left out: {tmp_path / '2' / 'record.json'}: metric box_ap is nan"
+    )
+    assert "did you mean 'detco-small'" in refused(
+        capsys, "table", tmp_path, "--baseline", "detco-smal"
+    )
 
 
 def test_a_failed_transfer_says_why_and_how_to_repeat_it(tmp_path, drawn):
-    """A learning rate that blows up: status 1, the end of the log, the command; then the mended one runs."""
-    base = ["transfer", "small-faster-rcnn-fpn", "--weights", "random", "--data", drawn / "coco", "--out", tmp_path / "o"]
+    """A learning rate that blows up: status 1, the end of the log, the command; then the mended one
+    runs."""
+    base = [
+        "transfer",
+        "small-faster-rcnn-fpn",
+        "--weights",
+        "random",
+        "--data",
+        drawn / "coco",
+        "--out",
+        tmp_path / "o",
+    ]
     done = detco(
-        *base, "--device", "cpu", "--set", "schedule.lr=1e30", "--set", "schedule.iterations=6", "--set", "schedule.clip=0"
+        *base,
+        "--device",
+        "cpu",
+        "--set",
+        "schedule.lr=1e30",
+        "--set",
+        "schedule.iterations=6",
+        "--set",
+        "schedule.clip=0",
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr.splitlines()[0]
-    assert re.search(r"failed: small-faster-rcnn-fpn from random, seed 0: TrainingError: .*not finite", done.stderr)
-    assert "by itself: python -m detco.benchmarks.run.worker" in done.stderr and "1 of 1 jobs failed" in done.stderr
+    assert re.search(
+        r"failed: small-faster-rcnn-fpn from random, seed 0: TrainingError: .*not finite",
+        done.stderr,
+    )
+    assert (
+        "by itself: python -m detco.benchmarks.run.worker" in done.stderr
+        and "1 of 1 jobs failed" in done.stderr
+    )
     text = detco("table", tmp_path / "o").stdout
     assert re.search(r"^random +failed$", text, re.M)
 
 
 def test_a_suite_from_drawing_to_table_with_the_real_parts(tmp_path):
-    """Killed in the middle and run again: nothing finished is repeated; a third call does nothing and prints the same."""
+    """Killed in the middle and run again: nothing finished is repeated; a third call does nothing
+    and prints the same."""
     (tmp_path / "tiny.yaml").write_text(SUITE)
-    words = [sys.executable, "-m", "detco.benchmarks.cli.main", "run", "tiny.yaml", "--device", "cpu"]
+    words = [
+        sys.executable,
+        "-m",
+        "detco.benchmarks.cli.main",
+        "run",
+        "tiny.yaml",
+        "--device",
+        "cpu",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     end = time.time() + 120
-    while not list(tmp_path.glob("tiny/pretrain/*/progress.json")) and first.poll() is None and time.time() < end:
+    while (
+        not list(tmp_path.glob("tiny/pretrain/*/progress.json"))
+        and first.poll() is None
+        and time.time() < end
+    ):
         time.sleep(0.05)
     first.kill()
     first.wait()
@@ -249,7 +334,12 @@ def test_a_suite_from_drawing_to_table_with_the_real_parts(tmp_path):
     done = detco("run", "tiny.yaml", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     records, problems = store.read(tmp_path / "tiny")
-    assert problems == [] and sorted(r["kind"] for r in records) == ["pretrain", "scenes", "transfer", "transfer"]
+    assert problems == [] and sorted(r["kind"] for r in records) == [
+        "pretrain",
+        "scenes",
+        "transfer",
+        "transfer",
+    ]
     after = {record["id"]: record for record in records}
     assert all(after[key] == record for key, record in before.items())
     cells = {r["starting_point"]: r for r in records if r["kind"] == "transfer"}
@@ -257,8 +347,13 @@ def test_a_suite_from_drawing_to_table_with_the_real_parts(tmp_path):
     from detco.transfer.backbones import weights
 
     assert cells["detco-small"]["weights"]["sha256"] == weights.sha256_of(backbone)
-    assert cells["detco-small"]["data"]["test"]["images"] == 4 and cells["random"]["engine"] == "torchvision"
-    assert {"torch", "numpy", "python"} <= cells["random"]["versions"].keys() and cells["random"]["code"]
+    assert (
+        cells["detco-small"]["data"]["test"]["images"] == 4
+        and cells["random"]["engine"] == "torchvision"
+    )
+    assert {"torch", "numpy", "python"} <= cells["random"]["versions"].keys() and cells["random"][
+        "code"
+    ]
     assert any("schedule.iterations 2" in text for text in cells["random"]["deviations"])
     rows = list(csv.DictReader((tmp_path / "tiny" / "table.csv").open()))
     table = {(row["starting point"], row["metric"]): float(row["mean"]) for row in rows}

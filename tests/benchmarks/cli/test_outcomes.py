@@ -1,4 +1,5 @@
-"""The commands table and compare as a user meets them: formats, exit statuses, records that are not to be trusted."""
+"""The commands table and compare as a user meets them: formats, exit statuses, records that are not
+to be trusted."""
 
 import csv
 import io
@@ -32,7 +33,11 @@ def detco(capsys, *words):
 @pytest.fixture
 def runs(tmp_path):
     folder = tmp_path / "runs"
-    for start, values in (("random", (10.0, 12.0, 11.5)), ("supervised", (29.0, 30.5)), ("detco-small", (31.25, 33.5, 30.0))):
+    for start, values in (
+        ("random", (10.0, 12.0, 11.5)),
+        ("supervised", (29.0, 30.5)),
+        ("detco-small", (31.25, 33.5, 30.0)),
+    ):
         for seed, value in enumerate(values):
             put(folder / f"{start}-{seed}", run(start, "c4", seed, value))
     return folder
@@ -58,13 +63,18 @@ def test_every_table_of_the_paper_in_every_format(capsys, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_measured_beside_published(capsys, as_published, form):
-    status, out, err = detco(capsys, "table", as_published, "--against", "detco-arxiv-v1", "--format", form)
+    status, out, err = detco(
+        capsys, "table", as_published, "--against", "detco-arxiv-v1", "--format", form
+    )
     assert (status, err) == (0, "") and out.count("reproduced") >= 6
     if form == "csv":
         rows = list(csv.DictReader(io.StringIO(out)))
         assert {row["verdict"] for row in rows} == {"reproduced"} and len(rows) == 6
     else:
-        assert "holds: DetCo+AA beats supervised by 1.6 / 1.2 / 1.0 box AP on C4 / FPN / RetinaNet" in out
+        assert (
+            "holds: DetCo+AA beats supervised by 1.6 / 1.2 / 1.0 box AP on C4 / FPN / RetinaNet"
+            in out
+        )
 
 
 def test_paired_and_baseline(capsys, runs):
@@ -96,17 +106,27 @@ def test_refusals(capsys, runs, words, text):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_compare(capsys, runs, form):
-    status, out, err = detco(capsys, "compare", "detco-small", "supervised", "random", runs, "--format", form)
+    status, out, err = detco(
+        capsys, "compare", "detco-small", "supervised", "random", runs, "--format", form
+    )
     assert (status, err) == (0, "")
     if form == "csv":
-        rows = {(row["starting point"], row["metric"]): row for row in csv.DictReader(io.StringIO(out))}
-        assert list(dict.fromkeys(start for start, _ in rows)) == ["detco-small", "supervised", "random"]
-        assert float(rows["detco-small", "box_ap/dog"]["minus random"]) == pytest.approx(31.5833 - 11.1667, abs=1e-3)
+        rows = {
+            (row["starting point"], row["metric"]): row for row in csv.DictReader(io.StringIO(out))
+        }
+        assert list(dict.fromkeys(start for start, _ in rows)) == [
+            "detco-small",
+            "supervised",
+            "random",
+        ]
+        assert float(rows["detco-small", "box_ap/dog"]["minus random"]) == pytest.approx(
+            31.5833 - 11.1667, abs=1e-3
+        )
     else:
         assert "detco-small over random" in out and "mean rank" in out and "dog" in out
 
 
-# --- records that are not to be trusted ------------------------------------------------------------------------------
+# --- records that are not to be trusted ----------------------------------------------------------
 
 ROW = {"name": "c4", "version": 1, "schedule": {"iterations": 250}}
 
@@ -145,7 +165,10 @@ TRAPS = {
     "infinite": (sound(metrics={"box_ap": float("inf")}), "metric box_ap is inf"),
     "above": (sound(metrics={"box_ap": 100.1}), "outside 0..100"),
     "negative": (sound(metrics={"box_ap": -3}), "outside 0..100"),
-    "huge": (json.dumps(sound(metrics={"box_ap": 1.5})).replace("1.5", "1" + "0" * 400), "outside 0..100"),
+    "huge": (
+        json.dumps(sound(metrics={"box_ap": 1.5})).replace("1.5", "1" + "0" * 400),
+        "outside 0..100",
+    ),
     "text": (sound(metrics={"box_ap": "90"}), "metric box_ap is '90'"),
     "no metrics": (sound(metrics={}), "is done, but has no metrics"),
     "list of metrics": (sound(metrics=[90.0]), "metrics is [90.0], not a dict"),
@@ -155,13 +178,19 @@ TRAPS = {
     "weights": (sound(weights="b.safetensors"), "weights is 'b.safetensors', not a dict"),
     "hash of its row": (with_row(ROW, "0123456789abcdef"), "claims protocol hash 0123456789abcdef"),
     "other row": (with_row(ROW | {"name": "fpn"}, "x"), "claims protocol c4 v1, but fpn v1 ran"),
-    "silent": (silently_changed(), "ran with other settings than small-retinanet v1, and says so nowhere"),
+    "silent": (
+        silently_changed(),
+        "ran with other settings than small-retinanet v1, and says so nowhere",
+    ),
     "hash of weights": (sound(weights={"sha256": ["x"]}), "weights.sha256 is ['x'], not a str"),
     "identity of data": (in_spec(data={"identity": [1]}), "spec.data.identity is [1], not a str"),
     "folder of data": (in_spec(data={"root": 3}), "spec.data.root is 3, not a str"),
     "order": (in_spec(order=[1]), "spec.order is [1], not two whole numbers"),
     "order of words": (in_spec(order=["a", "b"]), "not two whole numbers"),
-    "hash of the table": (sound(protocol="small-retinanet", protocol_hash="0123456789abcdef"), "that of small-retinanet v1 is"),
+    "hash of the table": (
+        sound(protocol="small-retinanet", protocol_hash="0123456789abcdef"),
+        "that of small-retinanet v1 is",
+    ),
 }
 
 
@@ -172,14 +201,22 @@ def test_traps_are_named_left_out_and_refused_with_strict(capsys, runs, trap):
     put(runs / "trap", content)
     status, out, err = detco(capsys, "table", runs)
     assert (status, out) == (before[0], before[1]) == (0, before[1])
-    assert err.startswith(f"left out: {runs / 'trap' / 'record.json'}: ") and reason in err and err.count("\n") == 1
+    assert (
+        err.startswith(f"left out: {runs / 'trap' / 'record.json'}: ")
+        and reason in err
+        and err.count("\n") == 1
+    )
     assert detco(capsys, "table", runs, "--strict")[:2] == (1, before[1])
     assert detco(capsys, "compare", "random", "detco-small", runs, "--strict")[0] == 1
 
 
 def test_parts_may_be_unknown_and_plans_broken(capsys, runs):
-    """A record that says nothing about its data stands in the table; a plan without its fields is no planned cell."""
-    put(runs / "unsaid", in_spec(data=None, order=None) | {"protocol": "other", "metrics": {"box_ap": 71.0}})
+    """A record that says nothing about its data stands in the table; a plan without its fields is
+    no planned cell."""
+    put(
+        runs / "unsaid",
+        in_spec(data=None, order=None) | {"protocol": "other", "metrics": {"box_ap": 71.0}},
+    )
     (runs / "plan").mkdir()
     (runs / "plan" / "spec.json").write_text(json.dumps({"kind": "transfer", "id": "x"}))
     status, out, err = detco(capsys, "table", runs, "--strict")
@@ -190,31 +227,52 @@ def test_strict_without_traps_and_traps_alone(capsys, runs, tmp_path):
     assert detco(capsys, "table", runs, "--strict")[0] == 0
     put(tmp_path / "bad" / "one", TRAPS["NaN"][0])
     status, out, err = detco(capsys, "table", tmp_path / "bad")
-    assert (status, out) == (2, "") and "no result can be used" in err and "metric box_ap is nan" in err
+    assert (
+        (status, out) == (2, "")
+        and "no result can be used" in err
+        and "metric box_ap is nan" in err
+    )
 
 
 def test_a_departure_that_is_said_may_have_another_hash(capsys, runs):
-    """A protocol with `--set` has its own hash: it fits its own settings and stands in a group of its own."""
+    """A protocol with `--set` has its own hash: it fits its own settings and stands in a group of
+    its own."""
     import hashlib
 
     row = ROW | {"schedule": {"iterations": 50}}
     fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     put(runs / "set", with_row(row, fits) | {"deviations": ["schedule.iterations 50 (row: 250)"]})
     status, out, err = detco(capsys, "table", runs, "--strict")
-    assert (status, err) == (0, "") and "70.0 (1)" in out and "schedule.iterations 50 (row: 250)" in out
+    assert (
+        (status, err) == (0, "")
+        and "70.0 (1)" in out
+        and "schedule.iterations 50 (row: 250)" in out
+    )
 
 
-# --- LaTeX -----------------------------------------------------------------------------------------------------------
+# --- LaTeX ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(capsys, runs, as_published, tmp_path):
-    """Tables of the paper, of runs with hostile footnotes, verdicts and comparisons in one document."""
-    put(runs / "hostile", run("random", "c4", 7, 11.0, deviations=[r"50 % of_it & \more {#1} ~ ^ $x$ < > | ≤"]))
+    """Tables of the paper, of runs with hostile footnotes, verdicts and comparisons in one
+    document."""
+    put(
+        runs / "hostile",
+        run("random", "c4", 7, 11.0, deviations=[r"50 % of_it & \more {#1} ~ ^ $x$ < > | ≤"]),
+    )
     calls = [["table", "--paper", number] for number in numbers.PAPER]
-    calls += [["table", runs], ["table", as_published, "--against", numbers.DETCO], ["compare", "random", "detco-small", runs]]
+    calls += [
+        ["table", runs],
+        ["table", as_published, "--against", numbers.DETCO],
+        ["compare", "random", "detco-small", runs],
+    ]
     parts = [detco(capsys, *words, "--format", "latex")[1] for words in calls]
-    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + "\n\n\\newpage ".join(parts) + r"\end{document}"
+    page = (
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+        + "\n\n\\newpage ".join(parts)
+        + r"\end{document}"
+    )
     (tmp_path / "page.tex").write_text(page, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)

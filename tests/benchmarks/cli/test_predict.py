@@ -16,7 +16,17 @@ TINY = ["--device", "cpu", "--set", "schedule.iterations=2", "--set", "schedule.
 
 
 def transfer(drawn, out, *more):
-    words = ["transfer", "small-faster-rcnn-fpn", "--weights", "random", "--data", str(drawn / "coco"), "--out", str(out), *TINY]
+    words = [
+        "transfer",
+        "small-faster-rcnn-fpn",
+        "--weights",
+        "random",
+        "--data",
+        str(drawn / "coco"),
+        "--out",
+        str(out),
+        *TINY,
+    ]
     return cli.main([*words, "--engine", "torchvision", *more])
 
 
@@ -34,7 +44,9 @@ def test_keep_model_keeps_one_file_and_says_where(kept, scenes, capsys):
     assert record["spec"]["keep_model"] == "final"
     trained = detector.read(kept)
     assert trained.iteration == 2 and trained.protocol.name == "small-faster-rcnn-fpn"
-    assert transfer(scenes, out, "--keep-model") == 0  # answered from the record: the file is still there
+    assert (
+        transfer(scenes, out, "--keep-model") == 0
+    )  # answered from the record: the file is still there
     assert f"trained detector: {kept / detector.NAME}" in capsys.readouterr().out
     assert cli.main(["clean", str(out), "--yes"]) == 0 and (kept / detector.NAME).is_file()
     capsys.readouterr()
@@ -45,9 +57,14 @@ def test_keep_model_keeps_one_file_and_says_where(kept, scenes, capsys):
 def test_a_run_finished_without_it_says_so_and_is_the_same_run(scenes, tmp_path, capsys):
     assert transfer(scenes, tmp_path) == 0
     first = [path.read_text() for path in tmp_path.rglob("record.json")]
-    assert "trained detector" not in capsys.readouterr().out and not list(tmp_path.rglob(detector.NAME))
+    assert "trained detector" not in capsys.readouterr().out and not list(
+        tmp_path.rglob(detector.NAME)
+    )
     assert transfer(scenes, tmp_path, "--keep-model") == 0
-    words = "no final detector of 1 job, finished before without --keep-model final; a new --out keeps it"
+    words = (
+        "no final detector of 1 job, finished before without --keep-model final; a new --out"
+        " keeps it"
+    )
     assert words in capsys.readouterr().out
     assert [path.read_text() for path in tmp_path.rglob("record.json")] == first
 
@@ -55,7 +72,10 @@ def test_a_run_finished_without_it_says_so_and_is_the_same_run(scenes, tmp_path,
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--engine", "replay", "--keep-model"], "the engine replay trains nothing that could be kept"),
+        (
+            ["--engine", "replay", "--keep-model"],
+            "the engine replay trains nothing that could be kept",
+        ),
         (["--keep-model", "best"], "--keep-model best: the engine torchvision keeps final only"),
         (["--keep-model", "bset"], "unknown --keep-model 'bset'; did you mean 'best'"),
     ],
@@ -71,16 +91,35 @@ def test_what_cannot_be_kept_is_one_line(scenes, tmp_path, capsys, more, words):
 
 
 def test_predict_writes_a_coco_file_and_draws(kept, scenes, tmp_path, capsys):
-    """The run's own predictions again, through the command; a broken picture is named, the others are done."""
+    """The run's own predictions again, through the command; a broken picture is named, the others
+    are done."""
     folder, out = tmp_path / "pictures", tmp_path / "out"
     for source in sorted((scenes / "coco" / "val").iterdir()):
         (folder / "deep").mkdir(parents=True, exist_ok=True)
         (folder / "deep" / source.name).write_bytes(source.read_bytes())
     broken = folder / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 nothing")
-    assert cli.main(["predict", str(kept), str(folder), "--out", str(out), "--score", "0", "--device", "cpu"]) == 1
+    assert (
+        cli.main(
+            [
+                "predict",
+                str(kept),
+                str(folder),
+                "--out",
+                str(out),
+                "--score",
+                "0",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 1
+    )
     streams = capsys.readouterr()
-    assert streams.err.startswith(f"detco: cannot read the picture {broken}") and streams.err.count("\n") == 1
+    assert (
+        streams.err.startswith(f"detco: cannot read the picture {broken}")
+        and streams.err.count("\n") == 1
+    )
     found = json.loads((out / "predictions.json").read_text())
     names = {image["id"]: image["file_name"].rsplit("/", 1)[1] for image in found["images"]}
     own = json.loads((kept / "predictions.json").read_text())
@@ -88,11 +127,18 @@ def test_predict_writes_a_coco_file_and_draws(kept, scenes, tmp_path, capsys):
     theirs = {image["id"]: image["file_name"] for image in data["images"]}
     assert len(names) == 10 and len(found["annotations"]) == len(own) > 0
     assert f"{len(own)} objects on 10 pictures" in streams.out
-    expected = sorted((theirs[r["image_id"]], r["category_id"], r["score"], *r["bbox"]) for r in own)
-    ours = sorted((names[a["image_id"]], a["category_id"], a["score"], *a["bbox"]) for a in found["annotations"])
+    expected = sorted(
+        (theirs[r["image_id"]], r["category_id"], r["score"], *r["bbox"]) for r in own
+    )
+    ours = sorted(
+        (names[a["image_id"]], a["category_id"], a["score"], *a["bbox"])
+        for a in found["annotations"]
+    )
     assert [row[:2] for row in ours] == [row[:2] for row in expected]
     assert np.allclose([row[2:] for row in ours], [row[2:] for row in expected], atol=1e-4)
-    drawn = sorted(path.relative_to(out / "drawn").as_posix() for path in (out / "drawn").rglob("*.jpg"))
+    drawn = sorted(
+        path.relative_to(out / "drawn").as_posix() for path in (out / "drawn").rglob("*.jpg")
+    )
     assert drawn == sorted(f"deep/{name}" for name in names.values())
     for image in found["images"]:
         with Image.open(out / "drawn" / "deep" / names[image["id"]]) as picture:
@@ -101,7 +147,16 @@ def test_predict_writes_a_coco_file_and_draws(kept, scenes, tmp_path, capsys):
 
 def test_predict_only_from_a_score_on_and_without_drawing(kept, scenes, tmp_path, capsys):
     picture = sorted((scenes / "coco" / "val").iterdir())[0]
-    words = ["predict", str(kept / detector.NAME), str(picture), "--out", str(tmp_path / "out"), "--no-draw", "--score", "1"]
+    words = [
+        "predict",
+        str(kept / detector.NAME),
+        str(picture),
+        "--out",
+        str(tmp_path / "out"),
+        "--no-draw",
+        "--score",
+        "1",
+    ]
     assert cli.main(words) == 0
     assert "0 objects on 1 pictures" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())
@@ -112,7 +167,10 @@ def test_predict_only_from_a_score_on_and_without_drawing(kept, scenes, tmp_path
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["{out}", "{picture}"], "holds no trained detector (detector.safetensors): --keep-model keeps it"),
+        (
+            ["{out}", "{picture}"],
+            "holds no trained detector (detector.safetensors): --keep-model keeps it",
+        ),
         (["{kept}", "{out}/nothing.jpg"], "no picture or folder"),
         (["{kept}", "{out}"], "no pictures in this folder"),
         (["{kept}", "{picture}", "--score", "2"], "argument --score: must be from 0 to 1"),
@@ -127,35 +185,62 @@ def test_bad_input_is_one_line(words, says, kept, scenes, tmp_path, capsys):
     except SystemExit as end:
         status = end.code
     streams = capsys.readouterr()
-    assert status == 2 and says in streams.err and streams.err.count("\n") == 1 and not (tmp_path / "new").exists()
+    assert (
+        status == 2
+        and says in streams.err
+        and streams.err.count("\n") == 1
+        and not (tmp_path / "new").exists()
+    )
 
 
 def test_pictures_of_several_folders_do_not_overwrite_each_other(tmp_path):
     for name in ("a/x.jpg", "b/x.jpg", "b/x.png", "b/drawn/x.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    found = predict.pictures([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "x.jpg"], tmp_path / "b" / "drawn")
-    places = {path.relative_to(tmp_path).as_posix(): where.as_posix() for path, where in found.items()}
+    found = predict.pictures(
+        [tmp_path / "a", tmp_path / "b", tmp_path / "a" / "x.jpg"], tmp_path / "b" / "drawn"
+    )
+    places = {
+        path.relative_to(tmp_path).as_posix(): where.as_posix() for path, where in found.items()
+    }
     assert places == {"a/x.jpg": "x.jpg", "b/x.jpg": "x-2.jpg", "b/x.png": "x.png.jpg"}
     with pytest.raises(InputError, match="no pictures there but those drawn before"):
         predict.pictures([tmp_path / "b" / "drawn"], tmp_path / "b" / "drawn")
 
 
 def test_what_is_drawn_where():
-    """On grey: the box's border in the colour of its class, the mask mixed in, the keypoint where it is; nothing elsewhere."""
+    """On grey: the box's border in the colour of its class, the mask mixed in, the keypoint where
+    it is; nothing elsewhere."""
     from pycocotools import mask as rle
 
     grey = Image.new("RGB", (200, 100), (100, 100, 100))
     inside = np.zeros((100, 200), np.uint8)
     inside[50:60, 30:40] = 1
     coded = rle.encode(np.asfortranarray(inside))
-    result = {"category_id": 5, "score": 0.9, "bbox": [20, 40, 60, 50], "segmentation": coded, "keypoints": [70.0, 80.0, 1.0]}
-    categories = [{"id": 2, "name": "a"}, {"id": 5, "name": "b", "keypoints": ["x"], "skeleton": [[1, 9]]}]
+    result = {
+        "category_id": 5,
+        "score": 0.9,
+        "bbox": [20, 40, 60, 50],
+        "segmentation": coded,
+        "keypoints": [70.0, 80.0, 1.0],
+    }
+    categories = [
+        {"id": 2, "name": "a"},
+        {"id": 5, "name": "b", "keypoints": ["x"], "skeleton": [[1, 9]]},
+    ]
     drawn = np.asarray(drawing.objects(grey, [result], categories)).astype(int)
     shade = np.array(drawing.colour(1))
-    assert (drawn[40, 30:80] == shade).all() and (drawn[90, 20:80] == shade).all() and (drawn[60:90, 20] == shade).all()
+    assert (
+        (drawn[40, 30:80] == shade).all()
+        and (drawn[90, 20:80] == shade).all()
+        and (drawn[60:90, 20] == shade).all()
+    )
     mixed = (1 - drawing.STRENGTH) * 100 + drawing.STRENGTH * shade
     assert np.abs(drawn[50:60, 30:40] - mixed).max() <= 1
     assert (drawn[80, 70] == shade).all()
-    assert (drawn[:, 100:] == 100).all() and (drawn[92:] == 100).all() and (drawn[62:75, 30:60] == 100).all()
+    assert (
+        (drawn[:, 100:] == 100).all()
+        and (drawn[92:] == 100).all()
+        and (drawn[62:75, 30:60] == 100).all()
+    )
     assert len({drawing.colour(n) for n in range(80)}) == 80 and np.asarray(grey).max() == 100

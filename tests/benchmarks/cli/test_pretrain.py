@@ -14,12 +14,24 @@ SETTINGS = ("--set", "epochs=1", "--set", "batch=4", "--set", "queue=4", "--devi
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    return scenes.draw(tmp_path_factory.mktemp("drawn"), images=4, size=64, unlabelled=8, classification=16)
+    return scenes.draw(
+        tmp_path_factory.mktemp("drawn"), images=4, size=64, unlabelled=8, classification=16
+    )
 
 
 def test_assumed_settings_probe_and_text_file(drawn, tmp_path, capfd):
-    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in (drawn / "unlabelled").iterdir()))
-    words = ["pretrain", "moco-v2-small", "--images", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out"), *SETTINGS]
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{path}\n" for path in (drawn / "unlabelled").iterdir())
+    )
+    words = [
+        "pretrain",
+        "moco-v2-small",
+        "--images",
+        str(tmp_path / "list.txt"),
+        "--out",
+        str(tmp_path / "out"),
+        *SETTINGS,
+    ]
     assert cli.main([*words, "--probe", str(drawn / "classification")]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("assumed") and "batch=4" in lines[0] and "lr=" in lines[0]
@@ -27,16 +39,35 @@ def test_assumed_settings_probe_and_text_file(drawn, tmp_path, capfd):
     assert lines[-1].endswith(f": {knn['1']:.1%} (before training: {knn['0']:.1%})")
     record = store.read_json(tmp_path / "out" / "record.json")
     assert record["status"] == "done" and record["facts"]["knn"] == knn
-    assert cli.main([*words, "--probe", str(drawn / "unlabelled")]) == 0  # of a finished run: not the other's accuracy
-    assert capfd.readouterr().out.splitlines()[-1].startswith(f"no accuracy on {drawn / 'unlabelled'}: the run had finished")
+    assert (
+        cli.main([*words, "--probe", str(drawn / "unlabelled")]) == 0
+    )  # of a finished run: not the other's accuracy
+    assert (
+        capfd.readouterr()
+        .out.splitlines()[-1]
+        .startswith(f"no accuracy on {drawn / 'unlabelled'}: the run had finished")
+    )
 
 
 def test_other_processes_of_torchrun_work_in_silence(drawn, tmp_path, monkeypatch, capfd):
-    """They leave spec and record to the first, do not begin what is done, and let it say what is wrong."""
+    """They leave spec and record to the first, do not begin what is done, and let it say what is
+    wrong."""
     monkeypatch.setenv("RANK", "1")
     asked = []
-    monkeypatch.setattr(worker, "run_pretrain", lambda spec, folder, report: asked.append((spec["recipe"]["name"], folder)))
-    words = ["pretrain", "moco-v2-small", "--images", str(drawn / "unlabelled"), "--out", str(tmp_path / "out"), *SETTINGS]
+    monkeypatch.setattr(
+        worker,
+        "run_pretrain",
+        lambda spec, folder, report: asked.append((spec["recipe"]["name"], folder)),
+    )
+    words = [
+        "pretrain",
+        "moco-v2-small",
+        "--images",
+        str(drawn / "unlabelled"),
+        "--out",
+        str(tmp_path / "out"),
+        *SETTINGS,
+    ]
     assert cli.main(words) == 0
     assert asked == [("moco-v2-small", tmp_path / "out")] and not (tmp_path / "out").exists()
 

@@ -1,4 +1,5 @@
-"""What a plan says jobs will cost: measured speeds before the model, wall time as the executor runs them, disk."""
+"""What a plan says jobs will cost: measured speeds before the model, wall time as the executor runs
+them, disk."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,23 @@ HERE = {"processor": "some", "cores": 2, "threads": 1, "gpu": None}
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    return suite_plan.plan(builtin.SUITES["demo"], tmp_path_factory.mktemp("demo"), engine="torchvision")
+    return suite_plan.plan(
+        builtin.SUITES["demo"], tmp_path_factory.mktemp("demo"), engine="torchvision"
+    )
 
 
 def record(job, stages, wall, hardware=HERE, status="done"):
-    return {"format": 1, "id": job.id, "kind": job.kind, "status": status, "spec": job.spec, "metrics": {}, "stages": stages,
-            "wall_seconds": wall, "hardware": hardware}  # fmt: skip
+    return {
+        "format": 1,
+        "id": job.id,
+        "kind": job.kind,
+        "status": status,
+        "spec": job.spec,
+        "metrics": {},
+        "stages": stages,
+        "wall_seconds": wall,
+        "hardware": hardware,
+    }
 
 
 def estimate(jobs, known=None, device=cost.CPU, slower=1.0):
@@ -29,40 +41,60 @@ def estimate(jobs, known=None, device=cost.CPU, slower=1.0):
 
 def test_measured_speeds_scale_by_stage_to_a_longer_schedule(demo):
     job = next(job for job in demo if job.spec.get("protocol") == "small-retinanet")
-    iterations, tested = job.spec["protocol_row"]["schedule"]["iterations"], job.spec["data"]["pictures"][1]
+    iterations, tested = (
+        job.spec["protocol_row"]["schedule"]["iterations"],
+        job.spec["data"]["pictures"][1],
+    )
     assert tested == 250
     stages = {"train": (100, 20.0), "predict": (50, 5.0), "score": (1, 2.0)}
     known = measured_speeds.measured([record(job, stages, 30.0), record(job, stages, 40.0)], HERE)
     found = estimate([job], known)[job.id]
-    assert found.measured and found.seconds == pytest.approx(iterations * 0.2 + 250 * 0.1 + 2 + 8)  # 3 and 13 s beside the stages
+    assert found.measured and found.seconds == pytest.approx(
+        iterations * 0.2 + 250 * 0.1 + 2 + 8
+    )  # 3 and 13 s beside the stages
     row = job.spec["protocol_row"]
-    longer = replace(job, spec=job.spec | {"protocol_row": row | {"schedule": row["schedule"] | {"iterations": 1000, "lr": 1.0}}})
+    longer = replace(
+        job,
+        spec=job.spec
+        | {"protocol_row": row | {"schedule": row["schedule"] | {"iterations": 1000, "lr": 1.0}}},
+    )
     assert estimate([longer], known)[job.id].seconds == pytest.approx(1000 * 0.2 + 25 + 2 + 8)
-    bigger = replace(job, spec=job.spec | {"protocol_row": row | {"resize": row["resize"] | {"test": 999}}})
+    bigger = replace(
+        job, spec=job.spec | {"protocol_row": row | {"resize": row["resize"] | {"test": 999}}}
+    )
     assert not estimate([bigger], known)[job.id].measured
 
 
 def test_evaluations_on_the_way_are_reckoned(demo):
     """Three before the last of 250 iterations; they leave nothing on the disk."""
     job = next(job for job in demo if job.spec.get("protocol") == "small-retinanet")
-    known = measured_speeds.measured([record(job, {"train": (100, 20.0), "predict": (50, 5.0)}, 26.0)], HERE)
+    known = measured_speeds.measured(
+        [record(job, {"train": (100, 20.0), "predict": (50, 5.0)}, 26.0)], HERE
+    )
     iterations = job.spec["protocol_row"]["schedule"]["iterations"]
     often = replace(job, spec=job.spec | {"launch": {"eval_period": iterations // 4}})
     plain, found = estimate([job], known)[job.id], estimate([often], known)[job.id]
     assert iterations % 4 in (0, 1, 2, 3) and found.measured
-    assert found.seconds - plain.seconds == pytest.approx((iterations - 1) // (iterations // 4) * 250 * 0.1)
+    assert found.seconds - plain.seconds == pytest.approx(
+        (iterations - 1) // (iterations // 4) * 250 * 0.1
+    )
     assert (found.stays, found.runs) == (plain.stays, plain.runs)
 
 
 def test_speeds_of_mixed_precision_are_its_own(demo):
-    keys = [measured_speeds.speed_key(demo[-1].spec | {"launch": {"amp": amp} if amp else {}}) for amp in ("", "fp16", True, "bf16")]
+    keys = [
+        measured_speeds.speed_key(demo[-1].spec | {"launch": {"amp": amp} if amp else {}})
+        for amp in ("", "fp16", True, "bf16")
+    ]
     assert keys[1] == keys[2] and len(set(keys)) == 3
 
 
 def test_only_done_jobs_on_the_same_hardware_count(demo):
     job, stages = demo[-1], {"train": (10, 10.0)}
     wrong = [HERE | {"gpu": "H100"}, HERE | {"threads": 2}, HERE | {"processor": "other"}]
-    records = [record(job, stages, 12.0, hardware) for hardware in wrong] + [record(job, stages, 12.0, status="failed")]
+    records = [record(job, stages, 12.0, hardware) for hardware in wrong] + [
+        record(job, stages, 12.0, status="failed")
+    ]
     assert measured_speeds.measured(records, HERE) == {}
 
 
@@ -72,14 +104,21 @@ def test_speeds_are_remembered_for_other_folders(demo, tmp_path, monkeypatch):
     job.folder.mkdir(parents=True)
     store.write_json(job.folder / "record.json", record(job, {"train": [10, 10.0]}, 12.0))
     key = measured_speeds.speed_key(job.spec)
-    assert key in measured_speeds.known(tmp_path / "out", HERE) and measured_speeds.known(tmp_path / "elsewhere", HERE) == {}
+    assert (
+        key in measured_speeds.known(tmp_path / "out", HERE)
+        and measured_speeds.known(tmp_path / "elsewhere", HERE) == {}
+    )
     measured_speeds.remember([job], HERE)
-    assert measured_speeds.known(tmp_path / "elsewhere", HERE)[key]["stages"] == {"train": [10, 10.0]}
+    assert measured_speeds.known(tmp_path / "elsewhere", HERE)[key]["stages"] == {
+        "train": [10, 10.0]
+    }
     assert measured_speeds.known(tmp_path / "elsewhere", HERE | {"cores": 9}) == {}
     monkeypatch.setattr(measured_speeds, "_step_seconds", lambda seconds: 0.5)
     assert measured_speeds.step_seconds(HERE) == 0.5
     monkeypatch.setattr(measured_speeds, "_step_seconds", lambda seconds: 1 / 0)
-    assert measured_speeds.step_seconds(HERE) == 0.5 and key in measured_speeds.known(tmp_path / "elsewhere", HERE)
+    assert measured_speeds.step_seconds(HERE) == 0.5 and key in measured_speeds.known(
+        tmp_path / "elsewhere", HERE
+    )
 
 
 def test_the_model_by_hand():
@@ -91,7 +130,9 @@ def test_the_model_by_hand():
     assert hours["coco-mask-rcnn-c4-90k from random, seed 0"] == pytest.approx(by_hand, rel=0.02)
     assert hours["pretrain moco-v2"] == pytest.approx(53 * 8, rel=0.02)
     assert hours["pretrain moco-v2-800ep"] == pytest.approx(4 * hours["pretrain moco-v2"], rel=1e-3)
-    assert hours["pretrain detco"] / hours["pretrain moco-v2"] == pytest.approx(1 + 9 * 64**2 / 224**2, rel=1e-3)
+    assert hours["pretrain detco"] / hours["pretrain moco-v2"] == pytest.approx(
+        1 + 9 * 64**2 / 224**2, rel=1e-3
+    )
     slower = estimate(jobs, device=cost.GPU, slower=2.0)
     assert all(slower[job.id].seconds == pytest.approx(2 * costs[job.id].seconds) for job in jobs)
     assert not any(found.measured for found in costs.values())
@@ -99,12 +140,16 @@ def test_the_model_by_hand():
 
 def chain(*rows):
     """Jobs (name, needs, seconds) and their estimates."""
-    jobs = [Job(name, "x", name, Path(name), {"kind": "x"}, tuple(needs)) for name, needs, _ in rows]
+    jobs = [
+        Job(name, "x", name, Path(name), {"kind": "x"}, tuple(needs)) for name, needs, _ in rows
+    ]
     return jobs, {name: cost.Estimate(seconds, 0, 0, True) for name, _, seconds in rows}
 
 
 def test_wall_time_is_that_of_the_executors_order():
-    jobs, costs = chain(("a", (), 2), ("b", ("a",), 3), ("c", (), 4), ("d", ("b", "c"), 1), ("e", (), 1))
+    jobs, costs = chain(
+        ("a", (), 2), ("b", ("a",), 3), ("c", (), 4), ("d", ("b", "c"), 1), ("e", (), 1)
+    )
     assert cost.wall_seconds(jobs, set(), costs, 1) == 11
     assert cost.wall_seconds(jobs, set(), costs, 2) == 6  # a, b beside c; then d beside e
     assert cost.wall_seconds(jobs, set(), costs, 9) == 6  # the longest chain
@@ -118,11 +163,26 @@ def test_the_plan_as_a_table(demo, capsys, tmp_path):
     dry_run.show(demo, done, costs, dry_run.Room("this machine", 2, {}, "a core"), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["job", "runs", "done", "each", "takes", "by", "after"]
-    assert lines[1].split()[:6] == ["draw", "1000", "scenes", "1", "1", dry_run.clock(costs[demo[0].id].seconds)]
-    assert any("pretrain detco-small" in line and line.endswith("model  draw 1000 scenes") for line in lines)
-    assert "16 jobs, 1 done" in lines and any(line.startswith("disk: ") and "are free in" in line for line in lines)
+    assert lines[1].split()[:6] == [
+        "draw",
+        "1000",
+        "scenes",
+        "1",
+        "1",
+        dry_run.clock(costs[demo[0].id].seconds),
+    ]
+    assert any(
+        "pretrain detco-small" in line and line.endswith("model  draw 1000 scenes")
+        for line in lines
+    )
+    assert "16 jobs, 1 done" in lines and any(
+        line.startswith("disk: ") and "are free in" in line for line in lines
+    )
     wall = dry_run.clock(cost.wall_seconds(demo, done, costs, 2))
-    assert f"time: about {wall} on this machine" in lines and lines[-1] == "speeds: 15 jobs by the model of a core"
+    assert (
+        f"time: about {wall} on this machine" in lines
+        and lines[-1] == "speeds: 15 jobs by the model of a core"
+    )
 
 
 def test_gpu_hours_count_all_gpus_of_a_job(demo, capsys, tmp_path):
@@ -136,12 +196,22 @@ def test_gpu_hours_count_all_gpus_of_a_job(demo, capsys, tmp_path):
 
 def test_seeds_stand_in_one_line(capsys, tmp_path):
     jobs = suite_plan.plan(builtin.SUITES["paper-voc"], tmp_path, missing=[])
-    dry_run.show(jobs, set(), estimate(jobs), dry_run.Room("this machine", 2, {}, "a core"), tmp_path)
+    dry_run.show(
+        jobs, set(), estimate(jobs), dry_run.Room("this machine", 2, {}, "a core"), tmp_path
+    )
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if line.startswith("voc-faster-rcnn-c4-24k from detco "))
-    assert row.split()[3:5] == ["5", "0"] and row.endswith("pretrain detco") and "V100-hours each" in lines[0]
+    assert (
+        row.split()[3:5] == ["5", "0"]
+        and row.endswith("pretrain detco")
+        and "V100-hours each" in lines[0]
+    )
 
 
 def test_missing_things_are_said_once():
-    texts = ["/d/coco: no such folder (a looks for it)", "/d/coco: no such folder (b looks for it)", "/d/voc: none"]
+    texts = [
+        "/d/coco: no such folder (a looks for it)",
+        "/d/coco: no such folder (b looks for it)",
+        "/d/voc: none",
+    ]
     assert dry_run.summed(texts) == [texts[0], texts[2]]

@@ -1,4 +1,5 @@
-"""`detco transfer` as a job: published data, the scaled batch, processes and machines; `data subset`, `protocols show`."""
+"""`detco transfer` as a job: published data, the scaled batch, processes and machines; `data
+subset`, `protocols show`."""
 
 import json
 from pathlib import Path
@@ -16,7 +17,17 @@ from detco.transfer.protocols import PROTOCOLS
 
 
 def job(scenes, tmp_path, *more, protocol="small-retinanet", data="voc"):
-    words = ["transfer", protocol, "--weights", "random", "--out", tmp_path, "--engine", "replay", *more]
+    words = [
+        "transfer",
+        protocol,
+        "--weights",
+        "random",
+        "--out",
+        tmp_path,
+        "--engine",
+        "replay",
+        *more,
+    ]
     words += ["--data", scenes / data] if data else []
     return single.job_of(commands.parser("x").parse_args(list(map(str, words))))
 
@@ -25,19 +36,29 @@ def test_batch_follows_the_linear_rule_and_is_a_scaling_of_its_own(scenes, tmp_p
     plain, half = job(scenes, tmp_path), job(scenes, tmp_path, "--batch", 2)
     row, scaled = PROTOCOLS["small-retinanet"].schedule, half.spec["protocol_row"]["schedule"]
     assert (plain.spec["scaling"], half.spec["scaling"]) == ("1", "1/2") and plain.id != half.id
-    assert (scaled["images"], scaled["lr"], scaled["iterations"]) == (2, row.lr / 2, row.iterations * 2)
+    assert (scaled["images"], scaled["lr"], scaled["iterations"]) == (
+        2,
+        row.lr / 2,
+        row.iterations * 2,
+    )
     with pytest.raises(InputError, match="--batch must be at least 1"):
         job(scenes, tmp_path, "--batch", 0)
 
 
 def test_processes_and_precision_determine_the_run_and_evaluations_do_not(scenes, tmp_path):
     plain = job(scenes, tmp_path)
-    assert job(scenes, tmp_path, "--eval-period", 10).id == plain.id == job(scenes, tmp_path, "--num-gpus", 1).id
+    assert (
+        job(scenes, tmp_path, "--eval-period", 10).id
+        == plain.id
+        == job(scenes, tmp_path, "--num-gpus", 1).id
+    )
     started = (["--num-gpus", 2], ["--amp"], ["--num-gpus", 2, "--amp"], ["--amp", "bf16"])
     others = {job(scenes, tmp_path, *more).id for more in started}
     assert len(others | {plain.id}) == 5
     assert job(scenes, tmp_path, "--amp", "fp16").id == job(scenes, tmp_path, "--amp").id
-    found = job(scenes, tmp_path, "--num-gpus", 2, "--amp", "bf16", "--eval-period", 9).spec["launch"]
+    found = job(scenes, tmp_path, "--num-gpus", 2, "--amp", "bf16", "--eval-period", 9).spec[
+        "launch"
+    ]
     assert found == {"num_gpus": 2, "amp": "bf16", "eval_period": 9}
 
 
@@ -47,28 +68,59 @@ def test_processes_and_precision_determine_the_run_and_evaluations_do_not(scenes
         ({}, "3fcccb5797b74171b5973e8b9128349d7e453e1b9577cc7d3387190cbc870030"),
         ({"num_gpus": 2}, "577c6f32e4e75234ab56ef8fa8e66c0fed272c6a4780d98160330260c34d4169"),
         ({"amp": True}, "e2765aba9cc8884ff3a7ba48a0e92db3c519cb9334e84e0ce4f152add5d36680"),
-        ({"amp": "fp16", "eval_period": 9}, "e2765aba9cc8884ff3a7ba48a0e92db3c519cb9334e84e0ce4f152add5d36680"),
-        ({"amp": "fp16", "num_gpus": 2}, "4ea7f8d16b12af4e2b9f18c18ccabaaa381c0add4f23d7c5171cbdd2d8591039"),
+        (
+            {"amp": "fp16", "eval_period": 9},
+            "e2765aba9cc8884ff3a7ba48a0e92db3c519cb9334e84e0ce4f152add5d36680",
+        ),
+        (
+            {"amp": "fp16", "num_gpus": 2},
+            "4ea7f8d16b12af4e2b9f18c18ccabaaa381c0add4f23d7c5171cbdd2d8591039",
+        ),
     ],
 )
 def test_runs_of_earlier_versions_keep_their_identity(launch, identity):
-    place, data = jobs.Place(Path("out"), "detectron2", launch=launch), Data(Path("d"), "voc", "trainval", "test")
-    made = jobs.transfer_job("random", jobs.RANDOM, PROTOCOLS["small-retinanet"], data, jobs.Source(Path("d"), "data"), 0, place)
+    place, data = (
+        jobs.Place(Path("out"), "detectron2", launch=launch),
+        Data(Path("d"), "voc", "trainval", "test"),
+    )
+    made = jobs.transfer_job(
+        "random",
+        jobs.RANDOM,
+        PROTOCOLS["small-retinanet"],
+        data,
+        jobs.Source(Path("d"), "data"),
+        0,
+        place,
+    )
     assert made.id == identity
 
 
 def test_specs_of_earlier_versions_are_read():
     for amp, wanted in ((True, "fp16"), (False, ""), ("bf16", "bf16"), ("", "")):
-        assert config.build(engines.Launch, {"amp": amp}, "launch").amp == wanted == engines.Launch(amp=amp).amp
+        assert (
+            config.build(engines.Launch, {"amp": amp}, "launch").amp
+            == wanted
+            == engines.Launch(amp=amp).amp
+        )
 
 
 def test_amp_alone_takes_no_other_word(scenes, tmp_path):
     def parsed(*words):
         return commands.parser("x").parse_args([*words, "--weights", "random", "--out", "x"])
 
-    for words in (["--amp", "small-retinanet"], ["small-retinanet", "--amp"], ["--amp", "fp16", "small-retinanet"]):
-        assert (parsed("transfer", *words).protocol, parsed("transfer", *words).amp) == ("small-retinanet", "fp16")
-    assert parsed("transfer", "small-retinanet", "--amp", "bf16").amp == "bf16" and parsed("transfer", "small-retinanet").amp == ""
+    for words in (
+        ["--amp", "small-retinanet"],
+        ["small-retinanet", "--amp"],
+        ["--amp", "fp16", "small-retinanet"],
+    ):
+        assert (parsed("transfer", *words).protocol, parsed("transfer", *words).amp) == (
+            "small-retinanet",
+            "fp16",
+        )
+    assert (
+        parsed("transfer", "small-retinanet", "--amp", "bf16").amp == "bf16"
+        and parsed("transfer", "small-retinanet").amp == ""
+    )
 
 
 def test_a_finished_run_is_not_done_again_for_evaluations(scenes, tmp_path, capsys):
@@ -76,7 +128,10 @@ def test_a_finished_run_is_not_done_again_for_evaluations(scenes, tmp_path, caps
     words += ["--data", scenes / "voc", "--out", tmp_path]
     assert cli.main(list(map(str, words))) == 0 and "evaluations" not in capsys.readouterr().out
     assert cli.main([*map(str, words), "--eval-period", "50"]) == 0
-    said = "no evaluations every 50 iterations: the run had finished without them; a new --out makes them\n"
+    said = (
+        "no evaluations every 50 iterations: the run had finished without them; a new --out makes"
+        " them\n"
+    )
     assert said in capsys.readouterr().out
 
 
@@ -85,7 +140,9 @@ def test_another_name_is_no_other_job(scenes, tmp_path):
     plain.folder.mkdir(parents=True)
     (plain.folder / "spec.json").write_text(json.dumps(plain.spec))
     other = job(scenes, tmp_path, "--name", "mine")
-    assert (other.id, other.folder) == (plain.id, plain.folder) and other.spec["starting_point"] == "mine"
+    assert (other.id, other.folder) == (plain.id, plain.folder) and other.spec[
+        "starting_point"
+    ] == "mine"
 
 
 def test_other_machines_help_in_the_folder_of_the_first(scenes, tmp_path):
@@ -101,7 +158,11 @@ def test_published_data_need_no_option(scenes, tmp_path, monkeypatch):
     by_variable = job(scenes, tmp_path, protocol="cityscapes-instance", data=None)
     monkeypatch.delenv("DETECTRON2_DATASETS")
     by_option = job(tmp_path, tmp_path, protocol="cityscapes-instance", data=".")
-    assert by_variable.spec["data"]["root"] == str(tmp_path / "cityscapes") == by_option.spec["data"]["root"]
+    assert (
+        by_variable.spec["data"]["root"]
+        == str(tmp_path / "cityscapes")
+        == by_option.spec["data"]["root"]
+    )
     assert (by_variable.spec["data"]["train"], by_variable.spec["data"]["test"]) == ("train", "val")
 
 
@@ -111,12 +172,24 @@ def test_a_job_over_several_gpus_gets_them_all(monkeypatch):
     def gpus(each):
         return [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.local_slots(9, None, "auto", each)]
 
-    assert gpus(1) == ["0", "1", "2", "3", "4"] and gpus(2) == ["0,1", "2,3"] and gpus(8) == ["0,1,2,3,4"]
+    assert (
+        gpus(1) == ["0", "1", "2", "3", "4"]
+        and gpus(2) == ["0,1", "2,3"]
+        and gpus(8) == ["0,1,2,3,4"]
+    )
 
 
 def test_data_subset(scenes, tmp_path, capsys):
     out = tmp_path / "share.json"
-    words = ["data", "subset", scenes / "coco" / "annotations" / "instances_train.json", "--percent", "10", "--out", out]
+    words = [
+        "data",
+        "subset",
+        scenes / "coco" / "annotations" / "instances_train.json",
+        "--percent",
+        "10",
+        "--out",
+        out,
+    ]
     assert cli.main(list(map(str, words))) == 0
     count = len(json.loads(out.read_text())["annotations"])
     assert capsys.readouterr().out == f"{out}: 3 of 30 pictures, {count} objects\n"
@@ -130,15 +203,24 @@ def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
 
     backbone = weights.random_backbone("resnet18", 0)
     metadata = {
-        "format": "detco-backbone", "format_version": "1", "method": "x", "arch": "resnet18", "channel_order": "BGR",
-        "mean": "[1, 2, 3]", "std": "[4, 5, 6]", "stride_in": "3x3",
-    }  # fmt: skip
+        "format": "detco-backbone",
+        "format_version": "1",
+        "method": "x",
+        "arch": "resnet18",
+        "channel_order": "BGR",
+        "mean": "[1, 2, 3]",
+        "std": "[4, 5, 6]",
+        "stride_in": "3x3",
+    }
     save_file(backbone.tensors, tmp_path / "own.safetensors", metadata)
     base = ["protocols", "show", "coco-retinanet-90k", "--detectron2"]
     assert cli.main(base) == 0
     plain = yaml.safe_load(capsys.readouterr().out)
     assert cli.main([*base, "--weights", str(tmp_path / "own.safetensors")]) == 0
     own = yaml.safe_load(capsys.readouterr().out)
-    assert (plain["MODEL"]["META_ARCHITECTURE"], plain["SOLVER"]["MAX_ITER"]) == ("RetinaNet", 90_000)
+    assert (plain["MODEL"]["META_ARCHITECTURE"], plain["SOLVER"]["MAX_ITER"]) == (
+        "RetinaNet",
+        90_000,
+    )
     assert (plain["INPUT"]["FORMAT"], own["INPUT"]["FORMAT"]) == ("RGB", "BGR")
     assert own["MODEL"]["PIXEL_MEAN"] == [1, 2, 3] and own["MODEL"]["RESNETS"]["DEPTH"] == 18

@@ -1,4 +1,5 @@
-"""Running jobs: each once, after what it needs, whatever is killed; failures reported and retried; workers never left over."""
+"""Running jobs: each once, after what it needs, whatever is killed; failures reported and retried;
+workers never left over."""
 
 import fcntl
 import os
@@ -32,7 +33,8 @@ def fake(spec, folder, report):
         raise InputError("no such folder")
     if spec["fate"] == "killed":
         os.kill(os.getpid(), 9)
-    return {"metrics": {"box_ap": float(int(spec["id"][:4], 36) % 100), "box_aps": float("nan")}, "deviations": ["fake"]}
+    metrics = {"box_ap": float(int(spec["id"][:4], 36) % 100), "box_aps": float("nan")}
+    return {"metrics": metrics, "deviations": ["fake"]}
 
 worker.KINDS["fake"] = fake
 sys.exit(worker.main())
@@ -41,7 +43,7 @@ DRIVER = """
 import signal, sys
 from pathlib import Path
 from tests.benchmarks.run.test_local import grid, run
-signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 print("ready", flush=True)
 try:
     run(grid(Path(sys.argv[1]), int(sys.argv[2])), Path(sys.argv[1]), slots=2)
@@ -52,7 +54,15 @@ from tests.factories import ROOT
 
 
 def job(out, name, needs=(), steps=1, fate="", cost=1.0):
-    spec = {"format": 1, "id": name, "kind": "fake", "title": name, "needs": list(needs), "steps": steps, "fate": fate}
+    spec = {
+        "format": 1,
+        "id": name,
+        "kind": "fake",
+        "title": name,
+        "needs": list(needs),
+        "steps": steps,
+        "fate": fate,
+    }
     return Job(name, "fake", name, out / name, spec, tuple(needs), cost)
 
 
@@ -94,7 +104,10 @@ def driver(out, steps):
     """A runner in a process of its own, once it has begun."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(out), str(steps)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", DRIVER, str(out), str(steps)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert process.stdout.readline() == "ready\n"
     return process
@@ -121,8 +134,13 @@ def test_everything_runs_once_after_what_it_needs(tmp_path):
     metric = {record["id"]: record["metrics"] for record in records}
     assert metric == {j.id: {"box_ap": float(int(j.id[:4], 36) % 100)} for j in jobs}
     assert all(r["warnings"] == ["left out: a.jpg"] for r in records)
-    assert all(r["undefined"] == ["box_aps"] and r["deviations"] == ["fake"] and r["spec"]["title"] for r in records)
-    began = {path.parent.name: float(path.read_text().split()[1]) for path in tmp_path.glob("*/ran.txt")}
+    assert all(
+        r["undefined"] == ["box_aps"] and r["deviations"] == ["fake"] and r["spec"]["title"]
+        for r in records
+    )
+    began = {
+        path.parent.name: float(path.read_text().split()[1]) for path in tmp_path.glob("*/ran.txt")
+    }
     ended = {path.parent.name: path.stat().st_mtime for path in tmp_path.glob("*/record.json")}
     assert all(began[j.id] >= ended[need] - 0.02 for j in jobs for need in j.needs)
     assert not list(tmp_path.glob("*/progress.json"))
@@ -133,23 +151,30 @@ def test_everything_runs_once_after_what_it_needs(tmp_path):
 
 def test_what_was_done_under_another_name_goes_by_the_new_one(tmp_path):
     """Two rows of a suite change names: each number must follow what it was measured on."""
+
     def named(**names):
         planned = [job(tmp_path, id) for id in names]
         for one in planned:
-            one.spec.update(starting_point=names[one.id], title=f"from {names[one.id]}", order=[0, 0])
+            one.spec.update(
+                starting_point=names[one.id], title=f"from {names[one.id]}", order=[0, 0]
+            )
         return planned
 
     for names_now in ({"a1": "one", "b2": "two"}, {"a1": "two", "b2": "one"}):
         run(named(**names_now), tmp_path)
         records = {record["id"]: record for record in store.read(tmp_path)[0]}
         assert {key: record["starting_point"] for key, record in records.items()} == names_now
-        assert all(store.read_json(tmp_path / key / "spec.json") == record["spec"] for key, record in records.items())
+        assert all(
+            store.read_json(tmp_path / key / "spec.json") == record["spec"]
+            for key, record in records.items()
+        )
         assert records["a1"]["spec"]["title"] == f"from {names_now['a1']}"
     assert runs_of(tmp_path) == {"a1": 1, "b2": 1}
 
 
 def test_a_worker_killed_while_idle_costs_nothing(tmp_path):
-    """Another runner has the second job for a while; when it is free the worker that would do it is gone."""
+    """Another runner has the second job for a while; when it is free the worker that would do it is
+    gone."""
     first, second = job(tmp_path, "first"), job(tmp_path, "second")
     second.folder.mkdir()
     locks = [store.take(second.folder)]
@@ -175,35 +200,61 @@ def test_a_look_at_a_lock_does_not_refuse_its_taking(tmp_path):
 
 
 def test_longest_chain_first(tmp_path):
-    jobs = [job(tmp_path, "short"), job(tmp_path, "long", cost=5), job(tmp_path, "base"), job(tmp_path, "top", ["base"], cost=9)]
+    jobs = [
+        job(tmp_path, "short"),
+        job(tmp_path, "long", cost=5),
+        job(tmp_path, "base"),
+        job(tmp_path, "top", ["base"], cost=9),
+    ]
     run(jobs, tmp_path, slots=1)
-    began = {path.parent.name: float(path.read_text().split()[1]) for path in tmp_path.glob("*/ran.txt")}
+    began = {
+        path.parent.name: float(path.read_text().split()[1]) for path in tmp_path.glob("*/ran.txt")
+    }
     assert sorted(began, key=began.get) == ["base", "top", "long", "short"]
 
 
 def test_failures_stop_only_what_needs_them_and_are_retried(tmp_path):
     jobs = [
-        job(tmp_path, "good"), job(tmp_path, "fail", fate="fail"), job(tmp_path, "after", ["fail"]),
-        job(tmp_path, "last", ["after"]), job(tmp_path, "input", fate="input"), job(tmp_path, "killed", fate="killed"),
-    ]  # fmt: skip
+        job(tmp_path, "good"),
+        job(tmp_path, "fail", fate="fail"),
+        job(tmp_path, "after", ["fail"]),
+        job(tmp_path, "last", ["after"]),
+        job(tmp_path, "input", fate="input"),
+        job(tmp_path, "killed", fate="killed"),
+    ]
     outcome = run(jobs, tmp_path)
     assert names(outcome) == {
-        "good": "done", "fail": "failed", "after": "blocked", "last": "blocked", "input": "failed", "killed": "failed",
-    }  # fmt: skip
+        "good": "done",
+        "fail": "failed",
+        "after": "blocked",
+        "last": "blocked",
+        "input": "failed",
+        "killed": "failed",
+    }
     states = outcome.states
-    assert (states["fail"].error, states["fail"].error_kind) == ("RuntimeError: loss not finite", "work")
+    assert (states["fail"].error, states["fail"].error_kind) == (
+        "RuntimeError: loss not finite",
+        "work",
+    )
     assert (states["input"].error, states["input"].error_kind) == ("no such folder", "input")
     assert "SIGKILL" in states["killed"].error and "fail did not succeed" in states["after"].error
     records, problems = store.read(tmp_path)
-    assert problems == [] and {r["id"]: r["status"] for r in records if r["id"] != "good"} == dict.fromkeys(
-        ("fail", "input", "killed"), "failed"
-    )
+    assert problems == [] and {
+        r["id"]: r["status"] for r in records if r["id"] != "good"
+    } == dict.fromkeys(("fail", "input", "killed"), "failed")
     assert "left out: a.jpg" in local.last_lines(states["killed"].job, 1)[0]
     assert any("RuntimeError: loss" in line for line in local.last_lines(states["fail"].job, 3))
 
     mended = [job(tmp_path, j.id, j.needs) for j in jobs]
     assert set(names(run(mended, tmp_path)).values()) == {"done"}
-    assert runs_of(tmp_path) == {"good": 1, "fail": 2, "input": 2, "killed": 2, "after": 1, "last": 1}
+    assert runs_of(tmp_path) == {
+        "good": 1,
+        "fail": 2,
+        "input": 2,
+        "killed": 2,
+        "after": 1,
+        "last": 1,
+    }
 
 
 def test_a_folder_that_cannot_be_written_fails_its_job_only(tmp_path):
@@ -228,7 +279,11 @@ def test_kill_9_of_the_runner_and_again(tmp_path):
         for name in results_of(rough):
             finished.setdefault(name, runs_of(rough)[name])
     wait_until(lambda: not any(row["state"] == "running" for row in store.status(rough)), 10)
-    workers = {int(line.split()[0]) for path in rough.glob("*/ran.txt") for line in path.read_text().splitlines()}
+    workers = {
+        int(line.split()[0])
+        for path in rough.glob("*/ran.txt")
+        for line in path.read_text().splitlines()
+    }
     wait_until(lambda: not any(alive(pid) for pid in workers), 10)
     assert {row["state"] for row in store.status(rough)} <= {"done", "interrupted", "planned"}
     assert set(names(run(grid(rough), rough)).values()) == {"done"}
@@ -241,7 +296,9 @@ def test_kill_9_of_the_runner_and_again(tmp_path):
 def test_two_runners_share_the_work(tmp_path):
     both = [driver(tmp_path, 3) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
-    assert set(runs_of(tmp_path)) == {j.id for j in grid(tmp_path)} and set(runs_of(tmp_path).values()) == {1}
+    assert set(runs_of(tmp_path)) == {j.id for j in grid(tmp_path)} and set(
+        runs_of(tmp_path).values()
+    ) == {1}
     for process in both:
         process.communicate()
 
@@ -269,14 +326,26 @@ def test_a_failure_elsewhere_is_taken_over_not_repeated(tmp_path):
     def other_runner(this):
         nonlocal lock
         if lock is not None and this.states["bad"].name == "elsewhere":
-            record = {"format": 1, "id": "bad", "kind": "fake", "status": "failed", "spec": {}, "metrics": {}, "error": "x"}
+            record = {
+                "format": 1,
+                "id": "bad",
+                "kind": "fake",
+                "status": "failed",
+                "spec": {},
+                "metrics": {},
+                "error": "x",
+            }
             record["ended"] = time.time()
             store.write_json(bad.folder / "record.json", record)
             os.close(lock)
             lock = None
 
     outcome = run([bad], tmp_path, view=other_runner)
-    assert names(outcome) == {"bad": "failed"} and outcome.states["bad"].error == "x" and runs_of(tmp_path) == {}
+    assert (
+        names(outcome) == {"bad": "failed"}
+        and outcome.states["bad"].error == "x"
+        and runs_of(tmp_path) == {}
+    )
 
 
 def test_slots_share_the_cores(monkeypatch):
@@ -306,7 +375,11 @@ def test_one_slot_a_gpu(monkeypatch):
 def test_plain_lines_say_start_progress_and_end(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "LINE_SOON", 0.1)
     lines = []
-    run([job(tmp_path, "one", steps=30), job(tmp_path, "two", ["one"], fate="fail")], tmp_path, view=live.Plain("x", lines.append))
+    run(
+        [job(tmp_path, "one", steps=30), job(tmp_path, "two", ["one"], fate="fail")],
+        tmp_path,
+        view=live.Plain("x", lines.append),
+    )
     assert lines[0] == "[0/2 done, about 0:01 left] one: started"
     assert any("one: train" in line and "/30, " in line and "loss" in line for line in lines)
     assert any(line.startswith("[1/2 done") and "one: done in 0:0" in line for line in lines)
@@ -320,9 +393,12 @@ def test_time_left_by_measured_pace(monkeypatch):
     this.states["a"].name, this.states["a"].started, this.states["a"].seconds = "done", 900.0, 40.0
     this.states["b"].name, this.states["b"].started = "running", 980.0
     fraction, left = live.overall(this, {"b": {"stage": "work", "done": 1, "total": 2}})
-    # 15 of 40 planned seconds are done, in 60 s; with 30 s as planned: 2 s for one, 25 left, two slots
+    # 15 of 40 planned seconds are done, in 60 s; with 30 s as planned: 2 s for one, 25 left, two
+    # slots
     assert fraction == pytest.approx(15 / 40) and left == pytest.approx(25 * 2 / 2)
-    this.states["b"].started = 600.0  # starting up takes as long as it takes: it says little of the pace
+    this.states[
+        "b"
+    ].started = 600.0  # starting up takes as long as it takes: it says little of the pace
     assert live.overall(this, {})[1] == pytest.approx(30 * (440 + 30) / (10 + 30) / 2)
     assert [live.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
 
@@ -333,17 +409,43 @@ def test_status_from_outside_says_what_the_view_says(tmp_path, capsys):
     shown = []
 
     def look(this):
-        if not shown and this.states["long"].name == "running" and (live.progress_of(this.states["long"])["speed"] or 0) > 0:
+        if (
+            not shown
+            and this.states["long"].name == "running"
+            and (live.progress_of(this.states["long"])["speed"] or 0) > 0
+        ):
             assert cli.main(["status", str(tmp_path)]) == 0
-            shown.append((capsys.readouterr().out, live.rates(live.progress_of(this.states["long"]))))
+            shown.append(
+                (capsys.readouterr().out, live.rates(live.progress_of(this.states["long"])))
+            )
 
-    run([job(tmp_path, "quick"), job(tmp_path, "long", ["quick"], steps=40), job(tmp_path, "last", ["long"])], tmp_path, view=look)
+    run(
+        [
+            job(tmp_path, "quick"),
+            job(tmp_path, "long", ["quick"], steps=40),
+            job(tmp_path, "last", ["long"]),
+        ],
+        tmp_path,
+        view=look,
+    )
     head, line = shown[0][0].splitlines()
-    assert head.startswith("3 jobs: ") and "1 done" in head and "1 running" in head and "% of the work" in head
+    assert (
+        head.startswith("3 jobs: ")
+        and "1 done" in head
+        and "1 running" in head
+        and "% of the work" in head
+    )
     speed, figures, _ = shown[0][1]
-    assert line.startswith("running  long  train ") and "/40, " in line and speed.endswith("/s") and "loss 0." in figures
+    assert (
+        line.startswith("running  long  train ")
+        and "/40, " in line
+        and speed.endswith("/s")
+        and "loss 0." in figures
+    )
     assert line.split()[-1] == "left"
-    assert cli.main(["status", str(tmp_path)]) == 0 and capsys.readouterr().out == "3 jobs: 3 done\n"
+    assert (
+        cli.main(["status", str(tmp_path)]) == 0 and capsys.readouterr().out == "3 jobs: 3 done\n"
+    )
 
 
 def test_status_of_a_thousand_jobs_takes_less_than_a_second(tmp_path, capsys):
@@ -353,9 +455,19 @@ def test_status_of_a_thousand_jobs_takes_less_than_a_second(tmp_path, capsys):
         planned = job(tmp_path, f"job{number:04}")
         local.write_spec(local.State(planned))
         if number % 2:
-            record = {"format": 1, "id": planned.id, "kind": "fake", "status": "done", "spec": planned.spec, "metrics": {},
-                      "wall_seconds": 1.0}  # fmt: skip
+            record = {
+                "format": 1,
+                "id": planned.id,
+                "kind": "fake",
+                "status": "done",
+                "spec": planned.spec,
+                "metrics": {},
+                "wall_seconds": 1.0,
+            }
             store.write_json(planned.folder / "record.json", record)
     began = time.process_time()
     assert cli.main(["status", str(tmp_path)]) == 0
-    assert time.process_time() - began < 1 and capsys.readouterr().out == "1000 jobs: 500 planned, 500 done\n"
+    assert (
+        time.process_time() - began < 1
+        and capsys.readouterr().out == "1000 jobs: 500 planned, 500 done\n"
+    )

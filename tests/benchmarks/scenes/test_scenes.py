@@ -21,11 +21,19 @@ CITYSCAPES_IDS = {24, 25, 26, 27, 28, 31, 32, 33}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    return draw(tmp_path_factory.mktemp("scenes") / "set", images=IMAGES, seed=3, unlabelled=5, classification=17)
+    return draw(
+        tmp_path_factory.mktemp("scenes") / "set",
+        images=IMAGES,
+        seed=3,
+        unlabelled=5,
+        classification=17,
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def coco_json(root: Path, kind: str, split: str) -> dict:
@@ -43,7 +51,9 @@ def by_picture(root: Path):
 def cityscapes(root: Path, split: str, name: str, what: str) -> np.ndarray:
     folder = "leftImg8bit" if what == "leftImg8bit" else "gtFine"
     suffix = what if what == "leftImg8bit" else f"gtFine_{what}"
-    return np.array(Image.open(root / f"cityscapes/{folder}/{split}/scenes/scenes_{name}_000000_{suffix}.png"))
+    return np.array(
+        Image.open(root / f"cityscapes/{folder}/{split}/scenes/scenes_{name}_000000_{suffix}.png")
+    )
 
 
 def test_same_seed_same_files(root, tmp_path):
@@ -61,7 +71,11 @@ def test_another_seed_draws_other_pictures(root, tmp_path):
 
 def test_pictures_differ_from_one_another(root):
     files = contents(root)
-    pictures = [data for name, data in files.items() if name.endswith(".jpg") and not name.startswith("coco")]
+    pictures = [
+        data
+        for name, data in files.items()
+        if name.endswith(".jpg") and not name.startswith("coco")
+    ]
     assert len(set(pictures)) == len(pictures) == IMAGES + 5 + 17
 
 
@@ -82,7 +96,10 @@ def test_fewer_pictures_are_a_prefix(root, tmp_path):
 
 
 def test_splits_and_picture_sizes(root):
-    lists = [(root / f"voc/ImageSets/Main/{name}.txt").read_text().split() for name in ("trainval", "test")]
+    lists = [
+        (root / f"voc/ImageSets/Main/{name}.txt").read_text().split()
+        for name in ("trainval", "test")
+    ]
     assert [len(names) for names in lists] == [18, 6]
     shapes = set()
     for names, split in zip(lists, ("train", "val"), strict=True):
@@ -101,10 +118,18 @@ def test_splits_and_picture_sizes(root):
 def test_boxes_are_tight_and_the_same_in_voc_and_coco(root):
     names = {k: shape.name for k, shape in enumerate(CATEGORIES, 1)}
     for _, image, annotations in by_picture(root):
-        tree = ElementTree.parse(root / "voc/Annotations" / image["file_name"].replace(".jpg", ".xml")).getroot()
-        assert [int(tree.findtext(f"size/{k}")) for k in ("width", "height")] == [image["width"], image["height"]]
+        tree = ElementTree.parse(
+            root / "voc/Annotations" / image["file_name"].replace(".jpg", ".xml")
+        ).getroot()
+        assert [int(tree.findtext(f"size/{k}")) for k in ("width", "height")] == [
+            image["width"],
+            image["height"],
+        ]
         corners = [
-            (item.findtext("name"), *(int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")))
+            (
+                item.findtext("name"),
+                *(int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")),
+            )
             for item in tree.iter("object")
         ]
         expected = []
@@ -113,7 +138,12 @@ def test_boxes_are_tight_and_the_same_in_voc_and_coco(root):
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
             assert (a["bbox"], a["area"]) == (box, len(rows))
             # VOC counts pixels from 1 and its last one belongs to the box
-            expected.append((names[a["category_id"]], *(v + 1 for v in (box[0], box[1], columns.max(), rows.max()))))
+            expected.append(
+                (
+                    names[a["category_id"]],
+                    *(v + 1 for v in (box[0], box[1], columns.max(), rows.max())),
+                )
+            )
         assert corners == expected
 
 
@@ -122,15 +152,21 @@ def test_cityscapes_instances_are_the_coco_masks(root):
     assert set(label_ids.values()) == CITYSCAPES_IDS
     for split, image, annotations in by_picture(root):
         name = image["file_name"][:-4]
-        instances, labels = (cityscapes(root, split, name, what) for what in ("instanceIds", "labelIds"))
+        instances, labels = (
+            cityscapes(root, split, name, what) for what in ("instanceIds", "labelIds")
+        )
         assert (instances.dtype, labels.dtype) == (np.uint16, np.uint8)
         ids = [int(i) for i in np.unique(instances) if i >= 1000]
         counts = Counter(i // 1000 for i in ids)
         assert ids == sorted(1000 * label + k for label, n in counts.items() for k in range(n))
         ours = sorted((i // 1000, (instances == i).tobytes()) for i in ids)
         masks = [rle.decode(a["segmentation"]).astype(bool).tobytes() for a in annotations]
-        assert ours == sorted((label_ids[a["category_id"]], m) for a, m in zip(annotations, masks, strict=True))
-        np.testing.assert_array_equal(labels, np.where(instances >= 1000, instances // 1000, instances))
+        assert ours == sorted(
+            (label_ids[a["category_id"]], m) for a, m in zip(annotations, masks, strict=True)
+        )
+        np.testing.assert_array_equal(
+            labels, np.where(instances >= 1000, instances // 1000, instances)
+        )
         assert set(np.unique(labels)) <= CITYSCAPES_IDS | {4, 7, 11, 23}
 
 
@@ -144,7 +180,9 @@ def test_cityscapes_polygons_paint_the_label_map(root):
         content = json.loads(path.read_text())
         painted = Image.new("L", (content["imgWidth"], content["imgHeight"]))
         for item in content["objects"]:
-            ImageDraw.Draw(painted).polygon([tuple(p) for p in item["polygon"]], fill=ids[item["label"]])
+            ImageDraw.Draw(painted).polygon(
+                [tuple(p) for p in item["polygon"]], fill=ids[item["label"]]
+            )
         agreement.append(np.mean(np.array(painted) == cityscapes(root, split, name, "labelIds")))
     assert min(agreement) > 0.9  # outlines are rounded to whole pixels
     assert np.mean(agreement) > 0.95
@@ -154,7 +192,9 @@ def test_cityscapes_pictures_are_the_same_pictures(root):
     for split, image, _ in by_picture(root):
         exact = cityscapes(root, split, image["file_name"][:-4], "leftImg8bit").astype(float)
         with Image.open(root / "coco" / split / image["file_name"]) as jpeg:
-            assert np.abs(exact - np.asarray(jpeg)).mean() < 12  # JPEG's loss on grain and saturated colours
+            assert (
+                np.abs(exact - np.asarray(jpeg)).mean() < 12
+            )  # JPEG's loss on grain and saturated colours
 
 
 def test_keypoints(root):
@@ -179,7 +219,9 @@ def test_keypoints(root):
                 if v == 1:
                     assert not mask[int(y), int(x)]
             seen = points[points[:, 2] == 2]
-            assert np.mean([mask[int(y), int(x)] for x, y, _ in seen]) > 0.9  # thin limbs may miss a pixel's middle
+            assert (
+                np.mean([mask[int(y), int(x)] for x, y, _ in seen]) > 0.9
+            )  # thin limbs may miss a pixel's middle
             visibility.update(points[:, 2].astype(int).tolist())
     assert visibility[2] > 50
 
@@ -205,19 +247,26 @@ def test_some_keypoints_and_objects_are_covered(tmp_path):
     for path in (root / "voc/Annotations").iterdir():
         for item in ElementTree.parse(path).getroot().iter("object"):
             marks.update(f"{kind} {item.findtext(kind)}" for kind in ("truncated", "difficult"))
-    assert 0 < marks["truncated 1"] < marks["truncated 0"] and 0 < marks["difficult 1"] < marks["difficult 0"]
+    assert (
+        0 < marks["truncated 1"] < marks["truncated 0"]
+        and 0 < marks["difficult 1"] < marks["difficult 0"]
+    )
 
 
 def test_every_category_occurs(root):
     for split in ("train", "val"):
         coco = coco_json(root, "instances", split)
         assert [c["name"] for c in coco["categories"]] == sorted(shape.name for shape in CATEGORIES)
-    counts = Counter(a["category_id"] for _, _, annotations in by_picture(root) for a in annotations)
+    counts = Counter(
+        a["category_id"] for _, _, annotations in by_picture(root) for a in annotations
+    )
     assert set(counts) == set(range(1, 9))
 
 
 def test_classification_takes_turns(root):
-    counts = {folder.name: len(list(folder.iterdir())) for folder in (root / "classification").iterdir()}
+    counts = {
+        folder.name: len(list(folder.iterdir())) for folder in (root / "classification").iterdir()
+    }
     names = [shape.name for shape in CATEGORIES]
     assert counts == {name: 3 if name == names[0] else 2 for name in names}
     assert len(list((root / "unlabelled").iterdir())) == 5
@@ -229,7 +278,9 @@ def test_colour_does_not_tell_the_category(root):
     for split, image, annotations in by_picture(root):
         pixels = cityscapes(root, split, image["file_name"][:-4], "leftImg8bit")
         for a in annotations:
-            colours.setdefault(a["category_id"], []).append(pixels[rle.decode(a["segmentation"]) > 0].mean(0))
+            colours.setdefault(a["category_id"], []).append(
+                pixels[rle.decode(a["segmentation"]) > 0].mean(0)
+            )
     whole = np.concatenate([np.array(v) for v in colours.values()])
     within = np.mean([np.var(v, axis=0).sum() for v in colours.values() if len(v) > 3])
     assert within > 0.6 * np.var(whole, axis=0).sum()
@@ -283,7 +334,12 @@ def test_interrupted_goes_on(root, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"images": 3}, "images is 3"), ({"size": 9}, "size is 9"), ({"seed": -1}, "-1"), ({"unlabelled": 0.5}, "0.5")],
+    [
+        ({"images": 3}, "images is 3"),
+        ({"size": 9}, "size is 9"),
+        ({"seed": -1}, "-1"),
+        ({"unlabelled": 0.5}, "0.5"),
+    ],
 )
 def test_senseless_parameters_are_refused(tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
@@ -304,7 +360,9 @@ def test_foreign_folders_are_refused(tmp_path):
         draw(tmp_path / "b", images=4)
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((5, 7), np.uint8), ((5, 7), np.uint16), ((5, 7, 3), np.uint8)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((5, 7), np.uint8), ((5, 7), np.uint16), ((5, 7, 3), np.uint8)]
+)
 def test_png_read_by_pillow(tmp_path, shape, dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     for compression in (0, 1):

@@ -1,4 +1,5 @@
-"""The speed benchmarks: that they time what they say, and that the usual way computes what ours does."""
+"""The speed benchmarks: that they time what they say, and that the usual way computes what ours
+does."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from detco.pretrain.methods.detco import DetCo
 from detco.pretrain.recipes import RECIPES, replace
 from PIL import Image
 
-TINY = replace(RECIPES["detco-small"], batch=4, dim=8, queue=12, groups=1, view_size=40, jigsaw_size=66, patch_size=20)
+TINY = replace(
+    RECIPES["detco-small"],
+    batch=4,
+    dim=8,
+    queue=12,
+    groups=1,
+    view_size=40,
+    jigsaw_size=66,
+    patch_size=20,
+)
 
 
 def test_ways_take_turns_and_ratios_are_of_neighbours():
@@ -28,7 +38,10 @@ def test_ways_take_turns_and_ratios_are_of_neighbours():
 
     ways = {"slow": way("slow", [9.0, 4.0, 6.0, 20.0]), "fast": way("fast", [9.0, 2.0, 2.0, 5.0])}
     seconds = speed.alternate(ways, 3, lambda: now[0])
-    assert order == ["slow", "fast"] * 4 and seconds == {"slow": [4.0, 6.0, 20.0], "fast": [2.0, 2.0, 5.0]}
+    assert order == ["slow", "fast"] * 4 and seconds == {
+        "slow": [4.0, 6.0, 20.0],
+        "fast": [2.0, 2.0, 5.0],
+    }
     assert speed.ratio(seconds, "slow", "fast") == speed.Spread(3.0, 2.0, 4.0)
     assert str(speed.ratio(seconds, "slow", "fast")) == "3.00 (2.00 to 4.00)"
 
@@ -47,7 +60,9 @@ def usual_from(ours):
         part, _, tail = rest.partition(".")
         if part == "trunk":
             layer, _, inner = tail.partition(".")
-            place = {"conv1": "stem.0", "bn1": "stem.1"}.get(layer) or f"stages.{int(layer[-1]) - 1}"
+            place = {"conv1": "stem.0", "bn1": "stem.1"}.get(
+                layer
+            ) or f"stages.{int(layer[-1]) - 1}"
             renamed[f"{side}.{place}.{inner}"] = value
         else:
             renamed[f"{side}.heads.{part.removesuffix('_heads')}.{tail}"] = value
@@ -72,7 +87,12 @@ def test_the_usual_step_computes_what_ours_does():
             model.optimizer.step()
         ours.enqueue(output["keys"]), usual.enqueue(keys)
     for level in range(4):
-        torch.testing.assert_close(usual.get_buffer(f"local_queue_{level}"), ours.queues["local"].keys[level], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            usual.get_buffer(f"local_queue_{level}"),
+            ours.queues["local"].keys[level],
+            rtol=1e-3,
+            atol=1e-3,
+        )
 
 
 @pytest.fixture
@@ -96,19 +116,41 @@ def test_the_usual_views_have_the_shapes_and_statistics_of_ours(photographs):
     data = Views(find(photographs), recipe, seed=0)
     batches = [finish(data[(epoch, [1])], recipe, torch.device("cpu")) for epoch in range(12)]
     for name, expected in (("global_query", (3, 224, 224)), ("local_key", (9, 3, 64, 64))):
-        theirs, ours = torch.stack([row[name] for row in rows]), torch.cat([batch[name] for batch in batches])
+        theirs, ours = (
+            torch.stack([row[name] for row in rows]),
+            torch.cat([batch[name] for batch in batches]),
+        )
         assert theirs.shape == ours.shape == (12, *expected)
         assert theirs.mean().item() == pytest.approx(ours.mean().item(), abs=0.25)
         assert theirs.std().item() == pytest.approx(ours.std().item(), rel=0.25)
 
 
 def test_views_are_measured(photographs, capsys):
-    assert cli.main(["speed", "views", "--images", str(photographs), "--pictures", "2", "--repeats", "2", "--device", "cpu"]) == 0
+    assert (
+        cli.main(
+            [
+                "speed",
+                "views",
+                "--images",
+                str(photographs),
+                "--pictures",
+                "2",
+                "--repeats",
+                "2",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert f"from 2 pictures of {photographs}, one core" in out.splitlines()[0]
     result = views.measure(photographs, "cpu", pictures=2, repeats=2)
     each = {name: spread.median for name, spread in result.milliseconds.items()}
-    assert each[views.DECODE] < each[views.CUT] < each[views.OURS] and each[views.DECODE] < each[views.USUAL]
+    assert (
+        each[views.DECODE] < each[views.CUT] < each[views.OURS]
+        and each[views.DECODE] < each[views.USUAL]
+    )
     assert result.faster.low <= result.faster.median <= result.faster.high
     assert str(result).count("times") == 3 and f"{result.faster.median:.2f}" in str(result)
 
@@ -116,13 +158,22 @@ def test_views_are_measured(photographs, capsys):
 def test_steps_are_measured(monkeypatch):
     monkeypatch.setitem(RECIPES, "detco-small", TINY)
     result = step.measure("cpu", repeats=1)
-    assert list(result.milliseconds) == ["usual, float32", "ours, float32", "ours", "bare passes"] and not result.gib
+    assert (
+        list(result.milliseconds) == ["usual, float32", "ours, float32", "ours", "bare passes"]
+        and not result.gib
+    )
     assert result.of_bare.low > 0 and "batch 4, views of 40 and 9 x 20, 12 keys" in result.title
 
 
-@pytest.mark.parametrize("more, message", [
-    ({"recipe": "moco-v2-200ep"}, "compared for DetCo"), ({"recipe": "detco-no-hierarchy"}, "four levels"),
-    ({"repeats": 0}, "at least 1"), ({"recipe": "detco-smal"}, "detco-small")])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"recipe": "moco-v2-200ep"}, "compared for DetCo"),
+        ({"recipe": "detco-no-hierarchy"}, "four levels"),
+        ({"repeats": 0}, "at least 1"),
+        ({"recipe": "detco-smal"}, "detco-small"),
+    ],
+)
 def test_what_cannot_be_measured_is_refused(more, message):
     with pytest.raises(InputError, match=message):
         step.measure("cpu", **more)

@@ -1,6 +1,6 @@
-"""Suites: what a YAML file means, what is refused before any work, and what a job's identity depends on."""
+"""Suites: what a YAML file means, what is refused before any work, and what a job's identity
+depends on."""
 
-from tests.factories import ROOT
 import json
 import shutil
 from dataclasses import replace
@@ -17,6 +17,8 @@ from detco.common.errors import InputError as PicturesError
 from detco.common.errors import InputError as TransferError
 from PIL import Image
 
+from tests.factories import ROOT
+
 REFUSED = (InputError, PicturesError, TransferError)
 EXAMPLE = ROOT / "examples" / "own_pictures.yaml"
 
@@ -24,7 +26,9 @@ EXAMPLE = ROOT / "examples" / "own_pictures.yaml"
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A small drawn data set in all layouts."""
-    return scenes.draw(tmp_path_factory.mktemp("drawn"), images=8, size=64, unlabelled=66, classification=66)
+    return scenes.draw(
+        tmp_path_factory.mktemp("drawn"), images=8, size=64, unlabelled=66, classification=66
+    )
 
 
 @pytest.fixture
@@ -38,8 +42,18 @@ def photos(tmp_path):
 
 
 def suite_of(drawn, photos, **changes):
-    starts = (StartingPoint("random", random=True), StartingPoint("detco-small", recipe="detco-small"))
-    made = Suite("mine", starts, (Task("small-retinanet"),), Data(drawn / "voc"), photos, engine="torchvision")
+    starts = (
+        StartingPoint("random", random=True),
+        StartingPoint("detco-small", recipe="detco-small"),
+    )
+    made = Suite(
+        "mine",
+        starts,
+        (Task("small-retinanet"),),
+        Data(drawn / "voc"),
+        photos,
+        engine="torchvision",
+    )
     return replace(made, **changes)
 
 
@@ -47,7 +61,7 @@ def ids(suite, out=Path("out")):
     return {job.title: job.id for job in suite_plan.plan(suite, out)}
 
 
-# --- the YAML file -------------------------------------------------------------------------------------------------
+# --- the YAML file -------------------------------------------------------------------------------
 
 
 def test_short_and_long_forms_and_relative_paths(tmp_path):
@@ -78,7 +92,10 @@ pretrain: {lr: 1e-2}
             StartingPoint("best", weights=tmp_path / "runs/best/backbone.safetensors"),
             StartingPoint("long", recipe="detco-small", settings={"epochs": 9}, seed=3),
         ),
-        (Task("small-faster-rcnn-c4"), Task("small-retinanet", settings={"schedule.iterations": 300})),
+        (
+            Task("small-faster-rcnn-c4"),
+            Task("small-retinanet", settings={"schedule.iterations": 300}),
+        ),
         Data(tmp_path / "../labelled", "voc", "trainval", "test"),
         tmp_path / "pics",
         seeds=3,
@@ -94,17 +111,32 @@ pretrain: {lr: 1e-2}
         ("start: [random]\ndata: {layout: voc}", ["data.root is missing"]),
         ("start: [random]\ndata: {root: x, layout: vok}", ["data.layout must be", "'vok'"]),
         ("start: [random]\nseeds: three", ["seeds must be a whole number", "'three'"]),
-        ("start: [{name: a, recipe: x, random: true}]", ["'a' needs exactly one of recipe, weights, random"]),
+        (
+            "start: [{name: a, recipe: x, random: true}]",
+            ["'a' needs exactly one of recipe, weights, random"],
+        ),
         ("start: [{name: a/b, random: true}]", ["'a/b'", "names folders"]),
         ("start: 3", ["start must be a list, got 3"]),
         ("start: []", ["start: needs at least one starting point"]),
         ("start: [random, {name: random, recipe: detco-small}]", ["'random' is given twice"]),
-        ("start: [detco-smal]", ["unknown starting point 'detco-smal'", "did you mean 'detco-small'"]),
-        ("start: [moco-v3-300e]", ["unknown starting point 'moco-v3-300e'", "did you mean 'moco-v3-300ep'"]),
+        (
+            "start: [detco-smal]",
+            ["unknown starting point 'detco-smal'", "did you mean 'detco-small'"],
+        ),
+        (
+            "start: [moco-v3-300e]",
+            ["unknown starting point 'moco-v3-300e'", "did you mean 'moco-v3-300ep'"],
+        ),
         ("start: [Random]", ["did you mean 'random'"]),
         ("start: [zzzzzz]", ["`detco weights list`"]),
-        ("start: [random]\nprotocols: [{protocol: small-retinanet, start: [randm]}]", ["'randm'", "did you mean 'random'"]),
-        ("start: [random]\nprotocols: [{protocol: small-retinanet, seeds: 0}]", ["protocols[0].seeds", "or equal to 1, got 0"]),
+        (
+            "start: [random]\nprotocols: [{protocol: small-retinanet, start: [randm]}]",
+            ["'randm'", "did you mean 'random'"],
+        ),
+        (
+            "start: [random]\nprotocols: [{protocol: small-retinanet, seeds: 0}]",
+            ["protocols[0].seeds", "or equal to 1, got 0"],
+        ),
         ("start: [random]\namp: fp8", ["amp must be 'fp16' or 'bf16', got the text 'fp8'"]),
         ("start: [random]\namp: true", ["amp must be 'fp16' or 'bf16', got true"]),
         ("start: [random]\neval_period: -5", ["eval_period", "or equal to 0, got -5"]),
@@ -144,23 +176,30 @@ def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
     protocols = list(dict.fromkeys(job.spec["protocol"] for job in jobs[2:]))
     assert protocols == ["small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet"]
     assert jobs[2].spec["data"] | {"identity": ""} == {
-        "layout": "voc", "train": "trainval", "test": "test", "root": str(drawn / "voc"), "identity": "",
+        "layout": "voc",
+        "train": "trainval",
+        "test": "test",
+        "root": str(drawn / "voc"),
+        "identity": "",
         "pictures": [6, 2],
-    }  # fmt: skip
+    }
 
 
-# --- what is found, what is refused ------------------------------------------------------------------------------------
+# --- what is found, what is refused --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "layout, train, test", [("voc", "trainval", "test"), ("coco", "train", "val"), ("cityscapes", "train", "val")]
+    "layout, train, test",
+    [("voc", "trainval", "test"), ("coco", "train", "val"), ("cityscapes", "train", "val")],
 )
 def test_layout_and_splits_are_found(drawn, layout, train, test):
     assert labelled.find_splits(Data(drawn / layout)) == Data(drawn / layout, layout, train, test)
 
 
 def test_masks_bring_mask_rcnn(drawn, photos):
-    chosen = suite_plan.plan(suite_of(drawn, photos, protocols=(), data=Data(drawn / "coco")), Path("out"))
+    chosen = suite_plan.plan(
+        suite_of(drawn, photos, protocols=(), data=Data(drawn / "coco")), Path("out")
+    )
     names = {job.spec["protocol"] for job in chosen if job.kind == "transfer"}
     assert names == {"small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet"}
 
@@ -174,16 +213,34 @@ def test_masks_bring_mask_rcnn(drawn, photos):
         ({"data": None}, "name one under 'data'"),
         ({"protocols": (Task("small-retina"),)}, "did you mean 'small-retinanet'"),
         ({"protocols": (Task("small-mask-rcnn-fpn"),)}, "mask"),
-        ({"protocols": (Task("small-retinanet", settings={"schedule.iters": 1}),)}, "unknown setting 'schedule.iters'"),
+        (
+            {"protocols": (Task("small-retinanet", settings={"schedule.iters": 1}),)},
+            "unknown setting 'schedule.iters'",
+        ),
         ({"start": (StartingPoint("a", recipe="detco-smal"),)}, "did you mean 'detco-small'"),
-        ({"start": (StartingPoint("a", weights=Path("/nowhere.safetensors")),)}, "/nowhere.safetensors"),
-        ({"start": (StartingPoint("a", weights=Path("moco-v2-800e")),)}, "did you mean 'moco-v2-800ep'"),
-        ({"start": (StartingPoint("a", random=True), StartingPoint("b", random=True))}, "is the same run as"),
+        (
+            {"start": (StartingPoint("a", weights=Path("/nowhere.safetensors")),)},
+            "/nowhere.safetensors",
+        ),
+        (
+            {"start": (StartingPoint("a", weights=Path("moco-v2-800e")),)},
+            "did you mean 'moco-v2-800ep'",
+        ),
+        (
+            {"start": (StartingPoint("a", random=True), StartingPoint("b", random=True))},
+            "is the same run as",
+        ),
         ({"pretrain": {"batch": 128}}, "66 pictures are fewer than one batch of 128"),
         ({"pretrain": {"epohcs": 1}}, "did you mean 'epochs'"),
         ({"engine": "torchvisoin"}, "unknown engine 'torchvisoin'"),
-        ({"amp": "bf16", "eval_period": 9}, "--amp, --eval-period: only the engine detectron2 has this, not torchvision"),
-        ({"engine": "replay", "amp": "fp16"}, "--amp: only the engine detectron2 has this, not replay; leave it out"),
+        (
+            {"amp": "bf16", "eval_period": 9},
+            "--amp, --eval-period: only the engine detectron2 has this, not torchvision",
+        ),
+        (
+            {"engine": "replay", "amp": "fp16"},
+            "--amp: only the engine detectron2 has this, not replay; leave it out",
+        ),
     ],
 )
 def test_bad_suites_are_refused_before_any_work(drawn, photos, changes, words, tmp_path):
@@ -201,7 +258,7 @@ def test_bad_annotations_are_said_before_any_work(drawn, photos, tmp_path):
         suite_plan.plan(suite_of(drawn, photos, data=Data(broken)), tmp_path / "out")
 
 
-# --- identity --------------------------------------------------------------------------------------------------------
+# --- identity ------------------------------------------------------------------------------------
 
 
 def changed(before, after):
@@ -215,12 +272,23 @@ def test_identity_changes_with_what_determines_the_result_only(drawn, photos):
     before = ids(suite)
     assert len(set(before.values())) == len(before) == 5
     assert changed(before, ids(suite, Path("elsewhere"))) == set()
-    assert changed(before, ids(replace(suite, name="other", data=Data(drawn / "voc", "voc", "trainval", "test")))) == set()
+    assert (
+        changed(
+            before,
+            ids(replace(suite, name="other", data=Data(drawn / "voc", "voc", "trainval", "test"))),
+        )
+        == set()
+    )
     of_detco = {title for title in before if "detco" in title}
-    assert len(of_detco) == 3 and changed(before, ids(replace(suite, pretrain={"epochs": 7}))) == of_detco
+    assert (
+        len(of_detco) == 3
+        and changed(before, ids(replace(suite, pretrain={"epochs": 7}))) == of_detco
+    )
     assert changed(before, ids(replace(suite, pretrain={"workers": 3}))) == set()
     of_retina = {title for title in before if "retinanet" in title}
-    one = replace(suite, protocols=(Task("small-retinanet", settings={"schedule.lr": 0.5}), tasks[1]))
+    one = replace(
+        suite, protocols=(Task("small-retinanet", settings={"schedule.lr": 0.5}), tasks[1])
+    )
     assert changed(before, ids(one)) == of_retina
     cells = {title for title in before if not title.startswith("pretrain")}
     assert changed(before, ids(replace(suite, engine="replay"))) == cells
@@ -231,11 +299,16 @@ def test_precision_and_evaluations_of_a_suite_are_in_its_fine_tunings(drawn, pho
     suite = suite_of(drawn, photos)
     half = replace(suite, amp="bf16", eval_period=500)
     for job in suite_plan.plan(half, Path("out"), launches=({"num_gpus": 2}, {"num_gpus": 2})):
-        wanted = {"num_gpus": 2} | ({"amp": "bf16", "eval_period": 500} if job.kind == "transfer" else {})
+        wanted = {"num_gpus": 2} | (
+            {"amp": "bf16", "eval_period": 500} if job.kind == "transfer" else {}
+        )
         assert job.spec["launch"] == wanted
     before = ids(suite)
     cells = {title for title in before if not title.startswith("pretrain")}
-    assert changed(before, ids(half)) == cells and changed(before, ids(replace(suite, eval_period=500))) == set()
+    assert (
+        changed(before, ids(half)) == cells
+        and changed(before, ids(replace(suite, eval_period=500))) == set()
+    )
     assert changed(ids(half), ids(replace(half, amp="fp16"))) == cells
 
 
@@ -245,12 +318,18 @@ def test_identity_follows_the_content_of_pictures_and_data(drawn, photos, tmp_pa
     moved = tmp_path / "moved"
     shutil.copytree(drawn / "voc", moved)
     assert changed(before, ids(replace(suite, data=Data(moved)))) == set()
-    victim = next(path for path in sorted((moved / "Annotations").glob("*.xml")) if "<xmin>" in path.read_text())
+    victim = next(
+        path
+        for path in sorted((moved / "Annotations").glob("*.xml"))
+        if "<xmin>" in path.read_text()
+    )
     text = victim.read_text()
     start = text.index("<xmax>") + 6
     end = text.index("</xmax>")
     victim.write_text(text[:start] + str(int(text[start:end]) - 1) + text[end:])
-    assert changed(before, ids(replace(suite, data=Data(moved)))) == {t for t in before if t.startswith("small")}
+    assert changed(before, ids(replace(suite, data=Data(moved)))) == {
+        t for t in before if t.startswith("small")
+    }
     (photos / "0.png").unlink()
     assert changed(before, ids(suite)) == {t for t in before if "detco" in t}
 
@@ -267,7 +346,9 @@ def test_demo_is_a_chain_of_scenes_pretrainings_transfers():
         assert job.spec["data"]["root"].startswith(str(drawn.folder))
     assert pretrainings[0].spec["images"] == str(drawn.folder / "classification")
     assert {p.spec["images"] for p in pretrainings[1:]} == {str(drawn.folder / "unlabelled")}
-    other = suite_plan.plan(replace(builtin.SUITES["demo"], scenes=Scenes(seed=5)), Path("out"), engine="torchvision")
+    other = suite_plan.plan(
+        replace(builtin.SUITES["demo"], scenes=Scenes(seed=5)), Path("out"), engine="torchvision"
+    )
     assert not by_id.keys() & {job.id for job in other}
 
 
@@ -277,14 +358,23 @@ def test_a_backbone_file_counts_by_its_content(drawn, photos, tmp_path):
 
     trunk = weights.random_backbone("resnet18", 0)
     metadata = {
-        "format": "detco-backbone", "format_version": "1", "method": "made up", "arch": "resnet18", "channel_order": "RGB",
-        "mean": json.dumps(trunk.mean), "std": json.dumps(trunk.std), "stride_in": "3x3",
-    }  # fmt: skip
+        "format": "detco-backbone",
+        "format_version": "1",
+        "method": "made up",
+        "arch": "resnet18",
+        "channel_order": "RGB",
+        "mean": json.dumps(trunk.mean),
+        "std": json.dumps(trunk.std),
+        "stride_in": "3x3",
+    }
     save_file(trunk.tensors, tmp_path / "a.safetensors", metadata)
     shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     start = (StartingPoint("x", weights=tmp_path / "a.safetensors"),)
     (first,) = suite_plan.plan(suite_of(drawn, photos, start=start), Path("out"))
-    (second,) = suite_plan.plan(suite_of(drawn, photos, start=(replace(start[0], weights=tmp_path / "b.safetensors"),)), Path("out"))
+    (second,) = suite_plan.plan(
+        suite_of(drawn, photos, start=(replace(start[0], weights=tmp_path / "b.safetensors"),)),
+        Path("out"),
+    )
     assert first.id == second.id and first.spec["weights"] != second.spec["weights"]
     assert first.spec["weights_identity"] == weights.sha256_of(tmp_path / "a.safetensors")
 
@@ -295,7 +385,9 @@ def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
 
     def one(seed):
         start = StartingPoint("detco-small", recipe="detco-small", seed=seed)
-        return pretrain_job(start, {}, suite_plan.folder_of_pictures(photos), tmp_path / "x", Place(tmp_path))
+        return pretrain_job(
+            start, {}, suite_plan.folder_of_pictures(photos), tmp_path / "x", Place(tmp_path)
+        )
 
     suite_plan.refuse_other_run(one(0))
     write_spec(State(one(0)))
@@ -306,7 +398,7 @@ def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
         suite_plan.refuse_other_run(one(1))
 
 
-# --- the paper's suites ----------------------------------------------------------------------------------------------
+# --- the paper's suites --------------------------------------------------------------------------
 
 OTHER_TASKS = {8, 9}  # classification, dense pose
 
@@ -322,7 +414,8 @@ def published_cells():
 
 
 def cells_of(suite):
-    """The same of a suite. Recipes and public checkpoints say method and epochs; the paper prints no epochs for some rows."""
+    """The same of a suite. Recipes and public checkpoints say method and epochs; the paper prints
+    no epochs for some rows."""
     from detco.pretrain.recipes import RECIPES
     from detco.results.paper.verdicts import method_of
     from detco.transfer.checkpoints.zoo import BY_NAME
@@ -331,22 +424,44 @@ def cells_of(suite):
     for task in suite.protocols:
         for name in task.start:
             (start,) = (row for row in suite.start if row.name == name)
-            made = RECIPES[start.recipe] if start.recipe else None if start.random else BY_NAME[str(start.weights)]
-            weights = {"method": made.method, "source": f"recipe {made.name}", "epochs": made.epochs} if made else {}
+            made = (
+                RECIPES[start.recipe]
+                if start.recipe
+                else None
+                if start.random
+                else BY_NAME[str(start.weights)]
+            )
+            weights = (
+                {"method": made.method, "source": f"recipe {made.name}", "epochs": made.epochs}
+                if made
+                else {}
+            )
             spec = {"weights": "random" if start.random else "x"}
-            found.add((task.protocol, *method_of({"spec": spec, "weights": weights, "starting_point": name})))
+            found.add(
+                (
+                    task.protocol,
+                    *method_of({"spec": spec, "weights": weights, "starting_point": name}),
+                )
+            )
     return found
 
 
 def without_epochs(cells):
     """COCO's and Cityscapes' rows of the paper do not print the supervised baseline's epochs."""
-    return {(protocol, method, None if method == "supervised" else epochs) for protocol, method, epochs in cells}
+    return {
+        (protocol, method, None if method == "supervised" else epochs)
+        for protocol, method, epochs in cells
+    }
 
 
 def test_paper_suites_are_the_papers_tables():
     everything = cells_of(builtin.SUITES["paper-all"])
     assert without_epochs(everything) == without_epochs(published_cells())
-    parts = [suite for name, suite in builtin.SUITES.items() if name.startswith("paper-") and name != "paper-all"]
+    parts = [
+        suite
+        for name, suite in builtin.SUITES.items()
+        if name.startswith("paper-") and name != "paper-all"
+    ]
     assert set.union(*(cells_of(suite) for suite in parts)) == everything
     assert sum(len(cells_of(suite)) for suite in parts) == len(everything)
 
@@ -358,10 +473,18 @@ def test_paper_all_has_one_pretraining_a_recipe_and_five_seeds_on_voc_only():
     runs = {}
     for job in jobs:
         if job.kind == "transfer":
-            runs.setdefault((job.spec["protocol"], job.spec["starting_point"]), []).append(job.spec["seed"])
-    assert {len(seeds) for (protocol, _), seeds in runs.items() if protocol.startswith("voc")} == {5}
-    assert {len(seeds) for (protocol, _), seeds in runs.items() if not protocol.startswith("voc")} == {1}
-    assert any("VOC2007" in text for text in missing) and any("--pictures" in text for text in missing)
+            runs.setdefault((job.spec["protocol"], job.spec["starting_point"]), []).append(
+                job.spec["seed"]
+            )
+    assert {len(seeds) for (protocol, _), seeds in runs.items() if protocol.startswith("voc")} == {
+        5
+    }
+    assert {
+        len(seeds) for (protocol, _), seeds in runs.items() if not protocol.startswith("voc")
+    } == {1}
+    assert any("VOC2007" in text for text in missing) and any(
+        "--pictures" in text for text in missing
+    )
     assert any("no copy of pirl-200ep" in text for text in missing)
     with pytest.raises(REFUSED):
         suite_plan.plan(builtin.SUITES["paper-all"], Path("out"), engine="replay")
@@ -371,7 +494,12 @@ def test_paper_all_has_one_pretraining_a_recipe_and_five_seeds_on_voc_only():
 def datasets(drawn, tmp_path):
     """Drawn scenes where Detectron2's users have VOC, COCO and Cityscapes."""
     folder = tmp_path / "datasets"
-    for name, source in (("VOC2007", "voc"), ("VOC2012", "voc"), ("coco", "coco"), ("cityscapes", "cityscapes")):
+    for name, source in (
+        ("VOC2007", "voc"),
+        ("VOC2012", "voc"),
+        ("coco", "coco"),
+        ("cityscapes", "cityscapes"),
+    ):
         shutil.copytree(drawn / source, folder / name)
     for name in ("train", "val"):
         (folder / "coco" / name).rename(folder / "coco" / f"{name}2017")
@@ -387,10 +515,17 @@ def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
 
     def data(name):
         suite = files.adapted(builtin.SUITES[name], start="random")
-        return {job.spec["protocol"]: job.spec["data"] for job in suite_plan.plan(suite, Path("out"), engine="replay")}
+        return {
+            job.spec["protocol"]: job.spec["data"]
+            for job in suite_plan.plan(suite, Path("out"), engine="replay")
+        }
 
     (voc,) = data("paper-voc").values()
-    assert (voc["root"], voc["train"], voc["test"]) == (str(datasets), "VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
+    assert (voc["root"], voc["train"], voc["test"]) == (
+        str(datasets),
+        "VOC2007/trainval+VOC2012/trainval",
+        "VOC2007/test",
+    )
     assert {d["root"] for d in data("paper-cityscapes").values()} == {str(datasets / "cityscapes")}
     share = datasets / "coco" / "annotations" / "instances_train2017_10pct.json"
     assert not share.exists()
@@ -402,18 +537,24 @@ def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
 
 def test_starting_points_replaced_added_and_chosen(datasets):
     voc = builtin.SUITES["paper-voc"]
-    one = files.adapted(voc, datasets, None, ["detco=d.safetensors", "swav=s.safetensors"], "random,swav,detco")
+    one = files.adapted(
+        voc, datasets, None, ["detco=d.safetensors", "swav=s.safetensors"], "random,swav,detco"
+    )
     assert one.start == (
-        StartingPoint("random", random=True), StartingPoint("swav", weights=Path("s.safetensors")),
+        StartingPoint("random", random=True),
+        StartingPoint("swav", weights=Path("s.safetensors")),
         StartingPoint("detco", weights=Path("d.safetensors")),
-    )  # fmt: skip
-    assert [set(task.start) for task in one.protocols] == [{"random", "swav", "detco"}] and one.datasets == datasets
+    )
+    assert [set(task.start) for task in one.protocols] == [
+        {"random", "swav", "detco"}
+    ] and one.datasets == datasets
     assert files.adapted(voc, datasets / "VOC2007").data == Data(datasets / "VOC2007")
     both = files.adapted(voc, pictures=Path("p"))
     assert (both.pictures, both.pictures_by_class) == (Path("p"), Path("p"))
-    assert [task.protocol for task in files.adapted(builtin.SUITES["paper-all"], start="detco-100ep").protocols] == [
-        "voc-faster-rcnn-c4-24k"
-    ]
+    assert [
+        task.protocol
+        for task in files.adapted(builtin.SUITES["paper-all"], start="detco-100ep").protocols
+    ] == ["voc-faster-rcnn-c4-24k"]
     for words, more in (
         ("expected NAME=FILE", {"weights": ["x"]}),
         ("did you mean 'detco'", {"start": "random,detc"}),
@@ -425,11 +566,23 @@ def test_starting_points_replaced_added_and_chosen(datasets):
         files.adapted(builtin.SUITES["demo"], data=datasets)
 
 
-def test_rows_of_public_checkpoints_that_are_not_here_are_left_out_unless_asked_for(tmp_path, monkeypatch):
+def test_rows_of_public_checkpoints_that_are_not_here_are_left_out_unless_asked_for(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("DETCO_WEIGHTS", str(tmp_path))
     suite, absent = files.without_absent(builtin.SUITES["paper-keypoints"])
-    assert [start.name for start in suite.start] == ["random", "supervised", "moco-v1", "moco-v2", "detco"]
-    assert [text.partition(":")[0] for text in absent] == ["insdis", "pirl", "swav"] and "no copy of pirl-200ep" in absent[1]
+    assert [start.name for start in suite.start] == [
+        "random",
+        "supervised",
+        "moco-v1",
+        "moco-v2",
+        "detco",
+    ]
+    assert [text.partition(":")[0] for text in absent] == [
+        "insdis",
+        "pirl",
+        "swav",
+    ] and "no copy of pirl-200ep" in absent[1]
     asked = files.adapted(builtin.SUITES["paper-keypoints"], start="random,pirl")
     assert files.without_absent(asked) == (asked, [])
     with pytest.raises(TransferError, match="no copy of pirl-200ep"):
@@ -448,17 +601,33 @@ def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
     from detco.transfer.backbones import weights
 
     trunk = weights.random_backbone("resnet18", 1)
-    torch.save({**trunk.tensors, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "r18.pth.tar")
-    content = {"start": [str(tmp_path / "r18.pth.tar")], "data": {"root": str(drawn / "voc")}, "protocols": "small-retinanet"}
+    torch.save(
+        {**trunk.tensors, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)},
+        tmp_path / "r18.pth.tar",
+    )
+    content = {
+        "start": [str(tmp_path / "r18.pth.tar")],
+        "data": {"root": str(drawn / "voc")},
+        "protocols": "small-retinanet",
+    }
     suite = files.parse(content, tmp_path / "own.yaml")
     assert suite.start[0].name == "r18"
     (dry,) = suite_plan.plan(suite, tmp_path / "out", missing=[])
     assert not (tmp_path / "out").exists()
     (job,) = suite_plan.plan(suite, tmp_path / "out")
-    assert dry.id == job.id and job.spec["weights_identity"] == weights.sha256_of(tmp_path / "r18.pth.tar")
+    assert dry.id == job.id and job.spec["weights_identity"] == weights.sha256_of(
+        tmp_path / "r18.pth.tar"
+    )
     made = weights.read(Path(job.spec["weights"]))
-    assert Path(job.spec["weights"]).parent == tmp_path / "out" / "imported" and made.arch == "resnet18"
-    assert all(torch.equal(made.tensors[key], value) for key, value in trunk.tensors.items() if key in made.tensors)
+    assert (
+        Path(job.spec["weights"]).parent == tmp_path / "out" / "imported"
+        and made.arch == "resnet18"
+    )
+    assert all(
+        torch.equal(made.tensors[key], value)
+        for key, value in trunk.tensors.items()
+        if key in made.tensors
+    )
 
 
 def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path):
@@ -469,13 +638,27 @@ def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path
     jobs = suite_plan.plan(suite, tmp_path)
     moved = tmp_path / "elsewhere" / "deep"
     moved.mkdir(parents=True)
-    store.write_json(moved / "record.json", {"format": 1, "id": jobs[0].id, "kind": "pretrain", "status": "done",
-                                             "spec": {}, "metrics": {}})  # fmt: skip
+    store.write_json(
+        moved / "record.json",
+        {
+            "format": 1,
+            "id": jobs[0].id,
+            "kind": "pretrain",
+            "status": "done",
+            "spec": {},
+            "metrics": {},
+        },
+    )
     renamed = replace(suite, start=(replace(suite.start[1], name="other"), suite.start[0]))
     again = suite_plan.plan(renamed, tmp_path)
     assert again[0].id == jobs[0].id and again[0].folder == moved
-    assert {job.spec["weights"] for job in again[1:]} == {"random", str(moved / "backbone.safetensors")}
-    write_spec(State(jobs[1]))  # planned, perhaps begun by another runner: not begun again beside it
+    assert {job.spec["weights"] for job in again[1:]} == {
+        "random",
+        str(moved / "backbone.safetensors"),
+    }
+    write_spec(
+        State(jobs[1])
+    )  # planned, perhaps begun by another runner: not begun again beside it
     (same,) = (job for job in suite_plan.plan(renamed, tmp_path) if job.id == jobs[1].id)
     assert same.folder == jobs[1].folder
 
@@ -490,7 +673,10 @@ def test_scenes_drawn_otherwise_are_another_data_set(monkeypatch):
 
 
 def test_random_of_another_depth_is_refused(drawn, photos):
-    start = (StartingPoint("random", random=True), StartingPoint("deep", recipe="moco-v2-small", settings={"arch": "resnet50"}))
+    start = (
+        StartingPoint("random", random=True),
+        StartingPoint("deep", recipe="moco-v2-small", settings={"arch": "resnet50"}),
+    )
     with pytest.raises(InputError, match=r"`random` is a resnet18, .* resnet50; add `transfer"):
         suite_plan.plan(suite_of(drawn, photos, start=start), Path("out"))
 
@@ -498,9 +684,15 @@ def test_random_of_another_depth_is_refused(drawn, photos):
 def test_drawn_data_need_no_layout_and_other_names_are_refused():
     def suite(root):
         start = (StartingPoint("random", random=True),)
-        return Suite("x", start, (Task("small-retinanet", Data(Path(root))),), scenes=Scenes(images=8))
+        return Suite(
+            "x", start, (Task("small-retinanet", Data(Path(root))),), scenes=Scenes(images=8)
+        )
 
     job = suite_plan.plan(suite("coco"), Path("out"))[-1]
-    assert [job.spec["data"][key] for key in ("layout", "train", "test")] == ["coco", "train", "val"]
+    assert [job.spec["data"][key] for key in ("layout", "train", "test")] == [
+        "coco",
+        "train",
+        "val",
+    ]
     with pytest.raises(InputError, match="there is no 'coca'"):
         suite_plan.plan(suite("coca"), Path("out"))

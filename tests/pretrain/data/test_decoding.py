@@ -18,9 +18,17 @@ def colours():
     return np.kron(rng.integers(0, 256, (5, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 40 x 48
 
 
-@pytest.mark.parametrize("suffix, options, tolerance", [
-    ("png", {}, 0), ("bmp", {}, 0), ("tiff", {}, 0), ("ppm", {}, 0), ("webp", {"lossless": True}, 0),
-    ("jpg", {"quality": 97, "subsampling": 0}, 12)])
+@pytest.mark.parametrize(
+    "suffix, options, tolerance",
+    [
+        ("png", {}, 0),
+        ("bmp", {}, 0),
+        ("tiff", {}, 0),
+        ("ppm", {}, 0),
+        ("webp", {"lossless": True}, 0),
+        ("jpg", {"quality": 97, "subsampling": 0}, 12),
+    ],
+)
 def test_rgb_in_any_format(tmp_path, suffix, options, tolerance):
     Image.fromarray(colours()).save(tmp_path / f"a.{suffix}", **options)
     out = decode(tmp_path / f"a.{suffix}")
@@ -45,7 +53,9 @@ def test_16_bits_are_scaled_not_clipped(tmp_path, ramp, suffix):
 
 def test_one_bit_pictures_are_black_and_white(tmp_path):
     Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decode(tmp_path / "a.png"), np.repeat(np.eye(8, dtype=np.uint8)[..., None] * 255, 3, 2))
+    np.testing.assert_array_equal(
+        decode(tmp_path / "a.png"), np.repeat(np.eye(8, dtype=np.uint8)[..., None] * 255, 3, 2)
+    )
 
 
 def test_cmyk_becomes_rgb(tmp_path):
@@ -58,7 +68,9 @@ def test_palette_and_animation_give_the_first_frame(tmp_path):
     frames = [Image.new("RGB", (9, 7), c) for c in ("red", "green", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert Image.open(tmp_path / "a.gif").n_frames == 3
-    np.testing.assert_array_equal(decode(tmp_path / "a.gif"), np.broadcast_to([255, 0, 0], (7, 9, 3)))
+    np.testing.assert_array_equal(
+        decode(tmp_path / "a.gif"), np.broadcast_to([255, 0, 0], (7, 9, 3))
+    )
 
 
 def test_alpha_is_laid_over_white(tmp_path):
@@ -67,7 +79,11 @@ def test_alpha_is_laid_over_white(tmp_path):
     picture[2] = (0, 0, 0, 128)
     Image.fromarray(picture).save(tmp_path / "a.png")
     out = decode(tmp_path / "a.png")
-    assert (out[:2] == (10, 200, 30)).all() and (np.abs(out[2].astype(int) - 127) <= 1).all() and (out[3] == 255).all()
+    assert (
+        (out[:2] == (10, 200, 30)).all()
+        and (np.abs(out[2].astype(int) - 127) <= 1).all()
+        and (out[3] == 255).all()
+    )
     Image.fromarray(picture).convert("LA").save(tmp_path / "b.png")
     assert (decode(tmp_path / "b.png")[3] == 255).all()
     palette = Image.new("P", (3, 3), 0)
@@ -103,7 +119,12 @@ def spoil(folder):
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.jpg").write_text("not a picture")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tiff")
-    return {"cut.jpg": "(?i)truncated", "empty.png": "identify", "text.jpg": "identify", "float.tiff": "floating"}
+    return {
+        "cut.jpg": "(?i)truncated",
+        "empty.png": "identify",
+        "text.jpg": "identify",
+        "float.tiff": "floating",
+    }
 
 
 def test_bad_pictures_say_why(tmp_path):
@@ -126,7 +147,9 @@ def folder_of(tmp_path, good):
 def test_bad_pictures_are_reported_listed_and_left_out(tmp_path, caplog):
     pictures = folder_of(tmp_path, good=396)
     done = []
-    bad = check(pictures, lambda i: decode(pictures.path(i)), threads=2, report=lambda *a: done.append(a))
+    bad = check(
+        pictures, lambda i: decode(pictures.path(i)), threads=2, report=lambda *a: done.append(a)
+    )
     assert {pictures.names[i] for i in bad} == {"cut.jpg", "empty.png", "text.jpg", "float.tiff"}
     assert done[-1] == ("pictures", 400, 400)
     say = Bad(pictures, tmp_path / "bad.txt")
@@ -134,7 +157,8 @@ def test_bad_pictures_are_reported_listed_and_left_out(tmp_path, caplog):
         say(dict(list(bad.items())[:3]))
         say(bad)  # 4 of 400: just 1 %; three of them for the second time
     assert sorted(record.getMessage().split(":")[1].strip() for record in caplog.records) == sorted(
-        str(pictures.path(i)) for i in bad)
+        str(pictures.path(i)) for i in bad
+    )
     lines = (tmp_path / "bad.txt").read_text().splitlines()
     assert len(lines) == 4 and lines[0].startswith(f"{tmp_path}/cut.jpg: ")
     left = pictures.without(bad)
@@ -145,11 +169,15 @@ def test_bad_pictures_are_reported_listed_and_left_out(tmp_path, caplog):
 def test_more_than_one_percent_bad_is_an_error(tmp_path):
     pictures = folder_of(tmp_path, good=395)
     bad = check(pictures, lambda i: decode(pictures.path(i)), threads=1)
-    with pytest.raises(InputError, match=r"4 of 399 pictures .* cannot be read, more than 1 %: .*cut\.jpg"):
+    with pytest.raises(
+        InputError, match=r"4 of 399 pictures .* cannot be read, more than 1 %: .*cut\.jpg"
+    ):
         Bad(pictures, tmp_path / "bad.txt")(bad)
 
 
-@pytest.mark.parametrize("short_side, each", [(0, 40 * 48 * 3), (20, 20 * 24 * 3), (100, 40 * 48 * 3)])
+@pytest.mark.parametrize(
+    "short_side, each", [(0, 40 * 48 * 3), (20, 20 * 24 * 3), (100, 40 * 48 * 3)]
+)
 def test_memory_of_all_pictures_is_guessed_from_headers(tmp_path, short_side, each):
     for i in range(7):
         Image.fromarray(colours()).save(tmp_path / f"{i}.png")

@@ -20,14 +20,27 @@ def cache(tmp_path_factory, monkeypatch):
 def test_names_are_a_sequence_of_texts():
     texts = ["a", "", "b/\u00e4.jpg", os.fsdecode(b"\xff.jpg"), "z"]
     names = Names.of(texts)
-    assert list(names) == texts and names[-1] == "z" and names[-5] == "a" and names[1:4] == tuple(texts[1:4])
+    assert (
+        list(names) == texts
+        and names[-1] == "z"
+        and names[-5] == "a"
+        and names[1:4] == tuple(texts[1:4])
+    )
     with pytest.raises(IndexError):
         names[5]
     assert list(Names.of([])) == []
 
 
 def test_find_lists_the_tree_in_order_and_passes_over_other_files(tmp_path):
-    for name in ("b/2.JPEG", "b/1.jpg", "a/x/9.png", "c.webp", ".hidden/3.jpg", "a/.4.jpg", "a/notes.txt"):
+    for name in (
+        "b/2.JPEG",
+        "b/1.jpg",
+        "a/x/9.png",
+        "c.webp",
+        ".hidden/3.jpg",
+        "a/.4.jpg",
+        "a/notes.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
     pictures = find(tmp_path)
@@ -95,8 +108,14 @@ def test_a_folder_changed_just_now_may_change_again_unseen(tmp_path, monkeypatch
     assert walked
 
 
-@pytest.mark.parametrize("damage", [lambda f: f.write_bytes(f.read_bytes()[:100]), lambda f: f.write_bytes(b""),
-                                    lambda f: np.savez(f, about=np.array("{}"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: f.write_bytes(f.read_bytes()[:100]),
+        lambda f: f.write_bytes(b""),
+        lambda f: np.savez(f, about=np.array("{}")),
+    ],
+)
 def test_a_damaged_listing_is_made_again(tmp_path, cache, damage):
     root = tree(tmp_path / "root")
     first = find(root)
@@ -115,7 +134,11 @@ def test_a_text_file_of_paths(tmp_path):
     text = tmp_path / "deep" / "list.txt"
     text.write_text(f"\ufeffroot/n1/3.jpg\n\nroot/n0/0.jpg\r\n{root}/n2/1.jpg\n./root/n1/3.jpg\n")
     pictures = find(text)
-    assert listed(pictures) == [("n0/0.jpg", 1), ("n1/3.jpg", 5), ("n2/1.jpg", 4)]  # each once, below what they share
+    assert listed(pictures) == [
+        ("n0/0.jpg", 1),
+        ("n1/3.jpg", 5),
+        ("n2/1.jpg", 4),
+    ]  # each once, below what they share
     assert pictures.path(1) == root / "n1/3.jpg" and pictures.classes == ("n0", "n1", "n2")
 
 
@@ -129,10 +152,15 @@ def test_a_listing_that_cannot_be_finished_leaves_nothing(tmp_path, cache, monke
     assert not list(cache.iterdir())
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"root/n0/0.jpg\nroot/n0/gone.jpg\n", "line 2: no such picture: 'root/n0/gone.jpg'"),
-    (b"root/n0\n", "line 1: no such picture: 'root/n0'"),
-    (b"\n\n", "no paths in this file"), (b"\x89PNG\x00\x01", "line 1: no such picture")])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"root/n0/0.jpg\nroot/n0/gone.jpg\n", "line 2: no such picture: 'root/n0/gone.jpg'"),
+        (b"root/n0\n", "line 1: no such picture: 'root/n0'"),
+        (b"\n\n", "no paths in this file"),
+        (b"\x89PNG\x00\x01", "line 1: no such picture"),
+    ],
+)
 def test_bad_text_files_are_refused(tmp_path, content, message):
     tree(tmp_path / "root")
     (tmp_path / "list.txt").write_bytes(content)

@@ -34,7 +34,9 @@ def test_info_nce_against_naive_numpy(size, temperature, keys_at_a_time):
     query, positive, queue = unit(3, 6, 8), unit(3, 6, 8), unit(3, 8, size, axis=1)
     loss, accuracy = info_nce(query, positive, queue, temperature)
     for level in range(3):
-        expected = naive_info_nce(*(x[level].double().numpy() for x in (query, positive, queue)), temperature)
+        expected = naive_info_nce(
+            *(x[level].double().numpy() for x in (query, positive, queue)), temperature
+        )
         assert loss[level].item() == pytest.approx(expected[0], rel=1e-5)
         assert accuracy[level].item() == pytest.approx(expected[1])
 
@@ -46,8 +48,16 @@ def test_info_nce_gradient_is_that_of_cross_entropy_over_positive_and_queue(keys
     weights = torch.tensor([0.3, 2.0])
     (info_nce(a, positive, queue, 0.2)[0] * weights).sum().backward()
     for level in range(2):
-        logits = torch.cat([(b[level] * positive[level]).sum(1, keepdim=True), b[level] @ queue[level]], 1) / 0.2
-        loss = torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long)) * weights[level]
+        logits = (
+            torch.cat(
+                [(b[level] * positive[level]).sum(1, keepdim=True), b[level] @ queue[level]], 1
+            )
+            / 0.2
+        )
+        loss = (
+            torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long))
+            * weights[level]
+        )
         loss.backward()
     torch.testing.assert_close(a.grad, b.grad)
 
@@ -59,7 +69,10 @@ def test_info_nce_of_logits_beyond_the_range_of_exp(keys_at_a_time):
     loss, accuracy = info_nce(query, torch.tensor([[[0.9, 0.1]]]), queue, 0.005)
     loss.sum().backward()
     logits = np.concatenate([[0.9], np.linspace(-1, 1, 50)]).astype(np.float64) / 0.005
-    assert loss.item() == pytest.approx(np.logaddexp.reduce(logits) - logits[0], rel=1e-5) and accuracy.item() == 0
+    assert (
+        loss.item() == pytest.approx(np.logaddexp.reduce(logits) - logits[0], rel=1e-5)
+        and accuracy.item() == 0
+    )
     assert torch.isfinite(query.grad).all()
 
 
@@ -91,10 +104,14 @@ def test_queue_is_first_in_first_out(size, batch):
 
 def test_follow_moves_parameters_not_statistics():
     torch.manual_seed(0)
-    key, query = (torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)) for _ in range(2))
+    key, query = (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)) for _ in range(2)
+    )
     query[1].running_mean.fill_(5.0)
     before = [p.detach().numpy().astype(np.float64) for p in key.parameters()]
     follow(key, query, 0.9)
     for old, new, q in zip(before, key.parameters(), query.parameters(), strict=True):
-        np.testing.assert_allclose(new.detach().numpy(), 0.9 * old + 0.1 * q.detach().numpy(), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            new.detach().numpy(), 0.9 * old + 0.1 * q.detach().numpy(), rtol=1e-6, atol=1e-7
+        )
     assert key[1].running_mean.abs().max() == 0

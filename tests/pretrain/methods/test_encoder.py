@@ -32,10 +32,19 @@ def test_trunk_is_torchvisions_network(arch, train):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("arch, size", [
-    ("resnet18", (17, 17)), ("resnet18", (20, 20)), ("resnet18", (64, 64)), ("resnet18", (20, 64)), ("resnet50", (64, 33))])
+@pytest.mark.parametrize(
+    "arch, size",
+    [
+        ("resnet18", (17, 17)),
+        ("resnet18", (20, 20)),
+        ("resnet18", (64, 64)),
+        ("resnet18", (20, 64)),
+        ("resnet50", (64, 33)),
+    ],
+)
 def test_small_maps_are_convolved_like_others(arch, size):
-    """Small patches, where res4 or res5 is 1 x 1, 2 x 2 or a mixture: the same features and gradients."""
+    """Small patches, where res4 or res5 is 1 x 1, 2 x 2 or a mixture: the same features and
+    gradients."""
     torch.manual_seed(0)
     trunk, x = Trunk(arch).double(), torch.randn(4, 3, *size, dtype=torch.float64)
     net = getattr(torchvision.models, arch)(weights=None).double()
@@ -58,10 +67,14 @@ def test_trunk_has_torchvisions_names_without_classifier(arch):
     with torch.device("meta"):
         trunk, net = Trunk(arch), getattr(torchvision.models, arch)(weights=None)
     ours = {name: tuple(v.shape) for name, v in trunk.state_dict().items()}
-    theirs = {name: tuple(v.shape) for name, v in net.state_dict().items() if not name.startswith("fc.")}
+    theirs = {
+        name: tuple(v.shape) for name, v in net.state_dict().items() if not name.startswith("fc.")
+    }
     assert ours == theirs
     tensors = [name for name in ours if "num_batches_tracked" not in name]
-    assert len(tensors) == {"resnet18": 100, "resnet34": 180, "resnet50": 265, "resnet101": 520}[arch]
+    assert (
+        len(tensors) == {"resnet18": 100, "resnet34": 180, "resnet50": 265, "resnet101": 520}[arch]
+    )
     assert list(trunk.channels) == list(LEVELS) and trunk.channels["res5"] == net.fc.in_features
 
 
@@ -70,7 +83,10 @@ def test_grouped_batch_norm_normalises_each_group_alone(channels_last):
     torch.manual_seed(0)
     norm = GroupedBatchNorm2d(5, groups=3)
     torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
-    weight, bias = norm.weight.detach().clone().requires_grad_(), norm.bias.detach().clone().requires_grad_()
+    weight, bias = (
+        norm.weight.detach().clone().requires_grad_(),
+        norm.bias.detach().clone().requires_grad_(),
+    )
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = (torch.randn(12, 5, 4, 6) * 3 + 1).contiguous(memory_format=layout).requires_grad_()
     y = x.detach().clone().requires_grad_()
@@ -93,12 +109,17 @@ def test_grouped_batch_norm_normalises_each_group_alone(channels_last):
 
 
 def test_compiled_layers_are_the_plain_ones(monkeypatch):
-    """In one piece (fullgraph), grouped normalisation written as one expression: features, gradients, statistics."""
+    """In one piece (fullgraph), grouped normalisation written as one expression: features,
+    gradients, statistics."""
     torch.manual_seed(0)
     plain = Trunk("resnet18", groups=2).layer4
     compiled = copy.deepcopy(plain)
     fusible = []
-    monkeypatch.setattr(GroupedBatchNorm2d, "_fusible", lambda n, x, f=GroupedBatchNorm2d._fusible: fusible.append(n) or f(n, x))
+    monkeypatch.setattr(
+        GroupedBatchNorm2d,
+        "_fusible",
+        lambda n, x, f=GroupedBatchNorm2d._fusible: fusible.append(n) or f(n, x),
+    )
     compiled.compile(backend="eager", fullgraph=True, dynamic=False)
     x = torch.randn(4, 256, 3, 3)
     ours, theirs = compiled(x), plain(x)
@@ -118,7 +139,9 @@ def test_grouped_batch_norm_in_evaluation_uses_the_running_statistics():
     norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
     norm.eval()
     x = torch.randn(5, 3, 2, 2)  # need not divide into groups here
-    torch.testing.assert_close(norm(x), F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    torch.testing.assert_close(
+        norm(x), F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
 
 
 def test_grouped_batch_norm_refuses_a_batch_that_does_not_divide():
@@ -149,9 +172,14 @@ def test_linear_head_is_one_layer():
 
 def test_encoder_gives_unit_features_of_the_chosen_levels():
     torch.manual_seed(0)
-    encoder = Encoder(replace(RECIPES["detco-small"], levels=("res3", "res5"), level_weights=(1.0, 1.0), dim=16))
+    encoder = Encoder(
+        replace(RECIPES["detco-small"], levels=("res3", "res5"), level_weights=(1.0, 1.0), dim=16)
+    )
     out = encoder(torch.randn(2, 3, 64, 64), torch.randn(2, 9, 3, 32, 32))
-    assert {kind: tuple(f.shape) for kind, f in out.items()} == {"global": (2, 2, 16), "local": (2, 2, 16)}
+    assert {kind: tuple(f.shape) for kind, f in out.items()} == {
+        "global": (2, 2, 16),
+        "local": (2, 2, 16),
+    }
     torch.testing.assert_close(out["local"].norm(dim=-1), torch.ones(2, 2))
     assert [head[0].in_features for head in encoder.global_heads] == [128, 512]
     assert [head[0].in_features for head in encoder.local_heads] == [9 * 128, 9 * 512]

@@ -1,4 +1,5 @@
-"""MoCo and DetCo against code written independently, from METHOD alone, on the same weights and views."""
+"""MoCo and DetCo against code written independently, from METHOD alone, on the same weights and
+views."""
 
 from dataclasses import replace
 
@@ -12,8 +13,17 @@ from detco.pretrain.methods.moco import MoCo
 from detco.pretrain.methods.supervised import Supervised
 from detco.pretrain.recipes import RECIPES
 
-TINY = dict(arch="resnet18", batch=4, dim=8, queue=10, groups=2, view_size=48, jigsaw_size=60, patch_size=20,
-            key_momentum=0.9)
+TINY = dict(
+    arch="resnet18",
+    batch=4,
+    dim=8,
+    queue=10,
+    groups=2,
+    view_size=48,
+    jigsaw_size=60,
+    patch_size=20,
+    key_momentum=0.9,
+)
 DETCO = replace(RECIPES["detco-200ep"], **TINY)
 MOCO = replace(RECIPES["moco-v2-200ep"], **TINY)
 WEIGHTS = {"res2": 0.1, "res3": 0.4, "res4": 0.7, "res5": 1.0}
@@ -26,21 +36,33 @@ def model(cls, recipe, seed=0):
 
 def views(recipe, seed=0, n=4):
     g = torch.Generator().manual_seed(seed)
-    batch = {name: torch.randn(n, 3, 48, 48, generator=g) for name in ("global_query", "global_key")}
+    batch = {
+        name: torch.randn(n, 3, 48, 48, generator=g) for name in ("global_query", "global_key")
+    }
     if recipe.local:
-        batch |= {name: torch.randn(n, 9, 3, 20, 20, generator=g) for name in ("local_query", "local_key")}
+        batch |= {
+            name: torch.randn(n, 9, 3, 20, 20, generator=g) for name in ("local_query", "local_key")
+        }
     return batch
 
 
 class Plain:
-    """One encoder in the plainest form: torchvision's network run on each BN group, heads as matrix products."""
+    """One encoder in the plainest form: torchvision's network run on each BN group, heads as matrix
+    products."""
 
     def __init__(self, state, prefix, groups, levels):
         self.net = torchvision.models.resnet18()
-        own = {k.removeprefix(f"{prefix}.trunk."): v.clone() for k, v in state.items() if k.startswith(f"{prefix}.trunk.")}
+        own = {
+            k.removeprefix(f"{prefix}.trunk."): v.clone()
+            for k, v in state.items()
+            if k.startswith(f"{prefix}.trunk.")
+        }
         assert not self.net.load_state_dict(own, strict=False).unexpected_keys
-        self.heads = {k.removeprefix(f"{prefix}."): v.clone().requires_grad_() for k, v in state.items()
-                      if k.startswith(prefix) and "_heads." in k}
+        self.heads = {
+            k.removeprefix(f"{prefix}."): v.clone().requires_grad_()
+            for k, v in state.items()
+            if k.startswith(prefix) and "_heads." in k
+        }
         self.groups, self.levels = groups, levels
         self.net.train()
 
@@ -54,11 +76,15 @@ class Plain:
         for part in x.chunk(self.groups):
             net, h = self.net, part.flatten(0, 1) if part.dim() == 5 else part
             h = net.maxpool(net.relu(net.bn1(net.conv1(h))))
-            for name, layer in zip(WEIGHTS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
+            for name, layer in zip(
+                WEIGHTS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True
+            ):
                 h = layer(h)
                 if name in out:
                     out[name].append(h.mean((2, 3)).reshape(len(part), -1))
-        return {level: self._head(torch.cat(f), kind, i) for i, (level, f) in enumerate(out.items())}
+        return {
+            level: self._head(torch.cat(f), kind, i) for i, (level, f) in enumerate(out.items())
+        }
 
     def _head(self, f, kind, i):
         p = f"{kind}_heads.{i}"
@@ -68,7 +94,8 @@ class Plain:
 
 
 def plain_step(query, key, queues, recipe, batch, order):
-    """METHOD's step: momentum update, shuffled keys, queries, losses. Returns (loss, keys level -> (n, dim) by kind)."""
+    """METHOD's step: momentum update, shuffled keys, queries, losses. Returns (loss, keys level ->
+    (n, dim) by kind)."""
     with torch.no_grad():
         for name, p in key.parameters().items():
             p.copy_(recipe.key_momentum * p + (1 - recipe.key_momentum) * query.parameters()[name])
@@ -84,22 +111,44 @@ def plain_step(query, key, queues, recipe, batch, order):
     loss = 0
     for i, level in enumerate(recipe.levels):
         for term in recipe.terms:
-            key_kind, query_kind = {"global-global": ("global", "global"), "local-local": ("local", "local"),
-                                    "global-local": ("global", "local")}[term]
+            key_kind, query_kind = {
+                "global-global": ("global", "global"),
+                "local-local": ("local", "local"),
+                "global-local": ("global", "local"),
+            }[term]
             q, k = queries[query_kind][level], keys[key_kind][level]
             logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queues[key_kind][i]], 1) / 0.2
-            loss = loss + recipe.level_weights[i] * F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
+            loss = loss + recipe.level_weights[i] * F.cross_entropy(
+                logits, torch.zeros(len(q), dtype=torch.long)
+            )
     return loss, keys
 
 
-@pytest.mark.parametrize("cls, recipe", [
-    (DetCo, DETCO), (MoCo, MOCO),
-    (DetCo, replace(DETCO, levels=("res3", "res5"), level_weights=(0.5, 2.0), terms=("global-local", "local-local")))])
+@pytest.mark.parametrize(
+    "cls, recipe",
+    [
+        (DetCo, DETCO),
+        (MoCo, MOCO),
+        (
+            DetCo,
+            replace(
+                DETCO,
+                levels=("res3", "res5"),
+                level_weights=(0.5, 2.0),
+                terms=("global-local", "local-local"),
+            ),
+        ),
+    ],
+)
 def test_three_steps_of_training_against_independent_code(cls, recipe):
     ours = model(cls, recipe)
     state = ours.state_dict()
     query, key = (Plain(state, prefix, recipe.groups, recipe.levels) for prefix in ("query", "key"))
-    queues = {kind: state[f"queues.{kind}.keys"].clone() for kind in ("global", "local") if f"queues.{kind}.keys" in state}
+    queues = {
+        kind: state[f"queues.{kind}.keys"].clone()
+        for kind in ("global", "local")
+        if f"queues.{kind}.keys" in state
+    }
     pointer = 0
     optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], 0.01, 0.9)
     plain_optimizer = torch.optim.SGD(query.parameters().values(), 0.01, 0.9)
@@ -131,19 +180,32 @@ def test_three_steps_of_training_against_independent_code(cls, recipe):
 def test_detco_losses_on_given_features_against_naive_numpy():
     ours = model(DetCo, DETCO)
     g = torch.Generator().manual_seed(1)
-    features = {side: {kind: F.normalize(torch.randn(4, 4, 8, generator=g), dim=-1) for kind in ("global", "local")}
-                for side in ("query", "key")}
+    features = {
+        side: {
+            kind: F.normalize(torch.randn(4, 4, 8, generator=g), dim=-1)
+            for kind in ("global", "local")
+        }
+        for side in ("query", "key")
+    }
     total, figures = ours.losses(features["query"], features["key"])
-    q, k = ({kind: f.double().numpy() for kind, f in features[side].items()} for side in ("query", "key"))
+    q, k = (
+        {kind: f.double().numpy() for kind, f in features[side].items()}
+        for side in ("query", "key")
+    )
     queue = {kind: ours.queues[kind].keys.double().numpy() for kind in ("global", "local")}
     expected = 0.0
     for i, (level, weight) in enumerate(WEIGHTS.items()):
-        for term, query_kind, key_kind in (("global-global", "global", "global"), ("local-local", "local", "local"),
-                                           ("global-local", "local", "global")):
+        for term, query_kind, key_kind in (
+            ("global-global", "global", "global"),
+            ("local-local", "local", "local"),
+            ("global-local", "local", "global"),
+        ):
             rows = []
             for a, b in zip(q[query_kind][i], k[key_kind][i], strict=True):
                 positive = np.exp(a @ b / 0.2)
-                rows.append(-np.log(positive / (positive + np.exp(a @ queue[key_kind][i] / 0.2).sum())))
+                rows.append(
+                    -np.log(positive / (positive + np.exp(a @ queue[key_kind][i] / 0.2).sum()))
+                )
             assert figures[f"loss/{term}/{level}"].item() == pytest.approx(np.mean(rows), rel=1e-5)
             expected += weight * np.mean(rows)
     assert total.item() == pytest.approx(expected, rel=1e-5)

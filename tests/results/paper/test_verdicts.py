@@ -1,4 +1,5 @@
-"""Measured beside published: the tolerance by hand, every obstacle to a comparison, the paper's claims on made-up records."""
+"""Measured beside published: the tolerance by hand, every obstacle to a comparison, the paper's
+claims on made-up records."""
 
 import numpy as np
 import pandas as pd
@@ -15,21 +16,46 @@ IMAGES = {"coco": 5000, "voc": 4952, "cityscapes": 500}
 def run(start, protocol, seed, value, metric="box_ap", **changes):
     """A record of the Detectron2 engine that nothing stands against."""
     method, _, epochs = start.partition("@")
-    weights = {"method": method, "arch": "resnet50", "sha256": start.encode().hex().ljust(64, "0"), "epochs": epochs}
+    weights = {
+        "method": method,
+        "arch": "resnet50",
+        "sha256": start.encode().hex().ljust(64, "0"),
+        "epochs": epochs,
+    }
     data = protocol.split("-")[0]
     made = {
-        "format": 1, "id": f"{start}/{protocol}/{seed}/{metric}/{sorted(changes)}", "kind": "transfer", "status": "done",
-        "starting_point": start.replace("@", "-"), "protocol": protocol, "protocol_version": 1, "protocol_hash": protocol,
-        "engine": "detectron2", "scorer": {"voc": "voc2007"}.get(data, data), "scaling": "1", "seed": seed, "deviations": [],
-        "weights": None if start == "random" else weights, "metrics": {metric: value},
-        "data": {"train": {"fingerprint": "a"}, "test": {"fingerprint": "b", "images": IMAGES.get(data)}},
-        "spec": {"weights": "random" if start == "random" else "file", "data": {"root": f"/{data}"}, "order": [0, 0]},
-    }  # fmt: skip
+        "format": 1,
+        "id": f"{start}/{protocol}/{seed}/{metric}/{sorted(changes)}",
+        "kind": "transfer",
+        "status": "done",
+        "starting_point": start.replace("@", "-"),
+        "protocol": protocol,
+        "protocol_version": 1,
+        "protocol_hash": protocol,
+        "engine": "detectron2",
+        "scorer": {"voc": "voc2007"}.get(data, data),
+        "scaling": "1",
+        "seed": seed,
+        "deviations": [],
+        "weights": None if start == "random" else weights,
+        "metrics": {metric: value},
+        "data": {
+            "train": {"fingerprint": "a"},
+            "test": {"fingerprint": "b", "images": IMAGES.get(data)},
+        },
+        "spec": {
+            "weights": "random" if start == "random" else "file",
+            "data": {"root": f"/{data}"},
+            "order": [0, 0],
+        },
+    }
     return made | changes
 
 
 def printed(protocol, method, metric="box_ap", epochs=None):
-    found = NUMBERS[(NUMBERS.protocol == protocol) & (NUMBERS.method == method) & (NUMBERS.metric == metric)]
+    found = NUMBERS[
+        (NUMBERS.protocol == protocol) & (NUMBERS.method == method) & (NUMBERS.metric == metric)
+    ]
     found = found if epochs is None else found[found.epochs == epochs]
     assert len(found) == 1
     return float(found["value"].iloc[0])
@@ -37,7 +63,10 @@ def printed(protocol, method, metric="box_ap", epochs=None):
 
 def three(start, protocol, mean, spread=0.1, **more):
     """Three seeds around a mean with that sample standard deviation exactly."""
-    return [run(start, protocol, seed, mean + shift, **more) for seed, shift in enumerate((-spread, 0, spread))]
+    return [
+        run(start, protocol, seed, mean + shift, **more)
+        for seed, shift in enumerate((-spread, 0, spread))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -46,16 +75,29 @@ def three(start, protocol, mean, spread=0.1, **more):
         ("coco-mask-rcnn-c4-90k", 39.4, [39.79], 0.4, "reproduced"),
         ("coco-mask-rcnn-c4-90k", 39.4, [39.81], 0.4, "above"),
         ("coco-mask-rcnn-c4-90k", 39.4, [38.99], 0.4, "below"),
-        ("coco-mask-rcnn-c4-90k", 39.4, [39.0], 0.4, "reproduced"),  # just on the edge, in spite of binary fractions
+        (
+            "coco-mask-rcnn-c4-90k",
+            39.4,
+            [39.0],
+            0.4,
+            "reproduced",
+        ),  # just on the edge, in spite of binary fractions
         ("coco-mask-rcnn-c4-90k", 39.4, [39.5, 40.1, 39.8], (0.4**2 + 0.3**2) ** 0.5, "reproduced"),
         ("coco-mask-rcnn-c4-90k", 39.4, [39.9, 40.5, 40.2], (0.4**2 + 0.3**2) ** 0.5, "above"),
         ("voc-faster-rcnn-c4-24k", 57.8, [57.3, 57.5], (0.4**2 + 0.02) ** 0.5, "reproduced"),
     ],
 )
 def test_verdict_and_tolerance_by_hand(protocol, published_value, values, tolerance, verdict):
-    cells = verdicts.compare([run("detco@200", protocol, seed, value) for seed, value in enumerate(values)])
+    cells = verdicts.compare(
+        [run("detco@200", protocol, seed, value) for seed, value in enumerate(values)]
+    )
     (cell,) = cells.itertuples()
-    assert (cell.published, cell.verdict, cell.n, cell.reason) == (published_value, verdict, len(values), "")
+    assert (cell.published, cell.verdict, cell.n, cell.reason) == (
+        published_value,
+        verdict,
+        len(values),
+        "",
+    )
     assert cell.tolerance == pytest.approx(tolerance, abs=1e-9)
     assert cell.difference == pytest.approx(np.mean(values) - published_value, abs=1e-9)
 
@@ -67,17 +109,44 @@ def test_verdict_and_tolerance_by_hand(protocol, published_value, values, tolera
         ({"protocol_version": 2}, "other version of the protocol: 2"),
         ({"scaling": "1/2"}, "scaled: 1/2"),
         ({"scorer": "voc2007"}, "another definition of the metric: VOC07 AP"),
-        ({"deviations": ["schedule.iterations 50 (row: 90000)"]}, "other schedule: schedule.iterations 50"),
+        (
+            {"deviations": ["schedule.iterations 50 (row: 90000)"]},
+            "other schedule: schedule.iterations 50",
+        ),
         ({"deviations": ["frozen BN"]}, "departs from the protocol: frozen BN"),
-        ({"data": {"test": {"images": 30, "fingerprint": "x"}}}, "other data: 30 test pictures, published on 5000"),
-        ({"weights": {"method": "detco", "arch": "resnet18", "epochs": "200"}}, "other backbone: resnet18"),
-        ({"weights": {"method": "detco", "arch": "resnet50", "epochs": "20"}}, "pretrained for 20 epochs, published for 200"),
-        ({"weights": {"method": "detco", "epochs": "200", "source": "recipe detco-global-only on 9 pictures"}}, "global-only"),
-        ({"weights": {"method": "detco", "epochs": "200", "images_seen": "48000"}}, "other pretraining data: 240 pictures"),
+        (
+            {"data": {"test": {"images": 30, "fingerprint": "x"}}},
+            "other data: 30 test pictures, published on 5000",
+        ),
+        (
+            {"weights": {"method": "detco", "arch": "resnet18", "epochs": "200"}},
+            "other backbone: resnet18",
+        ),
+        (
+            {"weights": {"method": "detco", "arch": "resnet50", "epochs": "20"}},
+            "pretrained for 20 epochs, published for 200",
+        ),
+        (
+            {
+                "weights": {
+                    "method": "detco",
+                    "epochs": "200",
+                    "source": "recipe detco-global-only on 9 pictures",
+                }
+            },
+            "global-only",
+        ),
+        (
+            {"weights": {"method": "detco", "epochs": "200", "images_seen": "48000"}},
+            "other pretraining data: 240 pictures",
+        ),
     ],
 )
 def test_not_comparable_and_why(changes, reason):
-    records = [run("detco@200", AT_90K[0], 0, 39.4), run("moco-v2@200", AT_90K[0], 0, 38.9, **changes)]
+    records = [
+        run("detco@200", AT_90K[0], 0, 39.4),
+        run("moco-v2@200", AT_90K[0], 0, 38.9, **changes),
+    ]
     if "weights" in changes:
         records[1]["weights"] = changes["weights"] | {"sha256": "x" * 64}
         records[1]["starting_point"] = "mine"
@@ -87,7 +156,9 @@ def test_not_comparable_and_why(changes, reason):
     assert cells.loc[other, "verdict"] == "not comparable" and reason in cells.loc[other, "reason"]
     assert np.isnan(cells.loc[other, "difference"]) and np.isnan(cells.loc[other, "tolerance"])
     text = render(verdicts.grid(verdicts.compare(records), numbers.DETCO, records))
-    assert reason in " ".join(text.split()) and "not comparable [a]" in text and "√(p² + s²)" in text
+    assert (
+        reason in " ".join(text.split()) and "not comparable [a]" in text and "√(p² + s²)" in text
+    )
 
 
 def test_random_supervised_and_twins_by_epochs():
@@ -95,7 +166,12 @@ def test_random_supervised_and_twins_by_epochs():
     starts = ("random", "supervised@90", "moco-v2@200", "moco-v2@800", "moco-v2@")
     cells = verdicts.compare([run(start, protocol, 0, 50.0) for start in starts]).set_index("row")
     found = cells["published"].dropna().to_dict()
-    assert found == {"random": 33.8, "supervised-90": 53.5, "moco-v2-200": 57.0, "moco-v2-800": 57.4}
+    assert found == {
+        "random": 33.8,
+        "supervised-90": 53.5,
+        "moco-v2-200": 57.0,
+        "moco-v2-800": 57.4,
+    }
     assert "an unknown number of epochs, published for 200, 800" in cells.loc["moco-v2-", "reason"]
 
 
@@ -113,15 +189,24 @@ def test_random_supervised_and_twins_by_epochs():
 def test_method_is_that_of_the_weights_not_of_a_name(start, weights, found):
     record = {"starting_point": start, "weights": weights, "spec": {"weights": "file"}}
     assert verdicts.method_of(record) == (found, None)
-    assert verdicts.method_of({"starting_point": "detco", "spec": {"weights": "random"}}) == ("random", None)
+    assert verdicts.method_of({"starting_point": "detco", "spec": {"weights": "random"}}) == (
+        "random",
+        None,
+    )
 
 
 def test_other_sources_and_what_has_no_twin():
-    records = [run("moco-v2@800", "voc-faster-rcnn-c4-24k", 0, 57.5), run("mine@5", "my-protocol", 0, 10.0)]
+    records = [
+        run("moco-v2@800", "voc-faster-rcnn-c4-24k", 0, 57.5),
+        run("mine@5", "my-protocol", 0, 10.0),
+    ]
     cells = verdicts.compare(records, "moco-detection-readme")
     assert cells[["published", "verdict"]].values.tolist() == [[57.4, "reproduced"]]
     text = " ".join(render(verdicts.grid(cells, "moco-detection-readme", records)).split())
-    assert "without published numbers in moco-detection-readme: my-protocol" in text and ": mine" in text
+    assert (
+        "without published numbers in moco-detection-readme: my-protocol" in text
+        and ": mine" in text
+    )
     with pytest.raises(InputError, match="no published numbers 'moco'"):
         verdicts.compare(records, "moco")
 
@@ -131,16 +216,25 @@ NEW = {"detectron2": {"which": "main, 2026-06", "hash": "acd65d6c626b"}}
 
 
 def test_two_detectron2_have_a_verdict_each_and_a_note():
-    records = [run("detco@200", AT_90K[0], seed, 39.4 + 2 * (facts is NEW), facts=facts) for seed in (0, 1) for facts in (OLD, NEW)]
+    records = [
+        run("detco@200", AT_90K[0], seed, 39.4 + 2 * (facts is NEW), facts=facts)
+        for seed in (0, 1)
+        for facts in (OLD, NEW)
+    ]
     for number, record in enumerate(records):
         record["id"] += str(number)
     cells = verdicts.compare(records)
     assert cells[["mean", "n", "verdict", "detectron2"]].values.tolist() == [
-        [39.4, 2, "reproduced", "a8676b80f7de"], [41.4, 2, "above", "acd65d6c626b"],
-    ]  # fmt: skip
+        [39.4, 2, "reproduced", "a8676b80f7de"],
+        [41.4, 2, "above", "acd65d6c626b"],
+    ]
     text = render(verdicts.grid(cells, numbers.DETCO, records))
-    assert "Detectron2 a8676b [a]" in text and "[a] Detectron2: release of 2021 (files a8676b)" in text
-    assert "Detectron2 acd65d [b]" in text and "[b] Detectron2: main, 2026-06 (files acd65d)" in text
+    assert (
+        "Detectron2 a8676b [a]" in text and "[a] Detectron2: release of 2021 (files a8676b)" in text
+    )
+    assert (
+        "Detectron2 acd65d [b]" in text and "[b] Detectron2: main, 2026-06 (files acd65d)" in text
+    )
     alone = [record for record in records if record["facts"] is OLD]
     assert "Detectron2" not in render(verdicts.grid(verdicts.compare(alone), numbers.DETCO, alone))
 
@@ -164,7 +258,9 @@ def headline(*gains, spread=0.1, **more):
     records = []
     for protocol, gain in zip(AT_90K, gains, strict=True):
         base = printed(protocol, "supervised")
-        records += three("supervised@90", protocol, base, spread) + three("detco-aa@200", protocol, base + gain, spread, **more)
+        records += three("supervised@90", protocol, base, spread) + three(
+            "detco-aa@200", protocol, base + gain, spread, **more
+        )
     return records
 
 
@@ -191,15 +287,21 @@ def test_claim_needs_comparable_cells_of_every_part():
     single = [record for record in headline(1.6, 1.2, 1.0) if record["seed"] == 0]
     found, parts = verdict_of(single, HEADLINE)
     assert found == "undecided" and parts["measured"].str.contains("single run").all()
-    twice = headline(1.6, 1.2, 1.0) + three("detco-aa@200", AT_90K[0], 39.8, starting_point="again-detco-aa")
+    twice = headline(1.6, 1.2, 1.0) + three(
+        "detco-aa@200", AT_90K[0], 39.8, starting_point="again-detco-aa"
+    )
     for record in twice[-3:]:
-        record["weights"] = record["weights"] | {"sha256": "f" * 64, "source": "recipe detco-aa-200ep on ImageNet"}
+        record["weights"] = record["weights"] | {
+            "sha256": "f" * 64,
+            "source": "recipe detco-aa-200ep on ImageNet",
+        }
     found, parts = verdict_of(twice, HEADLINE)
     assert found == "undecided" and "2 rows are DetCo+AA" in set(parts["measured"])
 
 
 def test_published_numbers_measured_again_make_every_claim_hold():
-    """The paper's own values, three seeds of little spread each: every cell is reproduced, every claim holds."""
+    """The paper's own values, three seeds of little spread each: every cell is reproduced, every
+    claim holds."""
     records = []
     for row in NUMBERS.itertuples():
         epochs = 90 if pd.isna(row.epochs) else row.epochs
@@ -215,4 +317,7 @@ def test_published_numbers_measured_again_make_every_claim_hold():
     judged = claims.judge(cells)
     assert set(judged["verdict"]) == {"holds"} and judged["claim"].nunique() == len(claims.CLAIMS)
     text = render(claims.grid(cells))
-    assert "holds: DetCo at 100 epochs reaches 57.4 box AP on VOC" in text and max(map(len, text.splitlines())) <= 120
+    assert (
+        "holds: DetCo at 100 epochs reaches 57.4 box AP on VOC" in text
+        and max(map(len, text.splitlines())) <= 120
+    )

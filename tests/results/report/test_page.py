@@ -1,4 +1,5 @@
-"""The HTML page: everything in it and nothing from outside, values as in the table, made whole or not at all."""
+"""The HTML page: everything in it and nothing from outside, values as in the table, made whole or
+not at all."""
 
 import json
 import re
@@ -17,8 +18,8 @@ from detco.transfer.backbones import weights
 from PIL import Image
 
 from tests.results.paper.test_verdicts import three
-from tests.transfer.backbones.test_attention import save_backbone
 from tests.results.test_tables import failed, planned, run
+from tests.transfer.backbones.test_attention import save_backbone
 
 VOID = {"meta", "img", "br", "image", "use", "input"}
 
@@ -35,7 +36,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.ids += [found["id"]] if "id" in found else []
-        self.fetched += [found[key] for key in ("src", "href", "xlink:href") if key in found and tag != "a"]
+        self.fetched += [
+            found[key] for key in ("src", "href", "xlink:href") if key in found and tag != "a"
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -54,12 +57,26 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def records():
-    values = {("detco-small", "c4"): [31.2, 33.5, 30.0], ("supervised", "c4"): [29.0, 30.5], ("random", "c4"): [10.0, 12.0]}
-    made = [run(*cell, seed, value) for cell, found in values.items() for seed, value in enumerate(found)]
+    values = {
+        ("detco-small", "c4"): [31.2, 33.5, 30.0],
+        ("supervised", "c4"): [29.0, 30.5],
+        ("random", "c4"): [10.0, 12.0],
+    }
+    made = [
+        run(*cell, seed, value)
+        for cell, found in values.items()
+        for seed, value in enumerate(found)
+    ]
     made += [failed("random", "retinanet", 0), run("detco-small", "retinanet", 0, 21.0)]
     for record in made:
         record |= {"versions": {"torch": "2.15"}, "hardware": {"cores": 2}, "code": "abc"}
-        record["spec"] |= {"protocol_row": {"name": record["protocol"], "version": 1, "schedule": {"iterations": 250}}}
+        record["spec"] |= {
+            "protocol_row": {
+                "name": record["protocol"],
+                "version": 1,
+                "schedule": {"iterations": 250},
+            }
+        }
     return made
 
 
@@ -68,7 +85,10 @@ def material(records, tmp_path):
     for name in ("one", "two"):
         Image.new("RGB", (64, 48), (200, 10, 10)).save(tmp_path / f"{name}.jpg")
     box = Box(5, 5, 20, 20, "dog")
-    found = {"random": [], "detco-small": [Box(6, 5, 20, 20, "dog", 0.91), Box(40, 30, 10, 10, "<cat>", 0.7)]}
+    found = {
+        "random": [],
+        "detco-small": [Box(6, 5, 20, 20, "dog", 0.91), Box(40, 30, 10, 10, "<cat>", 0.7)],
+    }
     return report.Material(
         title="pets & <more>",
         records=records,
@@ -76,7 +96,10 @@ def material(records, tmp_path):
         problems=["/runs/x/record.json: metric box_ap is nan, not a finite number"],
         training={"c4": {"detco-small": [(n, 5 / n) for n in range(1, 400)], "random": [(1, 2.0)]}},
         examples={"c4 v1": [Example(tmp_path / "one.jpg", 64, 48, [box], found)]},
-        attention=([tmp_path / "two.jpg"], {"random": [np.zeros((48, 64))], "detco-small": [np.ones((48, 64))]}),
+        attention=(
+            [tmp_path / "two.jpg"],
+            {"random": [np.zeros((48, 64))], "detco-small": [np.ones((48, 64))]},
+        ),
         commands={"random": ["detco transfer c4 --weights random"]},
         notes={"training": ["curves of 2 jobs"]},
     )
@@ -85,13 +108,32 @@ def material(records, tmp_path):
 def test_page_is_whole_and_fetches_nothing(material):
     text = report.page(material)
     page = Page(text)
-    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in page.fetched) and len(page.fetched) >= 4
+    assert (
+        all(address.startswith(("data:image/jpeg;base64,", "#")) for address in page.fetched)
+        and len(page.fetched) >= 4
+    )
     assert not re.search(r"https?://", text) and "default-src 'none'" in text
     assert len(page.ids) == len(set(page.ids)) and "<cat>" not in text and "<more>" not in text
-    wanted = ["results", "bars", "compared", "training", "detections", "attention", "settings", "again", "left-out"]
+    wanted = [
+        "results",
+        "bars",
+        "compared",
+        "training",
+        "detections",
+        "attention",
+        "settings",
+        "again",
+        "left-out",
+    ]
     assert [name for name in page.ids if not name.startswith("picture")] == wanted
     command = "detco transfer c4 --weights random"
-    for said in ("pets & <more>", "metric box_ap is nan", "curves of 2 jobs", command, "schedule.iterations"):
+    for said in (
+        "pets & <more>",
+        "metric box_ap is nan",
+        "curves of 2 jobs",
+        command,
+        "schedule.iterations",
+    ):
         assert any(said in found for found in page.texts), said
 
 
@@ -102,8 +144,16 @@ def test_page_has_the_numbers_of_the_table(material, records):
     assert "failed" in page.texts and "–" in page.texts and "difference to supervised" in page.texts
     sentence = "c4 v1: pets, torchvision, VOC07 AP: box AP is highest from detco-small, 31.6"
     assert any(text.startswith(sentence) for text in page.texts)
-    facts = dict(zip(page.texts[page.texts.index("runs done") - 1 :: 2], page.texts[page.texts.index("runs done") :: 2]))
-    assert (facts["8"], next(number for number, what in facts.items() if what == "engine")) == ("runs done", "torchvision")
+    facts = dict(
+        zip(
+            page.texts[page.texts.index("runs done") - 1 :: 2],
+            page.texts[page.texts.index("runs done") :: 2],
+        )
+    )
+    assert (facts["8"], next(number for number, what in facts.items() if what == "engine")) == (
+        "runs done",
+        "torchvision",
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,30 +167,46 @@ def test_page_has_the_numbers_of_the_table(material, records):
 )
 def test_summary_says_what_is_noise(detco, random, said):
     cells = (("detco-small", detco), ("random", random))
-    records = [run(start, "c4", seed, value) for start, values in cells for seed, value in enumerate(values)]
+    records = [
+        run(start, "c4", seed, value)
+        for start, values in cells
+        for seed, value in enumerate(values)
+    ]
     (line,) = report.summary(tables.ap_table(tables.frame(records)))
     assert said in line
 
 
 def test_schedule_curve_and_published_numbers_are_shown():
-    records = [r for k, ap in ((12, 29.4), (90, 39.3), (180, 41.5)) for r in three("detco@200", f"coco-mask-rcnn-c4-{k}k", ap)]
+    records = [
+        r
+        for k, ap in ((12, 29.4), (90, 39.3), (180, 41.5))
+        for r in three("detco@200", f"coco-mask-rcnn-c4-{k}k", ap)
+    ]
     text = report.page(report.Material("x", records))
     page = Page(text)
     assert "detco-200, published" in page.texts and "9 cells" not in page.texts
-    assert any("Each number beside its published one: 3 reproduced" in found for found in page.texts)
+    assert any(
+        "Each number beside its published one: 3 reproduced" in found for found in page.texts
+    )
     line = re.search(r'<polyline points="([^"]*)" class="line k0"/>', text)[1]
     assert len(line.split()) == 3
 
 
 def evaluated(start, seed, value, on_the_way):
     record = run(start, "c4", seed, value)
-    record["spec"] |= {"protocol_row": {"name": "c4", "version": 1, "schedule": {"iterations": 900}}}
-    found = [{"iteration": step, "metrics": {"box_ap": ap, "box_ap50": 99.0}} for step, ap in on_the_way.items()]
+    record["spec"] |= {
+        "protocol_row": {"name": "c4", "version": 1, "schedule": {"iterations": 900}}
+    }
+    found = [
+        {"iteration": step, "metrics": {"box_ap": ap, "box_ap50": 99.0}}
+        for step, ap in on_the_way.items()
+    ]
     return record | {"facts": {"evaluations": found}}
 
 
 def test_ap_on_the_way_is_the_mean_over_seeds_and_ends_at_the_result():
-    """By hand: seeds share 300 and 600; a run without evaluations, or with a result only, is no part of it."""
+    """By hand: seeds share 300 and 600; a run without evaluations, or with a result only, is no
+    part of it."""
     records = [
         evaluated("detco-small", 0, 30.0, {300: 10.0, 600: 20.0}),
         evaluated("detco-small", 1, 34.0, {300: 14.0, 450: 1.0, 600: 22.0}),
@@ -153,14 +219,26 @@ def test_ap_on_the_way_is_the_mean_over_seeds_and_ends_at_the_result():
     ((title, found),) = evaluations.curves(runs, records, columns).items()
     assert title == "c4 v1: pets, torchvision, VOC07 AP" and found.metric == "box_ap"
     random, detco = found.lines
-    assert (random.name, random.points) == ("random", [(600, 5.0), (900, 12.0)]) and np.isnan(random.errors).all()
+    assert (random.name, random.points) == ("random", [(600, 5.0), (900, 12.0)]) and np.isnan(
+        random.errors
+    ).all()
     assert (detco.name, detco.points) == ("detco-small", [(300, 12.0), (600, 21.0), (900, 32.0)])
     assert detco.errors == pytest.approx([8**0.5, 2**0.5, 8**0.5])
     text = report.page(report.Material("x", records))
-    assert any("AP on the way" in said for said in Page(text).texts) and "training" in Page(text).ids
+    assert (
+        any("AP on the way" in said for said in Page(text).texts) and "training" in Page(text).ids
+    )
     chart = text[text.index("line chart: box AP (percent) over iterations") :]
-    assert [len(line.split()) for line in re.findall(r'<polyline points="([^"]*)"', chart)[:2]] == [2, 3]
-    assert evaluations.curves(runs, [run("random", "c4", 0, 50.0) | {"id": r["id"]} for r in records], columns) == {}
+    assert [len(line.split()) for line in re.findall(r'<polyline points="([^"]*)"', chart)[:2]] == [
+        2,
+        3,
+    ]
+    assert (
+        evaluations.curves(
+            runs, [run("random", "c4", 0, 50.0) | {"id": r["id"]} for r in records], columns
+        )
+        == {}
+    )
 
 
 def test_versions_name_every_detectron2(records):
@@ -175,7 +253,7 @@ def test_without_any_result():
         report.page(report.Material("x", []))
 
 
-# --- the command, on a folder as runs leave it -----------------------------------------------------------------------
+# --- the command, on a folder as runs leave it ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +262,26 @@ def runs(tmp_path_factory, scenes):
     out = tmp_path_factory.mktemp("runs")
     save_backbone(weights.random_backbone("resnet18", 1), out / "second.safetensors")
     for name, start in (("first", "random"), ("second", str(out / "second.safetensors"))):
-        words = ["transfer", "small-faster-rcnn-fpn", "--weights", start, "--name", name, "--data", str(scenes / "coco")]
-        more = ["--out", str(out), "--engine", "replay", "--seed", "3", "--set", "schedule.iterations=7"]
+        words = [
+            "transfer",
+            "small-faster-rcnn-fpn",
+            "--weights",
+            start,
+            "--name",
+            name,
+            "--data",
+            str(scenes / "coco"),
+        ]
+        more = [
+            "--out",
+            str(out),
+            "--engine",
+            "replay",
+            "--seed",
+            "3",
+            "--set",
+            "schedule.iterations=7",
+        ]
         assert cli.main([*words, *more, "--device", "cpu"]) == 0
     return out
 
@@ -196,12 +292,15 @@ def test_report_of_real_runs(runs, capsys):
     page = Page((runs / "report.html").read_text(encoding="utf-8"))
     assert {"detections", "attention", "again"} <= set(page.ids)
     pictures = [address for address in page.fetched if address.startswith("data:")]
-    assert len(pictures) == 3 + 3 * 3  # each example once; for attention itself and a map for each starting point
+    assert (
+        len(pictures) == 3 + 3 * 3
+    )  # each example once; for attention itself and a map for each starting point
     assert [path.name for path in runs.glob(".report*")] == []
 
 
 def test_commands_make_the_same_run_again(runs, scenes, tmp_path, monkeypatch):
-    """What the page says under `make each row again` is typed in: the same run, by its identity and its numbers."""
+    """What the page says under `make each row again` is typed in: the same run, by its identity and
+    its numbers."""
     from detco.results import store
 
     records, _ = store.read(runs)
@@ -219,20 +318,44 @@ def test_commands_make_the_same_run_again(runs, scenes, tmp_path, monkeypatch):
 def test_commands_of_a_suite_draw_and_pretrain_first():
     recipe = {"name": "detco-small", "epochs": 9, "workers": 3}
     made = [
-        {"id": "s" * 64, "kind": "scenes", "spec": {"settings": {"images": 20, "size": 64, "seed": 5}}},
-        {"id": "p" * 64, "kind": "pretrain", "spec": {"starting_point": "mine", "recipe": recipe, "images": "/old/unlabelled",
-         "images_identity": "s" * 64 + "/unlabelled", "seed": 2, "needs": ["s" * 64]}},
-    ]  # fmt: skip
+        {
+            "id": "s" * 64,
+            "kind": "scenes",
+            "spec": {"settings": {"images": 20, "size": 64, "seed": 5}},
+        },
+        {
+            "id": "p" * 64,
+            "kind": "pretrain",
+            "spec": {
+                "starting_point": "mine",
+                "recipe": recipe,
+                "images": "/old/unlabelled",
+                "images_identity": "s" * 64 + "/unlabelled",
+                "seed": 2,
+                "needs": ["s" * 64],
+            },
+        },
+    ]
     record = run("detco-small", "c4", 4, 20.0)
     record |= {"starting_point": "mine"}
-    record["spec"] |= {"needs": ["p" * 64, "s" * 64], "weights_identity": "p" * 64, "weights": "/old/b.safetensors"}
+    record["spec"] |= {
+        "needs": ["p" * 64, "s" * 64],
+        "weights_identity": "p" * 64,
+        "weights": "/old/b.safetensors",
+    }
     record["spec"]["data"] = {"root": "/old/voc", "layout": "voc", "identity": "s" * 64 + "/voc"}
     other = record | {"id": "other", "seed": 1}
     assert reproduce.commands([record, other, *made])["mine"] == [
         "detco data scenes again/scenes-ssssssss --images 20 --size 64 --seed 5",
-        "detco pretrain detco-small --images again/scenes-ssssssss/unlabelled --out again/mine --seed 2 --set epochs=9",
-        "for seed in 1 4; do detco transfer c4 --weights again/mine/backbone.safetensors --data again/scenes-ssssssss/voc "
-        "--layout voc --engine torchvision --name mine --out again --seed $seed; done",
+        (
+            "detco pretrain detco-small --images again/scenes-ssssssss/unlabelled --out again/mine"
+            " --seed 2 --set epochs=9"
+        ),
+        (
+            "for seed in 1 4; do detco transfer c4 --weights again/mine/backbone.safetensors --data"
+            " again/scenes-ssssssss/voc --layout voc --engine torchvision --name mine --out again"
+            " --seed $seed; done"
+        ),
     ]
 
 
@@ -251,7 +374,9 @@ def test_commands_start_the_engine_as_it_was(launch, said):
     plain = run("random", "c4", 1, 20.0)
     line, *other = reproduce.commands([record, plain])["random"]
     if said:
-        assert line.endswith(f"--out again{said} --seed 0") and other[0].endswith("--out again --seed 1")
+        assert line.endswith(f"--out again{said} --seed 0") and other[0].endswith(
+            "--out again --seed 1"
+        )
     else:
         assert line.startswith("for seed in 0 1; do") and other == []
 
@@ -269,5 +394,9 @@ def test_what_is_gone_is_said(runs, tmp_path, capsys):
     next(copy.rglob("first*/predictions.json")).unlink()
     assert cli.main(["report", str(copy), "--out", str(tmp_path / "page.html")]) == 0
     text = " ".join(Page((tmp_path / "page.html").read_text()).texts)
-    assert "no predictions kept of first" in text and "no example pictures: " in text and "/nowhere" in text
+    assert (
+        "no predictions kept of first" in text
+        and "no example pictures: " in text
+        and "/nowhere" in text
+    )
     assert cli.main(["report", str(copy), "--out", str(tmp_path / "no" / "page.html")]) == 2

@@ -1,4 +1,5 @@
-"""Attention maps: the mean over channels computed once more by hand; upright, stretched, refused where it makes no sense."""
+"""Attention maps: the mean over channels computed once more by hand; upright, stretched, refused
+where it makes no sense."""
 
 import numpy as np
 import pytest
@@ -25,17 +26,24 @@ def backbone():
 
 
 def test_map_is_the_mean_of_the_channels(picture, backbone):
-    """The same in torchvision's own words, without the project's trunk: (90, 150) -> 64 x 107 -> res4 -> (90, 150)."""
+    """The same in torchvision's own words, without the project's trunk: (90, 150) -> 64 x 107 ->
+    res4 -> (90, 150)."""
     (found,) = attention.maps(backbone, [picture], "res4", 64)
     net = torchvision.models.resnet18()
     net.load_state_dict(net.state_dict() | backbone.tensors)
     net.eval()
     small = Image.open(picture).resize((107, 64), Image.Resampling.BILINEAR)
     batch = torchvision.transforms.functional.to_tensor(small)
-    batch = torchvision.transforms.functional.normalize(batch, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])[None]
+    batch = torchvision.transforms.functional.normalize(
+        batch, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )[None]
     with torch.inference_mode():
-        features = net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(batch)))))))
-        full = torch.nn.functional.interpolate(features.mean(1, keepdim=True), (90, 150), mode="bilinear")[0, 0].numpy()
+        features = net.layer3(
+            net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(batch))))))
+        )
+        full = torch.nn.functional.interpolate(
+            features.mean(1, keepdim=True), (90, 150), mode="bilinear"
+        )[0, 0].numpy()
     expected = (full - full.min()) / (full.max() - full.min())
     assert found.shape == (90, 150) and found.dtype == np.float32
     assert (found.min(), found.max()) == (0, 1) and np.abs(found - expected).max() < 1e-3
@@ -45,8 +53,17 @@ def test_channel_order_and_statistics_come_with_the_weights(picture, backbone):
     from dataclasses import replace
 
     swapped = backbone.tensors | {"conv1.weight": backbone.tensors["conv1.weight"].flip(1)}
-    bgr = replace(backbone, tensors=swapped, channel_order="BGR", mean=backbone.mean[::-1], std=backbone.std[::-1])
-    (plain,), (other,) = attention.maps(backbone, [picture], "res3", 64), attention.maps(bgr, [picture], "res3", 64)
+    bgr = replace(
+        backbone,
+        tensors=swapped,
+        channel_order="BGR",
+        mean=backbone.mean[::-1],
+        std=backbone.std[::-1],
+    )
+    (plain,), (other,) = (
+        attention.maps(backbone, [picture], "res3", 64),
+        attention.maps(bgr, [picture], "res3", 64),
+    )
     assert np.abs(plain - other).max() < 1e-4
 
 
@@ -62,7 +79,9 @@ def test_refusals(picture, backbone, tmp_path):
 
 def test_overlay_goes_from_dark_to_bright():
     heat = np.linspace(0, 1, 11)[None].repeat(4, 0)
-    made = np.asarray(drawing.overlay(Image.new("RGB", (11, 4), (100, 100, 100)), heat)).astype(float)
+    made = np.asarray(drawing.overlay(Image.new("RGB", (11, 4), (100, 100, 100)), heat)).astype(
+        float
+    )
     brightness = made.mean(2)[0]
     assert (np.diff(brightness) > 0).all()
     assert made[0, 0] == pytest.approx(0.6 * np.array([68, 1, 84]) + 0.4 * 100, abs=0.51)
@@ -77,17 +96,41 @@ def test_command_draws_every_picture_for_every_backbone(tmp_path, picture, backb
     for number in range(3):
         (tmp_path / "photos" / f"{number}.png").write_bytes(picture.read_bytes())
     out = tmp_path / "maps.png"
-    words = ["attention", "--weights", *(str(tmp_path / name / "backbone.safetensors") for name in ("one", "two")), "random"]
-    assert cli.main([*words, "--images", str(tmp_path / "photos"), str(picture), "--most", "2", "--out", str(out)]) == 0
+    words = [
+        "attention",
+        "--weights",
+        *(str(tmp_path / name / "backbone.safetensors") for name in ("one", "two")),
+        "random",
+    ]
+    assert (
+        cli.main(
+            [
+                *words,
+                "--images",
+                str(tmp_path / "photos"),
+                str(picture),
+                "--most",
+                "2",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     sheet = np.asarray(Image.open(out).convert("RGB")).astype(int)
     rows, columns = 3, 4
     assert sheet.shape[0] == 2 * drawing.TITLE + rows * (drawing.HEIGHT + drawing.GAP)
     wide = (sheet.shape[1] - drawing.GAP) // columns
     top = sheet[drawing.TITLE : drawing.TITLE + drawing.HEIGHT]
     panels = [top[:, drawing.GAP + n * wide : drawing.GAP + (n + 1) * wide] for n in range(columns)]
-    assert (panels[1] == panels[2]).all() and np.abs(panels[1] - panels[0]).mean() > 5  # two copies of one file
+    assert (panels[1] == panels[2]).all() and np.abs(
+        panels[1] - panels[0]
+    ).mean() > 5  # two copies of one file
     assert [path.name for path in tmp_path.glob(".maps*")] == []
-    for more, text in ((["--out", "maps.xyz"], "name a picture file"), (["--most", "0", "--out", str(out)], "--most")):
+    for more, text in (
+        (["--out", "maps.xyz"], "name a picture file"),
+        (["--most", "0", "--out", str(out)], "--most"),
+    ):
         assert cli.main([*words, "--images", str(picture), *more]) == 2
         assert text in capsys.readouterr().err
 
@@ -95,7 +138,13 @@ def test_command_draws_every_picture_for_every_backbone(tmp_path, picture, backb
 def save_backbone(backbone, path):
     from safetensors.torch import save_file
 
-    meta = {"format": "detco-backbone", "format_version": "1", "method": "random", "arch": backbone.arch, "channel_order": "RGB"}
+    meta = {
+        "format": "detco-backbone",
+        "format_version": "1",
+        "method": "random",
+        "arch": backbone.arch,
+        "channel_order": "RGB",
+    }
     meta |= {"mean": str(list(backbone.mean)), "std": str(list(backbone.std)), "stride_in": "3x3"}
     save_file({name: tensor.contiguous() for name, tensor in backbone.tensors.items()}, path, meta)
 
@@ -103,9 +152,17 @@ def save_backbone(backbone, path):
 def test_detections_are_right_once_on_an_object_of_their_class():
     truth = [Box(0, 0, 10, 10, "dog"), Box(20, 0, 10, 10, "cat")]
     found = [
-        Box(0, 0, 10, 8, "dog", 0.9), Box(1, 0, 10, 10, "dog", 0.8), Box(20, 0, 10, 10, "dog", 0.7), Box(22, 5, 10, 10, "cat", 0.6),
+        Box(0, 0, 10, 8, "dog", 0.9),
+        Box(1, 0, 10, 10, "dog", 0.8),
+        Box(20, 0, 10, 10, "dog", 0.7),
+        Box(22, 5, 10, 10, "cat", 0.6),
         Box(20, 0, 10, 10, "cat", 0.4),
-    ]  # fmt: skip
-    assert [(box.score, box.right) for box in matched(truth, found)] == [(0.9, True), (0.8, False), (0.7, False), (0.6, False)]
+    ]
+    assert [(box.score, box.right) for box in matched(truth, found)] == [
+        (0.9, True),
+        (0.8, False),
+        (0.7, False),
+        (0.6, False),
+    ]
     assert iou(truth[0], found[0]) == pytest.approx(0.8) and iou(truth[0], truth[1]) == 0
     assert iou(Box(0, 0, 4, 4, ""), Box(2, 2, 4, 4, "")) == pytest.approx(4 / 28)

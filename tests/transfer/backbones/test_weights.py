@@ -14,15 +14,27 @@ from detco.transfer.backbones import weights
 from safetensors.torch import save_file
 
 META = {
-    "format": "detco-backbone", "format_version": "1", "method": "detco", "arch": "resnet18", "epochs": "5",
-    "images_seen": "100", "channel_order": "BGR", "mean": "[1.0, 2.0, 3.0]", "std": "[4.0, 5.0, 6.0]", "stride_in": "3x3",
-}  # fmt: skip
+    "format": "detco-backbone",
+    "format_version": "1",
+    "method": "detco",
+    "arch": "resnet18",
+    "epochs": "5",
+    "images_seen": "100",
+    "channel_order": "BGR",
+    "mean": "[1.0, 2.0, 3.0]",
+    "std": "[4.0, 5.0, 6.0]",
+    "stride_in": "3x3",
+}
 
 
 @pytest.fixture
 def tensors():
     state = torchvision.models.resnet18().state_dict()
-    return {k: v.clone() for k, v in state.items() if not k.startswith("fc.") and "num_batches_tracked" not in k}
+    return {
+        k: v.clone()
+        for k, v in state.items()
+        if not k.startswith("fc.") and "num_batches_tracked" not in k
+    }
 
 
 @pytest.mark.parametrize(("arch", "count"), [("resnet18", 100), ("resnet50", 265)])
@@ -45,9 +57,15 @@ def test_round_trip(tmp_path, tensors):
     [
         (lambda t: t.pop("layer4.1.bn2.running_var"), "layer4.1.bn2.running_var is missing"),
         (lambda t: t.update({"fc.weight": torch.ones(3)}), "fc.weight does not belong to resnet18"),
-        (lambda t: t.update({"conv1.weight": torch.ones(64, 1, 7, 7)}), r"conv1.weight has shape \(64, 1, 7, 7\)"),
+        (
+            lambda t: t.update({"conv1.weight": torch.ones(64, 1, 7, 7)}),
+            r"conv1.weight has shape \(64, 1, 7, 7\)",
+        ),
         (lambda t: t["bn1.bias"].fill_(math.nan), "bn1.bias is not finite"),
-        (lambda t: t.update({"bn1.bias": torch.ones(64, dtype=torch.int32)}), r"bn1.bias has whole numbers \(int32\)"),
+        (
+            lambda t: t.update({"bn1.bias": torch.ones(64, dtype=torch.int32)}),
+            r"bn1.bias has whole numbers \(int32\)",
+        ),
         (lambda t: t["bn1.running_var"].neg_(), "bn1.running_var is a variance below 0"),
     ],
 )
@@ -83,15 +101,27 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
     path, dead, living = tmp_path / "a[1].pth", str(gone.pid), str(os.getppid())
-    names = [f"a[1].pth.{dead}.part", f"a[1].pth.{living}.part", f"b.pth.{dead}.part", f"a1.pth.{dead}.part", "a[1].pth.x.part"]
+    names = [
+        f"a[1].pth.{dead}.part",
+        f"a[1].pth.{living}.part",
+        f"b.pth.{dead}.part",
+        f"a1.pth.{dead}.part",
+        "a[1].pth.x.part",
+    ]
     for name in names:
         (tmp_path / name).touch()
     weights.write_whole(path, lambda file: file.write(b"first"))
-    assert {p.name for p in tmp_path.iterdir()} == {*names, path.name}  # perhaps still being written on another machine
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *names,
+        path.name,
+    }  # perhaps still being written on another machine
     for name in names:
         os.utime(tmp_path / name, (0, 0))
     weights.write_whole(path, lambda file: file.write(b"again"))
-    assert {p.name for p in tmp_path.iterdir()} == {*names[1:], path.name} and path.read_bytes() == b"again"
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *names[1:],
+        path.name,
+    } and path.read_bytes() == b"again"
 
 
 def test_files_of_another_kind_are_refused(tmp_path, tensors):
@@ -112,14 +142,22 @@ def test_random_backbone_is_torchvisions_initialisation():
     drawn = weights.random_backbone("resnet18", 5)
     assert torch.equal(torch.rand(1), before)  # nobody else's random numbers are used up
     assert all(torch.equal(v, expected[k]) for k, v in drawn.tensors.items())
-    assert not torch.equal(weights.random_backbone("resnet18", 6).tensors["conv1.weight"], expected["conv1.weight"])
+    assert not torch.equal(
+        weights.random_backbone("resnet18", 6).tensors["conv1.weight"], expected["conv1.weight"]
+    )
 
 
 def test_describe_counts_and_norms(tmp_path, tensors):
     save_file(tensors, tmp_path / "b.safetensors", META)
     shown = weights.describe(weights.read(tmp_path / "b.safetensors"))
-    parameters = sum(p.numel() for k, p in torchvision.models.resnet18().named_parameters() if not k.startswith("fc."))
-    stem = math.sqrt(sum(float(tensors[k].square().sum()) for k in ("conv1.weight", "bn1.weight", "bn1.bias")))
+    parameters = sum(
+        p.numel()
+        for k, p in torchvision.models.resnet18().named_parameters()
+        if not k.startswith("fc.")
+    )
+    stem = math.sqrt(
+        sum(float(tensors[k].square().sum()) for k in ("conv1.weight", "bn1.weight", "bn1.bias"))
+    )
     assert shown["parameters"] == parameters and shown["tensors"] == 100
     assert shown["stage norms"]["stem"] == pytest.approx(stem, abs=1e-3)
     assert set(shown["stage norms"]) == {"stem", "res2", "res3", "res4", "res5"}

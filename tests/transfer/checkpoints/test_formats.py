@@ -1,4 +1,5 @@
-"""Files made to exhaust the machine, or that trip over the libraries that read them: one short clear line for each."""
+"""Files made to exhaust the machine, or that trip over the libraries that read them: one short
+clear line for each."""
 
 import argparse
 import io
@@ -46,19 +47,65 @@ SAME = [[n + 1 for n in range(12)], [n + 2**61 for n in range(12)]]  # pairs of 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.", "key of more than 1000 parts"),  # half a million of them crash Python
+        (
+            b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.",
+            "key of more than 1000 parts",
+        ),  # half a million of them crash Python
         (b"\x80\x02](" + b"}" * 3000 + b"e.", "more than 2000 opcodes"),
-        (b"\x80\x02](" + b"".join(b"ca\n%d\n" % n for n in range(200)) + b"e.", "names objects more than 100 times"),
+        (
+            b"\x80\x02](" + b"".join(b"ca\n%d\n" % n for n in range(200)) + b"e.",
+            "names objects more than 100 times",
+        ),
         (pickle.dumps({"epoch": 10**5000}, 2), "an integer of 16610 bits"),
-        (b"\x80\x02ctorch\nSize\nq\x00}(" + b"h\x00" * 700 + b"K\x01" + b"\x85\x85R" * 700 + b"Nd.", "key of more than 1000 parts"),
-        (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"Ns.", "key of more than 1000 parts"),  # its hash is computed 2 ** 60 times
-        (pickle.dumps({(2**61 - 1) * n: None for n in range(10_100)}, 2), "state dict alone"),  # all with one hash
-        (pickle.dumps({tuple(-1 - int(b) for b in f"{n:012b}"): n for n in range(4000)}, 2), "state dict alone"),  # as well
-        (pickle.dumps({frozenset(SAME[int(b)][i] for i, b in enumerate(f"{n:012b}")) for n in range(4000)}, 4), "state dict alone"),
-        (b"\x80\x02}Nq\x01" + b"0ctorch\nSize\n](h\x01h\x01e\x85Rq\x01" * 60 + b"Ns.", "shape of impossible size"),  # twins too
+        (
+            b"\x80\x02ctorch\nSize\nq\x00}("
+            + b"h\x00" * 700
+            + b"K\x01"
+            + b"\x85\x85R" * 700
+            + b"Nd.",
+            "key of more than 1000 parts",
+        ),
+        (
+            b"\x80\x02}K\x01" + b"2\x86" * 60 + b"Ns.",
+            "key of more than 1000 parts",
+        ),  # its hash is computed 2 ** 60 times
+        (
+            pickle.dumps({(2**61 - 1) * n: None for n in range(10_100)}, 2),
+            "state dict alone",
+        ),  # all with one hash
+        (
+            pickle.dumps({tuple(-1 - int(b) for b in f"{n:012b}"): n for n in range(4000)}, 2),
+            "state dict alone",
+        ),  # as well
+        (
+            pickle.dumps(
+                {
+                    frozenset(SAME[int(b)][i] for i, b in enumerate(f"{n:012b}"))
+                    for n in range(4000)
+                },
+                4,
+            ),
+            "state dict alone",
+        ),
+        (
+            b"\x80\x02}Nq\x01" + b"0ctorch\nSize\n](h\x01h\x01e\x85Rq\x01" * 60 + b"Ns.",
+            "shape of impossible size",
+        ),  # twins too
         (b"S" + b"x" * 5000 + b"\n.", "no string quotes"),
     ],
-    ids=["tuples", "opcodes", "names", "integer", "sizes", "twins", "wide keys", "tuple keys", "set keys", "twin sizes", "string"],
+    ids=[
+        "tuples",
+        "opcodes",
+        "names",
+        "integer",
+        "sizes",
+        "twins",
+        "wide keys",
+        "tuple keys",
+        "set keys",
+        "twin sizes",
+        "string",
+    ],
 )
 def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, says, zipped):
     monkeypatch.setattr(opcodes, "MOST", 2000 if "opcodes" in says else 100_000)
@@ -68,9 +115,15 @@ def test_pickles_that_would_exhaust_the_machine(tmp_path, monkeypatch, data, say
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("keys", [[np.int64(n) for n in range(3000)], [(n, "x") for n in range(5000)]], ids=["numpy", "tuples"])
+@pytest.mark.parametrize(
+    "keys",
+    [[np.int64(n) for n in range(3000)], [(n, "x") for n in range(5000)]],
+    ids=["numpy", "tuples"],
+)
 def test_honest_dictionaries_beside_the_weights_are_read(tmp_path, keys, protocol):
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"names": dict.fromkeys(keys, 1), "w": np.ones(2, "f4")}, protocol))
+    (tmp_path / "a.pkl").write_bytes(
+        pickle.dumps({"names": dict.fromkeys(keys, 1), "w": np.ones(2, "f4")}, protocol)
+    )
     read = formats.read(tmp_path / "a.pkl").data
     assert list(read["names"]) == keys and read["w"].tolist() == [1.0, 1.0]
 
@@ -78,8 +131,17 @@ def test_honest_dictionaries_beside_the_weights_are_read(tmp_path, keys, protoco
 BIG = 20_000  # entries, or bytes, that one object passed to many calls has
 CALLS = {
     "sizes": b"ctorch\nSize\n](" + b"K\x01" * BIG + b"e\x85",
-    "texts": b"c_codecs\nencode\nX" + struct.pack("<I", BIG * 50) + b"a" * (BIG * 50) + b"X\x06\x00\x00\x00latin1\x86",
-    "dictionaries": b"ccollections\nOrderedDict\n}(" + b"".join(b"M%sN" % struct.pack("<H", n) for n in range(BIG)) + b"u\x85",
+    "texts": (
+        b"c_codecs\nencode\nX"
+        + struct.pack("<I", BIG * 50)
+        + b"a" * (BIG * 50)
+        + b"X\x06\x00\x00\x00latin1\x86"
+    ),
+    "dictionaries": (
+        b"ccollections\nOrderedDict\n}("
+        + b"".join(b"M%sN" % struct.pack("<H", n) for n in range(BIG))
+        + b"u\x85"
+    ),
     "objects": b"cx\nY\n(" + b"N" * BIG + b"t",
     "tensors": b"ctorch._utils\n_rebuild_parameter\n(" + b"N" * BIG + b"t",
 }
@@ -90,9 +152,19 @@ CALLS = {
 def test_what_is_passed_to_many_calls_does_not_multiply(tmp_path, name, zipped):
     """Of 1,500 calls each would copy all: gigabytes, of a file of 100 kB to 1 MB."""
     function, argument = CALLS[name].split(b"\n", 2)[:2], CALLS[name].split(b"\n", 2)[2]
-    data = b"\x80\x02](" + b"\n".join(function) + b"\nq\x00" + argument + b"q\x01R" + b"h\x00h\x01R" * 1500 + b"e."
+    data = (
+        b"\x80\x02]("
+        + b"\n".join(function)
+        + b"\nq\x00"
+        + argument
+        + b"q\x01R"
+        + b"h\x00h\x01R" * 1500
+        + b"e."
+    )
     tracemalloc.start()
-    assert ("impossible size" if name == "sizes" else "far more than the file holds") in refusal(pickled(tmp_path, data, zipped))
+    assert ("impossible size" if name == "sizes" else "far more than the file holds") in refusal(
+        pickled(tmp_path, data, zipped)
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * stubs.FREE
@@ -109,11 +181,20 @@ def test_a_nested_torch_file_is_not_read_a_thousand_times(tmp_path, monkeypatch)
     file = io.BytesIO()
     torch.save(torch.zeros(3).untyped_storage(), file, _use_new_zipfile_serialization=False)
     ends = [file.seek(0)] + [list(pickletools.genops(file)) and file.tell() for _ in range(3)]
-    data = file.getvalue()[: ends[2]] + b"\x80\x02" + b"N0" * 2000 + b"}." + file.getvalue()[ends[3] :]  # a long "system"
-    call = b"\x80\x03](ctorch.storage\n_load_from_bytes\nq\x00B" + struct.pack("<I", len(data)) + data + b"\x85q\x01R"
+    data = (
+        file.getvalue()[: ends[2]] + b"\x80\x02" + b"N0" * 2000 + b"}." + file.getvalue()[ends[3] :]
+    )  # a long "system"
+    call = (
+        b"\x80\x03](ctorch.storage\n_load_from_bytes\nq\x00B"
+        + struct.pack("<I", len(data))
+        + data
+        + b"\x85q\x01R"
+    )
     monkeypatch.setattr(stubs, "FREE", 1 << 23)  # 20 times
     assert len(formats.read(pickled(tmp_path, call + b"h\x00h\x01R" * 9 + b"e.")).data) == 10
-    assert "far more than the file holds" in refusal(pickled(tmp_path, call + b"h\x00h\x01R" * 1500 + b"e."))
+    assert "far more than the file holds" in refusal(
+        pickled(tmp_path, call + b"h\x00h\x01R" * 1500 + b"e.")
+    )
 
 
 def test_torch_makes_no_objects_either(tmp_path):
@@ -127,8 +208,17 @@ def test_torch_files_within_torch_files_are_refused(tmp_path):
     torch.save(torch.zeros(3).untyped_storage(), file, _use_new_zipfile_serialization=False)
     data = file.getvalue()
     for _ in range(2):  # each level would hold all that it contains once more
-        call = b"\x80\x03ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(data)) + data + b"\x85R."
-        data = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})) + call + pickle.dumps([], 2)
+        call = (
+            b"\x80\x03ctorch.storage\n_load_from_bytes\nB"
+            + struct.pack("<I", len(data))
+            + data
+            + b"\x85R."
+        )
+        data = (
+            b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+            + call
+            + pickle.dumps([], 2)
+        )
     assert "within a torch file" in refusal(pickled(tmp_path, data))
 
 
@@ -149,7 +239,11 @@ def test_what_is_named_many_times_is_made_once(tmp_path):
 @pytest.mark.parametrize("beside", [None, argparse.Namespace()], ids=["plain", "with an object"])
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "older format"])
 def test_expanded_tensors_are_read_as_views(tmp_path, beside, new):
-    five, huge, wanted = torch.full((1,), 3.0).expand(5), torch.ones(2, 1).expand(2, 1 << 38), torch.arange(6.0)
+    five, huge, wanted = (
+        torch.full((1,), 3.0).expand(5),
+        torch.ones(2, 1).expand(2, 1 << 38),
+        torch.arange(6.0),
+    )
     content = {"state_dict": {"w": wanted}, "five": five, "memory": {"huge": huge}, "other": beside}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
     read = formats.read(tmp_path / "a.pth").data
@@ -159,13 +253,25 @@ def test_expanded_tensors_are_read_as_views(tmp_path, beside, new):
 
 
 def test_arrays_that_share_their_bytes_a_thousand_times_are_refused(tmp_path):
-    one = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01M\xe8\x03\x85cnumpy\ndtype\nU\x02f4\x85R\x89"
-    data = b"\x80\x03](" + one + b"B" + struct.pack("<I", 4000) + bytes(4000) + b"q\x01tb" + (one + b"h\x01tb") * 99 + b"e."
+    one = b"cnumpy.core.multiarray\n_reconstruct\n)R"
+    one += b"(K\x01M\xe8\x03\x85cnumpy\ndtype\nU\x02f4\x85R\x89"
+    data = (
+        b"\x80\x03]("
+        + one
+        + b"B"
+        + struct.pack("<I", 4000)
+        + bytes(4000)
+        + b"q\x01tb"
+        + (one + b"h\x01tb") * 99
+        + b"e."
+    )
     assert "more room than the file has" in refusal(pickled(tmp_path, data))
 
 
 def npy(header: str, body: bytes = b"") -> bytes:
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n" + body
+    return (
+        b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n" + body
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,10 +280,12 @@ def npy(header: str, body: bytes = b"") -> bytes:
         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1 << 60,), }"),
         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976,), }", b"1234"),
         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4000,), }", b"1234"),
-        npy("{1: 2, 'shape': 3}"), npy("{" + " " * 30_000 + "}"), npy("-" * 9000 + "1"),
+        npy("{1: 2, 'shape': 3}"),
+        npy("{" + " " * 30_000 + "}"),
+        npy("-" * 9000 + "1"),
     ],
     ids=["expression", "huge", "short", "keys", "long", "nested"],
-)  # fmt: skip
+)
 def test_odd_npz_files(tmp_path, member):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a.npy", member)
@@ -186,7 +294,13 @@ def test_odd_npz_files(tmp_path, member):
 
 def test_members_of_an_npz_that_are_no_arrays_of_numbers(tmp_path):
     wanted = np.arange(6, dtype=">f4").reshape(2, 3)
-    np.savez(tmp_path / "a.npz", w=wanted, text=np.array(["x"]), wide=np.ones(2, "longdouble"), complex=np.ones(2, complex))
+    np.savez(
+        tmp_path / "a.npz",
+        w=wanted,
+        text=np.array(["x"]),
+        wide=np.ones(2, "longdouble"),
+        complex=np.ones(2, complex),
+    )
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.writestr("readme.txt", "some text")
         archive.writestr("b.npy", "no array")
@@ -196,7 +310,10 @@ def test_members_of_an_npz_that_are_no_arrays_of_numbers(tmp_path):
 
 def test_zip_members_that_cannot_be_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (500,), }", os.urandom(2000)))
+        archive.writestr(
+            "a.npy",
+            npy("{'descr': '<f4', 'fortran_order': False, 'shape': (500,), }", os.urandom(2000)),
+        )
     data = bytearray((tmp_path / "a.npz").read_bytes())
     data[60:200] = bytes(140)
     (tmp_path / "a.npz").write_bytes(data)
@@ -207,7 +324,9 @@ def test_numbers_that_are_not_real_are_refused(tmp_path):
     save_file({"conv1.weight": torch.ones(2, dtype=torch.complex64)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"conv1\.weight as torch\.complex64"):
         detect.places(formats.read(tmp_path / "a.safetensors").data)
-    torch.save({"a": torch.ones(2, device="meta"), "b": torch.ones(2)}, tmp_path / "a.pth")  # shapes without numbers
+    torch.save(
+        {"a": torch.ones(2, device="meta"), "b": torch.ones(2)}, tmp_path / "a.pth"
+    )  # shapes without numbers
     assert detect.places(formats.read(tmp_path / "a.pth").data)[""].keys() == {"b"}
     with pytest.raises(InputError, match="21000 tensors"):
         detect.places({str(n): torch.ones(()) for n in range(21_000)})

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from detco.transfer.engines.torchvision.models import channels
 
 from tests import checkpoints
 from tests.checkpoints import saved
-
 from tests.factories import ROOT
 
 
@@ -25,22 +23,46 @@ def moco() -> dict:
     return checkpoints.moco(*checkpoints.MLP)
 
 
-# --- strict ----------------------------------------------------------------------------------------------------------
+# --- strict --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda s: s.pop("module.encoder_q.layer3.1.bn2.running_var"), r"layer3\.1\.bn2\.running_var is missing"),
-        (lambda s: s.update({"module.encoder_q.bn1.weight": torch.ones(7)}), r"bn1\.weight has shape \(7,\), not \(64,\)"),
-        (lambda s: s.update({"module.encoder_q.bn1.bias": torch.full((64,), math.inf)}), r"bn1\.bias is not finite"),
-        (lambda s: s.update({"module.encoder_q.norm.weight": torch.ones(1)}), r"moco-v2 does not explain: encoder_q\.norm"),
-        (lambda s: s.update({"decoder.weight": torch.ones(1)}), r"does not explain: decoder\.weight"),
-        (lambda s: s.update({"encoder_q.bn1.bias": torch.ones(64)}), r"encoder_q\.bn1\.bias twice, with and without"),
-        (lambda s: s.update({"module.encoder_q.conv1.bias": torch.ones(64)}), r"conv1\.bias does not belong to resnet18"),
-        (lambda s: s.update({"module.encoder_q.bn1.bias": torch.ones(1).expand(1 << 39)}), "far more than there are numbers"),
+        (
+            lambda s: s.pop("module.encoder_q.layer3.1.bn2.running_var"),
+            r"layer3\.1\.bn2\.running_var is missing",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.bn1.weight": torch.ones(7)}),
+            r"bn1\.weight has shape \(7,\), not \(64,\)",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.bn1.bias": torch.full((64,), math.inf)}),
+            r"bn1\.bias is not finite",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.norm.weight": torch.ones(1)}),
+            r"moco-v2 does not explain: encoder_q\.norm",
+        ),
+        (
+            lambda s: s.update({"decoder.weight": torch.ones(1)}),
+            r"does not explain: decoder\.weight",
+        ),
+        (
+            lambda s: s.update({"encoder_q.bn1.bias": torch.ones(64)}),
+            r"encoder_q\.bn1\.bias twice, with and without",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.conv1.bias": torch.ones(64)}),
+            r"conv1\.bias does not belong to resnet18",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.bn1.bias": torch.ones(1).expand(1 << 39)}),
+            "far more than there are numbers",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_by_name(tmp_path, moco, damage, says):
     damage(moco)
     with pytest.raises(InputError, match=says) as error:
@@ -55,7 +77,9 @@ def test_everything_unexplained_is_counted(tmp_path, moco):
 
 
 def test_file_of_two_layouts_names_the_candidates(tmp_path, moco):
-    both = saved(moco | checkpoints.names("backbone.") | checkpoints.linears("neck.", 0), tmp_path / "a.pth")
+    both = saved(
+        moco | checkpoints.names("backbone.") | checkpoints.linears("neck.", 0), tmp_path / "a.pth"
+    )
     with pytest.raises(InputError, match="--as moco-v2 or --as openselfsup"):
         importer.load(both)
     with pytest.raises(InputError, match=r"moco-v2 does not explain: backbone\."):
@@ -66,7 +90,9 @@ def test_said_layouts_and_encoders_are_checked(tmp_path, moco):
     path = saved(moco, tmp_path / "a.pth")
     with pytest.raises(InputError, match="no known layout; known: moco-v2, "):
         importer.load(path, "mocov2")
-    with pytest.raises(InputError, match=r"cannot be read as simsiam: it has no ResNet under encoder\."):
+    with pytest.raises(
+        InputError, match=r"cannot be read as simsiam: it has no ResNet under encoder\."
+    ):
         importer.load(path, "simsiam")
     with pytest.raises(InputError, match="no encoder 'teacher'; as moco-v2 it has query, key"):
         importer.load(path, encoder="teacher")
@@ -86,8 +112,13 @@ def test_tensors_stored_twice_must_be_the_same(tmp_path):
     state = checkpoints.detco_pytorch()
     _, report = importer.load(saved(state, tmp_path / "a.pth"))
     assert report.dropped["stored twice"] == sum(1 for part in checkpoints.parts() if part.stage)
-    state["module.encoder_q.layers.2.0.conv1.weight"] = state["module.encoder_q.layers.2.0.conv1.weight"] + 1
-    with pytest.raises(InputError, match=r"layers\.2\.0\.conv1\.weight \(differs from encoder_q\.layer3\.0\.conv1\.weight\)"):
+    state["module.encoder_q.layers.2.0.conv1.weight"] = (
+        state["module.encoder_q.layers.2.0.conv1.weight"] + 1
+    )
+    with pytest.raises(
+        InputError,
+        match=r"layers\.2\.0\.conv1\.weight \(differs from encoder_q\.layer3\.0\.conv1\.weight\)",
+    ):
         importer.load(saved(state, tmp_path / "a.pth"))
 
 
@@ -105,7 +136,13 @@ def test_checkpoints_of_this_project(tmp_path):
     from detco.pretrain.recipes import RECIPES
 
     model = MoCo(RECIPES["moco-v2-small"], 1)
-    state = {"identity": {"seed": "0"}, "iteration": 5, "model": model.state_dict(), "optimizer": {}, "scaler": {}}
+    state = {
+        "identity": {"seed": "0"},
+        "iteration": 5,
+        "model": model.state_dict(),
+        "optimizer": {},
+        "scaler": {},
+    }
     own.save(tmp_path, 5, state, 2)
     for role, network in (("query", model.query), ("key", model.key)):
         backbone, report = importer.load(tmp_path / "checkpoint-000000005.pt", encoder=role)
@@ -114,9 +151,14 @@ def test_checkpoints_of_this_project(tmp_path):
         assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.tensors.items())
 
 
-@pytest.mark.parametrize(("said", "epochs"), [(200, "200"), (0, ""), (-3, ""), (True, ""), (10**9, ""), ("200", "")])
+@pytest.mark.parametrize(
+    ("said", "epochs"), [(200, "200"), (0, ""), (-3, ""), (True, ""), (10**9, ""), ("200", "")]
+)
 def test_epochs_are_those_a_training_can_have(tmp_path, moco, said, epochs):
-    assert dict(importer.load(saved(moco, tmp_path / "a.pth", epoch=said))[0].metadata)["epochs"] == epochs
+    assert (
+        dict(importer.load(saved(moco, tmp_path / "a.pth", epoch=said))[0].metadata)["epochs"]
+        == epochs
+    )
 
 
 def test_report_accounts_for_every_tensor(tmp_path, moco):
@@ -124,12 +166,15 @@ def test_report_accounts_for_every_tensor(tmp_path, moco):
     assert len(backbone.tensors) + sum(report.dropped.values()) == len(moco)
 
 
-# --- architectures ---------------------------------------------------------------------------------------------------
+# --- architectures -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arch", ["resnet34", "resnet50", "resnet152", "wide_resnet50_2"])
 def test_architecture_is_read_off_the_shapes(arch):
-    wanted = {name: torch.empty(shape, device="meta") for name, shape in weights.expected_shapes(arch).items()}
+    wanted = {
+        name: torch.empty(shape, device="meta")
+        for name, shape in weights.expected_shapes(arch).items()
+    }
     assert weights.arch_of(wanted) == arch
     del wanted["layer2.0.conv1.weight"]
     assert weights.arch_of(wanted) == arch  # the nearest, so that what is missing can be said
@@ -145,7 +190,10 @@ def test_detectors_know_the_channels_of_every_architecture(arch):
 @pytest.mark.parametrize(
     ("net", "says"),
     [
-        (torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1]), "does not hold a whole resnet18"),
+        (
+            torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1]),
+            "does not hold a whole resnet18",
+        ),
         (torchvision.models.resnext50_32x4d(), "ResNeXt"),
         (torchvision.models.vit_b_16(), "no known project"),
     ],
@@ -170,31 +218,53 @@ def test_relatives_of_a_resnet_are_named(tmp_path):
 def test_whole_models_are_refused(tmp_path):
     for content in (torchvision.models.resnet18(), {"model": torchvision.models.resnet18()}):
         torch.save(content, tmp_path / "a.pth")
-        with pytest.raises(InputError, match=r"whole object, not its weights \(torchvision\.models\.resnet\.ResNet\)"):
+        with pytest.raises(
+            InputError,
+            match=r"whole object, not its weights \(torchvision\.models\.resnet\.ResNet\)",
+        ):
             importer.load(tmp_path / "a.pth")
 
 
 def test_what_a_file_without_tensors_has_is_said(tmp_path):
-    for content, says in (({"epoch": 3, (1, 2): 1}, "it has epoch, tuple$"), ([1, 2], "nothing to look into$")):
+    for content, says in (
+        ({"epoch": 3, (1, 2): 1}, "it has epoch, tuple$"),
+        ([1, 2], "nothing to look into$"),
+    ):
         torch.save(content, tmp_path / "a.pth")
         with pytest.raises(InputError, match=says):
             importer.load(tmp_path / "a.pth")
 
 
-# --- large files -----------------------------------------------------------------------------------------------------
+# --- large files ---------------------------------------------------------------------------------
 
 
 def test_400_megabytes_in_ten_seconds_and_two_gigabytes(tmp_path):
-    state = {k: v for k, v in torchvision.models.resnet50().state_dict().items() if not k.startswith("fc.")}
+    state = {
+        k: v
+        for k, v in torchvision.models.resnet50().state_dict().items()
+        if not k.startswith("fc.")
+    }
     both = {f"module.encoder_{e}.{k}": v.clone() for e in "qk" for k, v in state.items()}
-    more = {"module.queue": torch.zeros(128, 65536), "module.encoder_q.fc.2.weight": torch.zeros(128, 2048)}
-    torch.save({"state_dict": both | more, "optimizer": {"state": {0: torch.zeros(47_000_000)}}}, tmp_path / "a.pth")
+    more = {
+        "module.queue": torch.zeros(128, 65536),
+        "module.encoder_q.fc.2.weight": torch.zeros(128, 2048),
+    }
+    torch.save(
+        {"state_dict": both | more, "optimizer": {"state": {0: torch.zeros(47_000_000)}}},
+        tmp_path / "a.pth",
+    )
     assert (tmp_path / "a.pth").stat().st_size > 400e6
-    code = (
-        "import sys, time; from transfer import importing, weights; start = time.process_time()\n"
-        "weights.write(sys.argv[2], importing.load(sys.argv[1])[0]); took = time.process_time() - start\n"
-        "print(took, *(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
-    )  # time of the processor: others may be at work on the machine
+    code = (  # time of the processor: others may be at work on the machine
+        "import sys, time; from transfer import importing, weights; start ="
+        " time.process_time()\nweights.write(sys.argv[2], importing.load(sys.argv[1])[0]); took ="
+        " time.process_time() - start\nprint(took, *(line.split()[1] for line in"
+        " open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors")]
-    seconds, kilobytes = map(float, subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
+    seconds, kilobytes = map(
+        float,
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.split(),
+    )
     assert seconds < 10 and kilobytes < 2e6

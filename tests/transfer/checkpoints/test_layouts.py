@@ -1,4 +1,5 @@
-"""Each project's layout, written from its own words, is recognised and gives the same numbers under torchvision's names."""
+"""Each project's layout, written from its own words, is recognised and gives the same numbers under
+torchvision's names."""
 
 import json
 import pickle
@@ -33,7 +34,11 @@ def save(content, path):
 
 
 def expected(seed: int) -> dict[str, torch.Tensor]:
-    return {part.name: part.tensor for part in checkpoints.parts(seed) if part.leaf != "num_batches_tracked"}
+    return {
+        part.name: part.tensor
+        for part in checkpoints.parts(seed)
+        if part.leaf != "num_batches_tracked"
+    }
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -46,10 +51,16 @@ def test_layout_is_recognised_and_read(name, tmp_path):
         assert (report.adapter.name, report.encoder.role) == (made.adapter, role)
         assert set(report.others) == set(roles) - {role}
         assert (backbone.arch, backbone.method) == ("resnet18", made.method)
-        assert (backbone.channel_order, backbone.mean, backbone.std, backbone.stride_in) == SCALES[made.scale]
+        assert (backbone.channel_order, backbone.mean, backbone.std, backbone.stride_in) == SCALES[
+            made.scale
+        ]
         wanted = expected(seed)
         if name == "msra of detectron 1":
-            wanted |= {k: torch.full_like(v, float("var" in k)) for k, v in wanted.items() if "running" in k}
+            wanted |= {
+                k: torch.full_like(v, float("var" in k))
+                for k, v in wanted.items()
+                if "running" in k
+            }
         assert backbone.tensors.keys() == wanted.keys()
         assert all(torch.equal(backbone.tensors[k], v) for k, v in wanted.items())
     meta = dict(backbone.metadata)
@@ -59,4 +70,6 @@ def test_layout_is_recognised_and_read(name, tmp_path):
 def test_every_row_has_a_file_and_says_where_it_was_learnt():
     assert {made.adapter for made in MADE.values()} == {adapter.name for adapter in ADAPTERS}
     assert len({adapter.name for adapter in ADAPTERS}) == len(ADAPTERS)
-    assert all(len(adapter.learnt) > 15 and adapter.marks and adapter.encoders for adapter in ADAPTERS)
+    assert all(
+        len(adapter.learnt) > 15 and adapter.marks and adapter.encoders for adapter in ADAPTERS
+    )

@@ -1,4 +1,5 @@
-"""Nothing in a checkpoint is executed: hostile files leave no trace, absurd and damaged ones give one clear line."""
+"""Nothing in a checkpoint is executed: hostile files leave no trace, absurd and damaged ones give
+one clear line."""
 
 import argparse
 import builtins
@@ -61,19 +62,34 @@ PAYLOADS = {
     "posix_spawn": lambda t: Call(subprocess.check_call, ["touch", str(t)]),
     "eval": lambda t: Call(builtins.eval, python(t)),
     "exec": lambda t: Call(builtins.exec, python(t)),
-    "getattr": lambda t: Call(Call(builtins.getattr, Call(builtins.__import__, "os"), "system"), touch(t)),
+    "getattr": lambda t: Call(
+        Call(builtins.getattr, Call(builtins.__import__, "os"), "system"), touch(t)
+    ),
     "import": lambda t: Call(builtins.__import__, "antics"),
-    "in containers": lambda t: {"a": [({"b": Call(os.system, touch(t))},)], "c": {Call(os.system, touch(t))}},
+    "in containers": lambda t: {
+        "a": [({"b": Call(os.system, touch(t))},)],
+        "c": {Call(os.system, touch(t))},
+    },
     "as a key": lambda t: {Call(os.system, touch(t)): 1},
     "partial": lambda t: Call(functools.partial(os.system, touch(t))),
     "map": lambda t: Call(builtins.list, Call(builtins.map, os.system, [touch(t)])),
     "setstate": SetState,
-    "copyreg": lambda t: Call(copyreg._reconstructor, SetState, object, None, state={"trace": str(t)}),
-    "defaultdict": lambda t: Call(collections.defaultdict(functools.partial(os.system, touch(t))).__getitem__, 1),
+    "copyreg": lambda t: Call(
+        copyreg._reconstructor, SetState, object, None, state={"trace": str(t)}
+    ),
+    "defaultdict": lambda t: Call(
+        collections.defaultdict(functools.partial(os.system, touch(t))).__getitem__, 1
+    ),
     "nested torch file": lambda t: Call(torch.storage._load_from_bytes, nested(t)),
-    "tensor subclass": lambda t: Call(torch._tensor._rebuild_from_type_v2, os.system, Subclass, (touch(t),), None),
-    "in an argument": lambda t: Call(torch._utils._rebuild_tensor_v2, Call(os.system, touch(t)), 0, (1,), (1,), False, None),
-    "ordered dictionary": lambda t: Call(collections.OrderedDict, [["a", Call(os.system, touch(t))]]),
+    "tensor subclass": lambda t: Call(
+        torch._tensor._rebuild_from_type_v2, os.system, Subclass, (touch(t),), None
+    ),
+    "in an argument": lambda t: Call(
+        torch._utils._rebuild_tensor_v2, Call(os.system, touch(t)), 0, (1,), (1,), False, None
+    ),
+    "ordered dictionary": lambda t: Call(
+        collections.OrderedDict, [["a", Call(os.system, touch(t))]]
+    ),
 }
 
 
@@ -123,9 +139,16 @@ def test_payloads_run_in_python_and_not_here(name, protocol, trace, tmp_path):
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "older format"])
 def test_payloads_in_torch_files_do_not_run_and_the_weights_are_read(name, new, trace, tmp_path):
     wanted = torch.arange(6.0).view(2, 3)
-    content = {"state_dict": collections.OrderedDict(w=wanted), "hyper_parameters": PAYLOADS[name](trace), "epoch": 3}
+    content = {
+        "state_dict": collections.OrderedDict(w=wanted),
+        "hyper_parameters": PAYLOADS[name](trace),
+        "epoch": 3,
+    }
     torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
-    if name in ("in an argument", "nested torch file"):  # no tensor can be made of that; no weights are to be trusted then
+    if name in (
+        "in an argument",
+        "nested torch file",
+    ):  # no tensor can be made of that; no weights are to be trusted then
         with pytest.raises(InputError, match=r"weights\.pth"):
             formats.read(tmp_path / "weights.pth")
     else:
@@ -142,9 +165,13 @@ def test_opcodes_that_refer_outside_or_reserve_memory_are_refused(tmp_path):
             "memo entry": b"\x80\x02]r\xff\xff\xff\x7f.",
             "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.",
             "NEXT_BUFFER": b"\x80\x05\x97.",
-            "more than 1000 parts": b"\x80\x02}N" + b"\x85" * 500_000 + b"K\x01s.",  # hashing that crashes Python
+            "more than 1000 parts": (
+                b"\x80\x02}N" + b"\x85" * 500_000 + b"K\x01s."
+            ),  # hashing that crashes Python
             "refers to what is not there": b"\x80\x02\x85.",
-            "more than the file holds": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.",  # bytes that are not there
+            "more than the file holds": (
+                b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x."
+            ),  # bytes that are not there
         }
         for says, data in files.items():
             (tmp_path / "a.pkl").write_bytes(data)
@@ -155,7 +182,8 @@ def test_opcodes_that_refer_outside_or_reserve_memory_are_refused(tmp_path):
 
 
 def test_what_is_ours_cannot_be_changed_by_a_pickle():
-    """BUILD on one of our functions or on a finished tensor would change how the next file is read."""
+    """BUILD on one of our functions or on a finished tensor would change how the next file is
+    read."""
     build = b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'function'\nNstb."
     with pytest.raises(InputError, match="changed after it was made"):
         unpickle.load(io.BytesIO(build))
@@ -181,18 +209,38 @@ def test_inert_objects_take_anything_and_do_nothing():
     assert read[3] is read[0] and read[0]() is read[0] and {read[0]: 1}
 
 
-# --- tensors and arrays are what they were ---------------------------------------------------------------------------
+# --- tensors and arrays are what they were -------------------------------------------------------
 
-KINDS = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+KINDS = (
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+)
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "older format"])
 def test_every_kind_of_tensor(tmp_path, new):
     made = {kind: torch.arange(12).view(3, 4).to(getattr(torch, kind)) for kind in KINDS}
     base = torch.randn(50)
-    made |= {"view": base[5:25].view(4, 5).t(), "same": base, "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3)}
+    made |= {
+        "view": base[5:25].view(4, 5).t(),
+        "same": base,
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+    }
     made["parameter"] = torch.nn.Parameter(torch.randn(3))
-    torch.save({"model": made, "args": argparse.Namespace()}, tmp_path / "t.pt", _use_new_zipfile_serialization=new)
+    torch.save(
+        {"model": made, "args": argparse.Namespace()},
+        tmp_path / "t.pt",
+        _use_new_zipfile_serialization=new,
+    )
     read = formats.read(tmp_path / "t.pt").data["model"]
     for name, tensor in made.items():
         assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor), name
@@ -202,12 +250,20 @@ def test_every_kind_of_tensor(tmp_path, new):
 @pytest.mark.parametrize("core", ["core", "_core"])
 def test_arrays_of_numpy_1_and_2_in_every_protocol(tmp_path, protocol, core):
     arrays = {
-        "c": np.arange(12, dtype="f4").reshape(3, 4), "fortran": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
-        "big endian": np.arange(5, dtype=">i4"), "scalar": np.float32(1.5), "whole": np.int64(7), "flag": np.bool_(True),
-    }  # fmt: skip
-    data = pickle.dumps(arrays | {"object": np.array([{}]), "date": np.datetime64("2020-01-01")}, protocol=protocol)
+        "c": np.arange(12, dtype="f4").reshape(3, 4),
+        "fortran": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "big endian": np.arange(5, dtype=">i4"),
+        "scalar": np.float32(1.5),
+        "whole": np.int64(7),
+        "flag": np.bool_(True),
+    }
+    data = pickle.dumps(
+        arrays | {"object": np.array([{}]), "date": np.datetime64("2020-01-01")}, protocol=protocol
+    )
     if protocol < 4:  # names are text: put the other numpy's in their place
-        data = data.replace(b"numpy._core.", b"numpy.core.").replace(b"numpy.core.", f"numpy.{core}.".encode())
+        data = data.replace(b"numpy._core.", b"numpy.core.").replace(
+            b"numpy.core.", f"numpy.{core}.".encode()
+        )
     (tmp_path / "a.pkl").write_bytes(data)
     read = formats.read(tmp_path / "a.pkl").data
     for name in ("c", "fortran", "big endian"):
@@ -225,7 +281,10 @@ def test_array_written_by_python_2(tmp_path):
     )
     (tmp_path / "a.pkl").write_bytes(data)
     assert formats.read(tmp_path / "a.pkl").data["conv1_w"].tolist() == [1.0, 200.0]
-    assert pickle.loads(data, encoding="latin1")["conv1_w"].tolist() == [1.0, 200.0]  # as Python reads it
+    assert pickle.loads(data, encoding="latin1")["conv1_w"].tolist() == [
+        1.0,
+        200.0,
+    ]  # as Python reads it
 
 
 def test_tensors_in_a_plain_pickle(tmp_path):
@@ -235,10 +294,18 @@ def test_tensors_in_a_plain_pickle(tmp_path):
     assert all(torch.equal(read[k], v) for k, v in made.items())
 
 
-# --- absurd and damaged files ----------------------------------------------------------------------------------------
+# --- absurd and damaged files --------------------------------------------------------------------
 
 
-def torch_zip(path: Path, count, shape, stride, offset=0, more: dict | None = None, compress=zipfile.ZIP_STORED) -> Path:
+def torch_zip(
+    path: Path,
+    count,
+    shape,
+    stride,
+    offset=0,
+    more: dict | None = None,
+    compress=zipfile.ZIP_STORED,
+) -> Path:
     """A torch file with one storage of ten floats, described as said."""
 
     class Pickler(pickle.Pickler):
@@ -247,9 +314,21 @@ def torch_zip(path: Path, count, shape, stride, offset=0, more: dict | None = No
 
     pid = ("storage", torch.FloatStorage, "0", "cuda:7", count)
     data = io.BytesIO()
-    tensor = Call(torch._utils._rebuild_tensor_v2, pid, offset, shape, stride, False, collections.OrderedDict())
+    tensor = Call(
+        torch._utils._rebuild_tensor_v2,
+        pid,
+        offset,
+        shape,
+        stride,
+        False,
+        collections.OrderedDict(),
+    )
     Pickler(data, 2).dump({"w": tensor, "object": argparse.Namespace()})
-    files = {"a/data.pkl": data.getvalue(), "a/version": b"3\n", "a/data/0": np.arange(10, dtype="f4").tobytes()} | (more or {})
+    files = {
+        "a/data.pkl": data.getvalue(),
+        "a/version": b"3\n",
+        "a/data/0": np.arange(10, dtype="f4").tobytes(),
+    } | (more or {})
     with zipfile.ZipFile(path, "w", compress) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -264,11 +343,21 @@ def test_tensors_of_a_gpu_are_read_without_one(tmp_path):
 @pytest.mark.parametrize(
     ("count", "shape", "stride", "offset"),
     [
-        (10**6, (10,), (1,), 0), (10**15, (10,), (1,), 0), (-1, (4,), (1,), 0), (10, (11,), (1,), 0), (10, (10,), (1,), 1),
-        (10, (5,), (-1,), 0), (10, (-5,), (1,), 0), (10, (2, 2), (1,), 0), (10, (4,), (3,), 1), (10, (1 << 50,), (0,), 0),
-        (True, (1,), (1,), 0), ("10", (1,), (1,), 0), (10, [1], (1,), 0),
+        (10**6, (10,), (1,), 0),
+        (10**15, (10,), (1,), 0),
+        (-1, (4,), (1,), 0),
+        (10, (11,), (1,), 0),
+        (10, (10,), (1,), 1),
+        (10, (5,), (-1,), 0),
+        (10, (-5,), (1,), 0),
+        (10, (2, 2), (1,), 0),
+        (10, (4,), (3,), 1),
+        (10, (1 << 50,), (0,), 0),
+        (True, (1,), (1,), 0),
+        ("10", (1,), (1,), 0),
+        (10, [1], (1,), 0),
     ],
-)  # fmt: skip
+)
 def test_wild_sizes_are_refused(tmp_path, count, shape, stride, offset):
     with pytest.raises(InputError, match=r"t\.pth: damaged") as error:
         formats.read(torch_zip(tmp_path / "t.pth", count, shape, stride, offset))
@@ -321,13 +410,21 @@ def test_files_that_are_no_checkpoints(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(InputError, match=says) as error:
         formats.read(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert (
+        str(path) in str(error.value)
+        and "\n" not in str(error.value)
+        and len(str(error.value)) < 400
+    )
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "older format"])
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
 def test_truncated_torch_files(tmp_path, new, share):
-    torch.save({"w": torch.randn(5000), "v": torch.randn(5000)}, tmp_path / "t.pth", _use_new_zipfile_serialization=new)
+    torch.save(
+        {"w": torch.randn(5000), "v": torch.randn(5000)},
+        tmp_path / "t.pth",
+        _use_new_zipfile_serialization=new,
+    )
     whole = (tmp_path / "t.pth").read_bytes()
     (tmp_path / "t.pth").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(InputError, match=r"truncated|damaged"):

@@ -22,24 +22,35 @@ def moco() -> dict:
     return checkpoints.moco(*checkpoints.MLP)
 
 
-# --- public checkpoints ----------------------------------------------------------------------------------------------
+# --- public checkpoints --------------------------------------------------------------------------
 
 
 def test_table_of_public_checkpoints():
     from detco.transfer.checkpoints.layouts import ADAPTERS
 
     layouts, nowhere = {adapter.name for adapter in ADAPTERS}, Path("nowhere")
-    assert len(zoo.BY_NAME) == len(zoo.KNOWN) and len({row.files[0] for row in zoo.KNOWN}) == len(zoo.KNOWN)
+    assert len(zoo.BY_NAME) == len(zoo.KNOWN) and len({row.files[0] for row in zoo.KNOWN}) == len(
+        zoo.KNOWN
+    )
     for row in zoo.KNOWN:
-        assert row.adapter in layouts and row.arch in weights.ARCHS and row.url.startswith("https://") and row.licence
+        assert (
+            row.adapter in layouts
+            and row.arch in weights.ARCHS
+            and row.url.startswith("https://")
+            and row.licence
+        )
         assert all(c in "0123456789abcdef" for c in row.digest.removeprefix("md5:"))
-        assert zoo.find(row, nowhere) is None and str(nowhere / row.files[0]) in zoo.how_to_get(row, nowhere)
+        assert zoo.find(row, nowhere) is None and str(nowhere / row.files[0]) in zoo.how_to_get(
+            row, nowhere
+        )
 
 
 def test_copies_are_verified(tmp_path, monkeypatch, moco):
     path = saved(moco, tmp_path / "moco_v2_200ep_pretrain.pth.tar")
     row = zoo.BY_NAME["moco-v2-200ep"]
-    with pytest.raises(InputError, match=r"not the published moco-v2-200ep: its md5 begins with .*; remove it"):
+    with pytest.raises(
+        InputError, match=r"not the published moco-v2-200ep: its md5 begins with .*; remove it"
+    ):
         zoo.find(row, tmp_path)
     digest = weights.sha256_of(path)[:8]
     right = zoo.Known(row.name, row.method, row.epochs, row.adapter, row.url, row.licence, digest)
@@ -51,9 +62,14 @@ def test_copies_are_verified(tmp_path, monkeypatch, moco):
 
 
 def test_a_name_alone_is_no_proof(tmp_path, moco):
-    """A file that only has the name of a published one is not said to be it; without a published hash the name must do."""
+    """A file that only has the name of a published one is not said to be it; without a published
+    hash the name must do."""
     origin = {}
-    for name in ("moco_v2_200ep_pretrain.pth.tar", "infomin-200ep.safetensors.pth", "mmselfsup-moco-v2-200ep.pth"):
+    for name in (
+        "moco_v2_200ep_pretrain.pth.tar",
+        "infomin-200ep.safetensors.pth",
+        "mmselfsup-moco-v2-200ep.pth",
+    ):
         origin[name] = dict(importer.load(saved(moco, tmp_path / name, epoch=7))[0].metadata)
         assert (origin[name]["source"], origin[name]["epochs"]) == (name, "7")
     path = tmp_path / "swav_800ep_pretrain.pth.tar"
@@ -89,25 +105,47 @@ def test_download(tmp_path, moco):
 
 
 def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "KNOWN", (row := zoo.Known("mine", "moco-v2", 200, "torchvision", "https://x/mine.pth", "MIT"),))
+    monkeypatch.setattr(
+        zoo,
+        "KNOWN",
+        (row := zoo.Known("mine", "moco-v2", 200, "torchvision", "https://x/mine.pth", "MIT"),),
+    )
     monkeypatch.setattr(zoo, "BY_NAME", {"mine": row})
-    suite = suite_files.parse({"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml")
+    suite = suite_files.parse(
+        {"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml"
+    )
     assert suite.start[0].weights == tmp_path / "mine" and suite.start[0].name == "mine"
     with pytest.raises(InputError, match=r"no copy of mine in .*save https://x/mine\.pth as"):
         suite_plan.weights_of(suite.start[0], None)
     (tmp_path / "weights").mkdir()
-    torch.save(checkpoints.names() | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth")
-    first, again = suite_plan.weights_of(suite.start[0], None), suite_plan.weights_of(suite.start[0], None)
+    torch.save(
+        checkpoints.names() | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth"
+    )
+    first, again = (
+        suite_plan.weights_of(suite.start[0], None),
+        suite_plan.weights_of(suite.start[0], None),
+    )
     made = weights.read(first.path)
-    assert first == again and first.identity == made.sha256 and (made.arch, made.method) == ("resnet18", "moco-v2")
-    torch.save(checkpoints.names(seed=1) | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth")  # another copy
+    assert (
+        first == again
+        and first.identity == made.sha256
+        and (made.arch, made.method) == ("resnet18", "moco-v2")
+    )
+    torch.save(
+        checkpoints.names(seed=1) | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth"
+    )  # another copy
     assert suite_plan.weights_of(suite.start[0], None).identity != first.identity
-    moco = {"name": "m", "weights": "moco-v2-200ep"}, "moco-v2-200ep"  # a name alone that is a recipe's too means the recipe
-    start = suite_files.parse({"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml").start
+    moco = (
+        {"name": "m", "weights": "moco-v2-200ep"},
+        "moco-v2-200ep",
+    )  # a name alone that is a recipe's too means the recipe
+    start = suite_files.parse(
+        {"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml"
+    ).start
     assert (start[0].weights, start[1].recipe) == (tmp_path / "moco-v2-200ep", "moco-v2-200ep")
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ---------------------------------------------------------------------------------
 
 
 def test_commands(tmp_path, moco, capsys):

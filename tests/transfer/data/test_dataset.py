@@ -1,6 +1,5 @@
 """Data sets drawn into the three layouts: what is read from them, and what is refused."""
 
-from tests.factories import ROOT
 import dataclasses
 import json
 import os
@@ -17,12 +16,16 @@ from detco.transfer.data.voc import CLASSES, splits
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from tests.factories import ROOT
+
 W, H = 64, 48
 
 
 def picture(path: Path, size=(W, H), **save):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path, **save)
+    Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    ).save(path, **save)
 
 
 def xml(*objects, size=(W, H)):
@@ -61,18 +64,39 @@ COCO = {
         {"id": 4, "file_name": "empty.jpg", "width": W, "height": H},
     ],
     "categories": [
-        {"id": 90, "name": "cup"}, {"id": 5, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"]},
+        {"id": 90, "name": "cup"},
+        {"id": 5, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"]},
     ],
     "annotations": [
-        {"id": 0, "image_id": 7, "category_id": 90, "bbox": [1, 2, 10, 20.5], "area": 150.5, "iscrowd": 0,
-         "segmentation": [[1, 2, 11, 2, 11, 22, 1, 22], [0, 0, 5, 5]]},
-        {"id": 8, "image_id": 7, "category_id": 90, "bbox": [0, 0, 64, 48], "iscrowd": 1,
-         "segmentation": {"size": [H, W], "counts": [10, 100, H * W - 110]}},
-        {"id": 5, "image_id": 3, "category_id": 5, "bbox": [5, 5, 30, 30], "segmentation": [],
-         "keypoints": [6, 7, 2, 0, 0, 0, 9, 9, 1], "num_keypoints": 2},
+        {
+            "id": 0,
+            "image_id": 7,
+            "category_id": 90,
+            "bbox": [1, 2, 10, 20.5],
+            "area": 150.5,
+            "iscrowd": 0,
+            "segmentation": [[1, 2, 11, 2, 11, 22, 1, 22], [0, 0, 5, 5]],
+        },
+        {
+            "id": 8,
+            "image_id": 7,
+            "category_id": 90,
+            "bbox": [0, 0, 64, 48],
+            "iscrowd": 1,
+            "segmentation": {"size": [H, W], "counts": [10, 100, H * W - 110]},
+        },
+        {
+            "id": 5,
+            "image_id": 3,
+            "category_id": 5,
+            "bbox": [5, 5, 30, 30],
+            "segmentation": [],
+            "keypoints": [6, 7, 2, 0, 0, 0, 9, 9, 1],
+            "num_keypoints": 2,
+        },
         {"id": 6, "image_id": 3, "category_id": 5, "bbox": [50, 40, 14.5, 8]},
     ],
-}  # fmt: skip
+}
 
 
 def write_coco(root: Path, document=COCO, name="annotations/instances_train.json", folder="train"):
@@ -124,15 +148,38 @@ def refused(message, *args, **kwargs):
 
 def test_voc_boxes_sizes_order_and_categories(voc):
     train = load("voc", voc, "trainval")
-    assert [(i["id"], i["name"], i["width"], i["height"]) for i in train.images] == [(1, "two", W, H), (2, "one", W, H)]
+    assert [(i["id"], i["name"], i["width"], i["height"]) for i in train.images] == [
+        (1, "two", W, H),
+        (2, "one", W, H),
+    ]
     assert voc.is_absolute() and train.images[1]["file_name"] == str(voc / "JPEGImages/one.jpg")
     assert train.categories == ({"id": 1, "name": "ant"}, {"id": 2, "name": "zebra"})
     assert train.annotations == (
-        {"id": 1, "image_id": 2, "category_id": 2, "bbox": [0, 0, W, H], "area": W * H, "iscrowd": 0, "difficult": 0},
-        {"id": 2, "image_id": 2, "category_id": 1, "bbox": [2, 3, 8.5, 17], "area": 8.5 * 17, "iscrowd": 0,
-         "difficult": 1},
-    )  # fmt: skip
-    assert (train.name, train.layout, train.root, train.split) == ("voc_trainval", "voc", voc, "trainval")
+        {
+            "id": 1,
+            "image_id": 2,
+            "category_id": 2,
+            "bbox": [0, 0, W, H],
+            "area": W * H,
+            "iscrowd": 0,
+            "difficult": 0,
+        },
+        {
+            "id": 2,
+            "image_id": 2,
+            "category_id": 1,
+            "bbox": [2, 3, 8.5, 17],
+            "area": 8.5 * 17,
+            "iscrowd": 0,
+            "difficult": 1,
+        },
+    )
+    assert (train.name, train.layout, train.root, train.split) == (
+        "voc_trainval",
+        "voc",
+        voc,
+        "trainval",
+    )
 
 
 def test_voc_boxes_a_pixel_over_the_border_stay_as_written(voc):
@@ -145,7 +192,10 @@ def test_voc_names_give_all_twenty_classes_in_their_order(voc):
     (voc / "Annotations/one.xml").write_text(xml(("sheep", (1, 1, 9, 9)), ("bird", (1, 1, 9, 9))))
     train = load("voc", voc, "trainval")
     assert [c["name"] for c in train.categories] == list(CLASSES) and len(CLASSES) == 20
-    assert [a["category_id"] for a in train.annotations] == [17, 3]  # sheep is VOC's 17th, bird its 3rd
+    assert [a["category_id"] for a in train.annotations] == [
+        17,
+        3,
+    ]  # sheep is VOC's 17th, bird its 3rd
 
 
 def test_voc_takes_other_suffixes_and_files_without_a_size(voc):
@@ -172,17 +222,25 @@ def test_voc_sizes_are_those_after_exif_rotation(voc):
 BAD_XML = {
     "<annotation><object></annotation>": "malformed XML: mismatched tag: line 1, column 22",
     "": "malformed XML: no element found: line 1, column 0",
-    '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>': "XML that is not accepted: EntitiesForbidden",
+    '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>': (
+        "XML that is not accepted: EntitiesForbidden"
+    ),
     "<html/>": "its root is <html>",
     xml(("ant", (1, 1, 9, 9)), size=(H, W)): f"says {H} x {W}",
     xml(("ant", (1, 1, 9, 9)), size=("wide", H)): "size/width is 'wide', not a number",
     xml(("", (1, 1, 9, 9))): "object 1 has no name",
-    xml(("ant", (1, 1, 9, 9)), ("ant", (1, 1, "", 9))): "object 2 ('ant') needs a bndbox with four numbers",
+    xml(
+        ("ant", (1, 1, 9, 9)), ("ant", (1, 1, "", 9))
+    ): "object 2 ('ant') needs a bndbox with four numbers",
     xml(("ant", (1, 1, "nan", 9))): "object 1 ('ant') needs a bndbox with four numbers",
-    "<annotation><object><name>ant</name></object></annotation>": "object 1 ('ant') needs a bndbox with four numbers",
+    "<annotation><object><name>ant</name></object></annotation>": (
+        "object 1 ('ant') needs a bndbox with four numbers"
+    ),
     xml(("ant", (9, 1, 9, 20))): "object 1 ('ant'): the box 9 1 9 20 has no area",
     xml(("ant", (1, 20, 9, 10))): "object 1 ('ant'): the box 1 20 9 10 has no area",
-    xml(("ant", (1, 1, W + 2, 9))): f"the box 1 1 {W + 2} 9 reaches outside the picture ({W} x {H})",
+    xml(
+        ("ant", (1, 1, W + 2, 9))
+    ): f"the box 1 1 {W + 2} 9 reaches outside the picture ({W} x {H})",
     xml(("ant", (1, -1, 9, 9))): "the box 1 -1 9 9 reaches outside the picture",
 }
 
@@ -196,12 +254,27 @@ def test_voc_bad_annotation_files_are_refused_by_name(voc, text):
 
 def test_voc_missing_parts_are_refused_by_name(voc):
     refused(f"{voc}x: no such folder", "voc", f"{voc}x", "trainval")
-    line = refused("no split 'trainvak', there are test, trainval; did you mean 'trainval'?", "voc", voc, "trainvak")
+    line = refused(
+        "no split 'trainvak', there are test, trainval; did you mean 'trainval'?",
+        "voc",
+        voc,
+        "trainvak",
+    )
     assert line.startswith(str(voc / "ImageSets/Main"))
     (voc / "Annotations/three.xml").unlink()
-    refused(f"{voc / 'Annotations/three.xml'}: no such file, but split 'test' lists it", "voc", voc, "test")
+    refused(
+        f"{voc / 'Annotations/three.xml'}: no such file, but split 'test' lists it",
+        "voc",
+        voc,
+        "test",
+    )
     (voc / "JPEGImages/one.jpg").unlink()
-    refused(f"{voc / 'JPEGImages/one.jpg'}: no such picture, but split 'trainval' lists it", "voc", voc, "trainval")
+    refused(
+        f"{voc / 'JPEGImages/one.jpg'}: no such picture, but split 'trainval' lists it",
+        "voc",
+        voc,
+        "trainval",
+    )
     (voc / "ImageSets/Main/test.txt").write_text("\n \n")
     refused(f"{voc / 'ImageSets/Main/test.txt'}: the split is empty", "voc", voc, "test")
     for folder in ("JPEGImages", "Annotations"):
@@ -232,13 +305,20 @@ def test_a_category_that_training_does_not_know_is_refused_by_name(voc):
 
 
 def test_several_problems_are_counted_and_all_listed_by_check(voc):
-    (voc / "Annotations/one.xml").write_text(xml(("ant", (5, 1, 5, 9)), ("ant", (1, 1, 999, 9)), ("", (1, 1, 9, 9))))
+    (voc / "Annotations/one.xml").write_text(
+        xml(("ant", (5, 1, 5, 9)), ("ant", (1, 1, 999, 9)), ("", (1, 1, 9, 9)))
+    )
     (voc / "JPEGImages/two.jpg").unlink()
     line = refused("JPEGImages/two.jpg: no such picture", "voc", voc, "trainval")
     assert line.endswith(f"(and 3 more: `detco data check voc {voc}` lists them)")
     report = check("voc", voc, "trainval")
     assert report.problem_count == len(report.problems) == 4
-    for part in ("two.jpg", "object 1 ('ant'): the box 5 1 5 9", "object 2 ('ant'): the box 1 1 999 9", "object 3 has"):
+    for part in (
+        "two.jpg",
+        "object 1 ('ant'): the box 5 1 5 9",
+        "object 2 ('ant'): the box 1 1 999 9",
+        "object 3 has",
+    ):
         assert sum(part in problem for problem in report.problems) == 1
     short = check("voc", voc, "trainval", limit=2)
     assert short.problems == report.problems[:2] and short.problem_count == 4
@@ -251,9 +331,10 @@ def test_several_problems_are_counted_and_all_listed_by_check(voc):
 def test_coco_records(coco):
     train = load("coco", coco, "train")
     assert [(i["id"], i["name"], i["file_name"]) for i in train.images] == [
-        (3, "a.jpg", str(coco / "train/a.jpg")), (4, "empty.jpg", str(coco / "train/empty.jpg")),
+        (3, "a.jpg", str(coco / "train/a.jpg")),
+        (4, "empty.jpg", str(coco / "train/empty.jpg")),
         (7, "b.jpg", str(coco / "train/b.jpg")),
-    ]  # fmt: skip
+    ]
     assert [c["id"] for c in train.categories] == [5, 90]
     assert train.categories[0]["keypoint_flip"] == [["left_eye", "right_eye"]]
     cup, crowd, person, bare = train.annotations
@@ -265,12 +346,17 @@ def test_coco_records(coco):
     assert (mask_util.decode(crowd["segmentation"]) == flat.reshape(W, H).T).all()
     assert crowd["iscrowd"] == 1 and crowd["area"] == 100  # not in the file: the mask's
     assert person["num_keypoints"] == 2 and person["keypoints"] == [6, 7, 2, 0, 0, 0, 9, 9, 1]
-    assert "segmentation" not in person and person["area"] == 900  # neither mask nor area: the box's
+    assert (
+        "segmentation" not in person and person["area"] == 900
+    )  # neither mask nor area: the box's
     assert bare["num_keypoints"] == 0 and bare["keypoints"] == [0] * 9 and "keypoints" not in cup
 
 
 def test_coco_records_survive_a_round_trip(coco, voc):
-    for dataset, split in ((load("coco", coco, "train"), "again"), (load("voc", voc, "trainval"), "made")):
+    for dataset, split in (
+        (load("coco", coco, "train"), "again"),
+        (load("voc", voc, "trainval"), "made"),
+    ):
         path = dataset.root / f"annotations/instances_{split}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(coco_dict(dataset)))
@@ -307,13 +393,24 @@ def test_coco_files_are_found_by_split_task_and_path(coco):
 
 def test_coco_subset_file_finds_the_pictures_of_its_split(tmp_path):
     root = write_coco(tmp_path / "set", folder="train2017")
-    (root / "annotations/instances_train.json").rename(root / "annotations/instances_train2017_10pct.json")
-    assert load("coco", root, "train2017_10pct").images[0]["file_name"] == str(root / "train2017/a.jpg")
+    (root / "annotations/instances_train.json").rename(
+        root / "annotations/instances_train2017_10pct.json"
+    )
+    assert load("coco", root, "train2017_10pct").images[0]["file_name"] == str(
+        root / "train2017/a.jpg"
+    )
 
 
 def test_coco_test_split_takes_the_ids_of_training(coco):
-    other = {**COCO, "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "cup"}, {"id": 3, "name": "unused"}],
-             "annotations": [{"id": 1, "image_id": 3, "category_id": 2, "bbox": [1, 1, 9, 9]}]}  # fmt: skip
+    other = {
+        **COCO,
+        "categories": [
+            {"id": 1, "name": "person"},
+            {"id": 2, "name": "cup"},
+            {"id": 3, "name": "unused"},
+        ],
+        "annotations": [{"id": 1, "image_id": 3, "category_id": 2, "bbox": [1, 1, 9, 9]}],
+    }
     write_coco(coco, other, "annotations/instances_val.json", "val")
     train = load("coco", coco, "train")
     test = load("coco", coco, "val", train.categories)
@@ -339,25 +436,64 @@ BAD_COCO = [
     (changed("categories", 0, id=5), "category 5 ('person') occurs more than once"),
     (changed("categories", 0, id=None), "a category needs a whole number 'id'"),
     (changed("categories", 1, sigmas=[0.1]), "'sigmas' must be one positive number a keypoint"),
-    (changed("annotations", 1, id=0), "annotation 0: annotation ids must be whole numbers, each used once"),
-    (changed("annotations", 1, image_id=99), "annotation 8: refers to image 99, which the file does not list"),
+    (
+        changed("annotations", 1, id=0),
+        "annotation 0: annotation ids must be whole numbers, each used once",
+    ),
+    (
+        changed("annotations", 1, image_id=99),
+        "annotation 8: refers to image 99, which the file does not list",
+    ),
     (changed("annotations", 1, category_id=6), "annotation 8: unknown category 6"),
     (changed("annotations", 1, bbox=[1, 2, 3]), "annotation 8: bbox must be four numbers"),
     (changed("annotations", 1, bbox=[1, 2, 3, "4"]), "annotation 8: bbox must be four numbers"),
-    (changed("annotations", 1, bbox=[1, 2, 3, float("nan")]), "annotation 8: bbox must be four numbers"),
-    (changed("annotations", 1, bbox=[1, 2, 3, 0]), "annotation 8 (b.jpg): the box 1 2 3 0 has no area"),
-    (changed("annotations", 1, bbox=[1, 2, -3, 4]), "annotation 8 (b.jpg): the box 1 2 -3 4 has no area"),
-    (changed("annotations", 1, bbox=[60, 2, 6, 4]), "the box 60 2 6 4 reaches outside the picture (64 x 48)"),
-    (changed("annotations", 0, segmentation=[[1, 2, 3, 4]]), "segmentation has no polygon of three or more points"),
-    (changed("annotations", 0, segmentation=[["a"] * 6]), "segmentation has no polygon of three or more points"),
-    (changed("annotations", 0, segmentation="abc"), "segmentation must be polygons, or RLE of size [48, 64]"),
-    (changed("annotations", 1, segmentation={"size": [64, 48], "counts": "x"}), "RLE of size [48, 64]"),
+    (
+        changed("annotations", 1, bbox=[1, 2, 3, float("nan")]),
+        "annotation 8: bbox must be four numbers",
+    ),
+    (
+        changed("annotations", 1, bbox=[1, 2, 3, 0]),
+        "annotation 8 (b.jpg): the box 1 2 3 0 has no area",
+    ),
+    (
+        changed("annotations", 1, bbox=[1, 2, -3, 4]),
+        "annotation 8 (b.jpg): the box 1 2 -3 4 has no area",
+    ),
+    (
+        changed("annotations", 1, bbox=[60, 2, 6, 4]),
+        "the box 60 2 6 4 reaches outside the picture (64 x 48)",
+    ),
+    (
+        changed("annotations", 0, segmentation=[[1, 2, 3, 4]]),
+        "segmentation has no polygon of three or more points",
+    ),
+    (
+        changed("annotations", 0, segmentation=[["a"] * 6]),
+        "segmentation has no polygon of three or more points",
+    ),
+    (
+        changed("annotations", 0, segmentation="abc"),
+        "segmentation must be polygons, or RLE of size [48, 64]",
+    ),
+    (
+        changed("annotations", 1, segmentation={"size": [64, 48], "counts": "x"}),
+        "RLE of size [48, 64]",
+    ),
     (changed("annotations", 1, segmentation={"size": [48, 64], "counts": [3]}), "sum to 48 x 64"),
-    (changed("annotations", 1, segmentation={"size": [48, 64], "counts": "garbage"}), "RLE that is malformed or empty"),
-    (changed("annotations", 1, segmentation={"size": [48, 64], "counts": "\0"}), "RLE that is malformed or empty"),
+    (
+        changed("annotations", 1, segmentation={"size": [48, 64], "counts": "garbage"}),
+        "RLE that is malformed or empty",
+    ),
+    (
+        changed("annotations", 1, segmentation={"size": [48, 64], "counts": "\0"}),
+        "RLE that is malformed or empty",
+    ),
     (changed("annotations", 0, area="big"), "area must be a number"),
-    (changed("annotations", 2, keypoints=[1, 2, 3]), "(a.jpg): keypoints must be 3 times x, y, visibility"),
-]  # fmt: skip
+    (
+        changed("annotations", 2, keypoints=[1, 2, 3]),
+        "(a.jpg): keypoints must be 3 times x, y, visibility",
+    ),
+]
 
 
 @pytest.mark.parametrize(("document", "message"), BAD_COCO)
@@ -369,8 +505,12 @@ def test_coco_bad_files_are_refused_by_name(tmp_path, document, message):
 def test_coco_missing_parts_are_refused_by_name(coco):
     (coco / "train/b.jpg").unlink()
     line = refused("b.jpg: no such picture, but ", "coco", coco, "train")
-    assert str(coco / "train/b.jpg") in line and str(coco / "annotations/instances_train.json") in line
-    line = refused("no split 'trian', there are train; did you mean 'train'?", "coco", coco, "trian")
+    assert (
+        str(coco / "train/b.jpg") in line and str(coco / "annotations/instances_train.json") in line
+    )
+    line = refused(
+        "no split 'trian', there are train; did you mean 'train'?", "coco", coco, "trian"
+    )
     assert line.startswith(str(coco / "annotations"))
     refused(f"{coco}/own.json: no such annotation file", "coco", coco, "own.json")
     refused(f"{coco}x: no such folder", "coco", f"{coco}x", "train")
@@ -378,11 +518,16 @@ def test_coco_missing_parts_are_refused_by_name(coco):
 
 def test_one_bad_box_in_ten_thousand_is_left_out_with_a_warning(tmp_path, caplog):
     """COCO's own train2017 has two boxes without height among 860,001."""
-    boxes = [{"id": k, "image_id": 3, "category_id": 90, "bbox": [1, 1, 9, 9]} for k in range(10000)]
+    boxes = [
+        {"id": k, "image_id": 3, "category_id": 90, "bbox": [1, 1, 9, 9]} for k in range(10000)
+    ]
     boxes[77]["bbox"] = [1, 1, 9, 0]
     root = write_coco(tmp_path / "set", {**COCO, "annotations": boxes})
     assert len(load("coco", root, "train").annotations) == 9999
-    assert "left out" in caplog.text and "annotation 77 (a.jpg): the box 1 1 9 0 has no area" in caplog.text
+    assert (
+        "left out" in caplog.text
+        and "annotation 77 (a.jpg): the box 1 1 9 0 has no area" in caplog.text
+    )
     boxes[78]["bbox"] = [1, 1, 0, 9]
     write_coco(root, {**COCO, "annotations": boxes})
     refused("annotation 77 (a.jpg): the box 1 1 9 0 has no area (and 1 more", "coco", root, "train")
@@ -395,24 +540,42 @@ def test_cityscapes_instances_are_the_pixels_of_the_id_picture(cityscapes):
     root, ids = cityscapes
     val = load("cityscapes", root, "val")
     assert [c["name"] for c in val.categories] == [
-        "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"
-    ]  # fmt: skip
-    assert [(a["category_id"], a["iscrowd"]) for a in val.annotations] == [(24, 1), (26, 0), (26, 0)]
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    ]
+    assert [(a["category_id"], a["iscrowd"]) for a in val.annotations] == [
+        (24, 1),
+        (26, 0),
+        (26, 0),
+    ]
     for a, value in zip(val.annotations, (24, 26000, 26001), strict=True):
         rows, columns = np.nonzero(ids == value)
         assert (mask_util.decode(a["segmentation"]) == (ids == value)).all()
         left, top = columns.min(), rows.min()
-        assert a["bbox"] == [left, top, columns.max() + 1 - left, rows.max() + 1 - top] and a["area"] == len(rows)
+        assert a["bbox"] == [left, top, columns.max() + 1 - left, rows.max() + 1 - top] and a[
+            "area"
+        ] == len(rows)
     assert val.images[0] == {
-        "id": 1, "file_name": str(root / "leftImg8bit/val/town/town_000001_leftImg8bit.png"), "name": "town_000001",
-        "width": W, "height": H,
-    }  # fmt: skip
+        "id": 1,
+        "file_name": str(root / "leftImg8bit/val/town/town_000001_leftImg8bit.png"),
+        "name": "town_000001",
+        "width": W,
+        "height": H,
+    }
     json.dumps(coco_dict(val))  # masks are text, not bytes
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_cityscapes_masks_of_random_id_pictures(seed):
-    ids = np.random.default_rng(seed).choice([7, 24, 26000, 26001, 33999], (13, 17)).astype(np.int32)
+    ids = (
+        np.random.default_rng(seed).choice([7, 24, 26000, 26001, 33999], (13, 17)).astype(np.int32)
+    )
     found = datasets.layout_cityscapes.instances(ids)
     assert [mask_util.decode(a["segmentation"]).tolist() for a in found] == [
         (ids == value).astype(int).tolist() for value in (24, 26000, 26001, 33999)
@@ -434,7 +597,9 @@ def test_cityscapes_bad_input_is_refused_by_name(cityscapes):
     next((root / "leftImg8bit/val/town").iterdir()).unlink()
     refused("the split is empty", "cityscapes", root, "val")
     shutil.rmtree(root / "gtFine")
-    refused(f"{root / 'gtFine'}: no such folder (a Cityscapes layout has", "cityscapes", root, "val")
+    refused(
+        f"{root / 'gtFine'}: no such folder (a Cityscapes layout has", "cityscapes", root, "val"
+    )
 
 
 # ---- all layouts
@@ -451,18 +616,30 @@ def test_box_fault_tolerates_one_pixel():
 def test_fingerprint_tells_contents_and_nothing_else(coco, tmp_path):
     before = load("coco", coco, "train").fingerprint
     assert len(before) == 64
-    turned = {key: [dict(reversed(entry.items())) for entry in reversed(COCO[key])] for key in reversed(COCO)}
+    turned = {
+        key: [dict(reversed(entry.items())) for entry in reversed(COCO[key])]
+        for key in reversed(COCO)
+    }
     elsewhere = write_coco(tmp_path / "else" / "where", turned, folder="images")
     assert load("coco", elsewhere, "train").fingerprint == before
-    for number, document in enumerate([
-        changed("annotations", 0, bbox=[1, 2, 10, 20.25]), changed("annotations", 0, category_id=5),
-        changed("annotations", 0, iscrowd=1), changed("annotations", 0, image_id=3),
-        changed("annotations", 0, segmentation=[[1, 2, 11, 2, 11, 22, 1, 21]]),
-        changed("annotations", 2, keypoints=[6, 7, 2, 0, 0, 0, 9, 9, 2]), changed("images", 2, width=W + 1),
-        changed("images", 2, file_name="other.jpg"), changed("categories", 0, name="mug"),
-        {**COCO, "annotations": COCO["annotations"][:3]},
-    ]):  # fmt: skip
-        assert load("coco", write_coco(tmp_path / str(number), document), "train").fingerprint != before
+    for number, document in enumerate(
+        [
+            changed("annotations", 0, bbox=[1, 2, 10, 20.25]),
+            changed("annotations", 0, category_id=5),
+            changed("annotations", 0, iscrowd=1),
+            changed("annotations", 0, image_id=3),
+            changed("annotations", 0, segmentation=[[1, 2, 11, 2, 11, 22, 1, 21]]),
+            changed("annotations", 2, keypoints=[6, 7, 2, 0, 0, 0, 9, 9, 2]),
+            changed("images", 2, width=W + 1),
+            changed("images", 2, file_name="other.jpg"),
+            changed("categories", 0, name="mug"),
+            {**COCO, "annotations": COCO["annotations"][:3]},
+        ]
+    ):
+        assert (
+            load("coco", write_coco(tmp_path / str(number), document), "train").fingerprint
+            != before
+        )
 
 
 def test_fingerprint_of_a_test_split_does_not_depend_on_the_training_categories(voc):
@@ -494,7 +671,10 @@ def test_a_data_set_cannot_be_changed(voc):
 )
 def test_default_splits(tmp_path, layout, there, expected):
     for name in there.split():
-        path = {"voc": f"ImageSets/Main/{name}.txt", "coco": f"annotations/instances_{name}.json"}.get(layout)
+        path = {
+            "voc": f"ImageSets/Main/{name}.txt",
+            "coco": f"annotations/instances_{name}.json",
+        }.get(layout)
         path = tmp_path / (path or f"leftImg8bit/{name}/x")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -503,7 +683,9 @@ def test_default_splits(tmp_path, layout, there, expected):
     else:
         with pytest.raises(InputError, match="which splits are for training") as error:
             default_splits(layout, tmp_path)
-        assert str(tmp_path) in str(error.value) and all(name in str(error.value) for name in there.split())
+        assert str(tmp_path) in str(error.value) and all(
+            name in str(error.value) for name in there.split()
+        )
 
 
 def test_check_counts_by_category_and_size(tmp_path):
@@ -515,7 +697,9 @@ def test_check_counts_by_category_and_size(tmp_path):
     sizes = ((31, 32), (32, 32), (96, 95), (96, 96))
     boxes = [("x" if w < 96 else "y", (1, 1, w, h)) for w, h in sizes]
     (root / "Annotations/a.xml").write_text(xml(*boxes, size=None))
-    (root / "Annotations/b.xml").write_text(xml(("y", (1, 1, 9, 9), "<difficult>1</difficult>"), size=None))
+    (root / "Annotations/b.xml").write_text(
+        xml(("y", (1, 1, 9, 9), "<difficult>1</difficult>"), size=None)
+    )
     for name in "ab":
         picture(root / f"JPEGImages/{name}.jpg", (100, 100))
     calls = []
@@ -525,12 +709,22 @@ def test_check_counts_by_category_and_size(tmp_path):
     assert train["categories"] == {
         "x": {"objects": 2, "small": 1, "medium": 1, "large": 0},
         "y": {"objects": 3, "small": 1, "medium": 1, "large": 1},
-    }  # fmt: skip
-    numbers = {key: train[key] for key in ("images", "images_with_objects", "objects", "small", "difficult", "crowd")}
+    }
+    numbers = {
+        key: train[key]
+        for key in ("images", "images_with_objects", "objects", "small", "difficult", "crowd")
+    }
     assert numbers == {
-        "images": 2, "images_with_objects": 2, "objects": 5, "small": 2, "difficult": 1, "crowd": 0
-    }  # fmt: skip
-    assert train["fingerprint"] == load("voc", root, "train").fingerprint and train["official"] is None
+        "images": 2,
+        "images_with_objects": 2,
+        "objects": 5,
+        "small": 2,
+        "difficult": 1,
+        "crowd": 0,
+    }
+    assert (
+        train["fingerprint"] == load("voc", root, "train").fingerprint and train["official"] is None
+    )
     assert calls == [("check train", 2, 2), ("check test", 1, 1)]
     text = str(report)
     assert "x: 2 (1 small, 1 medium, 0 large)" in text and train["fingerprint"] in text
@@ -542,7 +736,10 @@ def test_check_decodes_pictures_to_the_end_and_measures_them(coco):
     picture(coco / "train/a.jpg", (H, W))
     assert load("coco", coco, "train")  # listings only
     problems = check("coco", coco).problems
-    assert [problem.split(": ")[0] for problem in problems] == [str(coco / "train/a.jpg"), str(path)]
+    assert [problem.split(": ")[0] for problem in problems] == [
+        str(coco / "train/a.jpg"),
+        str(path),
+    ]
     assert f"is {H} x {W} (after EXIF rotation), but the annotations say {W} x {H}" in problems[0]
     assert "truncated" in problems[1]
 
@@ -551,7 +748,9 @@ def test_check_reports_missing_splits_and_categories_without_stopping(voc):
     (voc / "Annotations/three.xml").write_text(xml(("cat", (1, 1, 9, 9))))
     report = check("voc", voc, ["trainval", "nope", "test"])
     assert [split["split"] for split in report.splits] == ["trainval", "test"]
-    assert "no split 'nope'" in report.problems[0] and "unknown category 'cat'" in report.problems[1]
+    assert (
+        "no split 'nope'" in report.problems[0] and "unknown category 'cat'" in report.problems[1]
+    )
     with pytest.raises(InputError, match="no such folder"):
         check("voc", voc / "x")
     (voc.parent / "empty").mkdir()
@@ -561,18 +760,27 @@ def test_check_reports_missing_splits_and_categories_without_stopping(voc):
 @pytest.mark.parametrize(
     ("layout", "folder", "split", "size"),
     [
-        ("voc", "VOC2007", "trainval", "5,011"), ("voc", "VOC2007", "test", "4,952"),
-        ("voc", "VOC2012", "trainval", "11,540"), ("voc", "mine", "test", None), ("voc", "VOC2007", "train", None),
-        ("coco", "coco", "train2017", "118,287"), ("coco", "coco", "val2017", "5,000"), ("coco", "coco", "val", None),
+        ("voc", "VOC2007", "trainval", "5,011"),
+        ("voc", "VOC2007", "test", "4,952"),
+        ("voc", "VOC2012", "trainval", "11,540"),
+        ("voc", "mine", "test", None),
+        ("voc", "VOC2007", "train", None),
+        ("coco", "coco", "train2017", "118,287"),
+        ("coco", "coco", "val2017", "5,000"),
+        ("coco", "coco", "val", None),
     ],
-)  # fmt: skip
-def test_check_compares_official_folders_with_the_official_sizes(request, tmp_path, layout, folder, split, size):
+)
+def test_check_compares_official_folders_with_the_official_sizes(
+    request, tmp_path, layout, folder, split, size
+):
     if layout == "voc":
         root = request.getfixturevalue("voc").rename(tmp_path / folder)
         if not (root / f"ImageSets/Main/{split}.txt").exists():
             shutil.copy(root / "ImageSets/Main/trainval.txt", root / f"ImageSets/Main/{split}.txt")
     else:
-        root = write_coco(tmp_path / folder, name=f"annotations/instances_{split}.json", folder=split)
+        root = write_coco(
+            tmp_path / folder, name=f"annotations/instances_{split}.json", folder=split
+        )
     problems = check(layout, root, split).problems
     assert (f"the official one {size}" in problems[0]) if size else not problems
 
@@ -589,7 +797,9 @@ def test_check_compares_cityscapes_only_where_pictures_have_its_size(cityscapes)
 
 
 def test_official_train2017_also_counts_pictures_with_objects(monkeypatch, tmp_path):
-    root = write_coco(tmp_path / "coco", name="annotations/instances_train2017.json", folder="train2017")
+    root = write_coco(
+        tmp_path / "coco", name="annotations/instances_train2017.json", folder="train2017"
+    )
     for sizes, problems in (((3, 2), 0), ((3, 3), 1), ((4, 2), 1)):
         monkeypatch.setattr(datasets, "OFFICIAL", {("coco", ("coco",), "train2017"): sizes})
         report = check("coco", root)
@@ -604,13 +814,22 @@ SHARED = Path(os.environ.get("DETCO_SHARED") or ROOT.parent / "shared")
 def test_real_photographs_in_voc_layout():
     root = SHARED / "data/raccoon"
     train, test = (load("voc", root, split) for split in default_splits("voc", root))
-    assert (len(train.images), len(test.images), train.categories) == (160, 40, ({"id": 1, "name": "raccoon"},))
+    assert (len(train.images), len(test.images), train.categories) == (
+        160,
+        40,
+        ({"id": 1, "name": "raccoon"},),
+    )
     assert check("voc", root).problems == ()
 
 
 def test_class_lists_of_voc_are_no_splits(tmp_path):
     folder = tmp_path / "ImageSets" / "Main"
     folder.mkdir(parents=True)
-    for name, text in (("train", "000012\n"), ("aeroplane_train", "000012 -1\n"), ("img_train", "a 1.5\n"), ("val", "x 1\n")):
+    for name, text in (
+        ("train", "000012\n"),
+        ("aeroplane_train", "000012 -1\n"),
+        ("img_train", "a 1.5\n"),
+        ("val", "x 1\n"),
+    ):
         (folder / f"{name}.txt").write_text(text)
     assert splits(tmp_path) == ["img_train", "train", "val"]

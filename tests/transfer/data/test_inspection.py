@@ -1,4 +1,5 @@
-"""Pictures are looked at before anything is trained: headers always, whole files with --verify; what was good is remembered."""
+"""Pictures are looked at before anything is trained: headers always, whole files with --verify;
+what was good is remembered."""
 
 import json
 import os
@@ -70,30 +71,48 @@ def detco(capsys, *words) -> tuple[int, list[str]]:
 
 
 def transfer(coco: Path, out: Path, *more) -> list:
-    return ["transfer", "small-retinanet", "--weights", "random", "--data", coco, "--out", out, "--engine", "replay", *more]
+    return [
+        "transfer",
+        "small-retinanet",
+        "--weights",
+        "random",
+        "--data",
+        coco,
+        "--out",
+        out,
+        "--engine",
+        "replay",
+        *more,
+    ]
 
 
-# --- what is refused, and when -------------------------------------------------------------------------------------
+# --- what is refused, and when -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_broken_header_is_met_before_anything_runs(split, coco, tmp_path, capsys):
-    """In training and test pictures alike: one line with the first file, the reason, how many more and the remedy."""
+    """In training and test pictures alike: one line with the first file, the reason, how many more
+    and the remedy."""
     first, second, *_ = pictures(coco, split)
     for path in (first, second):
         replaced(path, b"<html>not found</html>")
     status, (line,) = detco(capsys, *transfer(coco, tmp_path / "out"))
     assert status == 2 and not (tmp_path / "out").exists()
-    assert line.startswith(f"detco: {first}: not a picture that can be read (cannot identify image file")
+    assert line.startswith(
+        f"detco: {first}: not a picture that can be read (cannot identify image file"
+    )
     command = f"detco data check coco {coco} --split {split}"
-    assert ", and 1 more; " in line and line.endswith(f"out of split {split} (`{command}` lists all)")
+    assert ", and 1 more; " in line and line.endswith(
+        f"out of split {split} (`{command}` lists all)"
+    )
     assert cli.main(command.split()[1:]) == 2
     out = capsys.readouterr().out
     assert str(first) in out and str(second) in out
 
 
 def test_the_annotated_size_is_that_after_rotation(coco, tmp_path, capsys):
-    """detectron2 788: a portrait whose JSON has the sensor's width and height would be found after all training."""
+    """detectron2 788: a portrait whose JSON has the sensor's width and height would be found after
+    all training."""
     path = pictures(coco)[0]
     with Image.open(path) as picture:
         turned, exif, size = picture.copy(), Image.Exif(), picture.size
@@ -109,20 +128,28 @@ def test_the_annotated_size_is_that_after_rotation(coco, tmp_path, capsys):
         status, lines = detco(capsys, *transfer(coco, tmp_path / "out"))
         assert (status == 0) == good, lines
         if not good:
-            text = f"{path}: is 24 x 40 (after EXIF rotation), but the annotations say {said[0]} x {said[1]}; mend the files"
+            text = (
+                f"{path}: is 24 x 40 (after EXIF rotation), but the annotations say {said[0]} x"
+                f" {said[1]}; mend the files"
+            )
             assert len(lines) == 1 and text in lines[0]
 
 
 def test_a_truncated_picture_is_met_with_verify_only(coco, tmp_path, capsys):
-    """In a plan on paper it is one more line of what is missing, and the plan is printed all the same."""
+    """In a plan on paper it is one more line of what is missing, and the plan is printed all the
+    same."""
     path = truncated(pictures(coco, "val")[3])
     suite = tmp_path / "mine.yaml"
     protocols = "[small-retinanet, small-mask-rcnn-fpn]"
-    suite.write_text(f"start: [random]\ndata: {{root: {coco}}}\nprotocols: {protocols}\nengine: replay\n")
+    suite.write_text(
+        f"start: [random]\ndata: {{root: {coco}}}\nprotocols: {protocols}\nengine: replay\n"
+    )
     dry = ["run", suite, "--out", tmp_path / "out", "--device", "cpu", "--dry-run"]
     assert detco(capsys, *dry) == (0, [])
     status, (line,) = detco(capsys, *dry, "--verify")  # once, though two protocols need it
-    assert status == 2 and line.startswith(f"detco: before it can run: {path}: not a picture that can be read (")
+    assert status == 2 and line.startswith(
+        f"detco: before it can run: {path}: not a picture that can be read ("
+    )
     assert "truncated" in line
     status, (line,) = detco(capsys, *transfer(coco, tmp_path / "out", "--verify"))
     assert status == 2 and line.startswith(f"detco: {path}: not a picture that can be read (")
@@ -134,8 +161,12 @@ def test_a_job_looks_again_before_its_engine_starts(coco, tmp_path, monkeypatch)
     data = {"layout": "coco", "root": coco}
     finetune.finetune(PROTOCOLS["small-retinanet"], "random", data, tmp_path / "a", "replay")
     path = replaced(pictures(coco)[5], b"")
-    monkeypatch.setattr("detco.transfer.engines.get", lambda name: pytest.fail("the engine was asked for"))
-    with pytest.raises(InputError, match=rf"^{path}: not a picture that can be read \(.*; mend the files"):
+    monkeypatch.setattr(
+        "detco.transfer.engines.get", lambda name: pytest.fail("the engine was asked for")
+    )
+    with pytest.raises(
+        InputError, match=rf"^{path}: not a picture that can be read \(.*; mend the files"
+    ):
         finetune.finetune(PROTOCOLS["small-retinanet"], "random", data, tmp_path / "b", "replay")
 
 
@@ -143,7 +174,9 @@ def test_headers_that_a_layout_reads_itself_are_read_once(scenes, tmp_path, cach
     shutil.copytree(scenes / "voc", tmp_path / "voc")
     loaded = dataset.load("voc", tmp_path / "voc", "trainval")
     inspection.refuse(loaded)
-    assert sorted(opened) == sorted((Path(image["file_name"]).name, False) for image in loaded.images)
+    assert sorted(opened) == sorted(
+        (Path(image["file_name"]).name, False) for image in loaded.images
+    )
     inspection.refuse(loaded, whole=True)
     assert len(opened) == 2 * len(loaded.images)
 
@@ -152,7 +185,11 @@ def test_headers_that_a_layout_reads_itself_are_read_once(scenes, tmp_path, cach
 def test_what_is_no_file_is_named_and_not_waited_for(kind, coco):
     path = pictures(coco)[0]
     path.unlink()
-    make = {"a folder": path.mkdir, "a named pipe": lambda: os.mkfifo(path), "a dangling link": lambda: path.symlink_to("gone")}
+    make = {
+        "a folder": path.mkdir,
+        "a named pipe": lambda: os.mkfifo(path),
+        "a dangling link": lambda: path.symlink_to("gone"),
+    }
     make[kind]()
     text = "no such picture" if kind == "a dangling link" else "not a file"
     with pytest.raises(InputError, match=f"^{path}: {text}; "):
@@ -160,7 +197,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(kind, coco):
     assert f"{path}: {text}" in dataset.check("coco", coco, "train").problems
 
 
-# --- what is remembered --------------------------------------------------------------------------------------------
+# --- what is remembered --------------------------------------------------------------------------
 
 
 def test_good_pictures_are_looked_at_once_a_header_does_not_vouch_for_the_rest(coco, opened):
@@ -172,7 +209,9 @@ def test_good_pictures_are_looked_at_once_a_header_does_not_vouch_for_the_rest(c
     for whole in (False, True):
         opened.clear()
         assert inspection.sizes(paths, whole) == expected and len(opened) == len(paths)
-        assert inspection.sizes(paths, whole) == expected and len(opened) == len(paths)  # no second look
+        assert inspection.sizes(paths, whole) == expected and len(opened) == len(
+            paths
+        )  # no second look
     opened.clear()
     assert inspection.sizes(paths) == expected and opened == []  # whole ones have a good header
     inspection.sizes(paths, whole=True, again=True)
@@ -195,7 +234,9 @@ def test_a_file_that_has_changed_in_place_is_looked_at_again(coco):
     content = paths[2].read_bytes()
     broken = content[:-200] + bytes(200)
     replaced(paths[2], broken, HOUR_AGO + 10)  # as many bytes, another time
-    assert len(broken) == len(content) and inspection.sizes(texts, whole=True) == good  # zeros for pixels: decodes, if to grey
+    assert (
+        len(broken) == len(content) and inspection.sizes(texts, whole=True) == good
+    )  # zeros for pixels: decodes, if to grey
     replaced(paths[2], content[: len(content) // 2].ljust(len(content), b"\xff"), HOUR_AGO + 20)
     found = inspection.sizes(texts, whole=True)
     assert isinstance(found[2], str) and found[:2] + found[3:] == good[:2] + good[3:]
@@ -212,7 +253,11 @@ def test_a_file_just_written_is_not_remembered(coco, opened):
     assert len(opened) == 2
 
 
-ABOUT = ('{"root": "ROOT", "pictures": []}', '{"root": "ROOT", "pictures": {"/NAME": 3}}', '{"root": "elsewhere", "pictures": {}}')
+ABOUT = (
+    '{"root": "ROOT", "pictures": []}',
+    '{"root": "ROOT", "pictures": {"/NAME": 3}}',
+    '{"root": "elsewhere", "pictures": {}}',
+)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"root": 1}', "[" * 100_000, *ABOUT])
@@ -220,12 +265,18 @@ def test_what_is_remembered_may_be_lost_or_damaged(content, coco, cache, opened)
     paths = [str(path) for path in pictures(coco)]
     good = inspection.sizes(paths)
     (place,) = cache.iterdir()
-    place.write_text(content.replace("ROOT", os.path.dirname(paths[0])).replace("NAME", os.path.basename(paths[0])))
+    place.write_text(
+        content.replace("ROOT", os.path.dirname(paths[0])).replace(
+            "NAME", os.path.basename(paths[0])
+        )
+    )
     assert inspection.sizes(paths) == good and len(opened) == 2 * len(paths)
     assert inspection.sizes(paths) == good and len(opened) == 2 * len(paths)  # and is whole again
     shutil.rmtree(cache)
     assert inspection.sizes(paths) == good and len(opened) == 3 * len(paths)
-    assert [path.name for path in cache.iterdir()] == [place.name]  # nothing else is left lying about
+    assert [path.name for path in cache.iterdir()] == [
+        place.name
+    ]  # nothing else is left lying about
 
 
 def test_nothing_can_be_written_and_nothing_is_said(coco, cache):
@@ -257,7 +308,11 @@ def test_several_processes_at_once_leave_it_whole(coco, cache, opened):
         path = os.path.dirname(paths[0]) + name
         state = os.stat(path)
         with Image.open(path) as picture:
-            assert (size, changed, (width, height)) == (state.st_size, state.st_mtime_ns, picture.size) and whole in (0, 1)
+            assert (size, changed, (width, height)) == (
+                state.st_size,
+                state.st_mtime_ns,
+                picture.size,
+            ) and whole in (0, 1)
     inspection.sizes(paths, whole=True)
     inspection.sizes(paths, whole=True)
     assert len(opened) == len({name for name, _ in opened})  # each at most once more
@@ -277,13 +332,15 @@ def test_a_header_never_takes_back_that_a_picture_was_whole(coco):
     assert found.recall(paths[0], os.stat(paths[0]), False) == (1, 2)
 
 
-# --- what is said on the way ---------------------------------------------------------------------------------------
+# --- what is said on the way ---------------------------------------------------------------------
 
 
 def test_progress_goes_to_the_end_and_to_a_line_every_ten_seconds(coco, monkeypatch, capsys):
     calls, loaded = [], dataset.load("coco", coco, "train")
     inspection.refuse(loaded, whole=True, report=lambda *call: calls.append(call))
-    assert calls[-1] == ("check pictures", 30, 30) and [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
+    assert calls[-1] == ("check pictures", 30, 30) and [done for _, done, _ in calls] == sorted(
+        {done for _, done, _ in calls}
+    )
     monkeypatch.setattr(live, "LINE_EVERY", 0.0)
     with live.pictures_checked("mine", verify=True) as check:
         check(loaded)

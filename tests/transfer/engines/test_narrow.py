@@ -1,4 +1,5 @@
-"""Narrow feature maps under autocast: the numbers of float64, whatever lies in the memory beside them."""
+"""Narrow feature maps under autocast: the numbers of float64, whatever lies in the memory beside
+them."""
 
 import pytest
 import torch
@@ -40,6 +41,10 @@ def test_other_convolutions_stay_as_they_are():
     narrow.guard(model)
     with torch.autocast("cpu", torch.bfloat16):
         assert [layer(torch.ones(1, 8, 4, 3)).dtype for layer in model] == [torch.bfloat16] * 3
-        assert [layer(torch.ones(1, 8, 4, 2)).dtype for layer in model] == [torch.float32] + [torch.bfloat16] * 2
+        assert [layer(torch.ones(1, 8, 4, 2)).dtype for layer in model] == [torch.float32] + [
+            torch.bfloat16
+        ] * 2
     before = model[0](torch.ones(1, 8, 4, 2))
-    assert before.dtype == torch.float32 and torch.equal(before, nn.Conv2d.forward(model[0], torch.ones(1, 8, 4, 2)))
+    assert before.dtype == torch.float32 and torch.equal(
+        before, nn.Conv2d.forward(model[0], torch.ones(1, 8, 4, 2))
+    )

@@ -1,4 +1,5 @@
-"""Pictures that break while training goes on: replaced the same way by every restart, counted, said, and too many refused."""
+"""Pictures that break while training goes on: replaced the same way by every restart, counted,
+said, and too many refused."""
 
 import shutil
 from collections import Counter
@@ -44,7 +45,7 @@ def truncate(dataset, *numbers) -> list[str]:
     return [str(path) for path in paths]
 
 
-# --- one picture ---------------------------------------------------------------------------------------------------
+# --- one picture ---------------------------------------------------------------------------------
 
 
 def reader(*broken: int):
@@ -57,19 +58,25 @@ def reader(*broken: int):
 
 
 def test_a_whole_picture_is_taken_and_nothing_is_drawn():
-    assert readable(reader(), 3, lambda number: pytest.fail("others were asked for"), (0, 0, 0)) == ("item 3", [])
+    assert readable(
+        reader(), 3, lambda number: pytest.fail("others were asked for"), (0, 0, 0)
+    ) == ("item 3", [])
 
 
 def test_the_choice_depends_on_seed_batch_place_and_attempt_alone():
     def chosen(*draw, broken=(3,)):
-        return readable(reader(*broken), 3, lambda number: [n for n in range(1000) if n != number], draw)
+        return readable(
+            reader(*broken), 3, lambda number: [n for n in range(1000) if n != number], draw
+        )
 
     assert chosen(7, 5, 1) == chosen(7, 5, 1)
     item, broken = chosen(7, 5, 1)
     assert broken == [("/p/3", "cannot read the picture /p/3: cut")]
     assert len({chosen(*draw)[0] for draw in ((7, 5, 1), (8, 5, 1), (7, 6, 1), (7, 5, 2))}) == 4
     second = int(item.split()[1])
-    again, both = chosen(7, 5, 1, broken=(3, second))  # the one drawn is broken too: another attempt
+    again, both = chosen(
+        7, 5, 1, broken=(3, second)
+    )  # the one drawn is broken too: another attempt
     assert [path for path, _ in both] == ["/p/3", f"/p/{second}"] and again not in (item, "item 3")
     counts = Counter(chosen(0, batch, 0)[0] for batch in range(400))
     assert "item 3" not in counts and len(counts) > 250  # spread over all, about 330 expected
@@ -77,35 +84,59 @@ def test_the_choice_depends_on_seed_batch_place_and_attempt_alone():
 
 def test_where_nothing_can_be_read_the_job_ends_and_is_not_stuck():
     everything, tried = reader(*range(50)), []
-    item, broken = readable(everything, 0, lambda number: tried.append(number) or range(50), (0, 0, 0))
+    item, broken = readable(
+        everything, 0, lambda number: tried.append(number) or range(50), (0, 0, 0)
+    )
     assert item is None and len(broken) == TRIES == len(tried)
-    with pytest.raises(InputError, match=rf"^{TRIES} training pictures in a row cannot be read: cannot read the picture /p/0: cut"):
+    with pytest.raises(
+        InputError,
+        match=(
+            rf"^{TRIES} training pictures in a row cannot be read: cannot read the picture"
+            r" /p/0: cut"
+        ),
+    ):
         items_of([("item 9", []), (item, broken)])
-    assert readable(everything, 4, lambda number: [], (0, 0, 0)) == (None, [("/p/4", "cannot read the picture /p/4: cut")])
+    assert readable(everything, 4, lambda number: [], (0, 0, 0)) == (
+        None,
+        [("/p/4", "cannot read the picture /p/4: cut")],
+    )
 
 
-# --- how many there may be -----------------------------------------------------------------------------------------
+# --- how many there may be -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("pictures", "limit"), [(30, 5), (5011, 5), (16_551, 16), (118_287, 118)])
-def test_different_pictures_count_towards_the_limit_however_often_they_are_drawn(pictures, limit, coco):
+def test_different_pictures_count_towards_the_limit_however_often_they_are_drawn(
+    pictures, limit, coco
+):
     replaced = Replaced(datasets.load("coco", coco, "train"), pictures)
     for number in range(limit):
         replaced.add(2 * [(f"/p/{number}", f"cannot read the picture /p/{number}: cut")])
-    assert replaced.facts() == {"replaced": {"pictures": limit, "draws": 2 * limit, "first": "cannot read the picture /p/0: cut"}}
+    assert replaced.facts() == {
+        "replaced": {
+            "pictures": limit,
+            "draws": 2 * limit,
+            "first": "cannot read the picture /p/0: cut",
+        }
+    }
     later = Replaced(datasets.load("coco", coco, "train"), pictures)
     later.load_state_dict(replaced.state_dict())
     with pytest.raises(InputError) as error:
         later.add([("/p/x", "cannot read the picture /p/x: cut")])
-    assert str(error.value) == (
-        f"{limit + 1} of {pictures:,} training pictures cannot be read, up to {limit} are replaced; the first: cannot read the "
-        f"picture /p/0: cut; bring them back and start again (`detco data check coco {coco} --split train` lists all)"
+    assert (
+        str(error.value)
+        == f"{limit + 1} of {pictures:,} training pictures cannot be read, up to {limit} are"
+        " replaced; the first: cannot read the picture /p/0: cut; bring them back and start"
+        f" again (`detco data check coco {coco} --split train` lists all)"
     )
     assert len(replaced.reasons) == limit  # the state is a copy
 
 
 def test_a_run_without_such_pictures_says_nothing(coco):
-    assert Replaced(datasets.load("coco", coco, "train"), 30).facts() == {} and deviations({"precision": "float32"}) == ()
+    assert (
+        Replaced(datasets.load("coco", coco, "train"), 30).facts() == {}
+        and deviations({"precision": "float32"}) == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,16 +150,17 @@ def test_what_a_table_says(count, text):
     assert deviations({"replaced": {"pictures": count, "draws": 9, "first": ""}}) == (text,)
 
 
-# --- the engine torchvision ----------------------------------------------------------------------------------------
+# --- the engine torchvision ----------------------------------------------------------------------
 
 
 def test_batches_hold_the_picture_drawn_in_its_place(coco):
-    """With that picture's own boxes, at the size and under the flip of the one that it stands for."""
+    """With that picture's own boxes, at the size and under the flip of the one that it stands
+    for."""
     dataset = datasets.load("coco", coco, "train")
     pictures, resize = Pictures(dataset, Wanted(), 192), Resize(train=(48, 64))
     keys = list(islice(batches(pictures, resize, 2, 4, 0), 20))
     tall = [image["height"] > image["width"] for image in dataset.images]
-    (victim, short, flip) = keys[6][1]
+    victim, short, flip = keys[6][1]
     (path,) = truncate(dataset, victim)
     items = [Drawn(pictures, 4)[key] for keys_of_one in placed(keys, 0) for key in keys_of_one]
     others = [n for n in pictures.trainable() if n != victim and tall[n] == tall[victim]]
@@ -136,14 +168,24 @@ def test_batches_hold_the_picture_drawn_in_its_place(coco):
     (pixels, target), ((named, reason),) = items[13]
     expected = pictures[choice, short, flip]
     assert torch.equal(pixels, expected[0]) and torch.equal(target["boxes"], expected[1]["boxes"])
-    assert named == path and reason.startswith(f"cannot read the picture {path}: ") and "truncated" in reason
+    assert (
+        named == path
+        and reason.startswith(f"cannot read the picture {path}: ")
+        and "truncated" in reason
+    )
     hit = [n for n, (_, broken) in enumerate(items) if broken]
-    assert hit == [n for n, key in enumerate(key for batch in keys for key in batch) if key[0] == victim] and hit
+    assert (
+        hit
+        == [n for n, key in enumerate(key for batch in keys for key in batch) if key[0] == victim]
+        and hit
+    )
 
 
 def test_a_picture_alone_in_its_orientation_is_replaced_all_the_same(coco):
     dataset = datasets.load("coco", coco, "train")
-    images = [image | {"height": 3 if n == 4 else 1, "width": 2} for n, image in enumerate(dataset.images)]
+    images = [
+        image | {"height": 3 if n == 4 else 1, "width": 2} for n, image in enumerate(dataset.images)
+    ]
     drawn = Drawn(Pictures(replace(dataset, images=tuple(images)), Wanted(), 192), 0)
     assert drawn.others(4) == [n for n in drawn.pictures.trainable() if n != 4]
     assert drawn.others(0) == [n for n in drawn.pictures.trainable() if n not in (0, 4)]
@@ -152,7 +194,14 @@ def test_a_picture_alone_in_its_orientation_is_replaced_all_the_same(coco):
 def job_for(coco, out, **schedule) -> Job:
     out.mkdir()
     train, test = (datasets.load("coco", coco, split) for split in ("train", "val"))
-    return Job(tiny("small-retinanet", iterations=6, **schedule), weights.random_backbone("resnet18", 0), train, test, 4, out)
+    return Job(
+        tiny("small-retinanet", iterations=6, **schedule),
+        weights.random_backbone("resnet18", 0),
+        train,
+        test,
+        4,
+        out,
+    )
 
 
 class Stopped(Exception):
@@ -195,7 +244,10 @@ def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path,
     losses, outcome = engine(job)
     draws = sum(number in victims for batch in keys for number, _, _ in batch)
     facts = outcome.facts["replaced"]
-    assert (facts["pictures"], facts["first"].split(": ")[0]) == (2, f"cannot read the picture {paths[0]}")
+    assert (facts["pictures"], facts["first"].split(": ")[0]) == (
+        2,
+        f"cannot read the picture {paths[0]}",
+    )
     assert facts["draws"] >= draws >= 2
     assert "2 training pictures could not be read and were replaced by others" in outcome.deviations
     predictions = outcome.predictions.read_text()
@@ -203,7 +255,9 @@ def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path,
     job.out.mkdir()
     first, none = engine(job, stop=3, workers=True)
     rest, again = engine(job, workers=True)
-    assert none is None and sorted(first) == [1, 2, 3] and min(rest) == 3  # the checkpoint is written after the report
+    assert (
+        none is None and sorted(first) == [1, 2, 3] and min(rest) == 3
+    )  # the checkpoint is written after the report
     assert first | rest == losses and again.facts["replaced"] == facts
     assert again.predictions.read_text() == predictions
 
@@ -223,7 +277,10 @@ def test_a_checkpoint_of_before_goes_on(coco, tmp_path, engine):
 def test_too_many_end_the_run(workers, coco, tmp_path, engine):
     job = job_for(coco, tmp_path / "out")
     truncate(job.train, *range(0, 30, 2))
-    with pytest.raises(InputError, match=r"^[6-9] of 30 training pictures cannot be read, up to 5 are replaced; the") as error:
+    with pytest.raises(
+        InputError,
+        match=r"^[6-9] of 30 training pictures cannot be read, up to 5 are replaced; the",
+    ) as error:
         engine(job, workers=workers)
     assert "\n" not in str(error.value) and not (job.out / "predictions.json").exists()
 
@@ -233,7 +290,11 @@ def test_a_test_picture_that_breaks_ends_the_job_in_one_line(workers, coco, tmp_
     job = job_for(coco, tmp_path / "out")
     found = []
     with pytest.raises(InputError) as error:
-        engine(job, workers=workers, before=lambda done: found.extend(truncate(job.test, 4)) if done == 6 else None)
+        engine(
+            job,
+            workers=workers,
+            before=lambda done: found.extend(truncate(job.test, 4)) if done == 6 else None,
+        )
     text = str(error.value)
     assert text.startswith(f"cannot read the picture {found[0]}: ") and "\n" not in text
     assert text.endswith("; a test picture cannot be replaced: bring it back and start again")
@@ -246,4 +307,8 @@ def test_a_picture_that_has_changed_its_size_is_replaced_too(coco):
     path = dataset.images[2]["file_name"]
     Image.new("RGB", (9, 7)).save(path)
     item, broken = Drawn(Pictures(dataset, Wanted(), 192), 0)[(2, 64, False), 0, 0]
-    assert item is not None and broken[0][0] == path and "is 9 x 7 px, its annotation says" in broken[0][1]
+    assert (
+        item is not None
+        and broken[0][0] == path
+        and "is 9 x 7 px, its annotation says" in broken[0][1]
+    )

@@ -23,11 +23,17 @@ def data(annotations, categories=("a", "b"), images=1, layout="coco"):
     if categories and isinstance(categories[0], str):
         categories = [{"id": 10 * (k + 1), "name": name} for k, name in enumerate(categories)]
     square = {"width": SIZE, "height": SIZE}
-    pictures = [{"id": i, "file_name": f"/x/{i}.jpg", "name": str(i), **square} for i in range(1, images + 1)]
+    pictures = [
+        {"id": i, "file_name": f"/x/{i}.jpg", "name": str(i), **square}
+        for i in range(1, images + 1)
+    ]
     full = [
-        {"id": k, "iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a} for k, a in enumerate(annotations)
+        {"id": k, "iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a}
+        for k, a in enumerate(annotations)
     ]  # ids from 0: pycocotools alone would not find the first
-    return Dataset("d", layout, Path("/x"), "test", tuple(categories), tuple(pictures), tuple(full), "")
+    return Dataset(
+        "d", layout, Path("/x"), "test", tuple(categories), tuple(pictures), tuple(full), ""
+    )
 
 
 def thing(bbox, category=10, image=1, **more):
@@ -35,7 +41,8 @@ def thing(bbox, category=10, image=1, **more):
 
 
 def scene(seed, images=12, categories=3, per_image=6, found_per_image=12, scores=40):
-    """Random truth and predictions: shifted copies, repeated copies, wrong classes, clutter, many tied scores."""
+    """Random truth and predictions: shifted copies, repeated copies, wrong classes, clutter, many
+    tied scores."""
     rng = np.random.default_rng(seed)
     truth, found = [], []
     for image in range(1, images + 1):
@@ -46,20 +53,37 @@ def scene(seed, images=12, categories=3, per_image=6, found_per_image=12, scores
             boxes.append((box, int(10 * rng.integers(1, categories + 1))))
             truth.append(thing(*boxes[-1], image=image, difficult=int(rng.random() < 0.2)))
         for _ in range(found_per_image):
-            box, category = [*rng.random(2) * 60, *(5 + rng.random(2) * 50)], int(10 * rng.integers(1, categories + 1))
+            box, category = (
+                [*rng.random(2) * 60, *(5 + rng.random(2) * 50)],
+                int(10 * rng.integers(1, categories + 1)),
+            )
             if boxes and rng.random() < 0.7:
                 near, right = boxes[rng.integers(len(boxes))]
-                box, category = np.maximum(near + rng.normal(0, 3, 4), 1), right if rng.random() < 0.9 else category
+                box, category = (
+                    np.maximum(near + rng.normal(0, 3, 4), 1),
+                    right if rng.random() < 0.9 else category,
+                )
             box = np.asarray(box, np.float32).astype(float).tolist()
-            found.append(thing(box, category, image, score=float(rng.integers(0, scores + 1) / scores)))
-    return data(truth, [{"id": 10 * (k + 1), "name": f"c{k}"} for k in range(categories)], images, "voc"), found
+            found.append(
+                thing(box, category, image, score=float(rng.integers(0, scores + 1) / scores))
+            )
+    return (
+        data(
+            truth, [{"id": 10 * (k + 1), "name": f"c{k}"} for k in range(categories)], images, "voc"
+        ),
+        found,
+    )
 
 
 def spread(found, seed=1):
-    """Predictions with scores that differ in the third decimal, so that no order among ties is left open."""
+    """Predictions with scores that differ in the third decimal, so that no order among ties is left
+    open."""
     places = np.random.default_rng(seed).permutation(len(found))
     assert len(found) <= 1000
-    return [{**entry, "score": place / 1000} for entry, place in zip(found, places.tolist(), strict=True)]
+    return [
+        {**entry, "score": place / 1000}
+        for entry, place in zip(found, places.tolist(), strict=True)
+    ]
 
 
 def naive_voc(dataset, found, category, limit, year):
@@ -69,8 +93,16 @@ def naive_voc(dataset, found, category, limit, year):
         if entry["category_id"] == category:
             x, y, w, h = entry["bbox"]
             one = np.float32(1)
-            corners = [np.float32(x) + one, np.float32(y) + one, np.float32(x + w), np.float32(y + h)]
-            lines.append(f"{entry['image_id']} {entry['score']:.3f} " + " ".join(f"{value:.1f}" for value in corners))
+            corners = [
+                np.float32(x) + one,
+                np.float32(y) + one,
+                np.float32(x + w),
+                np.float32(y + h),
+            ]
+            lines.append(
+                f"{entry['image_id']} {entry['score']:.3f} "
+                + " ".join(f"{value:.1f}" for value in corners)
+            )
     objects = [a for a in dataset.annotations if a["category_id"] == category]
     taken, hits, misses, curve = set(), 0, 0, []
     positives = sum(not a["difficult"] for a in objects)
@@ -81,8 +113,14 @@ def naive_voc(dataset, found, category, limit, year):
         for a in objects:
             if a["image_id"] != int(image):
                 continue
-            gx1, gy1, gx2, gy2 = a["bbox"][0] + 1, a["bbox"][1] + 1, *np.add(a["bbox"][:2], a["bbox"][2:])
-            inner = max(min(x2, gx2) - max(x1, gx1) + 1, 0) * max(min(y2, gy2) - max(y1, gy1) + 1, 0)
+            gx1, gy1, gx2, gy2 = (
+                a["bbox"][0] + 1,
+                a["bbox"][1] + 1,
+                *np.add(a["bbox"][:2], a["bbox"][2:]),
+            )
+            inner = max(min(x2, gx2) - max(x1, gx1) + 1, 0) * max(
+                min(y2, gy2) - max(y1, gy1) + 1, 0
+            )
             union = (x2 - x1 + 1) * (y2 - y1 + 1) + (gx2 - gx1 + 1) * (gy2 - gy1 + 1) - inner
             if inner / union > best:
                 best, which = inner / union, a
@@ -111,7 +149,10 @@ def test_voc_equals_naive_loops(seed, year):
     found = spread(found, seed)
     ours = score(dataset, found, year)
     table = np.array(
-        [[naive_voc(dataset, found, c["id"], t / 100, year) for t in range(50, 100, 5)] for c in dataset.categories]
+        [
+            [naive_voc(dataset, found, c["id"], t / 100, year) for t in range(50, 100, 5)]
+            for c in dataset.categories
+        ]
     )
     assert ours["box_ap"] == pytest.approx(100 * table.mean(), abs=1e-9)
     assert ours["box_ap50"] == pytest.approx(100 * table[:, 0].mean(), abs=1e-9)
@@ -128,12 +169,15 @@ def test_voc_does_not_depend_on_the_order_of_pictures_in_the_file():
 
 
 def test_voc_by_hand():
-    """Two objects; in order of score: a hit, a clutter box, a repeat of the hit, the second object."""
+    """Two objects; in order of score: a hit, a clutter box, a repeat of the hit, the second
+    object."""
     truth = [thing([10, 10, 20, 20]), thing([60, 60, 20, 20], difficult=0)]
     found = [
-        thing([10, 10, 20, 20], score=0.9), thing([0, 90, 9, 9], score=0.8),
-        thing([10, 10, 20, 20], score=0.7), thing([60, 60, 20, 20], score=0.6),
-    ]  # fmt: skip
+        thing([10, 10, 20, 20], score=0.9),
+        thing([0, 90, 9, 9], score=0.8),
+        thing([10, 10, 20, 20], score=0.7),
+        thing([60, 60, 20, 20], score=0.6),
+    ]
     dataset = data(truth, ("a",))
     # precision 1 up to recall .5, then 2/4: recalls 0 to .5 are 6 of the 11 points
     assert score(dataset, found, "voc2007")["box_ap"] == pytest.approx(100 * (6 * 1 + 5 * 0.5) / 11)
@@ -150,7 +194,8 @@ def test_voc_difficult_objects_neither_help_nor_hurt():
 
 
 def test_voc_counts_pixels_and_wants_more_than_the_threshold():
-    """An object 10 wide and a detection of its left half overlap by exactly .5: not enough; one pixel more is."""
+    """An object 10 wide and a detection of its left half overlap by exactly .5: not enough; one
+    pixel more is."""
     dataset = data([thing([0, 0, 10, 10])], ("a",))
     assert score(dataset, [thing([0, 0, 5, 10], score=1)], "voc2012")["box_ap50"] == 0
     assert score(dataset, [thing([0, 0, 6, 10], score=1)], "voc2012")["box_ap50"] == 100
@@ -162,10 +207,14 @@ def test_voc_rounds_scores_to_three_decimals_and_boxes_to_a_tenth():
     assert score(dataset, [thing([0, 0, 5.04, 10], score=1)], "voc2012")["box_ap50"] == 0
     assert score(dataset, [thing([0, 0, 5.06, 10], score=1)], "voc2012")["box_ap50"] == 100
     hit, miss = thing([0, 0, 10, 10]), thing([50, 50, 10, 10])
-    # .5004 and .5001 both become .500: the order of the list decides (two values only, so any sort keeps it)
+    # .5004 and .5001 both become .500: the order of the list decides (two values only, so any sort
+    # keeps it)
     ordered = [{**miss, "score": 0.5001}, {**hit, "score": 0.5004}]
     assert score(dataset, ordered, "voc2012")["box_ap"] == pytest.approx(50)
-    assert score(dataset, [{**miss, "score": 0.4991}, {**hit, "score": 0.5004}], "voc2012")["box_ap"] == 100
+    assert (
+        score(dataset, [{**miss, "score": 0.4991}, {**hit, "score": 0.5004}], "voc2012")["box_ap"]
+        == 100
+    )
 
 
 def test_corners_are_the_ones_a_results_file_has():
@@ -173,10 +222,17 @@ def test_corners_are_the_ones_a_results_file_has():
     boxes = np.concatenate([rng.random((500, 4)), rng.integers(0, 40, (500, 4)) * 0.05]) * 100
     boxes = boxes.astype(np.float32).astype(float)
     expected = [
-        [float(f"{value:.1f}") for value in (np.float32(x) + np.float32(1), np.float32(y) + np.float32(1),
-                                             np.float32(x + w), np.float32(y + h))]
+        [
+            float(f"{value:.1f}")
+            for value in (
+                np.float32(x) + np.float32(1),
+                np.float32(y) + np.float32(1),
+                np.float32(x + w),
+                np.float32(y + h),
+            )
+        ]
         for x, y, w, h in boxes.tolist()
-    ]  # fmt: skip
+    ]
     assert voc.detection_corners(boxes).tolist() == expected
 
 
@@ -204,7 +260,9 @@ def reference(dataset, found, kind, sigmas=None):
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return [100 * value if value >= 0 else math.nan for value in evaluation.stats], evaluation.eval["precision"]
+    return [100 * value if value >= 0 else math.nan for value in evaluation.stats], evaluation.eval[
+        "precision"
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -216,7 +274,9 @@ def test_coco_boxes_equal_pycocotools(seed):
     stats, precision = reference(dataset, found, "bbox")
     np.testing.assert_allclose([ours[f"box_{n}"] for n in STATS], stats[:6], atol=1e-9)
     for k, category in enumerate(dataset.categories):
-        assert ours[f"box_ap/{category['name']}"] == pytest.approx(100 * precision[:, :, k, 0, 2].mean(), abs=1e-9)
+        assert ours[f"box_ap/{category['name']}"] == pytest.approx(
+            100 * precision[:, :, k, 0, 2].mean(), abs=1e-9
+        )
 
 
 def disc(x, y, radius):
@@ -239,16 +299,23 @@ def test_coco_masks_equal_pycocotools_and_use_the_area_of_the_mask():
             area = float(mask_util.area(mask))
             truth.append(thing(mask_util.toBbox(mask), image=image, segmentation=mask, area=area))
             near = packed(disc(*(np.array([x, y, radius]) + rng.normal(0, 2, 3))))
-            # the box claims all of the picture: the mask's area must decide between small, medium and large
-            found.append(thing([0, 0, SIZE, SIZE], image=image, segmentation=near, score=float(rng.random())))
+            # the box claims all of the picture: the mask's area must decide between small, medium
+            # and large
+            found.append(
+                thing([0, 0, SIZE, SIZE], image=image, segmentation=near, score=float(rng.random()))
+            )
     polygon = [[30.0, 30.0, 60.0, 30.0, 60.0, 60.0, 30.0, 60.0]]
     truth.append(thing([30, 30, 30, 30], 20, segmentation=polygon))
     dataset = data(truth, images=3)
     ours = score(dataset, found, "coco", ("mask",))
-    stats, _ = reference(dataset, [{k: v for k, v in entry.items() if k != "bbox"} for entry in found], "segm")
+    stats, _ = reference(
+        dataset, [{k: v for k, v in entry.items() if k != "bbox"} for entry in found], "segm"
+    )
     np.testing.assert_allclose([ours[f"mask_{n}"] for n in STATS], stats[:6], atol=1e-9)
     assert ours["mask_ap/a"] > 20 and ours["mask_ap/b"] == 0
-    assert dataset.annotations[-1]["segmentation"] == polygon  # pycocotools changes what it is given; we must not
+    assert (
+        dataset.annotations[-1]["segmentation"] == polygon
+    )  # pycocotools changes what it is given; we must not
 
 
 def keypoint_data(count, seed=0, **category):
@@ -261,10 +328,18 @@ def keypoint_data(count, seed=0, **category):
             points = np.array(box[:2]) + rng.random((count, 2)) * box[2:]
             seen = rng.integers(0, 3, count)
             truth.append(
-                thing(box, image=image, keypoints=np.column_stack([points, seen]).ravel().tolist(),
-                      num_keypoints=int((seen > 0).sum()))
-            )  # fmt: skip
-            moved = np.column_stack([points + rng.normal(0, 2, (count, 2)), np.ones(count)]).ravel().tolist()
+                thing(
+                    box,
+                    image=image,
+                    keypoints=np.column_stack([points, seen]).ravel().tolist(),
+                    num_keypoints=int((seen > 0).sum()),
+                )
+            )
+            moved = (
+                np.column_stack([points + rng.normal(0, 2, (count, 2)), np.ones(count)])
+                .ravel()
+                .tolist()
+            )
             found.append(thing(box, image=image, keypoints=moved, score=float(rng.random())))
     person = {"id": 10, "name": "person", "keypoints": names, **category}
     return data(truth, [person, {"id": 20, "name": "tree"}], 4), found
@@ -273,13 +348,19 @@ def keypoint_data(count, seed=0, **category):
 @pytest.mark.parametrize("with_boxes", [True, False])
 @pytest.mark.parametrize(
     ("count", "category", "sigmas"),
-    [(17, {}, None), (5, {}, [KEYPOINT_SIGMA] * 5), (3, {"sigmas": [0.02, 0.1, 0.2]}, [0.02, 0.1, 0.2])],
+    [
+        (17, {}, None),
+        (5, {}, [KEYPOINT_SIGMA] * 5),
+        (3, {"sigmas": [0.02, 0.1, 0.2]}, [0.02, 0.1, 0.2]),
+    ],
 )
 def test_coco_keypoints_equal_pycocotools(count, category, sigmas, with_boxes):
     dataset, found = keypoint_data(count, **category)
     if not with_boxes:
         found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
-    tree = thing([0, 0, 50, 50], 20, score=0.9)  # predictions of categories without keypoints do not matter
+    tree = thing(
+        [0, 0, 50, 50], 20, score=0.9
+    )  # predictions of categories without keypoints do not matter
     ours = score(dataset, [tree, *found] if with_boxes else found, "coco", ("keypoint",))
     people = Dataset(**{**dataset.__dict__, "categories": dataset.categories[:1]})
     stats, _ = reference(people, found, "keypoints", sigmas)
@@ -292,10 +373,14 @@ def test_coco_keypoints_equal_pycocotools(count, category, sigmas, with_boxes):
 
 def test_perfect_predictions_score_100_and_none_score_0():
     dataset, _ = keypoint_data(17)
-    masks = [mask_util.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], SIZE, SIZE)[0]
-             for x, y, w, h in (a["bbox"] for a in dataset.annotations)]  # fmt: skip
+    masks = [
+        mask_util.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], SIZE, SIZE)[0]
+        for x, y, w, h in (a["bbox"] for a in dataset.annotations)
+    ]
     masks = [{"size": [SIZE, SIZE], "counts": mask["counts"].decode()} for mask in masks]
-    truth = [{**a, "segmentation": mask} for a, mask in zip(dataset.annotations, masks, strict=True)]
+    truth = [
+        {**a, "segmentation": mask} for a, mask in zip(dataset.annotations, masks, strict=True)
+    ]
     dataset = Dataset(**{**dataset.__dict__, "annotations": tuple(truth)})
     metrics = ("box", "mask", "keypoint")
     perfect = score(dataset, [{**a, "score": 1.0} for a in truth], "coco", metrics)
@@ -304,7 +389,9 @@ def test_perfect_predictions_score_100_and_none_score_0():
         assert perfect[f"{metric}_ap"] == pytest.approx(100) == perfect[f"{metric}_ap/person"]
         assert nothing[f"{metric}_ap"] == 0 and nothing[f"{metric}_ap50"] == 0
     for year in ("voc2007", "voc2012"):
-        assert score(dataset, [{**a, "score": 1.0} for a in truth], year)["box_ap"] == pytest.approx(100)
+        assert score(dataset, [{**a, "score": 1.0} for a in truth], year)[
+            "box_ap"
+        ] == pytest.approx(100)
         assert score(dataset, [], year)["box_ap"] == 0
 
 
@@ -337,16 +424,25 @@ RLE = packed(disc(50, 50, 10))
         ({"bbox": None}, ("mask",), "bbox must be four finite numbers"),
         ({}, ("mask",), r"compressed RLE of size \[120, 120\]"),
         ({"segmentation": {**RLE, "size": [120, 60]}}, ("mask",), "compressed RLE of size"),
-        ({"segmentation": {**RLE, "counts": "garbage"}}, ("mask",), "malformed RLE: more than 120 x 120 pixels"),
+        (
+            {"segmentation": {**RLE, "counts": "garbage"}},
+            ("mask",),
+            "malformed RLE: more than 120 x 120 pixels",
+        ),
         ({"segmentation": [[0, 0, 9, 0, 9, 9]]}, ("box", "mask"), "compressed RLE of size"),
         ({"keypoints": [1, 2, 3]}, ("keypoint",), "keypoints must be 6 finite numbers"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(tmp_path, change, metrics, message):
     categories = [{"id": 10, "name": "a", "keypoints": ["left", "right"]}, {"id": 20, "name": "b"}]
-    dataset = data([thing([1, 1, 9, 9], segmentation=RLE, keypoints=[1, 1, 2] * 2, num_keypoints=2)], categories)
+    dataset = data(
+        [thing([1, 1, 9, 9], segmentation=RLE, keypoints=[1, 1, 2] * 2, num_keypoints=2)],
+        categories,
+    )
     path = tmp_path / "p.json"
-    path.write_text(json.dumps([{**GOOD, "segmentation": RLE, "keypoints": [1.0] * 6}, {**GOOD, **change}]))
+    path.write_text(
+        json.dumps([{**GOOD, "segmentation": RLE, "keypoints": [1.0] * 6}, {**GOOD, **change}])
+    )
     with pytest.raises(InputError, match=message) as error:
         score_file(dataset, path, "coco", metrics)
     assert str(error.value).startswith(f"{path}: prediction 1: ")

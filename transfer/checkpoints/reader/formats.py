@@ -1,6 +1,8 @@
-"""Checkpoint files of any format opened as nested dictionaries of tensors, without running anything in them.
+"""Checkpoint files of any format opened as nested dictionaries of tensors, without running anything
+in them.
 
-What a file is, is told by its first bytes, not by its name. Tensors are views of the mapped file: what is not used is never read.
+What a file is, is told by its first bytes, not by its name. Tensors are views of the mapped file:
+what is not used is never read.
 """
 
 import io
@@ -21,7 +23,10 @@ from . import opcodes, stubs, tensors, unpickle
 LARGEST_PICKLE = 1 << 27  # bytes of data.pkl in a torch file; ordinary ones have some 100 kB
 LARGEST_NPZ = 1 << 30  # bytes, unpacked
 NOT_CHECKPOINTS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to: run `git lfs pull` where it came from"),
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the file it points to: run `git lfs pull` where it came from",
+    ),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (b"BZh", "compressed with bzip2: unpack it first"),
     (b"\xfd7zXZ", "compressed with xz: unpack it first"),
@@ -31,7 +36,8 @@ NOT_CHECKPOINTS = (
 
 @dataclass(frozen=True)
 class Content:
-    """`data`: what the file holds (dictionaries, lists, tensors, Inert); `metadata`: of a safetensors file."""
+    """`data`: what the file holds (dictionaries, lists, tensors, Inert); `metadata`: of a
+    safetensors file."""
 
     format: str
     data: Any
@@ -39,10 +45,13 @@ class Content:
 
 
 def read(path: Path) -> Content:
-    """Open a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file. Raises InputError: one line that says what is wrong."""
+    """Open a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file. Raises InputError: one line
+    that says what is wrong."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no checkpoint at {path}" + (" (it is a folder)" if path.is_dir() else ""))
+        raise InputError(
+            f"no checkpoint at {path}" + (" (it is a folder)" if path.is_dir() else "")
+        )
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
@@ -84,11 +93,16 @@ def _refuse(path: Path, head: bytes) -> None:
             raise InputError(f"{path} is {what}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"<") and head[8:9] != b"{":
-        raise InputError(f"{path} is a web page, not a checkpoint: the download gave an error or a login page")
+        raise InputError(
+            f"{path} is a web page, not a checkpoint: the download gave an error or a login page"
+        )
     if text.startswith((b"{", b"[")) and head[8:9] != b"{":
         raise InputError(f"{path} is a JSON text, not a checkpoint")
     if head[257:262] == b"ustar":
-        raise InputError(f"{path} is a tar archive (torch before 0.2, or a packed folder): save the weights again with torch.save")
+        raise InputError(
+            f"{path} is a tar archive (torch before 0.2, or a packed folder): save the weights"
+            " again with torch.save"
+        )
 
 
 def _safetensors(path: Path) -> Content:
@@ -96,12 +110,14 @@ def _safetensors(path: Path) -> Content:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return Content("safetensors", {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {})  # noqa: SIM118
+            names = list(file.keys())  # the file itself is no dictionary
+            tensors = {name: file.get_tensor(name) for name in names}
+            return Content("safetensors", tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"not a whole safetensors file: {error}") from None
 
 
-# --- zip: torch since 1.6, and numpy's .npz --------------------------------------------------------------------------
+# --- zip: torch since 1.6, and numpy's .npz ------------------------------------------------------
 
 
 def _zip(path: Path) -> Content:
@@ -118,26 +134,50 @@ def _npz(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
     import numpy as np
 
     if sum(entry.file_size for entry in entries.values()) > LARGEST_NPZ:
-        raise InputError(f"it says that it unpacks to more than {LARGEST_NPZ >> 30} GB; no backbone is that large")
+        raise InputError(
+            f"it says that it unpacks to more than {LARGEST_NPZ >> 30} GB; no backbone is that"
+            " large"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             read = {name: file[name] for name in file.files}
     except (ValueError, MemoryError, KeyError) as error:
         raise InputError(f"not a .npz file of numbers: {error}") from None
-    arrays = {name: value for name, value in read.items() if isinstance(value, np.ndarray) and value.dtype.name in stubs.KINDS}
-    return Content("numpy", {name: torch.from_numpy(v.astype(v.dtype.newbyteorder("="), copy=False)) for name, v in arrays.items()})
+    arrays = {
+        name: value
+        for name, value in read.items()
+        if isinstance(value, np.ndarray) and value.dtype.name in stubs.KINDS
+    }
+    return Content(
+        "numpy",
+        {
+            name: torch.from_numpy(v.astype(v.dtype.newbyteorder("="), copy=False))
+            for name, v in arrays.items()
+        },
+    )
 
 
-def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
+def _torch_zip(
+    path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]
+) -> Content:
     pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
     if any(name.rpartition("/")[2] == "constants.pkl" for name in entries):
-        raise InputError("a TorchScript program, not weights: save model.state_dict() in the project it comes from")
+        raise InputError(
+            "a TorchScript program, not weights: save model.state_dict() in the project it comes"
+            " from"
+        )
     if len(pickles) != 1:
         raise InputError("a zip archive, but not one that torch.save or numpy.savez wrote")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-        raise InputError("a compressed zip archive; torch.save does not compress, so this is a packed folder or a trap")
+        raise InputError(
+            "a compressed zip archive; torch.save does not compress, so this is a packed folder or"
+            " a trap"
+        )
     if entries[pickles[0]].file_size > LARGEST_PICKLE:
-        raise InputError(f"its pickle has {entries[pickles[0]].file_size >> 20} MB; a checkpoint's has less than one")
+        raise InputError(
+            f"its pickle has {entries[pickles[0]].file_size >> 20} MB; a checkpoint's has less"
+            " than one"
+        )
     storages: dict[str, stubs.Storage] = {}
     pickled = io.BytesIO(archive.read(pickles[0]))
     data = unpickle.load(pickled, storages)  # refuses what would exhaust torch as well
@@ -146,7 +186,9 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+                return Content(
+                    "torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                )
         except (RuntimeError, *unpickle.DAMAGE):
             pass  # damaged, or newer or older than this torch: our reader says what is wrong
     mapped = _map(path)
@@ -154,7 +196,9 @@ def _torch_zip(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfi
     return Content("torch", tensors.Tensors(mapped).of(data))
 
 
-def _place(storages: Mapping, mapped: mmap.mmap, archive: zipfile.ZipFile, entries: Mapping, folder: str) -> None:
+def _place(
+    storages: Mapping, mapped: mmap.mmap, archive: zipfile.ZipFile, entries: Mapping, folder: str
+) -> None:
     """Where in the file the numbers of each storage begin."""
     order = entries.get(folder + "byteorder")
     if order and archive.read(order) != b"little":
@@ -162,18 +206,24 @@ def _place(storages: Mapping, mapped: mmap.mmap, archive: zipfile.ZipFile, entri
     for storage in storages.values():
         entry = entries.get(f"{folder}data/{storage.key}")
         if entry is None or entry.file_size != storage.count * stubs.SIZES.get(storage.dtype, 1):
-            raise InputError(f"damaged: the numbers of storage {storage.key[:40]!r} are missing or of another length")
+            raise InputError(
+                f"damaged: the numbers of storage {storage.key[:40]!r} are missing or of another"
+                " length"
+            )
         storage.start = _start(mapped, entry)
 
 
 def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:
-    """Offset of a stored entry's first byte: behind its local header, whose name and extra field have their own lengths."""
+    """Offset of a stored entry's first byte: behind its local header, whose name and extra field
+    have their own lengths."""
     header = entry.header_offset
-    name, extra = (int.from_bytes(mapped[header + at : header + at + 2], "little") for at in (26, 28))
+    name, extra = (
+        int.from_bytes(mapped[header + at : header + at + 2], "little") for at in (26, 28)
+    )
     return header + 30 + name + extra
 
 
-# --- pickles: torch before 1.6, Detectron2 -----------------------------------------------------------------------------
+# --- pickles: torch before 1.6, Detectron2 -------------------------------------------------------
 
 
 def _stream(path: Path) -> Content:

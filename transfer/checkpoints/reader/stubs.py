@@ -1,4 +1,5 @@
-"""What stands for an object that a pickle asks for: descriptions of tensors and arrays, and `Inert` for all else."""
+"""What stands for an object that a pickle asks for: descriptions of tensors and arrays, and `Inert`
+for all else."""
 
 import math
 import re
@@ -7,22 +8,47 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 DTYPES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
-    "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8",
-}  # fmt: skip
-KINDS = {*DTYPES.values(), "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"}  # of numbers
-SIZES = {"float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4} | dict.fromkeys(
-    ("float16", "bfloat16", "int16", "uint16"), 2
-)  # bytes; others 1
-NUMBER = re.compile(r"[<>=|]?([iufb][1248]|float(16|32|64)|u?int(8|16|32|64)|bool)")  # numpy's names of kinds of number
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+}
+KINDS = {
+    *DTYPES.values(),
+    "uint16",
+    "uint32",
+    "uint64",
+    "float8_e4m3fn",
+    "float8_e5m2",
+}  # of numbers
+SIZES = {
+    "float64": 8,
+    "int64": 8,
+    "uint64": 8,
+    "float32": 4,
+    "int32": 4,
+    "uint32": 4,
+} | dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2)  # bytes; others 1
+NUMBER = re.compile(
+    r"[<>=|]?([iufb][1248]|float(16|32|64)|u?int(8|16|32|64)|bool)"
+)  # numpy's names of kinds of number
 LIMIT, DIMENSIONS = 1 << 40, 16  # of one tensor: numbers, dimensions
-ENTRY = 100  # bytes that one entry of a dictionary takes when it is copied, at most; a list's or tuple's takes less
+# bytes that one entry of a dictionary takes when it is copied, at most; a list's or tuple's takes
+# less
+ENTRY = 100
 FREE = 1 << 28  # bytes that a pickle may copy whatever its size: more than opcodes.MOST entries
 
 
 class Copies(threading.local):
-    """Bytes that the pickle being read may still copy: what it holds once, it can pass to a hundred thousand calls."""
+    """Bytes that the pickle being read may still copy: what it holds once, it can pass to a hundred
+    thousand calls."""
 
     left = math.inf
 
@@ -31,7 +57,10 @@ class Copies(threading.local):
         self.left = FREE + 4 * size
 
     def charge(self, *values: Any) -> None:
-        self.left -= sum(len(value) * (1 if type(value) in (str, bytes, bytearray) else ENTRY) for value in values)
+        self.left -= sum(
+            len(value) * (1 if type(value) in (str, bytes, bytearray) else ENTRY)
+            for value in values
+        )
         if self.left < 0:
             raise ValueError("its objects are made of far more than the file holds")
 
@@ -40,7 +69,8 @@ COPIES = Copies()
 
 
 class Inert(dict):
-    """Stands for an object that was not made. Keeps what is put into it as a dictionary, ignores everything else."""
+    """Stands for an object that was not made. Keeps what is put into it as a dictionary, ignores
+    everything else."""
 
     name = "?"
     __hash__ = object.__hash__
@@ -83,7 +113,8 @@ class Fixed:
 
 
 class Storage(Fixed):
-    """What tensors lie in: `count` numbers of a kind that begin at byte `start` of `data`, or of the file where that is None."""
+    """What tensors lie in: `count` numbers of a kind that begin at byte `start` of `data`, or of
+    the file where that is None."""
 
     def __init__(self, dtype: str, key: str, count: int):
         self.dtype, self.key, self.count = dtype, key, count
@@ -94,25 +125,43 @@ class Storage(Fixed):
 class Lazy(Fixed):
     """A tensor not read yet: a view of a storage; `offset` and `stride` count numbers."""
 
-    def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], dtype: str):
-        self.storage, self.offset, self.shape, self.stride, self.dtype = storage, offset, shape, stride, dtype
+    def __init__(
+        self,
+        storage: Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: str,
+    ):
+        self.storage, self.offset, self.shape, self.stride, self.dtype = (
+            storage,
+            offset,
+            shape,
+            stride,
+            dtype,
+        )
 
 
 class Kind(Fixed):
-    """A kind of storage or number that a pickle names, e.g. `torch.FloatStorage` or `torch.float16`."""
+    """A kind of storage or number that a pickle names, e.g. `torch.FloatStorage` or
+    `torch.float16`."""
 
     def __init__(self, dtype: str):
         self.dtype = dtype
 
 
 class Call(Fixed):
-    """One of our functions in place of the one a pickle names; it can be called and nothing else."""
+    """One of our functions in place of the one a pickle names; it can be called and nothing
+    else."""
 
     def __init__(self, function: Callable):
         self.function = function
 
     def __call__(self, *args: Any) -> Any:
-        COPIES.charge(args, *(value for value in args if type(value) in (str, bytes, bytearray, list, tuple, dict)))
+        COPIES.charge(
+            args,
+            *(value for value in args if type(value) in (str, bytes, bytearray, list, tuple, dict)),
+        )
         return self.function(*args)
 
 
@@ -123,7 +172,12 @@ class Dtype:
         self.text = text
 
     def __setstate__(self, state):
-        if type(self.text) is str and len(self.text) < 16 and len(state) > 1 and state[1] in ("<", ">"):
+        if (
+            type(self.text) is str
+            and len(self.text) < 16
+            and len(state) > 1
+            and state[1] in ("<", ">")
+        ):
             self.text = state[1] + self.text.lstrip("<>=|")
 
 
@@ -137,11 +191,16 @@ class Array:
         _, self.shape, self.dtype, self.fortran, self.data = state
 
     def read(self):
-        """-> numpy array. Raises ValueError if bytes, shape and kind of number do not fit one another."""
+        """-> numpy array. Raises ValueError if bytes, shape and kind of number do not fit one
+        another."""
         import numpy as np
 
         data, text = self.data, getattr(self.dtype, "text", None)
-        if type(data) not in (bytes, bytearray, str) or type(text) is not str or not NUMBER.fullmatch(text):
+        if (
+            type(data) not in (bytes, bytearray, str)
+            or type(text) is not str
+            or not NUMBER.fullmatch(text)
+        ):
             raise ValueError("an array of something else than numbers")
         kind = np.dtype(text)
         if not is_shape(self.shape) or math.prod(self.shape) * kind.itemsize != len(data):
@@ -152,7 +211,8 @@ class Array:
 
 
 def named(values: dict) -> dict:
-    """What a dictionary has under names: keys of other types can all have the same hash, and take long to be put in again."""
+    """What a dictionary has under names: keys of other types can all have the same hash, and take
+    long to be put in again."""
     COPIES.charge(values)
     return {key: value for key, value in values.items() if type(key) is str}
 
@@ -160,4 +220,6 @@ def named(values: dict) -> dict:
 def is_shape(shape: Any) -> bool:
     """Whether these are lengths of dimensions that a tensor of this world has."""
     short = type(shape) is tuple and len(shape) <= DIMENSIONS
-    return short and all(type(n) is int and 0 <= n < LIMIT for n in shape) and math.prod(shape) < LIMIT
+    return (
+        short and all(type(n) is int and 0 <= n < LIMIT for n in shape) and math.prod(shape) < LIMIT
+    )

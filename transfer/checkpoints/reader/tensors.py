@@ -1,4 +1,5 @@
-"""Descriptions of tensors and arrays that a pickle left, made into tensors: views of the mapped file where that can be."""
+"""Descriptions of tensors and arrays that a pickle left, made into tensors: views of the mapped
+file where that can be."""
 
 import math
 import mmap
@@ -14,7 +15,8 @@ from . import stubs
 
 
 class Tensors:
-    """Replaces descriptions of tensors and arrays by tensors, all the way down; each container, array and storage once."""
+    """Replaces descriptions of tensors and arrays by tensors, all the way down; each container,
+    array and storage once."""
 
     def __init__(self, mapped: mmap.mmap):
         self.bytes = torch.frombuffer(mapped, dtype=torch.uint8)
@@ -24,7 +26,10 @@ class Tensors:
 
     def of(self, value: Any) -> Any:
         waiting = [(holder := [value], 0)]
-        for container, key in waiting:  # grows while it is walked: no recursion, so no depth is too deep
+        for (
+            container,
+            key,
+        ) in waiting:  # grows while it is walked: no recursion, so no depth is too deep
             item = container[key]
             if isinstance(item, stubs.Lazy):
                 container[key] = self.tensor(item)
@@ -32,7 +37,9 @@ class Tensors:
                 container[key] = self.once(item, self.array)
             elif isinstance(item, dict | list) and id(item) not in self.seen:
                 self.seen[id(item)] = item
-                waiting += [(item, k) for k in (list(item) if isinstance(item, dict) else range(len(item)))]
+                waiting += [
+                    (item, k) for k in (list(item) if isinstance(item, dict) else range(len(item)))
+                ]
         return holder[0]
 
     def once(self, description: Any, make: Callable) -> Any:
@@ -41,7 +48,8 @@ class Tensors:
         return self.made[description]
 
     def copy(self, count: int) -> None:
-        """Account for so many bytes copied: all of a file once, but not a piece of it a thousand times."""
+        """Account for so many bytes copied: all of a file once, but not a piece of it a thousand
+        times."""
         self.copied += count
         if self.copied > len(self.bytes):
             raise InputError("damaged: its tensors take more room than the file has")
@@ -59,20 +67,32 @@ class Tensors:
         """Its bytes, where they can be taken for numbers of any size."""
         length = storage.count * stubs.SIZES.get(storage.dtype, 1)
         if storage.start is None:
-            raise InputError(f"truncated or damaged: storage {shown(storage.key)} is not in the file")
-        numbers = (self.bytes if storage.data is None else storage.data)[storage.start : storage.start + length]
+            raise InputError(
+                f"truncated or damaged: storage {shown(storage.key)} is not in the file"
+            )
+        numbers = (self.bytes if storage.data is None else storage.data)[
+            storage.start : storage.start + length
+        ]
         if len(numbers) != length:
             raise InputError(f"truncated: it ends before storage {shown(storage.key)} does")
         if storage.data is None and storage.start % stubs.SIZES.get(storage.dtype, 8) == 0:
             return numbers
         self.copy(length)
-        return numbers.clone() if storage.data is None else torch.from_numpy(np.frombuffer(numbers, np.uint8).copy())
+        return (
+            numbers.clone()
+            if storage.data is None
+            else torch.from_numpy(np.frombuffer(numbers, np.uint8).copy())
+        )
 
     def tensor(self, lazy: stubs.Lazy) -> torch.Tensor:
         numbers, size = self.once(lazy.storage, self.storage), stubs.SIZES.get(lazy.dtype, 1)
         count = len(numbers) // size
         last = lazy.offset + sum((n - 1) * step for n, step in zip(lazy.shape, lazy.stride)) + 1
         if math.prod(lazy.shape) and last > count:
-            raise InputError(f"damaged: a tensor of shape {lazy.shape} reaches outside its {count} numbers")
-        numbers = numbers[: count * size].view(getattr(torch, lazy.dtype))  # a view, so an expanded tensor takes no memory
+            raise InputError(
+                f"damaged: a tensor of shape {lazy.shape} reaches outside its {count} numbers"
+            )
+        numbers = numbers[: count * size].view(
+            getattr(torch, lazy.dtype)
+        )  # a view, so an expanded tensor takes no memory
         return numbers.as_strided(lazy.shape, lazy.stride, numbers.storage_offset() + lazy.offset)

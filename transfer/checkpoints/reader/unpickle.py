@@ -1,8 +1,9 @@
 """Pickles read without running anything in them.
 
-A pickle names Python objects and asks for them to be called. Here no name is ever looked up: tensors and arrays become
-descriptions (`Lazy`, `Array`), ordered dictionaries become dictionaries, and everything else becomes `Inert`, a dictionary
-that takes whatever is done to it and does nothing. All opcodes are checked before the first one is obeyed.
+A pickle names Python objects and asks for them to be called. Here no name is ever looked up:
+tensors and arrays become descriptions (`Lazy`, `Array`), ordered dictionaries become dictionaries,
+and everything else becomes `Inert`, a dictionary that takes whatever is done to it and does
+nothing. All opcodes are checked before the first one is obeyed.
 """
 
 import io
@@ -13,22 +14,59 @@ from typing import Any, BinaryIO
 from detco.common.errors import InputError
 
 from . import opcodes
-from .stubs import COPIES, DTYPES, KINDS, SIZES, Array, Call, Dtype, Inert, Kind, Lazy, Ordered, Storage, is_shape, named
+from .stubs import (
+    COPIES,
+    DTYPES,
+    KINDS,
+    SIZES,
+    Array,
+    Call,
+    Dtype,
+    Inert,
+    Kind,
+    Lazy,
+    Ordered,
+    Storage,
+    is_shape,
+    named,
+)
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a torch file from before torch 1.6
 DAMAGE = (
-    pickle.UnpicklingError, ValueError, TypeError, IndexError, KeyError, AttributeError, EOFError, OverflowError,
-    MemoryError, RecursionError, ImportError, OSError,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    ImportError,
+    OSError,
+)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *more: Any, typed: bool = False) -> Any:
-    """`torch._utils._rebuild_tensor`, `_v2` and, `typed`, `_v3`, which brings the kind of number along (unknown: no tensor)."""
-    sound = isinstance(storage, Storage) and is_shape((offset,)) and is_shape(shape) and type(stride) is tuple
+def _tensor(
+    storage: Any, offset: Any, shape: Any, stride: Any, *more: Any, typed: bool = False
+) -> Any:
+    """`torch._utils._rebuild_tensor`, `_v2` and, `typed`, `_v3`, which brings the kind of number
+    along (unknown: no tensor)."""
+    sound = (
+        isinstance(storage, Storage)
+        and is_shape((offset,))
+        and is_shape(shape)
+        and type(stride) is tuple
+    )
     if not sound or len(shape) != len(stride) or not all(is_shape((step,)) for step in stride):
         raise ValueError("a tensor without a sound storage, shape or stride")
     kind = more[2] if typed else storage
-    return Lazy(storage, offset, shape, stride, kind.dtype) if isinstance(kind, Kind | Storage) else Inert()
+    return (
+        Lazy(storage, offset, shape, stride, kind.dtype)
+        if isinstance(kind, Kind | Storage)
+        else Inert()
+    )
 
 
 def _of_type(function: Any, kind: Any, args: Any, state: Any) -> Any:
@@ -43,7 +81,8 @@ def _scalar(dtype: Any, data: Any = b"") -> Any:
 
 
 def _storage_in_bytes(data: Any) -> Any:
-    """`torch.storage._load_from_bytes`: a storage within a plain pickle is a torch file of its own."""
+    """`torch.storage._load_from_bytes`: a storage within a plain pickle is a torch file of its
+    own."""
     if type(data) is not bytes:
         return Inert()
     file = io.BytesIO(data)
@@ -56,7 +95,11 @@ def _storage_in_bytes(data: Any) -> Any:
 
 def _rows(pairs: Any = ()) -> Ordered:
     if type(pairs) is list:  # written by Python 2
-        return Ordered(pair for pair in pairs if type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str)
+        return Ordered(
+            pair
+            for pair in pairs
+            if type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str
+        )
     return Ordered(named(pairs) if type(pairs) is dict else ())
 
 
@@ -77,19 +120,30 @@ KNOWN: dict[str, Call] = {
     "torch.storage._load_from_bytes": Call(_storage_in_bytes),
     "torch.Size": Call(_size),
     "numpy.dtype": Call(Dtype),
-    "_codecs.encode": Call(lambda text, encoding: text.encode("latin1") if type(text) is str else Inert()),  # bytes, protocol 2
+    "_codecs.encode": Call(
+        lambda text, encoding: text.encode("latin1") if type(text) is str else Inert()
+    ),  # bytes, protocol 2
 } | {
     f"numpy.{core}.{name}": Call(function)
     for core in ("core", "_core")  # numpy 1, numpy 2
     for name, function in (
         ("multiarray._reconstruct", lambda *args: Array()),
         ("multiarray.scalar", _scalar),
-        ("numeric._frombuffer", lambda data, dtype, shape, order="C": Array(dtype, shape, data, order == "F")),
+        (
+            "numeric._frombuffer",
+            lambda data, dtype, shape, order="C": Array(dtype, shape, data, order == "F"),
+        ),
     )
 }
-OF_KINDS = {f"torch.{part}{name}": dtype for name, dtype in DTYPES.items() for part in ("", "storage.", "cuda.")}
+OF_KINDS = {
+    f"torch.{part}{name}": dtype
+    for name, dtype in DTYPES.items()
+    for part in ("", "storage.", "cuda.")
+}
 OF_KINDS |= {f"torch.{dtype}": dtype for dtype in KINDS}
-PLAIN = KNOWN.keys() | OF_KINDS.keys()  # a pickle that names nothing else holds tensors and plain containers
+PLAIN = (
+    KNOWN.keys() | OF_KINDS.keys()
+)  # a pickle that names nothing else holds tensors and plain containers
 
 
 def stand_in(module: str, name: str) -> Any:
@@ -111,8 +165,14 @@ class _Unpickler(pickle.Unpickler):
         return stand_in(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        """("storage", kind, key, device, count, ...) -> Storage, one for each key. The device does not matter here."""
-        if not (type(pid) is tuple and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], Kind)):
+        """("storage", kind, key, device, count, ...) -> Storage, one for each key. The device does
+        not matter here."""
+        if not (
+            type(pid) is tuple
+            and len(pid) >= 5
+            and pid[0] == "storage"
+            and isinstance(pid[1], Kind)
+        ):
             return Inert()
         _, kind, key, _, count = pid[:5]
         if type(key) is not str or not is_shape((count,)):
@@ -124,7 +184,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(file: BinaryIO, storages: dict[str, Storage] | None = None, nested: bool = False) -> Any:
-    """The next pickle of a seekable file; `storages` collects what its tensors lie in. The file is left behind the pickle.
+    """The next pickle of a seekable file; `storages` collects what its tensors lie in. The file is
+    left behind the pickle.
     `nested`: it lies within another pickle, and no further one may lie in it.
 
     Raises InputError, without the file's name, for one that is damaged or absurd.
@@ -134,7 +195,9 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None, nested: boo
         opcodes.check(file)
         length = file.tell() - start
         if nested:
-            COPIES.charge(range(length))  # up to so many opcodes, and there may be a thousand calls with the same bytes
+            COPIES.charge(
+                range(length)
+            )  # up to so many opcodes, and there may be a thousand calls with the same bytes
         else:
             COPIES.begin(length)
         file.seek(start)
@@ -147,14 +210,19 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None, nested: boo
 
 def damaged(error: Exception) -> InputError:
     """What is said of a pickle that cannot be read."""
-    what = "it claims more than the file holds" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    what = (
+        "it claims more than the file holds"
+        if isinstance(error, MemoryError)
+        else str(error) or type(error).__name__
+    )
     what = "it refers to what is not there" if isinstance(error, LookupError) else what
     return InputError(f"damaged, or not a pickle of data ({what})")
 
 
 def load_torch(file: BinaryIO, nested: bool = False) -> Any:
-    """The rest of a torch file from before 1.6, behind its magic number: version, system, data, names of the storages, and
-    each storage as a count and its numbers. Raises InputError, without the file's name, for a damaged or truncated one.
+    """The rest of a torch file from before 1.6, behind its magic number: version, system, data,
+    names of the storages, and each storage as a count and its numbers. Raises InputError, without
+    the file's name, for a damaged or truncated one.
     """
     storages: dict[str, Storage] = {}
     _, system, data, keys = (load(file, storages, nested) for _ in range(4))
@@ -164,7 +232,10 @@ def load_torch(file: BinaryIO, nested: bool = False) -> Any:
     end = file.seek(0, 2)
     for key in keys if type(keys) is list else []:
         file.seek(start)
-        storage, count = storages.get(key) if type(key) is str else None, int.from_bytes(file.read(8), "little", signed=True)
+        storage, count = (
+            storages.get(key) if type(key) is str else None,
+            int.from_bytes(file.read(8), "little", signed=True),
+        )
         length = 8 + count * SIZES.get(storage.dtype, 1) if storage else 0
         if storage is None or count != storage.count or start + length > end:
             raise InputError("truncated or damaged: it ends before the numbers of its tensors do")

@@ -1,8 +1,9 @@
 """A protocol's row as a plain Detectron2 config: get_cfg() and what differs from it.
 
-Three keys are not Detectron2's own and there only where a row needs them: SOLVER.OPTIMIZER ("ADAMW"), INPUT.SCALE_TRAIN (a
-random factor instead of a short side) and MODEL.SEM_SEG_HEAD.DILATION. SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model":
-one norm over all gradients.
+Three keys are not Detectron2's own and there only where a row needs them: SOLVER.OPTIMIZER
+("ADAMW"), INPUT.SCALE_TRAIN (a random factor instead of a short side) and
+MODEL.SEM_SEG_HEAD.DILATION. SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm over all
+gradients.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from ...protocols import Detector, Protocol, Resize, Schedule
 
 LEVELS = ("res2", "res3", "res4", "res5")
 DATASETS = {  # our names of the published splits -> Detectron2's
-    "coco/train2017": "coco_2017_train", "coco/val2017": "coco_2017_val", "VOC2007/trainval": "voc_2007_trainval",
-    "VOC2012/trainval": "voc_2012_trainval", "VOC2007/test": "voc_2007_test",
-}  # fmt: skip
+    "coco/train2017": "coco_2017_train",
+    "coco/val2017": "coco_2017_val",
+    "VOC2007/trainval": "voc_2007_trainval",
+    "VOC2012/trainval": "voc_2012_trainval",
+    "VOC2007/test": "voc_2007_test",
+}
 CITYSCAPES = {  # and where these depend on the task
-    "mask-rcnn-fpn": "cityscapes_fine_instance_seg_", "fcn-16s": "cityscapes_fine_sem_seg_",
-}  # fmt: skip
+    "mask-rcnn-fpn": "cityscapes_fine_instance_seg_",
+    "fcn-16s": "cityscapes_fine_sem_seg_",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,9 @@ class Circumstances:
     classes: int | None = None
     keypoints: int = 17
     mask_format: str = "polygon"
-    datasets: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # (train, test) in Detectron2's catalog
+    datasets: tuple[tuple[str, ...], tuple[str, ...]] | None = (
+        None  # (train, test) in Detectron2's catalog
+    )
     processes: int | None = None
     device: str = "cuda"
     workers: int = 4
@@ -40,28 +47,46 @@ class Circumstances:
     eval_period: int = 0
 
 
-def resolve(protocol: Protocol, backbone: Backbone, run: Circumstances = Circumstances()) -> CfgNode:
-    """The config that is run: the protocol's detector and schedule, the backbone's preprocessing, the circumstances."""
+def resolve(
+    protocol: Protocol, backbone: Backbone, run: Circumstances = Circumstances()
+) -> CfgNode:
+    """The config that is run: the protocol's detector and schedule, the backbone's preprocessing,
+    the circumstances."""
     cfg = get_cfg()
     d, norm = protocol.detector, norm_of(protocol, run)
-    classes = run.classes or (protocol.data.classes if protocol.data else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    keys = _weights(backbone, norm) | _solver(protocol.schedule) | _input(protocol.resize) | _run(protocol, run)
+    classes = run.classes or (
+        protocol.data.classes if protocol.data else cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    )
+    keys = (
+        _weights(backbone, norm)
+        | _solver(protocol.schedule)
+        | _input(protocol.resize)
+        | _run(protocol, run)
+    )
     if protocol.schedule.optimiser == "adamw":
         cfg.SOLVER.OPTIMIZER = "ADAMW"
     if protocol.architecture == "fcn-16s":
-        cfg.INPUT.SCALE_TRAIN, cfg.MODEL.SEM_SEG_HEAD.DILATION = protocol.resize.scale, d.fcn_dilation
+        cfg.INPUT.SCALE_TRAIN, cfg.MODEL.SEM_SEG_HEAD.DILATION = (
+            protocol.resize.scale,
+            d.fcn_dilation,
+        )
         keys |= _fcn(d, classes, norm)
     elif protocol.architecture == "retinanet":
         keys |= _fpn(d, LEVELS[1:], norm) | _retinanet(d, classes)
     else:
-        heads = _c4(d) if protocol.architecture.endswith("-c4") else _fpn(d, LEVELS, norm) | _standard_heads(d)
+        heads = (
+            _c4(d)
+            if protocol.architecture.endswith("-c4")
+            else _fpn(d, LEVELS, norm) | _standard_heads(d)
+        )
         keys |= heads | _rcnn(protocol, classes, run.keypoints)
     cfg.merge_from_list([item for pair in keys.items() for item in pair])
     return cfg
 
 
 def norm_of(protocol: Protocol, run: Circumstances) -> str:
-    """One process has nobody to synchronise with: BN. Torch's SyncBN runs on GPUs only; without them it is naiveSyncBN."""
+    """One process has nobody to synchronise with: BN. Torch's SyncBN runs on GPUs only; without
+    them it is naiveSyncBN."""
     if (run.processes or protocol.schedule.devices) == 1:
         return "BN"
     return protocol.detector.norm if run.device == "cuda" else "naiveSyncBN"
@@ -70,13 +95,21 @@ def norm_of(protocol: Protocol, run: Circumstances) -> str:
 def differences(cfg: CfgNode) -> dict:
     """The keys in which a config differs from Detectron2's defaults, dotted, with their values."""
     default = _flat(get_cfg())
-    return {key: value for key, value in _flat(cfg).items() if key not in default or default[key] != value}
+    return {
+        key: value
+        for key, value in _flat(cfg).items()
+        if key not in default or default[key] != value
+    }
 
 
 def _flat(node: CfgNode, prefix: str = "") -> dict:
     flat = {}
     for key, value in node.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {prefix + key: _plain(value)}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, CfgNode)
+            else {prefix + key: _plain(value)}
+        )
     return flat
 
 
@@ -85,8 +118,14 @@ def _plain(value):
 
 
 def _weights(backbone: Backbone, norm: str) -> dict:
-    """What belongs to the backbone file; MODEL.WEIGHTS stays empty, the file is loaded strictly by the engine."""
-    return {"MODEL.WEIGHTS": "", "MODEL.RESNETS.NORM": norm, "MODEL.BACKBONE.FREEZE_AT": 0, **detectron2_config(backbone)}
+    """What belongs to the backbone file; MODEL.WEIGHTS stays empty, the file is loaded strictly by
+    the engine."""
+    return {
+        "MODEL.WEIGHTS": "",
+        "MODEL.RESNETS.NORM": norm,
+        "MODEL.BACKBONE.FREEZE_AT": 0,
+        **detectron2_config(backbone),
+    }
 
 
 def _solver(schedule: Schedule) -> dict:
@@ -98,14 +137,20 @@ def _solver(schedule: Schedule) -> dict:
         "SOLVER.MOMENTUM": schedule.momentum,
         "SOLVER.WEIGHT_DECAY": schedule.weight_decay,
         "SOLVER.WARMUP_ITERS": schedule.warmup,
-        "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR" if schedule.decay == "cosine" else "WarmupMultiStepLR",
+        "SOLVER.LR_SCHEDULER_NAME": (
+            "WarmupCosineLR" if schedule.decay == "cosine" else "WarmupMultiStepLR"
+        ),
         "TEST.PRECISE_BN.ENABLED": schedule.precise_bn > 0,
     }
     if schedule.precise_bn:
         keys["TEST.PRECISE_BN.NUM_ITER"] = schedule.precise_bn
     if schedule.clip:
         clip = "SOLVER.CLIP_GRADIENTS."
-        keys |= {clip + "ENABLED": True, clip + "CLIP_TYPE": "full_model", clip + "CLIP_VALUE": schedule.clip}
+        keys |= {
+            clip + "ENABLED": True,
+            clip + "CLIP_TYPE": "full_model",
+            clip + "CLIP_VALUE": schedule.clip,
+        }
     return keys
 
 
@@ -118,7 +163,11 @@ def _input(resize: Resize) -> dict:
     }
     if resize.crop:
         crop = "INPUT.CROP."
-        keys |= {crop + "ENABLED": True, crop + "TYPE": "absolute", crop + "SIZE": [resize.crop, resize.crop]}
+        keys |= {
+            crop + "ENABLED": True,
+            crop + "TYPE": "absolute",
+            crop + "SIZE": [resize.crop, resize.crop],
+        }
     return keys
 
 
@@ -131,7 +180,9 @@ def _c4(d: Detector) -> dict:
 
 
 def _fpn(d: Detector, levels: tuple[str, ...], norm: str) -> dict:
-    name = "build_resnet_fpn_backbone" if len(levels) == 4 else "build_retinanet_resnet_fpn_backbone"
+    name = (
+        "build_resnet_fpn_backbone" if len(levels) == 4 else "build_retinanet_resnet_fpn_backbone"
+    )
     return {
         "MODEL.BACKBONE.NAME": name,
         "MODEL.RESNETS.OUT_FEATURES": list(levels),
@@ -168,19 +219,28 @@ def _anchors(d: Detector) -> dict:
 
 def _rcnn(protocol: Protocol, classes: int, keypoints: int) -> dict:
     d, rpn = protocol.detector, "MODEL.RPN."
-    sampling = {f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO": d.sampling_ratio for head in ("BOX", "MASK", "KEYPOINT")}
-    return _anchors(d) | sampling | {
-        "MODEL.MASK_ON": "mask" in protocol.metrics,
-        "MODEL.KEYPOINT_ON": "keypoint" in protocol.metrics,
-        rpn + "PRE_NMS_TOPK_TRAIN": d.rpn_pre_nms[0], rpn + "PRE_NMS_TOPK_TEST": d.rpn_pre_nms[1],
-        rpn + "POST_NMS_TOPK_TRAIN": d.rpn_post_nms[0], rpn + "POST_NMS_TOPK_TEST": d.rpn_post_nms[1],
-        rpn + "BATCH_SIZE_PER_IMAGE": d.rpn_batch,
-        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": d.roi_batch,
-        "MODEL.ROI_HEADS.POSITIVE_FRACTION": d.roi_positive,
-        "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": d.box_beta,
-        "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": keypoints,
-    }  # fmt: skip
+    sampling = {
+        f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO": d.sampling_ratio
+        for head in ("BOX", "MASK", "KEYPOINT")
+    }
+    return (
+        _anchors(d)
+        | sampling
+        | {
+            "MODEL.MASK_ON": "mask" in protocol.metrics,
+            "MODEL.KEYPOINT_ON": "keypoint" in protocol.metrics,
+            rpn + "PRE_NMS_TOPK_TRAIN": d.rpn_pre_nms[0],
+            rpn + "PRE_NMS_TOPK_TEST": d.rpn_pre_nms[1],
+            rpn + "POST_NMS_TOPK_TRAIN": d.rpn_post_nms[0],
+            rpn + "POST_NMS_TOPK_TEST": d.rpn_post_nms[1],
+            rpn + "BATCH_SIZE_PER_IMAGE": d.rpn_batch,
+            "MODEL.ROI_HEADS.NUM_CLASSES": classes,
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": d.roi_batch,
+            "MODEL.ROI_HEADS.POSITIVE_FRACTION": d.roi_positive,
+            "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": d.box_beta,
+            "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": keypoints,
+        }
+    )
 
 
 def _retinanet(d: Detector, classes: int) -> dict:
@@ -197,11 +257,16 @@ def _retinanet(d: Detector, classes: int) -> dict:
 def _fcn(d: Detector, classes: int, norm: str) -> dict:
     head = "MODEL.SEM_SEG_HEAD."
     return {
-        "MODEL.META_ARCHITECTURE": "SemanticSegmentor", "MODEL.RESNETS.OUT_FEATURES": ["res5"],
-        "MODEL.RESNETS.RES5_DILATION": 2, head + "NAME": "FCN16sHead", head + "IN_FEATURES": ["res5"],
-        head + "NUM_CLASSES": classes, head + "CONVS_DIM": d.fcn_channels,
-        head + "COMMON_STRIDE": 16, head + "NORM": norm,
-    }  # fmt: skip
+        "MODEL.META_ARCHITECTURE": "SemanticSegmentor",
+        "MODEL.RESNETS.OUT_FEATURES": ["res5"],
+        "MODEL.RESNETS.RES5_DILATION": 2,
+        head + "NAME": "FCN16sHead",
+        head + "IN_FEATURES": ["res5"],
+        head + "NUM_CLASSES": classes,
+        head + "CONVS_DIM": d.fcn_channels,
+        head + "COMMON_STRIDE": 16,
+        head + "NORM": norm,
+    }
 
 
 def _run(protocol: Protocol, run: Circumstances) -> dict:
@@ -220,10 +285,13 @@ def _run(protocol: Protocol, run: Circumstances) -> dict:
 
 
 def published_names(protocol: Protocol) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The published data sets under the names of Detectron2's own catalog; a share of COCO has none and keeps ours."""
+    """The published data sets under the names of Detectron2's own catalog; a share of COCO has none
+    and keeps ours."""
     if protocol.data is None:
         return (), ()
-    return tuple(_catalog_name(protocol, split) for split in protocol.data.train), (_catalog_name(protocol, protocol.data.test),)
+    return tuple(_catalog_name(protocol, split) for split in protocol.data.train), (
+        _catalog_name(protocol, protocol.data.test),
+    )
 
 
 def _catalog_name(protocol: Protocol, split: str) -> str:

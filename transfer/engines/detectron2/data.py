@@ -1,7 +1,8 @@
-"""Our data sets for Detectron2: its records, its mapper, and batches that depend on (seed, iteration) alone.
+"""Our data sets for Detectron2: its records, its mapper, and batches that depend on (seed,
+iteration) alone.
 
-The training loader is our own: the release of 2021 starts its iterator too early for a restart, and its batches depend on
-the number of loading processes.
+The training loader is our own: the release of 2021 starts its iterator too early for a restart, and
+its batches depend on the number of loading processes.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ IGNORED = 255  # class number of pixels that are neither trained on nor scored
 
 
 def describe(dataset: Dataset) -> str:
-    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name there."""
+    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name
+    there."""
     name = f"{dataset.name}_{dataset.fingerprint[:8]}"
     if name in MetadataCatalog:  # perhaps with other categories of the same pictures
         MetadataCatalog.remove(name)
@@ -34,7 +36,10 @@ def describe(dataset: Dataset) -> str:
     meta.set(thing_classes=[category["name"] for category in dataset.categories])
     points = next((c for c in dataset.categories if c.get("keypoints")), None)
     if points:
-        meta.set(keypoint_names=points["keypoints"], keypoint_flip_map=[tuple(pair) for pair in points["keypoint_flip"]])
+        meta.set(
+            keypoint_names=points["keypoints"],
+            keypoint_flip_map=[tuple(pair) for pair in points["keypoint_flip"]],
+        )
     return name
 
 
@@ -49,11 +54,16 @@ class Mapper(DatasetMapper):
             mapped = super().__call__(record)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow raises many kinds, also those that mistakes elsewhere raise
+        except (
+            Exception
+        ) as error:  # Pillow raises many kinds, also those that mistakes elsewhere raise
             reason = _fault(record)
             if not reason and not isinstance(error, OSError):  # a disk may fail once
                 raise
-            told = Unreadable(reason or f"cannot read the picture {record['file_name']}: {short(error)}", record["file_name"])
+            told = Unreadable(
+                reason or f"cannot read the picture {record['file_name']}: {short(error)}",
+                record["file_name"],
+            )
             raise (told if self.is_train else untestable(told)) from None
         if "sem_seg" in mapped:
             mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
@@ -80,7 +90,9 @@ class RandomScale(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         height, width = image.shape[:2]
         factor = self._rand_range(self.low, self.high)
-        return T.ResizeTransform(height, width, int(height * factor + 0.5), int(width * factor + 0.5))
+        return T.ResizeTransform(
+            height, width, int(height * factor + 0.5), int(width * factor + 0.5)
+        )
 
 
 def mapper(cfg, train: bool) -> Mapper:
@@ -93,10 +105,12 @@ def mapper(cfg, train: bool) -> Mapper:
 
 
 class Batches(Sampler):
-    """This process's share of endless shuffled passes, in batches of wide or of tall pictures, from batch `start` on.
+    """This process's share of endless shuffled passes, in batches of wide or of tall pictures, from
+    batch `start` on.
 
-    Yields lists of (record, batch, place in the batch). Detectron2 shuffles (TrainingSampler); the grouping is done here so
-    that training can go on at any batch, and batches are the same with any number of loading processes.
+    Yields lists of (record, batch, place in the batch). Detectron2 shuffles (TrainingSampler); the
+    grouping is done here so that training can go on at any batch, and batches are the same with any
+    number of loading processes.
     """
 
     def __init__(self, tall: np.ndarray, size: int, seed: int, start: int = 0):
@@ -122,7 +136,11 @@ class Drawn(torch.utils.data.Dataset):
     """
 
     def __init__(self, records: Records, mapping: Mapper, seed: int):
-        self.records, self.mapping, self.seed = records, mapping, (seed & 0xFFFFFFFF, comm.get_rank())
+        self.records, self.mapping, self.seed = (
+            records,
+            mapping,
+            (seed & 0xFFFFFFFF, comm.get_rank()),
+        )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -133,7 +151,9 @@ class Drawn(torch.utils.data.Dataset):
         return readable(partial(self._mapped, draw), record, self.others, draw)
 
     def _mapped(self, draw: tuple[int, ...], record: int) -> dict:
-        np.random.seed(np.random.SeedSequence(draw).generate_state(4))  # Detectron2 draws from numpy
+        np.random.seed(
+            np.random.SeedSequence(draw).generate_state(4)
+        )  # Detectron2 draws from numpy
         return self.mapping(self.records[record])
 
     def others(self, record: int) -> np.ndarray:
@@ -144,10 +164,12 @@ class Drawn(torch.utils.data.Dataset):
 
 
 class TrainLoader:
-    """Batches of mapped records from batch `start` on; nothing is started before the first batch is asked for.
+    """Batches of mapped records from batch `start` on; nothing is started before the first batch is
+    asked for.
 
-    Detectron2's trainers ask for an iterator at different moments: the release of 2021 when it is made, before a checkpoint
-    has said where to go on. broken: a list that takes what could not be read and was replaced.
+    Detectron2's trainers ask for an iterator at different moments: the release of 2021 when it is
+    made, before a checkpoint has said where to go on. broken: a list that takes what could not be
+    read and was replaced.
     """
 
     def __init__(self, cfg, records: Records, start: int = 0, broken: list[Broken] | None = None):
@@ -156,11 +178,19 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         cfg = self.cfg
-        batches = Batches(self.records.tall, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), cfg.SEED, self.start)
+        batches = Batches(
+            self.records.tall,
+            cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            cfg.SEED,
+            self.start,
+        )
         loader = DataLoader(
-            Drawn(self.records, mapper(cfg, True), cfg.SEED), batch_sampler=batches, num_workers=cfg.DATALOADER.NUM_WORKERS,
-            collate_fn=list, generator=torch.Generator(),  # of its own: no draw is taken from the training's
-        )  # fmt: skip
+            Drawn(self.records, mapper(cfg, True), cfg.SEED),
+            batch_sampler=batches,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            collate_fn=list,
+            generator=torch.Generator(),  # of its own: no draw is taken from the training's
+        )
         for found in loader:
             items, broken = items_of(found)
             self.broken += broken
@@ -170,4 +200,6 @@ class TrainLoader:
 def test_loader(cfg, dataset: Dataset):
     """Detectron2's loader over this process's share of the test pictures, one at a time."""
     bare = [picture(image) for image in dataset.images]
-    return build_detection_test_loader(dataset=bare, mapper=mapper(cfg, False), num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return build_detection_test_loader(
+        dataset=bare, mapper=mapper(cfg, False), num_workers=cfg.DATALOADER.NUM_WORKERS
+    )

@@ -17,23 +17,32 @@ from .predict import classes_to_coco, objects_to_coco
 
 
 def config(trained: TrainedDetector, device: str):
-    """The config of the detector in one process: its norms are BN, which SyncBN is too where nothing is trained."""
+    """The config of the detector in one process: its norms are BN, which SyncBN is too where
+    nothing is trained."""
     run = detectron2_config.Circumstances(
-        classes=len(trained.categories), keypoints=len(trained.keypoints) or 17, datasets=((), ()), processes=1, device=device,
-    )  # fmt: skip
+        classes=len(trained.categories),
+        keypoints=len(trained.keypoints) or 17,
+        datasets=((), ()),
+        processes=1,
+        device=device,
+    )
     return detectron2_config.resolve(trained.protocol, trained.backbone, run)
 
 
 def build(trained: TrainedDetector, cfg) -> nn.Module:
-    """The detector, ready to predict. Raises InputError where its tensors are not those of the config's model."""
+    """The detector, ready to predict. Raises InputError where its tensors are not those of the
+    config's model."""
     model = assemble(cfg)
     detector.fill(model, trained)
     return model.eval()
 
 
 @torch.no_grad()
-def detect(trained: TrainedDetector, pictures: Iterable[Picture], device: str) -> Iterator[tuple[Picture, list[dict]]]:
-    """COCO results of each picture, as a run gives them for its test pictures. Raises InputError."""
+def detect(
+    trained: TrainedDetector, pictures: Iterable[Picture], device: str
+) -> Iterator[tuple[Picture, list[dict]]]:
+    """COCO results of each picture, as a run gives them for its test pictures. Raises
+    InputError."""
     cfg = config(trained, device)
     model, resize = build(trained, cfg), T.AugmentationList(build_augmentation(cfg, is_train=False))
     categories = [category["id"] for category in trained.categories]
@@ -42,6 +51,8 @@ def detect(trained: TrainedDetector, pictures: Iterable[Picture], device: str) -
         given = T.AugInput(pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels)
         resize(given)
         tensor = torch.from_numpy(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
-        (found,) = model([{"image": tensor, **{key: picture.image[key] for key in ("height", "width")}}])
+        (found,) = model(
+            [{"image": tensor, **{key: picture.image[key] for key in ("height", "width")}}]
+        )
         convert = classes_to_coco if "sem_seg" in found else objects_to_coco
         yield picture, convert(found, picture.image["id"], categories)

@@ -1,4 +1,5 @@
-"""The engine `detectron2`: the papers' protocols on Detectron2's own trainer, loader, checkpointer and launcher."""
+"""The engine `detectron2`: the papers' protocols on Detectron2's own trainer, loader, checkpointer
+and launcher."""
 
 import json
 import os
@@ -30,12 +31,16 @@ def as_yaml(protocol: Protocol, backbone: Backbone) -> str:
 
 
 def run(job: Job, report: Report) -> Outcome:
-    """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError, InputError.
+    """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError,
+    InputError.
 
-    Machines other than the first only help: the predictions are written by that one, into the folder that all of them see.
+    Machines other than the first only help: the predictions are written by that one, into the
+    folder that all of them see.
     """
     detectron2_launch.check(job.protocol, job.launch, job.device)
-    path = folder(job) / f"records{job.launch.machine_rank or ''}.json"  # several machines may share the folder
+    path = (
+        folder(job) / f"records{job.launch.machine_rank or ''}.json"
+    )  # several machines may share the folder
     try:
         records = hand_over(job, path)
         detectron2_launch.start(partial(work, records), needed(job), report)
@@ -48,15 +53,19 @@ def run(job: Job, report: Report) -> Outcome:
 
 
 def hand_over(job: Job, path: Path) -> Records:
-    """The job's training pictures as records in a file; the job lets go of them: COCO's take over a GB in a process."""
+    """The job's training pictures as records in a file; the job lets go of them: COCO's take over a
+    GB in a process."""
     points = "keypoint" in job.protocol.metrics
-    records = detectron2_records.write(job.train, path, "semantic" in job.protocol.metrics, int(points))
+    records = detectron2_records.write(
+        job.train, path, "semantic" in job.protocol.metrics, int(points)
+    )
     job.train = replace(job.train, images=(), annotations=())
     return records
 
 
 def needed(job: Job) -> Job:
-    """What the processes of a job are given: the labels of test pictures only where they are scored there."""
+    """What the processes of a job are given: the labels of test pictures only where they are scored
+    there."""
     if job.launch.processes == 1 or job.launch.eval_period:
         return job
     tried = {image["id"] for image in job.test.images[:TRIED]}
@@ -73,16 +82,24 @@ def config(job: Job, mask_format: str):
     """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
     points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
     run = detectron2_config.Circumstances(
-        classes=len(job.train.categories), keypoints=points, mask_format=mask_format,
+        classes=len(job.train.categories),
+        keypoints=points,
+        mask_format=mask_format,
         datasets=tuple((data.describe(dataset),) for dataset in (job.train, job.test)),
-        processes=job.launch.processes, device=job.device, workers=loading_processes(job),
-        out=str(folder(job)), seed=job.seed, amp=bool(job.launch.amp), eval_period=job.launch.eval_period,
-    )  # fmt: skip
+        processes=job.launch.processes,
+        device=job.device,
+        workers=loading_processes(job),
+        out=str(folder(job)),
+        seed=job.seed,
+        amp=bool(job.launch.amp),
+        eval_period=job.launch.eval_period,
+    )
     return detectron2_config.resolve(job.protocol, job.backbone, run)
 
 
 def loading_processes(job: Job) -> int:
-    """Of each process that trains: none on a CPU, where they would take the training's cores; else Detectron2's four."""
+    """Of each process that trains: none on a CPU, where they would take the training's cores; else
+    Detectron2's four."""
     cores = (os.cpu_count() or 1) // job.launch.num_gpus
     return 0 if job.device == "cpu" else max(1, min(4, cores))
 
@@ -92,18 +109,24 @@ def precision(job: Job) -> str:
 
 
 def deviations(job: Job) -> tuple[str, ...]:
-    """Where this run departs from the protocol by how it was started, and by Detectron2's nature."""
+    """Where this run departs from the protocol by how it was started, and by Detectron2's
+    nature."""
     schedule, d, processes = job.protocol.schedule, job.protocol.detector, job.launch.processes
     published = PROTOCOLS.get(job.protocol.name, job.protocol).schedule
     share, texts = published.images // published.devices, []
     if processes == 1 and schedule.images < share:
-        texts.append(f"BN over {schedule.images} image{'s' * (schedule.images > 1)} (row: {share} a device)")
+        texts.append(
+            f"BN over {schedule.images} image{'s' * (schedule.images > 1)} (row: {share} a device)"
+        )
     if processes > 1 and job.device == "cpu" and d.norm != "naiveSyncBN":
         texts.append(f"naiveSyncBN over {processes} processes ({d.norm} runs on GPUs only)")
     if job.launch.amp:
         texts.append(f"automatic mixed precision ({precision(job)})")
     if job.protocol.architecture == "mask-rcnn-c4" and d.mask_size != d.roi_size:
-        texts.append(f"masks pooled with the boxes, at {d.roi_size} x {d.roi_size} (row: {d.mask_size} x {d.mask_size})")
+        texts.append(
+            f"masks pooled with the boxes, at {d.roi_size} x {d.roi_size} (row: {d.mask_size} x"
+            f" {d.mask_size})"
+        )
     return tuple(texts)
 
 
@@ -127,22 +150,33 @@ def work(records: Records, job: Job, report: Report) -> None:
         seconds = trainer.steps.seconds
         found = predict(trainer.model, cfg, job.test, report)
     except Exception as error:
-        told = detectron2_launch.explained(error, f"at iteration {trainer.iter}" if trainer else "at the start")
+        told = detectron2_launch.explained(
+            error, f"at iteration {trainer.iter}" if trainer else "at the start"
+        )
         if told is None:
             raise
         raise told from error
     if found is not None:
-        facts = {"precision": precision(job), "processes": job.launch.processes, "evaluations": trainer.evaluation.found}
+        facts = {
+            "precision": precision(job),
+            "processes": job.launch.processes,
+            "evaluations": trainer.evaluation.found,
+        }
         own = version.identify()
         facts |= trainer.replacements.replaced.facts()
         facts["detectron2"] = {"which": own.which, "hash": own.hash}
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
-        _write(out / "facts.json", facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)})
+        _write(
+            out / "facts.json",
+            facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)},
+        )
         _write(job.out / "predictions.json", found)
         if job.keep_model == "best":  # the last evaluation is the result
             trainer.evaluation.keep(cfg.SOLVER.MAX_ITER, trainer.scored(found))
         elif job.keep_model:
-            detector.save(job, "detectron2", trainer.checkpointer.model.state_dict(), cfg.SOLVER.MAX_ITER)
+            detector.save(
+                job, "detectron2", trainer.checkpointer.model.state_dict(), cfg.SOLVER.MAX_ITER
+            )
 
 
 def _write(path: Path, value) -> None:

@@ -1,4 +1,5 @@
-"""A kept detector as a folder that Detectron2 loads without this project: plain config, weights, class names."""
+"""A kept detector as a folder that Detectron2 loads without this project: plain config, weights,
+class names."""
 
 import json
 import shutil
@@ -20,7 +21,9 @@ OWN_KEYS = {  # of training only, or the default of detectron2_heads -> what the
     "SOLVER.OPTIMIZER": "AdamW (SOLVER.OPTIMIZER)",
     "SOLVER.CLIP_GRADIENTS.ENABLED": "",
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "",
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": "clipping of the norm over all gradients (SOLVER.CLIP_GRADIENTS)",
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (
+        "clipping of the norm over all gradients (SOLVER.CLIP_GRADIENTS)"
+    ),
     "INPUT.SCALE_TRAIN": "training pictures scaled by a random factor (INPUT.SCALE_TRAIN)",
     "MODEL.SEM_SEG_HEAD.DILATION": "",
 }
@@ -55,12 +58,14 @@ Trained with detco for {iteration} iterations from a {arch} ({method}).
 - `classes.json`: names of classes and keypoints for `MetadataCatalog.get({name!r})`
 - `try.py`: loads all of it and detects objects on a picture: `python try.py PICTURE`
 {heads}
-Norms are `BN`, as for one process; to train on over several GPUs set `MODEL.RESNETS.NORM` to `SyncBN`.{lost}
+Norms are `BN`, as for one process; to train on over several GPUs set `MODEL.RESNETS.NORM` to
+`SyncBN`.{lost}
 """
 
 
 def export(trained: TrainedDetector, folder: Path) -> dict:
-    """Write the folder; says what is in it. Raises InputError for a folder in use, or a head that plain keys cannot describe."""
+    """Write the folder; says what is in it. Raises InputError for a folder in use, or a head that
+    plain keys cannot describe."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not empty: name a new folder")
     plain, heads, lost = plain_config(trained)
@@ -78,21 +83,39 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
         shutil.copyfile(detectron2_heads.__file__, folder / f"{HEADS}.py")
     write_whole(folder / "model_final.pth", lambda file: torch.save({"model": state}, file))
     files = sorted(path.name for path in folder.iterdir())
-    return {"folder": str(folder), "files": files, "registered by detco_heads": list(heads), "left out": list(lost)}
+    return {
+        "folder": str(folder),
+        "files": files,
+        "registered by detco_heads": list(heads),
+        "left out": list(lost),
+    }
 
 
 def plain_config(trained: TrainedDetector) -> tuple[dict, tuple[str, ...], tuple[str, ...]]:
-    """(dotted keys that differ from Detectron2's defaults, heads of ours among their values, settings that have no plain key)."""
+    """(dotted keys that differ from Detectron2's defaults, heads of ours among their values,
+    settings that have no plain key)."""
     cfg = config(trained, "cuda")
     keys = detectron2_config.differences(cfg)
-    if keys.get("MODEL.SEM_SEG_HEAD.DILATION", detectron2_heads.DILATION) != detectron2_heads.DILATION:
-        text = f"detector.fcn_dilation {keys['MODEL.SEM_SEG_HEAD.DILATION']} has no key in plain Detectron2"
+    if (
+        keys.get("MODEL.SEM_SEG_HEAD.DILATION", detectron2_heads.DILATION)
+        != detectron2_heads.DILATION
+    ):
+        text = (
+            f"detector.fcn_dilation {keys['MODEL.SEM_SEG_HEAD.DILATION']} has no key in plain"
+            " Detectron2"
+        )
         raise InputError(f"{text}; only {detectron2_heads.DILATION} can be exported")
     lost = tuple(text for key, text in OWN_KEYS.items() if text and key in keys)
-    keys = {"VERSION": cfg.VERSION} | {key: value for key, value in keys.items() if key not in OWN_KEYS}
+    keys = {"VERSION": cfg.VERSION} | {
+        key: value for key, value in keys.items() if key not in OWN_KEYS
+    }
     if keys.get("MODEL.META_ARCHITECTURE") == "RetinaNet" and cfg.MODEL.RETINANET.NORM == "GN":
         keys["MODEL.META_ARCHITECTURE"] = "RetinaNetGroupNorm"
-    keys |= {"MODEL.WEIGHTS": "model_final.pth", "DATASETS.TRAIN": [data_name(trained)], "DATASETS.TEST": [data_name(trained)]}
+    keys |= {
+        "MODEL.WEIGHTS": "model_final.pth",
+        "DATASETS.TRAIN": [data_name(trained)],
+        "DATASETS.TEST": [data_name(trained)],
+    }
     return keys, tuple(head for head in REGISTERED if head in keys.values()), lost
 
 
@@ -115,20 +138,39 @@ def nested(keys: dict) -> dict:
 
 
 def classes(trained: TrainedDetector) -> dict:
-    """Metadata for Detectron2's catalog: names of the classes by number; of keypoints and of the pairs that a mirror swaps."""
+    """Metadata for Detectron2's catalog: names of the classes by number; of keypoints and of the
+    pairs that a mirror swaps."""
     names = [category["name"] for category in trained.categories]
     if "semantic" in trained.protocol.metrics:
         return {"stuff_classes": names}
     if not trained.keypoints:
         return {"thing_classes": names}
-    flips = next(category.get("keypoint_flip", []) for category in trained.categories if category.get("keypoints"))
+    flips = next(
+        category.get("keypoint_flip", [])
+        for category in trained.categories
+        if category.get("keypoints")
+    )
     return {"thing_classes": names, "keypoint_names": trained.keypoints, "keypoint_flip_map": flips}
 
 
 def _readme(trained: TrainedDetector, heads: tuple[str, ...], lost: tuple[str, ...]) -> str:
-    registers = f"- `{HEADS}.py`: to be imported first; registers {', '.join(heads)}, which Detectron2 lacks\n" if heads else ""
-    left = f"\nHow it was trained, but plain Detectron2 has no key for it: {'; '.join(lost)}." if lost else ""
+    registers = (
+        f"- `{HEADS}.py`: to be imported first; registers {', '.join(heads)}, which Detectron2"
+        " lacks\n"
+        if heads
+        else ""
+    )
+    left = (
+        f"\nHow it was trained, but plain Detectron2 has no key for it: {'; '.join(lost)}."
+        if lost
+        else ""
+    )
     return README.format(
-        protocol=trained.protocol.name, iteration=trained.iteration, arch=trained.backbone.arch, method=trained.backbone.method,
-        name=data_name(trained), heads=registers, lost=left,
-    )  # fmt: skip
+        protocol=trained.protocol.name,
+        iteration=trained.iteration,
+        arch=trained.backbone.arch,
+        method=trained.backbone.method,
+        name=data_name(trained),
+        heads=registers,
+        lost=left,
+    )

@@ -1,7 +1,9 @@
-"""What Detectron2 lacks for the DetCo paper's protocols, in its registries; needs nothing but torch, Detectron2 and fvcore.
+"""What Detectron2 lacks for the DetCo paper's protocols, in its registries; needs nothing but
+torch, Detectron2 and fvcore.
 
-Res5ROIHeadsExtraNorm: the C4 head with one more norm. FCN16sHead: FCN-16s. RetinaNetGroupNorm: RetinaNet with group norms in
-its heads, which the release of 2021 cannot build. Import this file before a config that names one of them is built.
+Res5ROIHeadsExtraNorm: the C4 head with one more norm. FCN16sHead: FCN-16s. RetinaNetGroupNorm:
+RetinaNet with group norms in its heads, which the release of 2021 cannot build. Import this file
+before a config that names one of them is built.
 """
 
 from itertools import pairwise
@@ -15,13 +17,16 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DILATION = 6  # of FCN-16s, where the config does not say MODEL.SEM_SEG_HEAD.DILATION: plain Detectron2 has no such key
+# of FCN-16s, where the config does not say MODEL.SEM_SEG_HEAD.DILATION: plain Detectron2 has no
+# such key
+DILATION = 6
 RES5_BLOCKS = {18: 2, 34: 3, 50: 3, 101: 3, 152: 3}
 
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """The C4 box head of MoCo and DetCo: res5, then one more normalisation; the mask head shares both.
+    """The C4 box head of MoCo and DetCo: res5, then one more normalisation; the mask head shares
+    both.
 
     Unlike Detectron2's own it follows the backbone's depth: basic blocks for ResNet-18 and 34.
     """
@@ -36,9 +41,13 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
             more["bottleneck_channels"] = 8 * net.NUM_GROUPS * net.WIDTH_PER_GROUP
         count = RES5_BLOCKS[net.DEPTH]
         blocks = ResNet.make_stage(
-            num_blocks=count, stride_per_block=[2] + [1] * (count - 1), in_channels=width // 2, out_channels=width,
-            norm=net.NORM, **more,
-        )  # fmt: skip
+            num_blocks=count,
+            stride_per_block=[2] + [1] * (count - 1),
+            in_channels=width // 2,
+            out_channels=width,
+            norm=net.NORM,
+            **more,
+        )
         res5 = nn.Sequential(*blocks)
         res5.add_module("norm", get_norm(net.NORM, width))
         return res5, width
@@ -46,10 +55,11 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class FCN16sHead(nn.Module):
-    """FCN-16s (MoCo, appendix): two dilated 3 x 3 convolutions with norm and ReLU on the dilated res5, a 1 x 1 classifier.
+    """FCN-16s (MoCo, appendix): two dilated 3 x 3 convolutions with norm and ReLU on the dilated
+    res5, a 1 x 1 classifier.
 
-    Features (N, C, H / 16, W / 16) -> logits (N, classes, H, W), upsampled bilinearly; in training the cross entropy with
-    targets (N, H, W) of class numbers, without those that are `ignore`.
+    Features (N, C, H / 16, W / 16) -> logits (N, classes, H, W), upsampled bilinearly; in training
+    the cross entropy with targets (N, H, W) of class numbers, without those that are `ignore`.
     """
 
     def __init__(self, cfg, input_shape: dict[str, ShapeSpec]):
@@ -61,27 +71,41 @@ class FCN16sHead(nn.Module):
         widths = [input_shape[self.in_feature].channels, head.CONVS_DIM, head.CONVS_DIM]
         convs = [
             Conv2d(
-                before, after, 3, padding=dilation, dilation=dilation, bias=False,
-                norm=get_norm(head.NORM, after), activation=F.relu,
+                before,
+                after,
+                3,
+                padding=dilation,
+                dilation=dilation,
+                bias=False,
+                norm=get_norm(head.NORM, after),
+                activation=F.relu,
             )
             for before, after in pairwise(widths)
-        ]  # fmt: skip
-        self.convs, self.predictor = nn.Sequential(*convs), Conv2d(head.CONVS_DIM, head.NUM_CLASSES, 1)
+        ]
+        self.convs, self.predictor = (
+            nn.Sequential(*convs),
+            Conv2d(head.CONVS_DIM, head.NUM_CLASSES, 1),
+        )
         for layer in (*convs, self.predictor):
             weight_init.c2_msra_fill(layer)
 
     def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
         logits = self.predictor(self.convs(features[self.in_feature])).float()
-        logits = F.interpolate(logits, scale_factor=self.stride, mode="bilinear", align_corners=False)
+        logits = F.interpolate(
+            logits, scale_factor=self.stride, mode="bilinear", align_corners=False
+        )
         if not self.training:
             return logits, {}
         logits = logits[..., : targets.shape[-2], : targets.shape[-1]]  # strides round up
-        return None, {"loss_sem_seg": F.cross_entropy(logits, targets, ignore_index=self.ignore_value)}
+        return None, {
+            "loss_sem_seg": F.cross_entropy(logits, targets, ignore_index=self.ignore_value)
+        }
 
 
 @META_ARCH_REGISTRY.register()
 class RetinaNetGroupNorm(RetinaNet):
-    """Detectron2's RetinaNet with MODEL.RETINANET.NORM "GN"; the layers and their names are those of its later versions."""
+    """Detectron2's RetinaNet with MODEL.RETINANET.NORM "GN"; the layers and their names are those
+    of its later versions."""
 
     @classmethod
     def from_config(cls, cfg):

@@ -1,4 +1,5 @@
-"""Starting a job's processes with Detectron2's launcher, and turning whatever ends them into one clear line."""
+"""Starting a job's processes with Detectron2's launcher, and turning whatever ends them into one
+clear line."""
 
 import json
 import os
@@ -26,18 +27,33 @@ LESS_MEMORY = "lower --batch (rate and schedule follow), spread over more --num-
 def check(protocol: Protocol, start: Launch, device: str) -> None:
     """InputError for a start that cannot work."""
     images, processes = protocol.schedule.images, start.processes
-    if min(start.num_gpus, start.num_machines) < 1 or not 0 <= start.machine_rank < start.num_machines:
-        raise InputError("--num-gpus and --num-machines must be at least 1, --machine-rank from 0 to below --num-machines")
+    if (
+        min(start.num_gpus, start.num_machines) < 1
+        or not 0 <= start.machine_rank < start.num_machines
+    ):
+        raise InputError(
+            "--num-gpus and --num-machines must be at least 1, --machine-rank from 0 to below"
+            " --num-machines"
+        )
     if start.eval_period < 0:
         raise InputError(f"--eval-period must not be negative, it is {start.eval_period}")
     if images % processes:
-        raise InputError(f"{images} images an iteration cannot be split over {processes} processes; choose another --batch")
+        raise InputError(
+            f"{images} images an iteration cannot be split over {processes} processes; choose"
+            " another --batch"
+        )
     if start.num_machines > 1 and start.dist_url == "auto":
-        raise InputError("several machines need --dist-url tcp://FIRST_MACHINE:PORT, the same on each")
+        raise InputError(
+            "several machines need --dist-url tcp://FIRST_MACHINE:PORT, the same on each"
+        )
     if device == "cuda" and start.num_gpus > torch.cuda.device_count():
-        raise InputError(f"--num-gpus {start.num_gpus}, but there are {torch.cuda.device_count()} GPUs here")
+        raise InputError(
+            f"--num-gpus {start.num_gpus}, but there are {torch.cuda.device_count()} GPUs here"
+        )
     if start.amp not in AMP:
-        raise InputError(f"unknown precision {start.amp!r} for --amp; known: {', '.join(filter(None, AMP))}")
+        raise InputError(
+            f"unknown precision {start.amp!r} for --amp; known: {', '.join(filter(None, AMP))}"
+        )
     if device == "cpu" and start.amp == "fp16":
         raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
 
@@ -56,22 +72,39 @@ def start(work: Callable[[Job, Report], None], job: Job, report: Report) -> None
     try:
         with relayed(report) as relay:
             start_all(process, *machines, args=(work, job, relay, failure))
-    except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
+    except (
+        multiprocessing.ProcessRaisedException,
+        multiprocessing.ProcessExitedException,
+    ) as error:
         raise cause(failure, error) from None
 
 
-def launch_on_cpu(main: Callable, processes: int, machines: int, machine_rank: int, url: str, args: tuple) -> None:
+def launch_on_cpu(
+    main: Callable, processes: int, machines: int, machine_rank: int, url: str, args: tuple
+) -> None:
     """Detectron2's `launch` without GPUs, which the release of 2021 insists on."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"file://{folder}/meeting" if url == "auto" else url
-        multiprocessing.spawn(_cpu_process, (main, processes, machines, machine_rank, url, args), processes)
+        multiprocessing.spawn(
+            _cpu_process, (main, processes, machines, machine_rank, url, args), processes
+        )
 
 
-def _cpu_process(number: int, main: Callable, processes: int, machines: int, machine_rank: int, url: str, args: tuple) -> None:
+def _cpu_process(
+    number: int,
+    main: Callable,
+    processes: int,
+    machines: int,
+    machine_rank: int,
+    url: str,
+    args: tuple,
+) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch and Detectron2 take what GPUs they see
     rank, everyone = machine_rank * processes + number, machines * processes
     distributed.init_process_group("gloo", init_method=url, world_size=everyone, rank=rank)
-    for first in range(0, everyone, processes):  # every process takes part in making each machine's group
+    for first in range(
+        0, everyone, processes
+    ):  # every process takes part in making each machine's group
         group = distributed.new_group(list(range(first, first + processes)))
         if first <= rank < first + processes:
             comm._LOCAL_PROCESS_GROUP = group
@@ -79,7 +112,8 @@ def _cpu_process(number: int, main: Callable, processes: int, machines: int, mac
 
 
 def process(work: Callable[[Job, Report], None], job: Job, report: Report, failure: Path) -> None:
-    """One of several processes. What went wrong is left in a file: the launcher passes on a traceback only."""
+    """One of several processes. What went wrong is left in a file: the launcher passes on a
+    traceback only."""
     if job.device == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // job.launch.num_gpus))
     try:
@@ -115,7 +149,9 @@ def relayed(report: Report):
     """Gives a Relay; what the first process says to it is reported in this one."""
 
     def pass_on() -> None:
-        with suppress(EOFError, OSError):  # the other end is closed, or its process was killed in the middle of a word
+        with suppress(
+            EOFError, OSError
+        ):  # the other end is closed, or its process was killed in the middle of a word
             while True:
                 what, figures = ours.recv()
                 report(*what, **figures)
@@ -131,7 +167,8 @@ def relayed(report: Report):
 
 
 def explained(error: Exception, where: str) -> Exception | None:
-    """What ended the training `where` (e.g. "at iteration 7"), as one line that says what to do; None if unknown."""
+    """What ended the training `where` (e.g. "at iteration 7"), as one line that says what to do;
+    None if unknown."""
     text = str(error)
     if isinstance(error, InputError):  # from a loading process it comes with that one's traceback
         return InputError(re.sub(r"^transfer[\w.]*: ", "", text.strip().splitlines()[-1]))

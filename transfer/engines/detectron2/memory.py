@@ -13,11 +13,15 @@ GIB = 2**30
 
 
 def check(cfg, images: int) -> None:
-    """For `images` pictures on this GPU: InputError if they cannot fit, a warning if pictures of the largest size may not."""
+    """For `images` pictures on this GPU: InputError if they cannot fit, a warning if pictures of
+    the largest size may not."""
     if cfg.MODEL.DEVICE != "cuda":
         return
     needed, there = estimate(cfg, images), torch.cuda.mem_get_info()[1]
-    text = f"{images} pictures of the largest size need about {needed / GIB:.1f} GiB on a GPU, it has {there / GIB:.1f} GiB"
+    text = (
+        f"{images} pictures of the largest size need about {needed / GIB:.1f} GiB on a GPU, it has"
+        f" {there / GIB:.1f} GiB"
+    )
     if needed > 1.5 * there:  # most pictures are smaller
         raise InputError(f"{text}: {LESS_MEMORY}")
     if needed > 0.8 * there:
@@ -25,9 +29,11 @@ def check(cfg, images: int) -> None:
 
 
 def estimate(cfg, images: int) -> int:
-    """Bytes of parameters, gradients, optimiser state and of what trunk and dense heads keep for the backward pass.
+    """Bytes of parameters, gradients, optimiser state and of what trunk and dense heads keep for
+    the backward pass.
 
-    Nothing is allocated: the model is built on torch's meta device and run on pictures of the largest size.
+    Nothing is allocated: the model is built on torch's meta device and run on pictures of the
+    largest size.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -47,7 +53,9 @@ def estimate(cfg, images: int) -> int:
         heads(cfg, model, images, model.backbone(pictures))
     saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     states = 4 if cfg.SOLVER.get("OPTIMIZER") == "ADAMW" else 3
-    return states * 4 * sum(p.numel() for p in model.parameters()) + saved // (2 if cfg.SOLVER.AMP.ENABLED else 1)
+    return states * 4 * sum(p.numel() for p in model.parameters()) + saved // (
+        2 if cfg.SOLVER.AMP.ENABLED else 1
+    )
 
 
 def largest(cfg) -> tuple[int, int]:

@@ -10,17 +10,21 @@ from .heads import put_group_norms
 
 
 def build(cfg, backbone: Backbone) -> nn.Module:
-    """The config's detector with the backbone in it. Raises InputError if not every tensor found its place."""
+    """The config's detector with the backbone in it. Raises InputError if not every tensor found
+    its place."""
     if cfg.MODEL.RESNETS.RES5_DILATION > 1 and cfg.MODEL.RESNETS.DEPTH < 50:
-        raise InputError(f"FCN-16s dilates res5, which Detectron2 cannot do in {backbone.arch}; take a ResNet-50 or 101")
+        raise InputError(
+            f"FCN-16s dilates res5, which Detectron2 cannot do in {backbone.arch}; take a ResNet-50"
+            " or 101"
+        )
     model = assemble(cfg)
     load_backbone(model, backbone)
     return model
 
 
 def assemble(cfg) -> nn.Module:
-    """The config's detector with new weights. RetinaNet's group norms are put in here: the release of 2021 asks for one of a
-    single channel and raises; later versions build these very layers."""
+    """The config's detector with new weights. RetinaNet's group norms are put in here: the release
+    of 2021 asks for one of a single channel and raises; later versions build these very layers."""
     if cfg.MODEL.META_ARCHITECTURE != "RetinaNet" or cfg.MODEL.RETINANET.NORM != "GN":
         return build_model(cfg)
     plain = cfg.clone()
@@ -32,32 +36,46 @@ def assemble(cfg) -> nn.Module:
 
 
 def load_backbone(model: nn.Module, backbone: Backbone) -> None:
-    """Copy every tensor of the backbone to its place. Raises InputError naming those without one, and places left empty."""
+    """Copy every tensor of the backbone to its place. Raises InputError naming those without one,
+    and places left empty."""
     places, found = model.state_dict(), names_in(model, backbone)
-    problems = [f"{name} has no place ({place})" for name, place in found.items() if place not in places]
+    problems = [
+        f"{name} has no place ({place})" for name, place in found.items() if place not in places
+    ]
     for name, place in found.items():
         if place in places and places[place].shape != backbone.tensors[name].shape:
-            problems.append(f"{name} {tuple(backbone.tensors[name].shape)} does not fit {tuple(places[place].shape)}")
+            problems.append(
+                f"{name} {tuple(backbone.tensors[name].shape)} does not fit"
+                f" {tuple(places[place].shape)}"
+            )
     problems += [f"{place} gets nothing" for place in trunk_places(places) - set(found.values())]
     if problems:
-        raise InputError(f"the backbone ({backbone.arch}) does not fit into this detector: {'; '.join(sorted(problems)[:8])}")
+        raise InputError(
+            f"the backbone ({backbone.arch}) does not fit into this detector:"
+            f" {'; '.join(sorted(problems)[:8])}"
+        )
     with torch.no_grad():
         for name, place in found.items():
             places[place].copy_(backbone.tensors[name])
 
 
 def names_in(model: nn.Module, backbone: Backbone) -> dict[str, str]:
-    """torchvision's name -> where that tensor lies in a Detectron2 model (res5 of C4: in the box head)."""
+    """torchvision's name -> where that tensor lies in a Detectron2 model (res5 of C4: in the box
+    head)."""
     trunk = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
     in_head = hasattr(getattr(model, "roi_heads", None), "res5")
     return {
-        name: ("roi_heads." if in_head and stage_of(name) == "res5" else trunk) + detectron2_name(name)
+        name: (
+            ("roi_heads." if in_head and stage_of(name) == "res5" else trunk)
+            + detectron2_name(name)
+        )
         for name in backbone.tensors
     }
 
 
 def detectron2_name(name: str) -> str:
-    """`layer1.0.bn2.weight` -> `res2.0.conv2.norm.weight`, `conv1.weight` -> `stem.conv1.weight`. In C4's head: `res5.0...`."""
+    """`layer1.0.bn2.weight` -> `res2.0.conv2.norm.weight`, `conv1.weight` -> `stem.conv1.weight`.
+    In C4's head: `res5.0...`."""
     *path, last = name.split(".")
     if len(path) == 1:
         return "stem.conv1." + ("norm." if path[0] == "bn1" else "") + last
@@ -70,7 +88,8 @@ def detectron2_name(name: str) -> str:
 
 
 def trunk_places(places: dict[str, Tensor]) -> set[str]:
-    """Names of a model's tensors that belong to the ResNet trunk; batch counters and C4's extra norm do not."""
+    """Names of a model's tensors that belong to the ResNet trunk; batch counters and C4's extra
+    norm do not."""
     return {
         place
         for place in places

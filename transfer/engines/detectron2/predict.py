@@ -1,4 +1,5 @@
-"""A Detectron2 model's outputs on the test pictures as COCO results, gathered from all processes."""
+"""A Detectron2 model's outputs on the test pictures as COCO results, gathered from all
+processes."""
 
 import json
 from dataclasses import replace
@@ -21,7 +22,8 @@ TRIED = 2  # test pictures that are predicted and scored before training
 
 
 class Results(DatasetEvaluator):
-    """Collects COCO results; `evaluate` gives them all in the first process (pictures in order), None in the others."""
+    """Collects COCO results; `evaluate` gives them all in the first process (pictures in order),
+    None in the others."""
 
     def __init__(self, dataset: Dataset, report: Report):
         self.categories = [category["id"] for category in dataset.categories]
@@ -36,7 +38,11 @@ class Results(DatasetEvaluator):
             convert = classes_to_coco if "sem_seg" in output else objects_to_coco
             self.found[given["image_id"]] = convert(output, given["image_id"], self.categories)
         if comm.is_main_process():
-            self.report("predict", min(len(self.found) * comm.get_world_size(), len(self.images)), len(self.images))
+            self.report(
+                "predict",
+                min(len(self.found) * comm.get_world_size(), len(self.images)),
+                len(self.images),
+            )
 
     def evaluate(self) -> list[dict] | None:
         shares = comm.gather(self.found)
@@ -47,9 +53,12 @@ class Results(DatasetEvaluator):
 
 
 def objects_to_coco(output: dict, image_id: int, categories: list[int]) -> list[dict]:
-    """Instances in pixels of the original picture -> COCO results; `categories`: ids by class number."""
+    """Instances in pixels of the original picture -> COCO results; `categories`: ids by class
+    number."""
     instances = output["instances"].to("cpu")
-    boxes = instances.pred_boxes.tensor.double()  # in 64 bit x + w gives back the right edge exactly
+    boxes = (
+        instances.pred_boxes.tensor.double()
+    )  # in 64 bit x + w gives back the right edge exactly
     boxes[:, 2:] -= boxes[:, :2]
     results = instances_to_coco_json(instances, image_id)
     for result, box in zip(results, boxes.tolist()):
@@ -63,7 +72,14 @@ def classes_to_coco(output: dict, image_id: int, categories: list[int]) -> list[
     for number in np.unique(best).tolist():
         coded = rle.encode(np.asfortranarray((best == number).astype(np.uint8)))
         coded = {"size": list(coded["size"]), "counts": coded["counts"].decode()}
-        results.append({"image_id": image_id, "category_id": categories[number], "score": 1.0, "segmentation": coded})
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": categories[number],
+                "score": 1.0,
+                "segmentation": coded,
+            }
+        )
     return results
 
 
@@ -74,10 +90,15 @@ def predict(model: nn.Module, cfg, dataset: Dataset, report: Report) -> list[dic
 
 
 def try_out(model: nn.Module, cfg, protocol: Protocol, dataset: Dataset) -> None:
-    """Predict and score the first test pictures before training: what cannot be tested is not worth training. This process only."""
+    """Predict and score the first test pictures before training: what cannot be tested is not worth
+    training. This process only."""
     images = dataset.images[:TRIED]
     kept = {image["id"] for image in images}
-    few = replace(dataset, images=images, annotations=tuple(a for a in dataset.annotations if a["image_id"] in kept))
+    few = replace(
+        dataset,
+        images=images,
+        annotations=tuple(a for a in dataset.annotations if a["image_id"] in kept),
+    )
     results = Results(few, lambda *_, **__: None)
     with inference_context(model), torch.no_grad():
         for inputs in test_loader(cfg, few):

@@ -1,7 +1,8 @@
-"""The training pictures in Detectron2's format, once on a machine: a file that every process maps into its memory.
+"""The training pictures in Detectron2's format, once on a machine: a file that every process maps
+into its memory.
 
-Detectron2 keeps a serialised list in each process. A file is shared by the training and the loading processes, whatever
-way they are started, and needs no room in /dev/shm.
+Detectron2 keeps a serialised list in each process. A file is shared by the training and the loading
+processes, whatever way they are started, and needs no room in /dev/shm.
 """
 
 import json
@@ -17,10 +18,11 @@ from ...data.dataset import Dataset
 
 
 class Records:
-    """A sequence of records in Detectron2's standard format, each decoded from the file when it is asked for.
+    """A sequence of records in Detectron2's standard format, each decoded from the file when it is
+    asked for.
 
-    ends: where each record ends in the file, in bytes; tall: whether its picture is higher than wide; mask_format:
-    Detectron2's INPUT.MASK_FORMAT.
+    ends: where each record ends in the file, in bytes; tall: whether its picture is higher than
+    wide; mask_format: Detectron2's INPUT.MASK_FORMAT.
     """
 
     def __init__(self, path: Path, ends: np.ndarray, tall: np.ndarray, mask_format: str):
@@ -45,18 +47,22 @@ class Records:
         return record
 
 
-def write(dataset: Dataset, path: Path, semantic: bool = False, least_keypoints: int = 0) -> Records:
+def write(
+    dataset: Dataset, path: Path, semantic: bool = False, least_keypoints: int = 0
+) -> Records:
     """Write the pictures with something to learn from, as Detectron2 chooses them, to `path`.
 
-    semantic: classes of pixels, no objects; least_keypoints: visible ones that a picture must have. Raises InputError if no
-    picture is left.
+    semantic: classes of pixels, no objects; least_keypoints: visible ones that a picture must have.
+    Raises InputError if no picture is left.
     """
     ends, tall, polygons = [], [], True
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         for record in usable(records(dataset, semantic), least_keypoints):
             annotations = record.get("annotations", ())
-            polygons &= all(isinstance(a.get("segmentation", []), list) for a in annotations if not a["iscrowd"])
+            polygons &= all(
+                isinstance(a.get("segmentation", []), list) for a in annotations if not a["iscrowd"]
+            )
             file.write(json.dumps(record).encode())
             ends.append(file.tell())
             tall.append(record["height"] > record["width"])
@@ -67,7 +73,8 @@ def write(dataset: Dataset, path: Path, semantic: bool = False, least_keypoints:
 
 
 def usable(found: Iterable[dict], least_keypoints: int = 0) -> Iterator[dict]:
-    """Detectron2's choice: pictures with an object that is no crowd and, where asked for, enough visible keypoints."""
+    """Detectron2's choice: pictures with an object that is no crowd and, where asked for, enough
+    visible keypoints."""
     for record in found:
         annotations = record.get("annotations")
         if annotations is None:
@@ -79,7 +86,8 @@ def usable(found: Iterable[dict], least_keypoints: int = 0) -> Iterator[dict]:
 
 
 def records(dataset: Dataset, semantic: bool = False) -> Iterator[dict]:
-    """The pictures in Detectron2's standard format: 0-based XYWH boxes, class numbers in the order of the categories."""
+    """The pictures in Detectron2's standard format: 0-based XYWH boxes, class numbers in the order
+    of the categories."""
     number = {category["id"]: i for i, category in enumerate(dataset.categories)}
     of_picture: dict[int, list[dict]] = {image["id"]: [] for image in dataset.images}
     for annotation in dataset.annotations:
@@ -89,7 +97,9 @@ def records(dataset: Dataset, semantic: bool = False) -> Iterator[dict]:
         if semantic:
             record["sem_seg_file_name"] = str(cityscapes.truth(image["file_name"], "labelIds"))
         else:
-            record["annotations"] = [_object(a, number[a["category_id"]]) for a in of_picture[image["id"]]]
+            record["annotations"] = [
+                _object(a, number[a["category_id"]]) for a in of_picture[image["id"]]
+            ]
         yield record
 
 
@@ -99,12 +109,22 @@ def picture(image: dict) -> dict:
 
 
 def _object(annotation: dict, number: int) -> dict:
-    """Coordinates as floats: Detectron2 resizes whole numbers in place, and so cuts off their fractions."""
+    """Coordinates as floats: Detectron2 resizes whole numbers in place, and so cuts off their
+    fractions."""
     box = [float(value) for value in annotation["bbox"]]
-    record = {"bbox": box, "bbox_mode": int(BoxMode.XYWH_ABS), "category_id": number, "iscrowd": annotation["iscrowd"]}
+    record = {
+        "bbox": box,
+        "bbox_mode": int(BoxMode.XYWH_ABS),
+        "category_id": number,
+        "iscrowd": annotation["iscrowd"],
+    }
     mask = annotation.get("segmentation")
     if mask:
-        record["segmentation"] = mask if isinstance(mask, dict) else [list(map(float, polygon)) for polygon in mask]
+        record["segmentation"] = (
+            mask if isinstance(mask, dict) else [list(map(float, polygon)) for polygon in mask]
+        )
     if "keypoints" in annotation:  # COCO's are numbers of pixels, Detectron2's continuous
-        record["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(annotation["keypoints"])]
+        record["keypoints"] = [
+            v if i % 3 == 2 else v + 0.5 for i, v in enumerate(annotation["keypoints"])
+        ]
     return record

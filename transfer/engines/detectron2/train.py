@@ -1,7 +1,8 @@
-"""Detectron2's trainer for one job: backbone and data from us, steps that a restart repeats exactly, checkpoints by the clock.
+"""Detectron2's trainer for one job: backbone and data from us, steps that a restart repeats
+exactly, checkpoints by the clock.
 
-Only what the release of 2021 (v0.6) and today's main have in common is used; hooks, clipping, mixed precision and the state
-of a checkpoint are our own, so that both train alike.
+Only what the release of 2021 (v0.6) and today's main have in common is used; hooks, clipping, mixed
+precision and the state of a checkpoint are our own, so that both train alike.
 """
 
 import math
@@ -35,8 +36,8 @@ CHECKPOINT_SECONDS = 120
 class Trainer(DefaultTrainer):
     """DefaultTrainer put together for one job.
 
-    Not by its own __init__, which passes `device_ids` to DistributedDataParallel even without GPUs, and knows its data and
-    weights by name only.
+    Not by its own __init__, which passes `device_ids` to DistributedDataParallel even without GPUs,
+    and knows its data and weights by name only.
     """
 
     def __init__(self, cfg, job: Job, records: Records, report: Report):
@@ -51,7 +52,9 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.steps, self.evaluation = Steps(job, report), Evaluation(cfg.TEST.EVAL_PERIOD)
-        self.replacements = Replacements(Replaced(job.train, len(records), comm.is_main_process()), self.batches.broken)
+        self.replacements = Replacements(
+            Replaced(job.train, len(records), comm.is_main_process()), self.batches.broken
+        )
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -60,7 +63,8 @@ class Trainer(DefaultTrainer):
         self.batches.start = self.start_iter
 
     def train(self) -> None:
-        # RetinaNet's loss is TorchScript, which rounds otherwise once it has been called a few times: a restart would show
+        # RetinaNet's loss is TorchScript, which rounds otherwise once it has been called a few
+        # times: a restart would show
         with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE == "cuda"):
             super().train()
 
@@ -80,18 +84,21 @@ class Trainer(DefaultTrainer):
         ]
 
     def evaluate(self) -> dict[str, float] | None:
-        """Metrics (percent) of the detector as it is now, in the first process; None in the others."""
+        """Metrics (percent) of the detector as it is now, in the first process; None in the
+        others."""
         found = predict(self.model, self.cfg, self.job.test, self.report)
         return None if found is None else self.scored(found)
 
     def scored(self, found: list[dict]) -> dict[str, float]:
-        """Metrics (percent) of COCO results of the test pictures; those that its data leave undefined are left out."""
+        """Metrics (percent) of COCO results of the test pictures; those that its data leave
+        undefined are left out."""
         protocol = self.job.protocol
         metrics = scoring.score(self.job.test, found, protocol.scorer, protocol.metrics)
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def state_dict(self) -> dict:
-        """What a restart needs beside the model. Main keeps the optimiser and the scaler itself, the release of 2021 does not."""
+        """What a restart needs beside the model. Main keeps the optimiser and the scaler itself,
+        the release of 2021 does not."""
         own = {"optimizer": self._trainer.optimizer.state_dict()}
         if isinstance(self._trainer, MixedTrainer):
             own["scaler"] = self._trainer.scaler.state_dict()
@@ -105,23 +112,32 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 builds it, or AdamW over the same groups; with clipping, the norm over all gradients before each step
-        (Detectron2's own clipping takes one tensor at a time)."""
+        """SGD as Detectron2 builds it, or AdamW over the same groups; with clipping, the norm over
+        all gradients before each step (Detectron2's own clipping takes one tensor at a time)."""
         plain = cfg.clone()
         plain.defrost()
         plain.SOLVER.CLIP_GRADIENTS.ENABLED = False
         if cfg.SOLVER.get("OPTIMIZER") == "ADAMW":
-            groups = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
-            optimizer = torch.optim.AdamW(groups, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+            groups = get_default_optimizer_params(
+                model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM
+            )
+            optimizer = torch.optim.AdamW(
+                groups, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY
+            )
         else:
             optimizer = super().build_optimizer(plain, model)
         if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
-            clip_before_steps(optimizer, list(model.parameters()), cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE)
+            clip_before_steps(
+                optimizer, list(model.parameters()), cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE
+            )
         return optimizer
 
 
-def clip_before_steps(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], largest: float) -> None:
-    """Clip the norm over all gradients at every step of the optimiser, where a scaler has made them whole again."""
+def clip_before_steps(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], largest: float
+) -> None:
+    """Clip the norm over all gradients at every step of the optimiser, where a scaler has made them
+    whole again."""
 
     def clip(*_) -> None:
         nn.utils.clip_grad_norm_(parameters, largest)
@@ -137,7 +153,9 @@ def distributed(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
-def step_trainer(model: nn.Module, batches: TrainLoader, optimizer: torch.optim.Optimizer, job: Job) -> SimpleTrainer:
+def step_trainer(
+    model: nn.Module, batches: TrainLoader, optimizer: torch.optim.Optimizer, job: Job
+) -> SimpleTrainer:
     """Detectron2's own step in float32, `MixedTrainer` in a lower precision."""
     if job.launch.amp:
         return MixedTrainer(model, batches, optimizer, job.device, AMP[job.launch.amp])
@@ -198,10 +216,12 @@ class Saver(hooks.HookBase):
 
 
 class Evaluation(hooks.HookBase):
-    """Scores the test pictures every `period` iterations (0: never) but the last, after which the job itself does.
+    """Scores the test pictures every `period` iterations (0: never) but the last, after which the
+    job itself does.
 
-    found: {"iteration", "metrics" (percent)} of each, also of those before a restart; in the first process only. Where the job
-    keeps its best detector, `best` is the main metric of the one that is kept.
+    found: {"iteration", "metrics" (percent)} of each, also of those before a restart; in the first
+    process only. Where the job keeps its best detector, `best` is the main metric of the one that
+    is kept.
     """
 
     def __init__(self, period: int):
@@ -241,8 +261,8 @@ def main_metric(protocol: Protocol) -> str:
 
 
 class Replacements(hooks.HookBase):
-    """Counts the pictures that could not be read in any process. Every process has the count: they end together, and after a
-    restart each takes it from the checkpoint."""
+    """Counts the pictures that could not be read in any process. Every process has the count: they
+    end together, and after a restart each takes it from the checkpoint."""
 
     def __init__(self, replaced: Replaced, broken: list[Broken]):
         self.replaced, self.broken = replaced, broken
@@ -261,8 +281,8 @@ class Replacements(hooks.HookBase):
 
 
 class Steps(hooks.HookBase):
-    """Reports every iteration; what a restart must not change: random draws (anchors, RoIs), RetinaNet's running normaliser,
-    and the seconds spent so far."""
+    """Reports every iteration; what a restart must not change: random draws (anchors, RoIs),
+    RetinaNet's running normaliser, and the seconds spent so far."""
 
     def __init__(self, job: Job, report: Report):
         self.seed, self.report = job.seed * 1_000_003 + 7919 * comm.get_rank(), report
@@ -282,7 +302,10 @@ class Steps(hooks.HookBase):
             self.report("train", self.trainer.iter + 1, self.trainer.max_iter, **figures)
 
     def state_dict(self) -> dict:
-        return {"loss_normalizer": getattr(bare(self.trainer.model), "loss_normalizer", None), "seconds": self.seconds}
+        return {
+            "loss_normalizer": getattr(bare(self.trainer.model), "loss_normalizer", None),
+            "seconds": self.seconds,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.before = state["seconds"]
@@ -308,7 +331,8 @@ class Counted:
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, over the batches that follow the training's, the same at every evaluation and in every process."""
+    """Detectron2's, over the batches that follow the training's, the same at every evaluation and
+    in every process."""
 
     def __init__(self, trainer: Trainer):
         test = trainer.cfg.TEST

@@ -1,4 +1,5 @@
-"""Which Detectron2 is installed. The release of 2021 and every main since call themselves 0.6: their files tell them apart.
+"""Which Detectron2 is installed. The release of 2021 and every main since call themselves 0.6:
+their files tell them apart.
 
 Nothing of Detectron2 is imported here.
 """
@@ -19,7 +20,8 @@ CHANGES = (
     ("2023-03", "engine/train_loop.py", "after_backward"),
     ("2022-02", "engine/hooks.py", "eval_after_train"),
 )
-# Of these files the exact state is known: commit 02b5c4e295 of main, whose last change below detectron2/ is of 2026-03.
+# Of these files the exact state is known: commit 02b5c4e295 of main, whose last change below
+# detectron2/ is of 2026-03.
 EXACT = {"acd65d6c626b": "main, 2026-06"}
 RELEASE = "release of 2021"
 BESIDE = ("projects/", "model_zoo/configs/")
@@ -27,7 +29,8 @@ BESIDE = ("projects/", "model_zoo/configs/")
 
 @dataclass(frozen=True)
 class Identity:
-    """`version`: what it calls itself; `which`: told by its files; `hash`: 12 digits of the sha256 of its Python files."""
+    """`version`: what it calls itself; `which`: told by its files; `hash`: 12 digits of the sha256
+    of its Python files."""
 
     version: str
     which: str
@@ -62,8 +65,8 @@ def which(folder: Path) -> str:
 
 
 def hash_of(folder: Path) -> str:
-    """Over names and contents of the Python files, wherever they lie and however their lines end; without what only an
-    installation puts there (projects, the model zoo's configs)."""
+    """Over names and contents of the Python files, wherever they lie and however their lines end;
+    without what only an installation puts there (projects, the model zoo's configs)."""
     digest = hashlib.sha256()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
     for name in sorted(name for name in files if not name.startswith(BESIDE)):
@@ -73,7 +76,12 @@ def hash_of(folder: Path) -> str:
 
 
 def _version(folder: Path) -> str:
-    """Of its own files: a folder on PYTHONPATH comes before the installed one, whose metadata say nothing about it."""
+    """Of its own files: a folder on PYTHONPATH comes before the installed one, whose metadata say
+    nothing about it."""
     path = folder / "__init__.py"
-    found = re.search(r'^__version__ = "(.+)"', path.read_text(encoding="utf-8"), re.M) if path.is_file() else None
+    found = (
+        re.search(r'^__version__ = "(.+)"', path.read_text(encoding="utf-8"), re.M)
+        if path.is_file()
+        else None
+    )
     return found[1] if found else "without a version"

@@ -1,4 +1,5 @@
-"""The engine `torchvision`: the same architectures from torchvision's parts, for where Detectron2 is not installed."""
+"""The engine `torchvision`: the same architectures from torchvision's parts, for where Detectron2
+is not installed."""
 
 import json
 import logging
@@ -32,8 +33,14 @@ from .pictures import CACHE_BYTES, Drawn, Pictures, Tested, Wanted, batches, pla
 # Where torchvision's parts differ from Detectron2's, whatever the protocol.
 DEVIATIONS = (
     "torchvision parts: smooth L1 beta 1/9 for boxes in the R-CNNs (Detectron2: 0)",
-    "torchvision parts: RetinaNet's losses are averaged over pictures, each by its own positives (Detectron2: running mean)",
-    "torchvision parts: in C4 the mask head runs res5 once more, on the positive boxes (Detectron2: shares the pass)",
+    (
+        "torchvision parts: RetinaNet's losses are averaged over pictures, each by its own"
+        " positives (Detectron2: running mean)"
+    ),
+    (
+        "torchvision parts: in C4 the mask head runs res5 once more, on the positive boxes"
+        " (Detectron2: shares the pass)"
+    ),
 )
 OF_ARCHITECTURE = {"faster-rcnn-c4": (0,), "retinanet": (1,), "mask-rcnn-c4": (0, 2)}
 CHECKPOINT_SECONDS = 60
@@ -41,16 +48,21 @@ log = logging.getLogger("detco.transfer")
 
 
 def run(job: Job, report: Report) -> Outcome:
-    """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError, InputError."""
+    """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError,
+    InputError."""
     precision = precision_for(job.device)
     protocol = job.protocol
     wanted = Wanted(
-        job.backbone.channel_order, "mask" in protocol.metrics, "keypoint" in protocol.metrics,
+        job.backbone.channel_order,
+        "mask" in protocol.metrics,
+        "keypoint" in protocol.metrics,
         first_label(protocol),
-    )  # fmt: skip
+    )
     names = next((c["keypoints"] for c in job.train.categories if c.get("keypoints")), [])
     torch.manual_seed(job.seed)
-    model = build(protocol, job.backbone, len(job.train.categories), len(names), precision).to(job.device)
+    model = build(protocol, job.backbone, len(job.train.categories), len(names), precision).to(
+        job.device
+    )
     train = Pictures(job.train, wanted, protocol.resize.train_max)
     replaced = Replaced(job.train, len(train.trainable()))
     seconds = fit(model, train, job, report, replaced)
@@ -61,7 +73,10 @@ def run(job: Job, report: Report) -> Outcome:
     _write(path, lambda f: f.write(json.dumps(predictions).encode()))
     if job.keep_model:
         detector.save(job, "torchvision", model.state_dict(), protocol.schedule.iterations)
-    facts = {"precision": str(precision or torch.float32).removeprefix("torch."), "train_seconds": round(seconds, 1)}
+    facts = {
+        "precision": str(precision or torch.float32).removeprefix("torch."),
+        "train_seconds": round(seconds, 1),
+    }
     facts |= replaced.facts()
     always = tuple(DEVIATIONS[i] for i in OF_ARCHITECTURE.get(protocol.architecture, (0,)))
     return Outcome(path, always + replacing.deviations(facts), facts, (job.out / "checkpoint.pt",))
@@ -76,46 +91,80 @@ def precision_for(device: str) -> torch.dtype | None:
     """bf16 where the processor multiplies it natively; None means float32."""
     if device == "cpu":
         native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return torch.bfloat16 if native or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else None
+        return (
+            torch.bfloat16
+            if native or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+            else None
+        )
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
 
 
-def fit(model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced) -> float:
-    """Train to the end of the schedule, from the job's checkpoint if there is one; returns the seconds spent training."""
+def fit(
+    model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced
+) -> float:
+    """Train to the end of the schedule, from the job's checkpoint if there is one; returns the
+    seconds spent training."""
     schedule, checkpoint = job.protocol.schedule, job.out / "checkpoint.pt"
     optimiser = make_optimiser(model, schedule)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: lr_factor(schedule, i))
     start, seconds = _restore(checkpoint, model, optimiser, rate, replaced)
     model.train()
     clock = saved = time.monotonic()
-    for iteration, batch in zip(range(start, schedule.iterations), _train_batches(pictures, job, start, replaced)):
-        torch.manual_seed(job.seed * 1_000_003 + iteration)  # the samplers of anchors and RoIs: the same after a restart
+    for iteration, batch in zip(
+        range(start, schedule.iterations), _train_batches(pictures, job, start, replaced)
+    ):
+        torch.manual_seed(
+            job.seed * 1_000_003 + iteration
+        )  # the samplers of anchors and RoIs: the same after a restart
         losses = model(*_to_model(batch, job.device))
         loss = sum(losses.values())
         if not torch.isfinite(loss):
-            bad = ", ".join(f"{k} = {float(v.detach())}" for k, v in losses.items() if not torch.isfinite(v))
-            raise TrainingError(f"loss not finite at iteration {iteration}: {bad}; lower schedule.lr")
+            bad = ", ".join(
+                f"{k} = {float(v.detach())}" for k, v in losses.items() if not torch.isfinite(v)
+            )
+            raise TrainingError(
+                f"loss not finite at iteration {iteration}: {bad}; lower schedule.lr"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if schedule.clip:
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimiser.step()
         rate.step()
-        report("train", iteration + 1, schedule.iterations, loss=float(loss.detach()), lr=rate.get_last_lr()[0])
+        report(
+            "train",
+            iteration + 1,
+            schedule.iterations,
+            loss=float(loss.detach()),
+            lr=rate.get_last_lr()[0],
+        )
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "rate": rate.state_dict()}
-            state |= {"iteration": iteration + 1, "seconds": seconds + saved - clock, "replaced": replaced.state_dict()}
+            state = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "rate": rate.state_dict(),
+            }
+            state |= {
+                "iteration": iteration + 1,
+                "seconds": seconds + saved - clock,
+                "replaced": replaced.state_dict(),
+            }
             _write(checkpoint, lambda f, state=state: torch.save(state, f))
     return seconds + time.monotonic() - clock
 
 
 def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Norm layers are not decayed (Detectron2's WEIGHT_DECAY_NORM 0)."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)]
+    norms = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)
+    ]
     plain = {id(p) for m in norms for p in m.parameters()}
     groups = [
-        {"params": [p for p in model.parameters() if id(p) not in plain], "weight_decay": schedule.weight_decay},
+        {
+            "params": [p for p in model.parameters() if id(p) not in plain],
+            "weight_decay": schedule.weight_decay,
+        },
         {"params": [p for p in model.parameters() if id(p) in plain], "weight_decay": 0.0},
     ]
     if schedule.optimiser == "adamw":
@@ -124,7 +173,8 @@ def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
 
 
 def lr_factor(schedule: Schedule, iteration: int) -> float:
-    """Factor on the learning rate at an iteration: linear warm-up (from 1/1000, as Detectron2), then steps or half a cosine."""
+    """Factor on the learning rate at an iteration: linear warm-up (from 1/1000, as Detectron2),
+    then steps or half a cosine."""
     if iteration < schedule.warmup:
         alpha = iteration / schedule.warmup
         warm = 0.001 * (1 - alpha) + alpha
@@ -136,14 +186,18 @@ def lr_factor(schedule: Schedule, iteration: int) -> float:
 
 
 def _loader(items: Drawn | Tested, keys) -> DataLoader:
-    """Worker processes only for sets that do not fit into the cache; what fits is decoded once and kept."""
+    """Worker processes only for sets that do not fit into the cache; what fits is decoded once and
+    kept."""
     pixels = sum(image["width"] * image["height"] * 3 for image in items.dataset.images)
     workers = 0 if pixels <= CACHE_BYTES else min(8, os.cpu_count() or 1)
     return DataLoader(items, batch_sampler=keys, num_workers=workers, collate_fn=list)
 
 
-def _train_batches(pictures: Pictures, job: Job, start: int, replaced: Replaced) -> Iterator[list[tuple[torch.Tensor, dict]]]:
-    """The batches from iteration `start` on; pictures that cannot be read are replaced and counted."""
+def _train_batches(
+    pictures: Pictures, job: Job, start: int, replaced: Replaced
+) -> Iterator[list[tuple[torch.Tensor, dict]]]:
+    """The batches from iteration `start` on; pictures that cannot be read are replaced and
+    counted."""
     keys = batches(pictures, job.protocol.resize, job.protocol.schedule.images, job.seed, start)
     for found in _loader(Drawn(pictures, job.seed), placed(keys, start)):
         items, broken = replacing.items_of(found)
@@ -151,7 +205,9 @@ def _train_batches(pictures: Pictures, job: Job, start: int, replaced: Replaced)
         yield items
 
 
-def _to_model(batch: list[tuple[torch.Tensor, dict]], device: str) -> tuple[list[torch.Tensor], list[dict]]:
+def _to_model(
+    batch: list[tuple[torch.Tensor, dict]], device: str
+) -> tuple[list[torch.Tensor], list[dict]]:
     pictures = [picture.to(device).float() for picture, _ in batch]
     return pictures, [{k: v.to(device) for k, v in target.items()} for _, target in batch]
 
@@ -165,7 +221,9 @@ class _OneArgument(nn.Module):
         return self.model(*inputs)
 
 
-def _precise_bn(model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced) -> None:
+def _precise_bn(
+    model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced
+) -> None:
     schedule = job.protocol.schedule
 
     def data():
@@ -184,24 +242,36 @@ def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> l
     model.eval()
     numbers, step, found = list(range(len(pictures.dataset.images))), at_once(job.protocol), []
     short = job.protocol.resize.test
-    keys = [[(n, short, False) for n in numbers[i : i + step]] for i in range(0, len(numbers), step)]
+    keys = [
+        [(n, short, False) for n in numbers[i : i + step]] for i in range(0, len(numbers), step)
+    ]
     for batch_keys, batch in zip(keys, _loader(Tested(pictures), keys)):
         replacing.refuse(batch)
         inputs = [picture.to(job.device).float() for picture, _ in batch]
         for (number, _, _), picture, detections in zip(batch_keys, inputs, model(inputs)):
             image = pictures.dataset.images[number]
-            found += to_coco(detections, image, picture.shape[-2:], pictures.dataset.categories, job.protocol)
+            found += to_coco(
+                detections, image, picture.shape[-2:], pictures.dataset.categories, job.protocol
+            )
         report("predict", batch_keys[-1][0] + 1, len(numbers))
     return found
 
 
 def at_once(protocol: Protocol) -> int:
-    """Pictures predicted together. They are padded to one size, which shows in the last digits: always as many."""
+    """Pictures predicted together. They are padded to one size, which shows in the last digits:
+    always as many."""
     return max(1, min(8, protocol.schedule.images))
 
 
-def to_coco(detections: dict, image: dict, shape: tuple[int, int], categories: Sequence[dict], protocol: Protocol) -> list[dict]:
-    """One picture's detections at the network's size `shape` (H, W) -> COCO results at the picture's own size."""
+def to_coco(
+    detections: dict,
+    image: dict,
+    shape: tuple[int, int],
+    categories: Sequence[dict],
+    protocol: Protocol,
+) -> list[dict]:
+    """One picture's detections at the network's size `shape` (H, W) -> COCO results at the
+    picture's own size."""
     sy, sx = image["height"] / shape[0], image["width"] / shape[1]
     # 64 bit, so that VOC's rounding to 0.1 pixel sees x + w give back the right edge exactly
     boxes = detections["boxes"].cpu().double() * torch.tensor([sx, sy, sx, sy], dtype=torch.float64)
@@ -215,10 +285,18 @@ def to_coco(detections: dict, image: dict, shape: tuple[int, int], categories: S
         for box, label, score in zip(xywh, labels, scores)
     ]
     if "mask" in protocol.metrics and results:
-        masks = paste_masks_in_image(detections["masks"].cpu(), boxes.float(), (image["height"], image["width"]))[:, 0] >= 0.5
+        masks = (
+            paste_masks_in_image(
+                detections["masks"].cpu(), boxes.float(), (image["height"], image["width"])
+            )[:, 0]
+            >= 0.5
+        )
         for result, mask in zip(results, masks.numpy()):
             coded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-            result["segmentation"] = {"size": list(coded["size"]), "counts": coded["counts"].decode()}
+            result["segmentation"] = {
+                "size": list(coded["size"]),
+                "counts": coded["counts"].decode(),
+            }
     if "keypoint" in protocol.metrics and results:
         points = detections["keypoints"].cpu()
         points[..., 0], points[..., 1] = points[..., 0] * sx - 0.5, points[..., 1] * sy - 0.5
@@ -229,30 +307,46 @@ def to_coco(detections: dict, image: dict, shape: tuple[int, int], categories: S
 
 
 @torch.inference_mode()
-def detect(trained: TrainedDetector, pictures: Iterable[Picture], device: str) -> Iterator[tuple[Picture, list[dict]]]:
-    """COCO results of each picture, as `predict` gives them for the same pictures in the same order. Raises InputError."""
+def detect(
+    trained: TrainedDetector, pictures: Iterable[Picture], device: str
+) -> Iterator[tuple[Picture, list[dict]]]:
+    """COCO results of each picture, as `predict` gives them for the same pictures in the same
+    order. Raises InputError."""
     protocol, trunk = trained.protocol, trained.backbone
     start = replace(trunk, tensors=weights.random_backbone(trunk.arch, 0).tensors)
-    model = build(protocol, start, len(trained.categories), len(trained.keypoints), precision_for(device)).to(device)
+    model = build(
+        protocol, start, len(trained.categories), len(trained.keypoints), precision_for(device)
+    ).to(device)
     detector.fill(model, trained)
     model.eval()
     waiting = iter(pictures)
     while batch := list(islice(waiting, at_once(protocol))):
-        arrays = [resized(p.pixels, protocol.resize.test, protocol.resize.test_max, trunk.channel_order) for p in batch]
-        inputs = [torch.from_numpy(np.ascontiguousarray(a.transpose(2, 0, 1))).to(device).float() for a in arrays]
+        arrays = [
+            resized(p.pixels, protocol.resize.test, protocol.resize.test_max, trunk.channel_order)
+            for p in batch
+        ]
+        inputs = [
+            torch.from_numpy(np.ascontiguousarray(a.transpose(2, 0, 1))).to(device).float()
+            for a in arrays
+        ]
         for picture, given, found in zip(batch, inputs, model(inputs)):
-            yield picture, to_coco(found, picture.image, given.shape[-2:], trained.categories, protocol)
+            yield (
+                picture,
+                to_coco(found, picture.image, given.shape[-2:], trained.categories, protocol),
+            )
 
 
 def export(trained: TrainedDetector, folder: Path) -> dict:
     """Its layers are torchvision's: no Detectron2 config describes them."""
     raise InputError(
-        f"a detector of the engine torchvision cannot be loaded by Detectron2 (other layers): train {trained.protocol.name} "
-        "with --engine detectron2 --keep-model"
+        "a detector of the engine torchvision cannot be loaded by Detectron2 (other layers): train"
+        f" {trained.protocol.name} with --engine detectron2 --keep-model"
     )
 
 
-def _restore(checkpoint: Path, model: nn.Module, optimiser, rate, replaced: Replaced) -> tuple[int, float]:
+def _restore(
+    checkpoint: Path, model: nn.Module, optimiser, rate, replaced: Replaced
+) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
     try:

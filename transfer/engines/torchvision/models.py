@@ -1,7 +1,8 @@
-"""Detectors assembled from torchvision's parts around a given backbone: C4, FPN, RetinaNet, Keypoint R-CNN.
+"""Detectors assembled from torchvision's parts around a given backbone: C4, FPN, RetinaNet,
+Keypoint R-CNN.
 
-Only convolutions run in the autocast precision (`Cast`); boxes, anchors and losses stay in float32, where bf16's 8 bits would
-move a box by a pixel.
+Only convolutions run in the autocast precision (`Cast`); boxes, anchors and losses stay in float32,
+where bf16's 8 bits would move a box by a pixel.
 """
 
 import math
@@ -28,7 +29,8 @@ STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class Cast(nn.Module):
-    """Runs a module in the given autocast precision (None: as it is) and gives float32 back, whatever the nesting."""
+    """Runs a module in the given autocast precision (None: as it is) and gives float32 back,
+    whatever the nesting."""
 
     def __init__(self, module: nn.Module, precision: torch.dtype | None):
         super().__init__()
@@ -44,17 +46,26 @@ class Cast(nn.Module):
 def _float32(x):
     if isinstance(x, Tensor):
         return x.float()
-    return OrderedDict((k, _float32(v)) for k, v in x.items()) if isinstance(x, dict) else [_float32(v) for v in x]
+    return (
+        OrderedDict((k, _float32(v)) for k, v in x.items())
+        if isinstance(x, dict)
+        else [_float32(v) for v in x]
+    )
 
 
 class Trunk(nn.Module):
-    """The ResNet trunk: picture batch (N, 3, H, W) -> the asked levels, e.g. {"res4": (N, 1024, H/16, W/16)}."""
+    """The ResNet trunk: picture batch (N, 3, H, W) -> the asked levels, e.g. {"res4": (N, 1024,
+    H/16, W/16)}."""
 
     def __init__(self, backbone: Backbone, levels: tuple[str, ...]):
         super().__init__()
         net = load_resnet(backbone)
-        self.stem = nn.Sequential(OrderedDict(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool))
-        self.stages = nn.ModuleDict({f"res{i + 1}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)})
+        self.stem = nn.Sequential(
+            OrderedDict(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool)
+        )
+        self.stages = nn.ModuleDict(
+            {f"res{i + 1}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}
+        )
         self.levels = levels
         for level in list(self.stages)[list(self.stages).index(levels[-1]) + 1 :]:
             del self.stages[level]
@@ -71,14 +82,17 @@ class Trunk(nn.Module):
 def load_resnet(backbone: Backbone) -> nn.Module:
     """torchvision's ResNet of that architecture with the backbone's tensors, strictly loaded.
 
-    The stride sits where the backbone says: for "1x1" (MSRA) it moves to the first convolution of each bottleneck.
+    The stride sits where the backbone says: for "1x1" (MSRA) it moves to the first convolution of
+    each bottleneck.
     """
     net = getattr(torchvision.models, backbone.arch)(num_classes=1)
     state = net.state_dict()
     fresh = {k: v for k, v in state.items() if k.startswith("fc.") or "num_batches_tracked" in k}
     net.load_state_dict(fresh | backbone.tensors, strict=True)
     if backbone.stride_in == "1x1":
-        for block in (m for m in net.modules() if isinstance(m, torchvision.models.resnet.Bottleneck)):
+        for block in (
+            m for m in net.modules() if isinstance(m, torchvision.models.resnet.Bottleneck)
+        ):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
     return net
 
@@ -89,7 +103,8 @@ def channels(backbone: Backbone) -> dict[str, int]:
 
 
 class Pyramid(nn.Module):
-    """Trunk and feature pyramid, normalised as the papers do it (FPN.NORM), with levels named p2 ... p7."""
+    """Trunk and feature pyramid, normalised as the papers do it (FPN.NORM), with levels named p2
+    ... p7."""
 
     def __init__(self, backbone: Backbone, levels: tuple[str, ...], width: int, top: nn.Module):
         super().__init__()
@@ -104,7 +119,8 @@ class Pyramid(nn.Module):
 
 
 class RoIAlign(nn.Module):
-    """RoIAlign with Detectron2's half-pixel correction; over several levels, boxes go to floor(4 + log2(sqrt(area) / 224))."""
+    """RoIAlign with Detectron2's half-pixel correction; over several levels, boxes go to floor(4 +
+    log2(sqrt(area) / 224))."""
 
     def __init__(self, strides: dict[str, int], size: int, sampling_ratio: int):
         super().__init__()
@@ -114,22 +130,36 @@ class RoIAlign(nn.Module):
         """boxes: per picture (K_i, 4) xyxy in pixels -> (sum K_i, C, size, size)."""
         rois = torch.cat(boxes)
         index = torch.repeat_interleave(
-            torch.arange(len(boxes), device=rois.device), torch.tensor([len(b) for b in boxes], device=rois.device)
+            torch.arange(len(boxes), device=rois.device),
+            torch.tensor([len(b) for b in boxes], device=rois.device),
         )
         rois = torch.cat([index[:, None].to(rois.dtype), rois], 1)
-        first, last = int(math.log2(min(self.strides.values()))), int(math.log2(max(self.strides.values())))
+        first, last = (
+            int(math.log2(min(self.strides.values()))),
+            int(math.log2(max(self.strides.values()))),
+        )
         side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp(min=0).sqrt()
         level = torch.floor(4 + torch.log2(side / 224 + 1e-8)).clamp(first, last)
-        pooled = rois.new_zeros(len(rois), next(iter(features.values())).shape[1], *self.output_size)
+        pooled = rois.new_zeros(
+            len(rois), next(iter(features.values())).shape[1], *self.output_size
+        )
         for name, stride in self.strides.items():
             mine = torch.where(level == math.log2(stride))[0]
-            part = roi_align(features[name], rois[mine], self.output_size, 1 / stride, self.sampling_ratio, aligned=True)
+            part = roi_align(
+                features[name],
+                rois[mine],
+                self.output_size,
+                1 / stride,
+                self.sampling_ratio,
+                aligned=True,
+            )
             pooled = pooled.index_copy(0, mine, part)
         return pooled
 
 
 class Res5Head(nn.Module):
-    """res5 followed by one more normalisation (the papers' Res5ROIHeadsExtraNorm); (K, C4, S, S) -> (K, C5, S/2, S/2)."""
+    """res5 followed by one more normalisation (the papers' Res5ROIHeadsExtraNorm); (K, C4, S, S) ->
+    (K, C5, S/2, S/2)."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -138,7 +168,11 @@ class Res5Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # BatchNorm cannot train on nothing: a batch without positive boxes has no mask features
-        return self.norm(self.res5(x)) if len(x) else x.new_zeros(0, self.norm.num_features, *((s + 1) // 2 for s in x.shape[2:]))
+        return (
+            self.norm(self.res5(x))
+            if len(x)
+            else x.new_zeros(0, self.norm.num_features, *((s + 1) // 2 for s in x.shape[2:]))
+        )
 
 
 class Res5BoxHead(nn.Module):
@@ -152,11 +186,14 @@ class Res5BoxHead(nn.Module):
 
 class KeypointPredictor(keypoint_rcnn.KeypointRCNNPredictor):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).contiguous()  # torchvision's loss takes a view that channels_last does not allow
+        return (
+            super().forward(x).contiguous()
+        )  # torchvision's loss takes a view that channels_last does not allow
 
 
 class Preprocess(GeneralizedRCNNTransform):
-    """Normalises and batches pictures that were resized before; predictions are left in the coordinates of their input."""
+    """Normalises and batches pictures that were resized before; predictions are left in the
+    coordinates of their input."""
 
     def __init__(self, backbone: Backbone):
         super().__init__(0, 0, list(backbone.mean), list(backbone.std))
@@ -169,7 +206,8 @@ class Preprocess(GeneralizedRCNNTransform):
 
 
 class Anchors(AnchorGenerator):
-    """Anchors at each level's own stride (torchvision divides the padded size, which is off where it is not a multiple)."""
+    """Anchors at each level's own stride (torchvision divides the padded size, which is off where
+    it is not a multiple)."""
 
     def __init__(self, d: Detector, strides: tuple[int, ...]):
         super().__init__(d.anchors, (d.aspect_ratios,) * len(d.anchors))
@@ -182,12 +220,18 @@ class Anchors(AnchorGenerator):
         return [anchors] * len(image_list.image_sizes)
 
 
-def build(protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, precision: torch.dtype | None):
+def build(
+    protocol: Protocol,
+    backbone: Backbone,
+    classes: int,
+    keypoints: int,
+    precision: torch.dtype | None,
+):
     """The protocol's detector for `classes` categories (background not counted).
 
-    Input of the module: a list of float pictures (3, H, W) in the backbone's channel order, 0..255, and, in training, targets
-    with `boxes` (K, 4) xyxy, `labels` (K,) from 1 (RetinaNet: from 0) and, where the protocol has them, `masks` (K, H, W)
-    and `keypoints` (K, P, 3).
+    Input of the module: a list of float pictures (3, H, W) in the backbone's channel order, 0..255,
+    and, in training, targets with `boxes` (K, 4) xyxy, `labels` (K,) from 1 (RetinaNet: from 0)
+    and, where the protocol has them, `masks` (K, H, W) and `keypoints` (K, P, 3).
     """
     if protocol.architecture == "retinanet":
         model = _retinanet(protocol.detector, backbone, classes, precision)
@@ -200,7 +244,8 @@ def build(protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, 
 
 
 def _retinanet(d: Detector, backbone: Backbone, classes: int, precision) -> nn.Module:
-    """FPN on res3..res5 with p6, p7 from res5; heads without sharing between classification and boxes."""
+    """FPN on res3..res5 with p6, p7 from res5; heads without sharing between classification and
+    boxes."""
     top = LastLevelP6P7(channels(backbone)["res5"], d.fpn_channels)
     body = Pyramid(backbone, ("res3", "res4", "res5"), d.fpn_channels, top)
     anchors = Anchors(d, (8, 16, 32, 64, 128))
@@ -208,17 +253,28 @@ def _retinanet(d: Detector, backbone: Backbone, classes: int, precision) -> nn.M
     head = RetinaNetHead(d.fpn_channels, anchors.num_anchors_per_location()[0], classes, norm)
     for part in (head.classification_head, head.regression_head):
         part.conv = Cast(part.conv[: d.retina_convs], precision)
-    nn.init.constant_(head.classification_head.cls_logits.bias, -math.log((1 - d.retina_prior) / d.retina_prior))
+    nn.init.constant_(
+        head.classification_head.cls_logits.bias, -math.log((1 - d.retina_prior) / d.retina_prior)
+    )
     model = RetinaNet(
-        body, classes, anchor_generator=anchors, head=head, fg_iou_thresh=0.5, bg_iou_thresh=0.4,
-        score_thresh=0.05, nms_thresh=0.5, detections_per_img=d.detections, topk_candidates=1000,
-    )  # fmt: skip
+        body,
+        classes,
+        anchor_generator=anchors,
+        head=head,
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.4,
+        score_thresh=0.05,
+        nms_thresh=0.5,
+        detections_per_img=d.detections,
+        topk_candidates=1000,
+    )
     model.backbone, model.transform = Cast(body, precision), Preprocess(backbone)
     return model
 
 
 def _c4(protocol: Protocol, backbone: Backbone, classes: int, precision) -> nn.Module:
-    """RPN and RoIAlign on res4; res5 plus the extra norm is the box head, and the mask head shares it."""
+    """RPN and RoIAlign on res4; res5 plus the extra norm is the box head, and the mask head shares
+    it."""
     d, width = protocol.detector, channels(backbone)["res5"]
     res5 = Cast(Res5Head(backbone), precision)
     heads = {}
@@ -230,11 +286,16 @@ def _c4(protocol: Protocol, backbone: Backbone, classes: int, precision) -> nn.M
         }
     box = RoIAlign({"res4": 16}, d.roi_size, d.sampling_ratio), Res5BoxHead(res5)
     body = Trunk(backbone, ("res4",))
-    return _rcnn(d, backbone, body, channels(backbone)["res4"], (16,), box, width, classes, heads, precision)
+    return _rcnn(
+        d, backbone, body, channels(backbone)["res4"], (16,), box, width, classes, heads, precision
+    )
 
 
-def _fpn(protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, precision) -> nn.Module:
-    """RPN on p2..p6, RoIAlign on p2..p5, two fully connected layers; masks and keypoints from heads of their own."""
+def _fpn(
+    protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, precision
+) -> nn.Module:
+    """RPN on p2..p6, RoIAlign on p2..p5, two fully connected layers; masks and keypoints from heads
+    of their own."""
     d, width = protocol.detector, protocol.detector.fpn_channels
     body = Pyramid(backbone, tuple(STRIDES), width, LastLevelMaxPool())
     levels = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
@@ -243,7 +304,11 @@ def _fpn(protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, p
     if "mask" in protocol.metrics:
         head = mask_rcnn.MaskRCNNHeads(width, (width,) * d.mask_convs, 1)
         predictor = mask_rcnn.MaskRCNNPredictor(width, width, classes + 1)
-        heads |= {"mask_roi_pool": fine, "mask_head": Cast(head, precision), "mask_predictor": Cast(predictor, precision)}
+        heads |= {
+            "mask_roi_pool": fine,
+            "mask_head": Cast(head, precision),
+            "mask_predictor": Cast(predictor, precision),
+        }
     if "keypoint" in protocol.metrics:
         head = keypoint_rcnn.KeypointRCNNHeads(width, d.keypoint_convs)
         heads |= {
@@ -253,20 +318,37 @@ def _fpn(protocol: Protocol, backbone: Backbone, classes: int, keypoints: int, p
         }
     box_head = Cast(faster_rcnn.TwoMLPHead(width * d.roi_size**2, d.fc_width), precision)
     box = RoIAlign(levels, d.roi_size, d.sampling_ratio), box_head
-    return _rcnn(d, backbone, body, width, (4, 8, 16, 32, 64), box, d.fc_width, classes, heads, precision)
+    return _rcnn(
+        d, backbone, body, width, (4, 8, 16, 32, 64), box, d.fc_width, classes, heads, precision
+    )
 
 
-def _rcnn(d, backbone, body, body_width, strides, box, box_width, classes, heads, precision) -> nn.Module:
+def _rcnn(
+    d, backbone, body, body_width, strides, box, box_width, classes, heads, precision
+) -> nn.Module:
     anchors = Anchors(d, strides)
     rpn = RegionProposalNetwork(
-        anchors, Cast(RPNHead(body_width, anchors.num_anchors_per_location()[0]), precision),
-        fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=d.rpn_batch, positive_fraction=0.5,
+        anchors,
+        Cast(RPNHead(body_width, anchors.num_anchors_per_location()[0]), precision),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=d.rpn_batch,
+        positive_fraction=0.5,
         pre_nms_top_n=dict(zip(("training", "testing"), d.rpn_pre_nms)),
-        post_nms_top_n=dict(zip(("training", "testing"), d.rpn_post_nms)), nms_thresh=0.7,
-    )  # fmt: skip
+        post_nms_top_n=dict(zip(("training", "testing"), d.rpn_post_nms)),
+        nms_thresh=0.7,
+    )
     roi_heads = RoIHeads(
-        *box, faster_rcnn.FastRCNNPredictor(box_width, classes + 1),
-        fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=d.roi_batch, positive_fraction=d.roi_positive,
-        bbox_reg_weights=None, score_thresh=0.05, nms_thresh=0.5, detections_per_img=d.detections, **heads,
-    )  # fmt: skip
+        *box,
+        faster_rcnn.FastRCNNPredictor(box_width, classes + 1),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=d.roi_batch,
+        positive_fraction=d.roi_positive,
+        bbox_reg_weights=None,
+        score_thresh=0.05,
+        nms_thresh=0.5,
+        detections_per_img=d.detections,
+        **heads,
+    )
     return GeneralizedRCNN(Cast(body, precision), rpn, roi_heads, Preprocess(backbone))

@@ -1,6 +1,8 @@
-"""Pictures as detectors see them: decoded, resized as the protocol says, flipped, with boxes, masks and keypoints moved along.
+"""Pictures as detectors see them: decoded, resized as the protocol says, flipped, with boxes, masks
+and keypoints moved along.
 
-Which pictures an iteration sees and how they are drawn is a function of (seed, iteration) alone, so training can go on anywhere.
+Which pictures an iteration sees and how they are drawn is a function of (seed, iteration) alone, so
+training can go on anywhere.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +26,8 @@ CACHE_BYTES = 1 << 30  # resized pictures are kept in memory up to this much
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the detector takes: colour order, whether masks and keypoints are needed, and the number of the first label."""
+    """What the detector takes: colour order, whether masks and keypoints are needed, and the number
+    of the first label."""
 
     channel_order: str = "RGB"
     masks: bool = False
@@ -33,13 +36,15 @@ class Wanted:
 
 
 def resized_shape(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
-    """Shorter side to `short`, longer at most `longest`, aspect kept; rounded as Detectron2's ResizeShortestEdge does."""
+    """Shorter side to `short`, longer at most `longest`, aspect kept; rounded as Detectron2's
+    ResizeShortestEdge does."""
     scale = min(short / min(height, width), longest / max(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def resized(picture: Image.Image, short: int, longest: int, channel_order: str) -> np.ndarray:
-    """An RGB picture as a detector takes it: (height, width, 3) uint8 in that channel order, see `resized_shape`."""
+    """An RGB picture as a detector takes it: (height, width, 3) uint8 in that channel order, see
+    `resized_shape`."""
     height, width = resized_shape(picture.height, picture.width, short, longest)
     array = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     return array[:, :, ::-1] if channel_order == "BGR" else array
@@ -48,8 +53,8 @@ def resized(picture: Image.Image, short: int, longest: int, channel_order: str) 
 class Pictures(torch.utils.data.Dataset):
     """Items by (picture number, short side, flip): (picture (3, H, W) uint8, target).
 
-    Target: `boxes` (K, 4) float xyxy, `labels` (K,) and, where wanted, `masks` (K, H, W) uint8, `keypoints` (K, P, 3) float.
-    Crowd regions are left out of the targets, as Detectron2 does.
+    Target: `boxes` (K, 4) float xyxy, `labels` (K,) and, where wanted, `masks` (K, H, W) uint8,
+    `keypoints` (K, P, 3) float. Crowd regions are left out of the targets, as Detectron2 does.
     """
 
     def __init__(self, dataset: Dataset, wanted: Wanted, longest: int):
@@ -64,12 +69,17 @@ class Pictures(torch.utils.data.Dataset):
         self.cached_bytes = 0
 
     def trainable(self) -> list[int]:
-        """Numbers of the pictures with something to learn from (annotated; for keypoints: with a visible one)."""
+        """Numbers of the pictures with something to learn from (annotated; for keypoints: with a
+        visible one)."""
         ids = [image["id"] for image in self.dataset.images]
-        return [i for i, image in enumerate(ids) if any(self._useful(a) for a in self.of_image[image])]
+        return [
+            i for i, image in enumerate(ids) if any(self._useful(a) for a in self.of_image[image])
+        ]
 
     def _useful(self, annotation: dict) -> bool:
-        return not self.wanted.keypoints or any(v > 0 for v in annotation.get("keypoints", [])[2::3])
+        return not self.wanted.keypoints or any(
+            v > 0 for v in annotation.get("keypoints", [])[2::3]
+        )
 
     def __getitem__(self, key: tuple[int, int, bool]) -> tuple[torch.Tensor, dict]:
         number, short, flip = key
@@ -88,8 +98,8 @@ class Pictures(torch.utils.data.Dataset):
         pixels = read_rgb(image["file_name"])
         if pixels.size != (image["width"], image["height"]):
             raise Unreadable(
-                f"{image['file_name']} is {pixels.size[0]} x {pixels.size[1]} px, its annotation says "
-                f"{image['width']} x {image['height']}",
+                f"{image['file_name']} is {pixels.size[0]} x {pixels.size[1]} px, its annotation"
+                f" says {image['width']} x {image['height']}",
                 image["file_name"],
             )
         array = resized(pixels, short, self.longest, self.wanted.channel_order)
@@ -100,7 +110,9 @@ class Pictures(torch.utils.data.Dataset):
 
     def _target(self, image: dict, height: int, width: int) -> dict:
         sy, sx = height / image["height"], width / image["width"]
-        mine = self.of_image[image["id"]]  # those without a visible keypoint have a box to learn from
+        mine = self.of_image[
+            image["id"]
+        ]  # those without a visible keypoint have a box to learn from
         boxes = np.array([a["bbox"] for a in mine], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target = {
@@ -108,11 +120,18 @@ class Pictures(torch.utils.data.Dataset):
             "labels": torch.tensor([self.label[a["category_id"]] for a in mine], dtype=torch.int64),
         }
         if self.wanted.masks:
-            masks = [resize_mask(decode_mask(a["segmentation"], image), height, width) for a in mine]
+            masks = [
+                resize_mask(decode_mask(a["segmentation"], image), height, width) for a in mine
+            ]
             target["masks"] = torch.from_numpy(np.array(masks, np.uint8).reshape(-1, height, width))
         if self.wanted.keypoints:
-            points = np.array([a["keypoints"] for a in mine], np.float32).reshape(len(mine), len(self.names), 3)
-            points[..., 0], points[..., 1] = (points[..., 0] + 0.5) * sx, (points[..., 1] + 0.5) * sy
+            points = np.array([a["keypoints"] for a in mine], np.float32).reshape(
+                len(mine), len(self.names), 3
+            )
+            points[..., 0], points[..., 1] = (
+                (points[..., 0] + 0.5) * sx,
+                (points[..., 1] + 0.5) * sy,
+            )
             target["keypoints"] = torch.from_numpy(points)
         return target
 
@@ -129,14 +148,22 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Drawn(torch.utils.data.Dataset):
-    """Items to train on by (key of `Pictures`, batch, place in the batch), each with what could not be read in its place."""
+    """Items to train on by (key of `Pictures`, batch, place in the batch), each with what could not
+    be read in its place."""
 
     def __init__(self, pictures: Pictures, seed: int):
         self.pictures, self.dataset, self.seed = pictures, pictures.dataset, seed
 
-    def __getitem__(self, key: tuple[tuple[int, int, bool], int, int]) -> tuple[tuple | None, list[Broken]]:
+    def __getitem__(
+        self, key: tuple[tuple[int, int, bool], int, int]
+    ) -> tuple[tuple | None, list[Broken]]:
         (number, size, flip), batch, place = key
-        return readable(lambda other: self.pictures[other, size, flip], number, self.others, (self.seed, batch, place))
+        return readable(
+            lambda other: self.pictures[other, size, flip],
+            number,
+            self.others,
+            (self.seed, batch, place),
+        )
 
     def others(self, number: int) -> list[int]:
         """What may take a picture's place: as wide or as tall as the rest of its batch."""
@@ -146,8 +173,8 @@ class Drawn(torch.utils.data.Dataset):
 
 
 class Tested(torch.utils.data.Dataset):
-    """Items of `Pictures` to test on; what cannot be read is given as the error: raised in a loading process, it would
-    arrive as that one's traceback."""
+    """Items of `Pictures` to test on; what cannot be read is given as the error: raised in a
+    loading process, it would arrive as that one's traceback."""
 
     def __init__(self, pictures: Pictures):
         self.pictures, self.dataset = pictures, pictures.dataset
@@ -160,7 +187,8 @@ class Tested(torch.utils.data.Dataset):
 
 
 def read_rgb(path: str) -> Image.Image:
-    """A picture as 8-bit RGB, upright (EXIF orientation applied, as Detectron2 does). Raises Unreadable."""
+    """A picture as 8-bit RGB, upright (EXIF orientation applied, as Detectron2 does). Raises
+    Unreadable."""
     try:
         with Image.open(path) as picture:
             picture = ImageOps.exif_transpose(picture)
@@ -194,20 +222,28 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
-def batches(pictures: Pictures, resize: Resize, images: int, seed: int, start: int) -> Iterator[list[tuple[int, int, bool]]]:
-    """Keys of endless training batches from iteration `start` on: shuffled passes over the trainable pictures, each flipped
-    with p = 0.5 and at one of the protocol's sizes; a batch holds either wide or tall pictures, as Detectron2 groups them.
-    Raises InputError if there is nothing to train on."""
+def batches(
+    pictures: Pictures, resize: Resize, images: int, seed: int, start: int
+) -> Iterator[list[tuple[int, int, bool]]]:
+    """Keys of endless training batches from iteration `start` on: shuffled passes over the
+    trainable pictures, each flipped with p = 0.5 and at one of the protocol's sizes; a batch holds
+    either wide or tall pictures, as Detectron2 groups them. Raises InputError if there is nothing
+    to train on."""
     numbers = pictures.trainable()
     if not numbers:
         what = "visible keypoints" if pictures.wanted.keypoints else "annotations"
-        raise InputError(f"{pictures.dataset.root}: no picture of split {pictures.dataset.split} has {what}")
+        raise InputError(
+            f"{pictures.dataset.root}: no picture of split {pictures.dataset.split} has {what}"
+        )
     tall = [image["height"] > image["width"] for image in pictures.dataset.images]
     waiting: dict[bool, list] = {False: [], True: []}
     made = 0
     for epoch in count():
         draw = np.random.default_rng((seed, epoch))
-        order, shorts = draw.permutation(numbers).tolist(), draw.choice(resize.train, len(numbers)).tolist()
+        order, shorts = (
+            draw.permutation(numbers).tolist(),
+            draw.choice(resize.train, len(numbers)).tolist(),
+        )
         for key in zip(order, shorts, (draw.random(len(numbers)) < 0.5).tolist()):
             group = waiting[tall[key[0]]]
             group.append(key)

@@ -1,4 +1,5 @@
-"""Rows as Detectron2 configs: what differs from Detectron2's defaults is what MoCo and DetCo published, and nothing else."""
+"""Rows as Detectron2 configs: what differs from Detectron2's defaults is what MoCo and DetCo
+published, and nothing else."""
 
 import hashlib
 import json
@@ -42,17 +43,24 @@ FROZEN = {
     "coco-10pct-retinanet": "2a34677463edbcc7",
 }
 
-# What the published configs set, as differences from Detectron2's get_cfg(). MODEL.WEIGHTS apart, PROTOCOLS names two
-# departures: MAX_SIZE_TRAIN 1333 where DetCo's C4 configs for self-supervised weights say 1200, and SyncBN.
+# What the published configs set, as differences from Detectron2's get_cfg(). MODEL.WEIGHTS apart,
+# PROTOCOLS names two departures: MAX_SIZE_TRAIN 1333 where DetCo's C4 configs for self-supervised
+# weights say 1200, and SyncBN.
 COMMON = {
-    "INPUT.FORMAT": "RGB", "MODEL.BACKBONE.FREEZE_AT": 0, "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
-    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375], "MODEL.RESNETS.NORM": "SyncBN", "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    "TEST.PRECISE_BN.ENABLED": True, "SOLVER.BASE_LR": 0.02,
-}  # fmt: skip
+    "INPUT.FORMAT": "RGB",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "MODEL.RESNETS.NORM": "SyncBN",
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "TEST.PRECISE_BN.ENABLED": True,
+    "SOLVER.BASE_LR": 0.02,
+}
 COCO = {
-    "DATASETS.TRAIN": ["coco_2017_train"], "DATASETS.TEST": ["coco_2017_val"],
+    "DATASETS.TRAIN": ["coco_2017_train"],
+    "DATASETS.TEST": ["coco_2017_val"],
     "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
-}  # fmt: skip
+}
 SCHEDULES = {
     "12k": {"SOLVER.MAX_ITER": 12000, "SOLVER.STEPS": [9000, 11000]},
     "90k": {"SOLVER.MAX_ITER": 90000, "SOLVER.STEPS": [60000, 80000]},
@@ -60,43 +68,94 @@ SCHEDULES = {
 }
 C4 = {"MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm"}
 FPN = {
-    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone", "MODEL.FPN.NORM": "SyncBN",
-    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"], "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
     "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
-    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"], "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
-    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000, "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
-    "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
-    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
-    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
-}  # fmt: skip
+    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+}
 RETINA = {
-    "MODEL.META_ARCHITECTURE": "RetinaNet", "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
-    "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"], "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
-    "MODEL.FPN.NORM": "SyncBN", "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0.0, "SOLVER.BASE_LR": 0.01,
-    "MODEL.ANCHOR_GENERATOR.SIZES": [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64, 128, 256, 512)],
-}  # fmt: skip
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0.0,
+    "SOLVER.BASE_LR": 0.01,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [
+        [x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64, 128, 256, 512)
+    ],
+}
 MASK = {"MODEL.MASK_ON": True}
 PUBLISHED = {
-    **{f"coco-mask-rcnn-c4-{k}": COMMON | COCO | C4 | MASK | schedule for k, schedule in SCHEDULES.items()},
-    **{f"coco-mask-rcnn-fpn-{k}": COMMON | COCO | FPN | MASK | schedule for k, schedule in SCHEDULES.items()},
-    **{f"coco-retinanet-{k}": COMMON | COCO | RETINA | schedule for k, schedule in SCHEDULES.items()},
-    "coco-keypoint-rcnn-180k": COMMON | COCO | FPN | SCHEDULES["180k"] | {
-        "MODEL.KEYPOINT_ON": True, "MODEL.ROI_HEADS.NUM_CLASSES": 1, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5,
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500,
-        "DATASETS.TRAIN": ["keypoints_coco_2017_train"], "DATASETS.TEST": ["keypoints_coco_2017_val"],
+    **{
+        f"coco-mask-rcnn-c4-{k}": COMMON | COCO | C4 | MASK | schedule
+        for k, schedule in SCHEDULES.items()
     },
-    "voc-faster-rcnn-c4-24k": COMMON | C4 | {
-        "MODEL.ROI_HEADS.NUM_CLASSES": 20, "INPUT.MIN_SIZE_TRAIN": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
-        "DATASETS.TRAIN": ["voc_2007_trainval", "voc_2012_trainval"], "DATASETS.TEST": ["voc_2007_test"],
-        "SOLVER.STEPS": [18000, 22000], "SOLVER.MAX_ITER": 24000, "SOLVER.WARMUP_ITERS": 100,
+    **{
+        f"coco-mask-rcnn-fpn-{k}": COMMON | COCO | FPN | MASK | schedule
+        for k, schedule in SCHEDULES.items()
     },
-    "cityscapes-instance": COMMON | FPN | MASK | {
-        "MODEL.ROI_HEADS.NUM_CLASSES": 8, "INPUT.MIN_SIZE_TRAIN": [800, 832, 864, 896, 928, 960, 992, 1024],
-        "INPUT.MIN_SIZE_TEST": 1024, "INPUT.MAX_SIZE_TRAIN": 2048, "INPUT.MAX_SIZE_TEST": 2048,
-        "DATASETS.TRAIN": ["cityscapes_fine_instance_seg_train"], "DATASETS.TEST": ["cityscapes_fine_instance_seg_val"],
-        "SOLVER.BASE_LR": 0.01, "SOLVER.STEPS": [18000], "SOLVER.MAX_ITER": 24000, "SOLVER.IMS_PER_BATCH": 8,
+    **{
+        f"coco-retinanet-{k}": COMMON | COCO | RETINA | schedule
+        for k, schedule in SCHEDULES.items()
     },
-}  # fmt: skip
+    "coco-keypoint-rcnn-180k": (
+        COMMON
+        | COCO
+        | FPN
+        | SCHEDULES["180k"]
+        | {
+            "MODEL.KEYPOINT_ON": True,
+            "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+            "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5,
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500,
+            "DATASETS.TRAIN": ["keypoints_coco_2017_train"],
+            "DATASETS.TEST": ["keypoints_coco_2017_val"],
+        }
+    ),
+    "voc-faster-rcnn-c4-24k": (
+        COMMON
+        | C4
+        | {
+            "MODEL.ROI_HEADS.NUM_CLASSES": 20,
+            "INPUT.MIN_SIZE_TRAIN": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+            "DATASETS.TRAIN": ["voc_2007_trainval", "voc_2012_trainval"],
+            "DATASETS.TEST": ["voc_2007_test"],
+            "SOLVER.STEPS": [18000, 22000],
+            "SOLVER.MAX_ITER": 24000,
+            "SOLVER.WARMUP_ITERS": 100,
+        }
+    ),
+    "cityscapes-instance": (
+        COMMON
+        | FPN
+        | MASK
+        | {
+            "MODEL.ROI_HEADS.NUM_CLASSES": 8,
+            "INPUT.MIN_SIZE_TRAIN": [800, 832, 864, 896, 928, 960, 992, 1024],
+            "INPUT.MIN_SIZE_TEST": 1024,
+            "INPUT.MAX_SIZE_TRAIN": 2048,
+            "INPUT.MAX_SIZE_TEST": 2048,
+            "DATASETS.TRAIN": ["cityscapes_fine_instance_seg_train"],
+            "DATASETS.TEST": ["cityscapes_fine_instance_seg_val"],
+            "SOLVER.BASE_LR": 0.01,
+            "SOLVER.STEPS": [18000],
+            "SOLVER.MAX_ITER": 24000,
+            "SOLVER.IMS_PER_BATCH": 8,
+        }
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +164,9 @@ def backbone():
 
 
 def resolved(name: str, backbone, **run) -> dict:
-    return config.differences(config.resolve(PROTOCOLS[name], backbone, config.Circumstances(**run)))
+    return config.differences(
+        config.resolve(PROTOCOLS[name], backbone, config.Circumstances(**run))
+    )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -115,31 +176,47 @@ def test_differs_from_detectron2s_defaults_as_the_published_config_does(name, ba
 
 def test_resolved_configs_are_frozen(backbone):
     texts = {name: json.dumps(resolved(name, backbone), sort_keys=True) for name in PROTOCOLS}
-    assert {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()} == FROZEN
+    assert {
+        name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()
+    } == FROZEN
 
 
 @pytest.mark.parametrize("percent", [1, 2, 5, 10])
 def test_shares_of_coco_are_the_12k_rows_on_other_data(percent, backbone):
     for detector in ("mask-rcnn-fpn", "retinanet"):
         whole = resolved(f"coco-{detector}-12k", backbone)
-        assert resolved(f"coco-{percent}pct-{detector}", backbone) == whole | {"DATASETS.TRAIN": [f"coco_train2017_{percent}pct"]}
+        assert resolved(f"coco-{percent}pct-{detector}", backbone) == whole | {
+            "DATASETS.TRAIN": [f"coco_train2017_{percent}pct"]
+        }
 
 
 def test_preprocessing_comes_from_the_weights(backbone):
-    """The MSRA checkpoint's settings are Detectron2's own defaults: they vanish from the differences."""
-    msra = replace(backbone, channel_order="BGR", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), stride_in="1x1")
+    """The MSRA checkpoint's settings are Detectron2's own defaults: they vanish from the
+    differences."""
+    msra = replace(
+        backbone,
+        channel_order="BGR",
+        mean=(103.53, 116.28, 123.675),
+        std=(1.0, 1.0, 1.0),
+        stride_in="1x1",
+    )
     own = {"INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1"}
     for name, published in PUBLISHED.items():
-        assert resolved(name, msra) == {key: value for key, value in published.items() if key not in own}
+        assert resolved(name, msra) == {
+            key: value for key, value in published.items() if key not in own
+        }
 
 
 @pytest.mark.parametrize(
     ("processes", "device", "asked", "norm"),
     [
-        (1, "cuda", "SyncBN", "BN"), (8, "cuda", "SyncBN", "SyncBN"), (8, "cuda", "naiveSyncBN", "naiveSyncBN"),
-        (2, "cpu", "SyncBN", "naiveSyncBN"), (1, "cpu", "naiveSyncBN", "BN"),
+        (1, "cuda", "SyncBN", "BN"),
+        (8, "cuda", "SyncBN", "SyncBN"),
+        (8, "cuda", "naiveSyncBN", "naiveSyncBN"),
+        (2, "cpu", "SyncBN", "naiveSyncBN"),
+        (1, "cpu", "naiveSyncBN", "BN"),
     ],
-)  # fmt: skip
+)
 def test_norm_by_processes(processes, device, asked, norm, backbone):
     row = PROTOCOLS["coco-mask-rcnn-fpn-12k"]
     row = replace(row, detector=replace(row.detector, norm=asked))
@@ -149,13 +226,24 @@ def test_norm_by_processes(processes, device, asked, norm, backbone):
 
 def test_semantic_row_is_the_appendix_of_moco(backbone):
     found = resolved("cityscapes-semantic", backbone)
-    head = {key.rpartition(".")[2]: value for key, value in found.items() if key.startswith("MODEL.SEM_SEG_HEAD.")}
+    head = {
+        key.rpartition(".")[2]: value
+        for key, value in found.items()
+        if key.startswith("MODEL.SEM_SEG_HEAD.")
+    }
     assert head == {
-        "NAME": "FCN16sHead", "IN_FEATURES": ["res5"], "NUM_CLASSES": 19, "CONVS_DIM": 256, "COMMON_STRIDE": 16,
-        "NORM": "SyncBN", "DILATION": 6,
-    }  # fmt: skip
+        "NAME": "FCN16sHead",
+        "IN_FEATURES": ["res5"],
+        "NUM_CLASSES": 19,
+        "CONVS_DIM": 256,
+        "COMMON_STRIDE": 16,
+        "NORM": "SyncBN",
+        "DILATION": 6,
+    }
     assert found["MODEL.RESNETS.RES5_DILATION"] == 2 and found["INPUT.CROP.SIZE"] == [769, 769]
-    assert found["INPUT.SCALE_TRAIN"] == [0.5, 2.0] and found["SOLVER.MAX_ITER"] == -(-200 * 2975 // 16)
+    assert found["INPUT.SCALE_TRAIN"] == [0.5, 2.0] and found["SOLVER.MAX_ITER"] == -(
+        -200 * 2975 // 16
+    )
 
 
 def test_detectron2_reads_what_is_printed(backbone, tmp_path):

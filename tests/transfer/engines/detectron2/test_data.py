@@ -1,4 +1,5 @@
-"""Our data sets as Detectron2 sees them: records, batches that a restart repeats, pictures that cannot be read."""
+"""Our data sets as Detectron2 sees them: records, batches that a restart repeats, pictures that
+cannot be read."""
 
 import json
 import pickle
@@ -29,13 +30,22 @@ from detectron2.utils import comm
 
 def config(name: str, dataset, mask_format: str = "bitmask", **more):
     row = PROTOCOLS[name]
-    row = replace(row, resize=replace(row.resize, train=(64,), test=64, crop=100 if row.resize.crop else 0))
+    row = replace(
+        row, resize=replace(row.resize, train=(64,), test=64, crop=100 if row.resize.crop else 0)
+    )
     points = next((len(c["keypoints"]) for c in dataset.categories if c.get("keypoints")), 17)
     own = detectron2_data.describe(dataset)
     circumstances = detectron2_config.Circumstances(
-        classes=len(dataset.categories), keypoints=points, mask_format=mask_format,
-        datasets=((own,), (own,)), device="cpu", seed=5, processes=1, workers=0, **more,
-    )  # fmt: skip
+        classes=len(dataset.categories),
+        keypoints=points,
+        mask_format=mask_format,
+        datasets=((own,), (own,)),
+        device="cpu",
+        seed=5,
+        processes=1,
+        workers=0,
+        **more,
+    )
     cfg = detectron2_config.resolve(row, weights.Backbone("resnet18", {}), circumstances)
     cfg.SOLVER.IMS_PER_BATCH = 2
     return cfg
@@ -44,18 +54,23 @@ def config(name: str, dataset, mask_format: str = "bitmask", **more):
 @pytest.fixture
 def write(tmp_path):
     """The training records of a data set, in a file."""
-    return lambda dataset, **more: detectron2_records.write(dataset, tmp_path / "records.json", **more)
+    return lambda dataset, **more: detectron2_records.write(
+        dataset, tmp_path / "records.json", **more
+    )
 
 
 @pytest.mark.parametrize("keypoints", [False, True])
 def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, scenes, write):
-    """Two independent ways from a record to tensors; resized without a flip, to half a pixel and grey level."""
+    """Two independent ways from a record to tensors; resized without a flip, to half a pixel and
+    grey level."""
     dataset = datasets.load("coco", scenes / "coco", "val", keypoints=keypoints)
     cfg = config("small-keypoint-rcnn" if keypoints else "small-mask-rcnn-fpn", dataset)
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (48,)
     mapper = detectron2_data.mapper(cfg, True)
     pictures = Pictures(dataset, Wanted("RGB", not keypoints, keypoints, 0), 192)
-    records = {record["image_id"]: record for record in write(dataset, least_keypoints=int(keypoints))}
+    records = {
+        record["image_id"]: record for record in write(dataset, least_keypoints=int(keypoints))
+    }
     assert set(records) == {dataset.images[number]["id"] for number in pictures.trainable()}
     for number in pictures.trainable()[:4]:
         pixels, target = pictures[number, 48, False]
@@ -84,7 +99,11 @@ def test_crowd_and_empty_pictures_are_tested_on_but_not_trained_on(scenes, tmp_p
     cfg = config("small-faster-rcnn-fpn", dataset)
     labelled = {a["image_id"] for a in content["annotations"]} - {second}
     assert {record["image_id"] for record in write(dataset)} == labelled <= set(rest)
-    assert [batch[0]["image_id"] for batch in detectron2_data.test_loader(cfg, dataset)] == [first, second, *rest]
+    assert [batch[0]["image_id"] for batch in detectron2_data.test_loader(cfg, dataset)] == [
+        first,
+        second,
+        *rest,
+    ]
     crowd = replace(dataset, annotations=tuple(a | {"iscrowd": 1} for a in dataset.annotations))
     with pytest.raises(InputError, match="no picture of split val has objects"):
         write(crowd)
@@ -96,9 +115,16 @@ def test_records_are_those_that_detectron2_would_train_on(keypoints, scenes, wri
     dataset = datasets.load("coco", scenes / "coco", "train", keypoints=keypoints)
     useful = {a["image_id"] for a in dataset.annotations if not keypoints or a["num_keypoints"]}
     crowd, empty, blind = sorted(useful)[:3]
-    kept = [a | {"iscrowd": int(a["image_id"] == crowd)} for a in dataset.annotations if a["image_id"] != empty]
+    kept = [
+        a | {"iscrowd": int(a["image_id"] == crowd)}
+        for a in dataset.annotations
+        if a["image_id"] != empty
+    ]
     if keypoints:
-        kept = [a | {"keypoints": [0] * len(a["keypoints"])} if a["image_id"] == blind else a for a in kept]
+        kept = [
+            a | {"keypoints": [0] * len(a["keypoints"])} if a["image_id"] == blind else a
+            for a in kept
+        ]
     dataset = replace(dataset, annotations=tuple(kept))
     DatasetCatalog.register("of a test", lambda: list(detectron2_records.records(dataset)))
     try:
@@ -107,10 +133,14 @@ def test_records_are_those_that_detectron2_would_train_on(keypoints, scenes, wri
         DatasetCatalog.remove("of a test")
     found = write(dataset, least_keypoints=int(keypoints))
     assert list(found) == expected and len(found) == len(useful) - (3 if keypoints else 2)
-    assert found[-1] == expected[-1] and found.tall.tolist() == [r["height"] > r["width"] for r in expected]
+    assert found[-1] == expected[-1] and found.tall.tolist() == [
+        r["height"] > r["width"] for r in expected
+    ]
     with pytest.raises(IndexError):
         found[len(found)]
-    assert list(pickle.loads(pickle.dumps(found))) == expected  # as a process that is not forked gets it
+    assert (
+        list(pickle.loads(pickle.dumps(found))) == expected
+    )  # as a process that is not forked gets it
 
 
 def test_batches_hold_one_orientation_and_a_restart_repeats_them():
@@ -146,7 +176,9 @@ def test_draws_do_not_depend_on_the_loading_processes(scenes, write):
 
     alone, two, later = first(0, 0), first(2, 0), first(0, 1)
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, two, strict=True))
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone[2:], later[:4], strict=True))
+    assert all(
+        torch.equal(a["image"], b["image"]) for a, b in zip(alone[2:], later[:4], strict=True)
+    )
 
 
 def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes, write):
@@ -159,10 +191,17 @@ def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes, wr
         np.random.seed(seed)
         found = mapper(records[0])
         shapes.add(tuple(found["image"].shape[1:]))
-        assert found["sem_seg"].shape == found["image"].shape[1:] and max(found["sem_seg"].shape) <= 100
-    assert len(shapes) > 2 and max(max(shape) for shape in shapes) == 100  # from half size up to the crop
+        assert (
+            found["sem_seg"].shape == found["image"].shape[1:]
+            and max(found["sem_seg"].shape) <= 100
+        )
+    assert (
+        len(shapes) > 2 and max(max(shape) for shape in shapes) == 100
+    )  # from half size up to the crop
     ids = np.unique(np.asarray(Image.open(truth(records[0]["file_name"], "labelIds"))))
-    assert set(found["sem_seg"].unique().tolist()) <= {order.index(i) if i in SEMANTIC else 255 for i in ids.tolist()}
+    assert set(found["sem_seg"].unique().tolist()) <= {
+        order.index(i) if i in SEMANTIC else 255 for i in ids.tolist()
+    }
 
 
 @pytest.fixture
@@ -184,7 +223,8 @@ def truncate(path: str | Path) -> str:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_picture_drawn_takes_the_place_of_one_that_breaks(workers, own, write):
-    """Of its own orientation, under the draws of that place; the names of the broken come with the batches."""
+    """Of its own orientation, under the draws of that place; the names of the broken come with the
+    batches."""
     dataset = own("voc", "trainval")
     cfg = config("small-faster-rcnn-fpn", dataset)
     cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MIN_SIZE_TRAIN = workers, (48, 56, 64)
@@ -195,17 +235,26 @@ def test_the_picture_drawn_takes_the_place_of_one_that_breaks(workers, own, writ
     broken = truncate(records[victim]["file_name"])
     loader = detectron2_data.TrainLoader(cfg, records)
     found = list(islice(loader, 12))
-    others = [n for n in range(len(records)) if n != victim and records.tall[n] == records.tall[victim]]
+    others = [
+        n for n in range(len(records)) if n != victim and records.tall[n] == records.tall[victim]
+    ]
     choice = others[int(np.random.default_rng((cfg.SEED, 0, 3, 1, 0)).integers(len(others)))]
     np.random.seed(np.random.SeedSequence((cfg.SEED, 0, 3, 1)).generate_state(4))
-    assert torch.equal(found[3][1]["image"], detectron2_data.mapper(cfg, True)(records[choice])["image"])
+    assert torch.equal(
+        found[3][1]["image"], detectron2_data.mapper(cfg, True)(records[choice])["image"]
+    )
     for batch, (before, after) in enumerate(zip(whole, found, strict=True)):
         for place in (0, 1):
             same = before[place]["file_name"] == after[place]["file_name"]
             assert same == (keys[batch][place][0] != victim)
             assert torch.equal(before[place]["image"], after[place]["image"]) == same
-    assert len(loader.broken) == sum(record == victim for batch in keys for record, _, _ in batch) >= 1
-    assert all(path == broken and text.startswith(f"cannot read the picture {broken}: ") for path, text in loader.broken)
+    assert (
+        len(loader.broken) == sum(record == victim for batch in keys for record, _, _ in batch) >= 1
+    )
+    assert all(
+        path == broken and text.startswith(f"cannot read the picture {broken}: ")
+        for path, text in loader.broken
+    )
 
 
 def resized(path: str) -> str:
@@ -221,7 +270,11 @@ def of_labels(path: str) -> str:
     ("spoil", "layout", "words"),
     [
         (truncate, "coco", "cannot read the picture {}: image file is truncated"),
-        (resized, "coco", "{}: is 9 x 7 (after EXIF rotation), but the annotations say "),  # Detectron2's SizeMismatchError
+        (
+            resized,
+            "coco",
+            "{}: is 9 x 7 (after EXIF rotation), but the annotations say ",
+        ),  # Detectron2's SizeMismatchError
         (lambda path: Path(path).unlink() or path, "coco", "cannot read the picture {}: "),
         (of_labels, "cityscapes", "cannot read the picture {}: "),
     ],
@@ -233,7 +286,9 @@ def test_what_counts_as_broken(spoil, layout, words, own, write):
     records = write(dataset, semantic=semantic)
     path = records[2]["file_name"]
     named = spoil(path)
-    item, ((counted, reason),) = detectron2_data.Drawn(records, detectron2_data.mapper(cfg, True), 5)[2, 0, 0]
+    item, ((counted, reason),) = detectron2_data.Drawn(
+        records, detectron2_data.mapper(cfg, True), 5
+    )[2, 0, 0]
     assert item["file_name"] != path and counted == path and reason.startswith(words.format(named))
 
 
@@ -256,20 +311,31 @@ def test_a_test_picture_that_cannot_be_read_is_named(workers, own):
     with pytest.raises(InputError) as error:
         list(detectron2_data.test_loader(cfg, dataset))
     text = str(explained(error.value, ""))
-    assert text.startswith(f"cannot read the picture {path}: image file is truncated") and "\n" not in text
+    assert (
+        text.startswith(f"cannot read the picture {path}: image file is truncated")
+        and "\n" not in text
+    )
     assert text.endswith("; a test picture cannot be replaced: bring it back and start again")
 
 
 def test_mask_format_is_polygon_unless_a_mask_is_not(scenes, write):
     dataset = datasets.load("coco", scenes / "coco", "val")
     square = [[1, 1, 9, 1, 9, 9]]
-    drawn = replace(dataset, annotations=tuple(a | {"segmentation": square} for a in dataset.annotations))
-    crowd = replace(drawn, annotations=(*drawn.annotations, dataset.annotations[0] | {"iscrowd": 1}))
-    assert [write(d).mask_format for d in (dataset, drawn, crowd)] == ["bitmask", "polygon", "polygon"]
+    drawn = replace(
+        dataset, annotations=tuple(a | {"segmentation": square} for a in dataset.annotations)
+    )
+    crowd = replace(
+        drawn, annotations=(*drawn.annotations, dataset.annotations[0] | {"iscrowd": 1})
+    )
+    assert [write(d).mask_format for d in (dataset, drawn, crowd)] == [
+        "bitmask",
+        "polygon",
+        "polygon",
+    ]
     cfg = config("small-mask-rcnn-fpn", drawn, "polygon")
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (40,)
     (record, *_), image = write(drawn), drawn.images[0]
-    (found, *_) = detectron2_data.mapper(cfg, True)(record)["instances"].gt_masks.polygons[0]
+    found, *_ = detectron2_data.mapper(cfg, True)(record)["instances"].gt_masks.polygons[0]
     height, width = resized_shape(image["height"], image["width"], 40, 192)
     scale = [width / image["width"], height / image["height"]] * 3
     assert found == pytest.approx(np.array(square[0]) * scale)  # whole numbers are not cut off
@@ -279,6 +345,10 @@ def test_resize_is_the_rows(scenes):
     dataset = datasets.load("voc", scenes / "voc", "test")
     cfg = config("small-faster-rcnn-fpn", dataset)
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 40, 50
-    shapes = [tuple(batch[0]["image"].shape[1:]) for batch in detectron2_data.test_loader(cfg, dataset)]
+    shapes = [
+        tuple(batch[0]["image"].shape[1:]) for batch in detectron2_data.test_loader(cfg, dataset)
+    ]
     resize = Resize(test=40, test_max=50)
-    assert shapes == [resized_shape(i["height"], i["width"], resize.test, resize.test_max) for i in dataset.images]
+    assert shapes == [
+        resized_shape(i["height"], i["width"], resize.test, resize.test_max) for i in dataset.images
+    ]

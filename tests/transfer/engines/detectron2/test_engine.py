@@ -1,4 +1,5 @@
-"""The engine `detectron2` really run: every architecture, restarts, processes, and ends that say why."""
+"""The engine `detectron2` really run: every architecture, restarts, processes, and ends that say
+why."""
 
 import json
 import os
@@ -47,7 +48,14 @@ SGD = Schedule(3, 2, 1e-3, steps=(2,), warmup=2, precise_bn=2)
 def tiny(name: str, **changes):
     """A row at 64 px for a few iterations, with its own optimiser."""
     row = PROTOCOLS[name]
-    small = replace(row.schedule, iterations=3, images=2, warmup=1, steps=(2,), precise_bn=min(2, row.schedule.precise_bn))
+    small = replace(
+        row.schedule,
+        iterations=3,
+        images=2,
+        warmup=1,
+        steps=(2,),
+        precise_bn=min(2, row.schedule.precise_bn),
+    )
     crop = 65 if row.resize.crop else 0
     resize = replace(row.resize, train=(64,), train_max=128, test=64, test_max=128, crop=crop)
     arch = "resnet50" if row.architecture == "fcn-16s" else "resnet18"
@@ -62,48 +70,86 @@ def run(row, scenes: Path, layout: str, out: Path, **more) -> dict:
 @pytest.mark.parametrize(
     ("name", "layout"),
     [
-        ("small-faster-rcnn-c4", "voc"), ("small-faster-rcnn-fpn", "voc"), ("small-mask-rcnn-c4", "coco"),
-        ("small-mask-rcnn-fpn", "coco"), ("small-retinanet", "voc"), ("small-keypoint-rcnn", "coco"),
-        ("voc-faster-rcnn-c4-24k", "voc"), ("cityscapes-instance", "cityscapes"), ("cityscapes-semantic", "cityscapes"),
+        ("small-faster-rcnn-c4", "voc"),
+        ("small-faster-rcnn-fpn", "voc"),
+        ("small-mask-rcnn-c4", "coco"),
+        ("small-mask-rcnn-fpn", "coco"),
+        ("small-retinanet", "voc"),
+        ("small-keypoint-rcnn", "coco"),
+        ("voc-faster-rcnn-c4-24k", "voc"),
+        ("cityscapes-instance", "cityscapes"),
+        ("cityscapes-semantic", "cityscapes"),
     ],
-)  # fmt: skip
+)
 def test_every_architecture_trains_and_is_scored(name, layout, scenes, tmp_path):
     row, seen = tiny(name), []
-    result = run(row, scenes, layout, tmp_path, report=lambda stage, done, total, **figures: seen.append((stage, done, total)))
-    assert [done for stage, done, _ in seen if stage == "train"] == [1, 2, 3] and ("predict", 10, 10) in seen
+    result = run(
+        row,
+        scenes,
+        layout,
+        tmp_path,
+        report=lambda stage, done, total, **figures: seen.append((stage, done, total)),
+    )
+    assert [done for stage, done, _ in seen if stage == "train"] == [1, 2, 3] and (
+        "predict",
+        10,
+        10,
+    ) in seen
     assert (("precise BN", 0, 2) in seen) == bool(row.schedule.precise_bn)
-    wanted = {"semantic": "miou"} | {metric: f"{metric}_ap" for metric in ("box", "mask", "keypoint")}
+    wanted = {"semantic": "miou"} | {
+        metric: f"{metric}_ap" for metric in ("box", "mask", "keypoint")
+    }
     assert {wanted[metric] for metric in row.metrics} <= result["metrics"].keys()
     assert result["facts"]["norm"] == "BN" and result["engine"] == "detectron2"
     assert result["facts"]["detectron2"]["hash"] == version.identify().hash
-    assert result["facts"].get("mask_format") == ("bitmask" if "mask" in row.metrics else None)  # the scenes' masks are RLE
-    check_predictions(json.loads((tmp_path / "predictions.json").read_text()), row, scenes / layout, layout)
+    assert result["facts"].get("mask_format") == (
+        "bitmask" if "mask" in row.metrics else None
+    )  # the scenes' masks are RLE
+    check_predictions(
+        json.loads((tmp_path / "predictions.json").read_text()), row, scenes / layout, layout
+    )
     assert not list(tmp_path.rglob("*.pth")) and (tmp_path / "detectron2" / "config.yaml").exists()
 
 
 def check_predictions(predictions: list[dict], row, root: Path, layout: str) -> None:
-    test = dataset.load(layout, root, {"voc": "test"}.get(layout, "val"), semantic="semantic" in row.metrics)
+    test = dataset.load(
+        layout, root, {"voc": "test"}.get(layout, "val"), semantic="semantic" in row.metrics
+    )
     sizes = {image["id"]: image for image in test.images}
     assert predictions or row.architecture == "retinanet"
     for found in predictions:
         image = sizes[found["image_id"]]
         if "bbox" in found:
             x, y, w, h = found["bbox"]
-            assert x >= 0 and y >= 0 and x + w <= image["width"] + 1e-3 and y + h <= image["height"] + 1e-3
+            assert (
+                x >= 0
+                and y >= 0
+                and x + w <= image["width"] + 1e-3
+                and y + h <= image["height"] + 1e-3
+            )
         if {"mask", "semantic"} & set(row.metrics):
             assert found["segmentation"]["size"] == [image["height"], image["width"]]
 
 
 def test_schedule_and_evaluations_on_the_way(scenes, tmp_path):
-    """The rate of every iteration is the torchvision engine's; metrics of iteration 2 are in Detectron2's own log."""
-    row, rates = replace(tiny("voc-faster-rcnn-c4-24k"), schedule=replace(SGD, iterations=4, steps=(3,))), []
+    """The rate of every iteration is the torchvision engine's; metrics of iteration 2 are in
+    Detectron2's own log."""
+    row, rates = (
+        replace(tiny("voc-faster-rcnn-c4-24k"), schedule=replace(SGD, iterations=4, steps=(3,))),
+        [],
+    )
 
     def report(stage, done, total, **figures):
         rates.extend([figures["lr"]] if "lr" in figures else [])
 
     result = run(row, scenes, "voc", tmp_path, report=report, launch=Launch(eval_period=2))
-    assert rates == pytest.approx([row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i) for i in range(4)])
-    lines = [json.loads(line) for line in (tmp_path / "detectron2" / "metrics.json").read_text().splitlines()]
+    assert rates == pytest.approx(
+        [row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i) for i in range(4)]
+    )
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "detectron2" / "metrics.json").read_text().splitlines()
+    ]
     assert any("box_ap50" in line for line in lines)
     (on_the_way,) = result["facts"]["evaluations"]  # the last is the result
     assert on_the_way["iteration"] == 2 and set(on_the_way["metrics"]) <= set(result["metrics"])
@@ -112,34 +158,47 @@ def test_schedule_and_evaluations_on_the_way(scenes, tmp_path):
 
 def test_cosine_is_that_of_the_torchvision_engine():
     row = PROTOCOLS["small-retinanet"]
-    cfg = detectron2_config.resolve(row, weights.Backbone("resnet18", {}), detectron2_config.Circumstances(device="cpu"))
+    cfg = detectron2_config.resolve(
+        row, weights.Backbone("resnet18", {}), detectron2_config.Circumstances(device="cpu")
+    )
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
     scheduler, found = detectron2_train.Trainer.build_lr_scheduler(cfg, optimizer), []
     for _ in range(row.schedule.iterations):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    expected = [row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i) for i in range(row.schedule.iterations)]
+    expected = [
+        row.schedule.lr * torchvision_rcnn.lr_factor(row.schedule, i)
+        for i in range(row.schedule.iterations)
+    ]
     assert found == pytest.approx(expected, abs=0.01 * row.schedule.lr)
 
 
 def test_optimiser_decays_what_the_torchvision_engine_decays():
     row, backbone = PROTOCOLS["small-retinanet"], weights.random_backbone("resnet18", 0)
-    cfg = detectron2_config.resolve(row, backbone, detectron2_config.Circumstances(device="cpu", processes=1))
+    cfg = detectron2_config.resolve(
+        row, backbone, detectron2_config.Circumstances(device="cpu", processes=1)
+    )
     model = models.build(cfg, backbone)
     optimiser = detectron2_train.Trainer.build_optimizer(cfg, model)
     plain = {id(p) for g in optimiser.param_groups if g["weight_decay"] == 0 for p in g["params"]}
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     assert plain == {id(p) for m in norms for p in m.parameters()}
-    assert isinstance(optimiser, torch.optim.AdamW) and {g["weight_decay"] for g in optimiser.param_groups} == {0.0, 0.05}
+    assert isinstance(optimiser, torch.optim.AdamW) and {
+        g["weight_decay"] for g in optimiser.param_groups
+    } == {0.0, 0.05}
 
 
 @pytest.mark.parametrize("scale", [1.0, 512.0])
 def test_every_step_clips_the_gradients_of_all_tensors_together(scale):
-    """Also those that a scaler for half precision has made larger: they are clipped at their own size."""
+    """Also those that a scaler for half precision has made larger: they are clipped at their own
+    size."""
     layer = nn.Linear(3, 2)
     before = [p.detach().clone() for p in layer.parameters()]
-    layer.weight.grad, layer.bias.grad = torch.full((2, 3), 3.0 * scale), torch.full((2,), 4.0 * scale)
+    layer.weight.grad, layer.bias.grad = (
+        torch.full((2, 3), 3.0 * scale),
+        torch.full((2,), 4.0 * scale),
+    )
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     detectron2_train.clip_before_steps(optimizer, list(layer.parameters()), 1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale > 1)
@@ -147,15 +206,22 @@ def test_every_step_clips_the_gradients_of_all_tensors_together(scale):
     scaler.step(optimizer)
     norm = (6 * 9 + 2 * 16) ** 0.5
     moved = [old - new for old, new in zip(before, layer.parameters(), strict=True)]
-    assert torch.allclose(moved[0], torch.full((2, 3), 3 / norm)) and torch.allclose(moved[1], torch.full((2,), 4 / norm))
+    assert torch.allclose(moved[0], torch.full((2, 3), 3 / norm)) and torch.allclose(
+        moved[1], torch.full((2,), 4 / norm)
+    )
 
 
 def test_small_rows_clip_in_the_engine(scenes, tmp_path, monkeypatch):
-    """The optimiser that really trains has it: once a step, with the row's norm over all parameters that are trained."""
+    """The optimiser that really trains has it: once a step, with the row's norm over all parameters
+    that are trained."""
     seen, clip = [], nn.utils.clip_grad_norm_
-    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda p, most: seen.append((len(p), most)) or clip(p, most))
+    monkeypatch.setattr(
+        nn.utils, "clip_grad_norm_", lambda p, most: seen.append((len(p), most)) or clip(p, most)
+    )
     run(tiny("small-retinanet"), scenes, "voc", tmp_path)
-    assert len(seen) == 3 and {most for _, most in seen} == {PROTOCOLS["small-retinanet"].schedule.clip}
+    assert len(seen) == 3 and {most for _, most in seen} == {
+        PROTOCOLS["small-retinanet"].schedule.clip
+    }
     job = job_for(scenes, tmp_path / "again")
     model = models.build(detectron2_rcnn.config(job, "bitmask"), job.backbone)
     assert {count for count, _ in seen} == {len(list(model.parameters()))}
@@ -163,7 +229,9 @@ def test_small_rows_clip_in_the_engine(scenes, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path):
     row = tiny("small-retinanet", lr=1e30, clip=0.0, warmup=0)
-    with pytest.raises(TrainingError, match=r"loss not finite at iteration [12]: .*(nan|inf).*; lower schedule.lr"):
+    with pytest.raises(
+        TrainingError, match=r"loss not finite at iteration [12]: .*(nan|inf).*; lower schedule.lr"
+    ):
         run(row, scenes, "coco", tmp_path)
     assert not (tmp_path / "predictions.json").exists()
 
@@ -184,12 +252,23 @@ outcome = detectron2_rcnn.run(job, lambda *a, **k: print(*a[:2], flush=True))
 
 def job_for(scenes: Path, out: Path, name: str = "small-retinanet", **more) -> Job:
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    return Job(tiny(name, iterations=6, precise_bn=2), weights.random_backbone("resnet18", 0), train, test, 4, out, **more)
+    return Job(
+        tiny(name, iterations=6, precise_bn=2),
+        weights.random_backbone("resnet18", 0),
+        train,
+        test,
+        4,
+        out,
+        **more,
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "workers"),
-    [("small-retinanet", 2), ("small-faster-rcnn-fpn", 0)],  # a running normaliser; drawn anchors and RoIs
+    [
+        ("small-retinanet", 2),
+        ("small-faster-rcnn-fpn", 0),
+    ],  # a running normaliser; drawn anchors and RoIs
 )
 def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, tmp_path):
     """With and without loading processes; evaluations of before the kill are kept."""
@@ -205,8 +284,15 @@ def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, 
             killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "predictions.json").exists()
-    resumed = [line for line in start(tmp_path / "killed", workers).communicate()[0].splitlines() if line.startswith("train")]
-    assert resumed and resumed[0] in ("train 4", "train 5")  # iterations before the checkpoint are not repeated
+    resumed = [
+        line
+        for line in start(tmp_path / "killed", workers).communicate()[0].splitlines()
+        if line.startswith("train")
+    ]
+    assert resumed and resumed[0] in (
+        "train 4",
+        "train 5",
+    )  # iterations before the checkpoint are not repeated
     assert sum(line.startswith("train") for line in whole.communicate()[0].splitlines()) == 6
     for file in ("predictions.json", "evaluations.json"):
         expected = (tmp_path / "whole" / file).read_text()
@@ -216,7 +302,8 @@ def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, 
 
 @pytest.mark.parametrize("name", ["small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet"])
 def test_half_precision_trains_and_is_said(name, scenes, tmp_path):
-    """bf16 on a CPU: the first loss is that of float32 but for rounding, and the row says what it ran."""
+    """bf16 on a CPU: the first loss is that of float32 but for rounding, and the row says what it
+    ran."""
     losses = {}
     for amp in ("", "bf16"):
         found = losses[amp] = []
@@ -225,20 +312,41 @@ def test_half_precision_trains_and_is_said(name, scenes, tmp_path):
             found.extend([figures["loss"]] if stage == "train" else [])
 
         layout = "coco" if "mask" in name else "voc"
-        result = run(tiny(name), scenes, layout, tmp_path / (amp or "float32"), report=report, launch=Launch(amp=amp))
+        result = run(
+            tiny(name),
+            scenes,
+            layout,
+            tmp_path / (amp or "float32"),
+            report=report,
+            launch=Launch(amp=amp),
+        )
     assert result["facts"]["precision"] == "bfloat16"
     assert "automatic mixed precision (bfloat16)" in result["deviations"]
-    assert losses["bf16"][0] == pytest.approx(losses[""][0], rel=0.05) and losses["bf16"] != losses[""]
+    assert (
+        losses["bf16"][0] == pytest.approx(losses[""][0], rel=0.05) and losses["bf16"] != losses[""]
+    )
 
 
 def test_two_processes_train_one_detector(scenes, tmp_path):
     stages = []
     row = replace(tiny("voc-faster-rcnn-c4-24k"), schedule=SGD)
-    result = run(row, scenes, "voc", tmp_path, report=lambda *what, **_: stages.append(what[:2]), launch=Launch(num_gpus=2))
+    result = run(
+        row,
+        scenes,
+        "voc",
+        tmp_path,
+        report=lambda *what, **_: stages.append(what[:2]),
+        launch=Launch(num_gpus=2),
+    )
     assert result["facts"]["processes"] == 2 and result["facts"]["norm"] == "naiveSyncBN"
     assert "naiveSyncBN over 2 processes (SyncBN runs on GPUs only)" in result["deviations"]
-    assert ("train", 3) in stages and ("predict", 10) in stages  # told by the first process, reported in this one
-    assert {p["image_id"] for p in json.loads((tmp_path / "predictions.json").read_text())} == set(range(1, 11))
+    assert ("train", 3) in stages and (
+        "predict",
+        10,
+    ) in stages  # told by the first process, reported in this one
+    assert {p["image_id"] for p in json.loads((tmp_path / "predictions.json").read_text())} == set(
+        range(1, 11)
+    )
 
 
 def test_the_training_pictures_are_let_go_of_before_training(scenes, tmp_path, monkeypatch):
@@ -283,11 +391,28 @@ def test_a_process_that_dies_ends_the_others(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried"), "out of GPU memory at iteration 3: lower --batch"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory at iteration 3: lower --batch"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), r"loads pictures died at iteration 3: DataLoader"),
-        (FloatingPointError("Loss\nloss_dict = {'a': np.float64(nan), 'b': np.float64(1.0)}"), r"iteration 3: a = nan;"),
-        (InputError("Caught in DataLoader worker\nTraceback\ntransfer.InputError: cannot read x.jpg"), r"^cannot read x.jpg$"),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried"),
+            "out of GPU memory at iteration 3: lower --batch",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "out of memory at iteration 3: lower --batch",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+            r"loads pictures died at iteration 3: DataLoader",
+        ),
+        (
+            FloatingPointError("Loss\nloss_dict = {'a': np.float64(nan), 'b': np.float64(1.0)}"),
+            r"iteration 3: a = nan;",
+        ),
+        (
+            InputError(
+                "Caught in DataLoader worker\nTraceback\ntransfer.InputError: cannot read x.jpg"
+            ),
+            r"^cannot read x.jpg$",
+        ),
         (KeyError("x"), None),
     ],
 )
@@ -296,7 +421,9 @@ def test_what_ended_a_training_is_one_line(error, words):
     if words is None:
         assert told is None
     else:
-        with pytest.raises(InputError if isinstance(error, InputError) else TrainingError, match=words):
+        with pytest.raises(
+            InputError if isinstance(error, InputError) else TrainingError, match=words
+        ):
             raise told
 
 
@@ -320,8 +447,17 @@ def test_other_engines_refuse_what_they_lack(scenes, tmp_path):
     data = {"layout": "cityscapes", "root": scenes / "cityscapes"}
     with pytest.raises(InputError, match="cityscapes-semantic needs the engine detectron2"):
         finetune.finetune(tiny("cityscapes-semantic"), "random", data, tmp_path, "torchvision")
-    with pytest.raises(InputError, match="--num-gpus, --amp: only the engine detectron2 has this, not replay"):
-        finetune.finetune(tiny("small-retinanet"), "random", data, tmp_path, "replay", launch=Launch(num_gpus=2, amp="fp16"))
+    with pytest.raises(
+        InputError, match="--num-gpus, --amp: only the engine detectron2 has this, not replay"
+    ):
+        finetune.finetune(
+            tiny("small-retinanet"),
+            "random",
+            data,
+            tmp_path,
+            "replay",
+            launch=Launch(num_gpus=2, amp="fp16"),
+        )
 
 
 def test_a_batch_below_the_published_devices_is_a_deviation(scenes):
@@ -333,14 +469,21 @@ def test_a_batch_below_the_published_devices_is_a_deviation(scenes):
 
 
 def test_both_engines_learn_the_same_small_job_within_their_noise(scenes, tmp_path):
-    """60 iterations, tested on the 30 training scenes, three seeds each: means apart by less than their spread allows."""
+    """60 iterations, tested on the 30 training scenes, three seeds each: means apart by less than
+    their spread allows."""
     row = PROTOCOLS["small-faster-rcnn-fpn"]
-    row = replace(row, schedule=replace(row.schedule, iterations=60, warmup=5), resize=replace(row.resize, train=(64,), test=64))
+    row = replace(
+        row,
+        schedule=replace(row.schedule, iterations=60, warmup=5),
+        resize=replace(row.resize, train=(64,), test=64),
+    )
     data = {"layout": "coco", "root": scenes / "coco", "train": "train", "test": "train"}
     found = {}
     for engine in ("detectron2", "torchvision"):
         runs = [
-            finetune.finetune(row, "random", data, tmp_path / f"{engine}{seed}", engine, seed, "cpu")["metrics"]["box_ap50"]
+            finetune.finetune(
+                row, "random", data, tmp_path / f"{engine}{seed}", engine, seed, "cpu"
+            )["metrics"]["box_ap50"]
             for seed in range(3)
         ]
         found[engine] = np.mean(runs), np.std(runs, ddof=1)
@@ -349,9 +492,12 @@ def test_both_engines_learn_the_same_small_job_within_their_noise(scenes, tmp_pa
     assert abs(ours - theirs) < 3 * np.hypot(max(spread, 2), max(other, 2)) / 3**0.5
 
 
-@pytest.mark.parametrize(("values", "kept"), [((10.0, 30.0, 20.0), 2), ((10.0, 20.0, 30.0), 3), ((5.0, 5.0, 5.0), 1)])
+@pytest.mark.parametrize(
+    ("values", "kept"), [((10.0, 30.0, 20.0), 2), ((10.0, 20.0, 30.0), 3), ((5.0, 5.0, 5.0), 1)]
+)
 def test_the_best_detector_of_all_evaluations_is_kept(values, kept, scenes, tmp_path, monkeypatch):
-    """By the row's main metric; the last evaluation is that of the result. Its weights are those of that iteration."""
+    """By the row's main metric; the last evaluation is that of the result. Its weights are those of
+    that iteration."""
     scores, weights_then = iter(values), {}
 
     def scored(self, found):
@@ -360,7 +506,14 @@ def test_the_best_detector_of_all_evaluations_is_kept(values, kept, scenes, tmp_
         return {"box_ap": next(scores), "box_ap50": 1.0}
 
     monkeypatch.setattr(detectron2_train.Trainer, "scored", scored)
-    run(tiny("small-retinanet"), scenes, "coco", tmp_path, launch=Launch(eval_period=1), keep_model="best")
+    run(
+        tiny("small-retinanet"),
+        scenes,
+        "coco",
+        tmp_path,
+        launch=Launch(eval_period=1),
+        keep_model="best",
+    )
     found = detector.read(tmp_path)
     assert (found.kept, found.iteration) == ("best", kept) and len(set(weights_then.values())) == 3
     assert float(found.tensors["head.cls_score.weight"].double().sum()) == weights_then[kept]

@@ -1,4 +1,5 @@
-"""The engine `detectron2`: a kept detector finds what its run found, and Detectron2 alone loads what is exported of it."""
+"""The engine `detectron2`: a kept detector finds what its run found, and Detectron2 alone loads
+what is exported of it."""
 
 import json
 import os
@@ -16,8 +17,8 @@ from detco.transfer import detections, detector, engines
 from detco.transfer.scoring import score
 from PIL import Image
 
-from tests.transfer.test_detector import check_same_predictions, trained
 from tests.transfer.engines.detectron2.test_engine import run, tiny
+from tests.transfer.test_detector import check_same_predictions, trained
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
@@ -32,7 +33,8 @@ import numpy as np
 said = []
 class Keep(logging.Handler):
     def emit(self, record): said.append(record.getMessage())
-for name in ("fvcore.common.checkpoint", "detectron2.checkpoint.detection_checkpoint", "detectron2", "fvcore"):
+checkpoint = "detectron2.checkpoint.detection_checkpoint"
+for name in ("fvcore.common.checkpoint", checkpoint, "detectron2", "fvcore"):
     logging.getLogger(name).addHandler(Keep(logging.WARNING))
 import try_it
 from detectron2.data import MetadataCatalog
@@ -40,7 +42,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 found = DefaultPredictor(try_it.cfg)(read_image(sys.argv[1], "BGR"))
 meta = MetadataCatalog.get(try_it.cfg.DATASETS.TEST[0])
-out = {"said": said, "ours": [m for m in sys.modules if m.split(".")[0] in ("transfer", "benchmarks", "pretrain", "results")]}
+out = {"said": said, "ours": [m for m in sys.modules if m.split(".")[0] == "detco"]}
 out["names"] = list(meta.get("thing_classes", meta.get("stuff_classes", ())))
 out["keypoints"] = list(meta.get("keypoint_names", ()))
 if "sem_seg" in found:
@@ -64,7 +66,14 @@ def _one_thread():
 
 
 @pytest.mark.parametrize(
-    "name", ["small-faster-rcnn-c4", "small-retinanet", "small-mask-rcnn-c4", "small-mask-rcnn-fpn", "small-keypoint-rcnn"]
+    "name",
+    [
+        "small-faster-rcnn-c4",
+        "small-retinanet",
+        "small-mask-rcnn-c4",
+        "small-mask-rcnn-fpn",
+        "small-keypoint-rcnn",
+    ],
 )
 def test_a_kept_detector_finds_what_the_run_found(name, scenes, tmp_path):
     check_same_predictions(tiny(name), "detectron2", scenes, tmp_path)
@@ -82,7 +91,9 @@ def alone(folder: Path, picture: Path) -> dict:
     """What a process finds that knows Detectron2 and the exported folder only."""
     (folder / "try_it.py").write_text((folder / "try.py").read_text())  # `try` is a keyword
     command = [sys.executable, "-W", "ignore", "-c", ALONE, str(picture)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(folder), cwd=folder.parent)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(folder), cwd=folder.parent
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -90,23 +101,37 @@ def alone(folder: Path, picture: Path) -> dict:
 @pytest.mark.parametrize(
     ("name", "heads"),
     [
-        ("small-faster-rcnn-c4", ["Res5ROIHeadsExtraNorm"]), ("small-mask-rcnn-fpn", []), ("small-keypoint-rcnn", []),
-        ("small-retinanet", ["RetinaNetGroupNorm"]), ("coco-retinanet-12k", []),
+        ("small-faster-rcnn-c4", ["Res5ROIHeadsExtraNorm"]),
+        ("small-mask-rcnn-fpn", []),
+        ("small-keypoint-rcnn", []),
+        ("small-retinanet", ["RetinaNetGroupNorm"]),
+        ("coco-retinanet-12k", []),
     ],
-)  # fmt: skip
+)
 def test_detectron2_alone_finds_the_same(name, heads, scenes, tmp_path):
     row = tiny(name)
-    row = replace(row, detector=replace(row.detector, retina_prior=0.2))  # the row's 0.01 leaves nothing above 0.05 so early
+    row = replace(
+        row, detector=replace(row.detector, retina_prior=0.2)
+    )  # the row's 0.01 leaves nothing above 0.05 so early
     run(row, scenes, "coco", tmp_path / "job", keep_model="final")
     kept, picture = detector.read(tmp_path / "job"), sorted((scenes / "coco" / "val").iterdir())[0]
     told = engines.get("detectron2").export(kept, tmp_path / "out")
-    assert told["registered by detco_heads"] == heads and ("detco_heads.py" in told["files"]) == bool(heads)
+    assert told["registered by detco_heads"] == heads and (
+        "detco_heads.py" in told["files"]
+    ) == bool(heads)
     found = alone(tmp_path / "out", picture)
     assert found["said"] == [] and found["ours"] == []
-    assert found["names"] == [c["name"] for c in kept.categories] and found["keypoints"] == kept.keypoints
+    assert (
+        found["names"] == [c["name"] for c in kept.categories]
+        and found["keypoints"] == kept.keypoints
+    )
     ((_, ours),) = detections.detect(kept, [picture])
     ids = [category["id"] for category in kept.categories]
-    assert [ids[number] for number in found["classes"]] == [result["category_id"] for result in ours] != []
+    assert (
+        [ids[number] for number in found["classes"]]
+        == [result["category_id"] for result in ours]
+        != []
+    )
     boxes = np.array(found["boxes"])
     boxes[:, 2:] -= boxes[:, :2]
     assert np.allclose(boxes, [result["bbox"] for result in ours], atol=1e-4)
@@ -116,8 +141,12 @@ def test_detectron2_alone_finds_the_same(name, heads, scenes, tmp_path):
 
         assert found["masks"] == [int(rle.area(result["segmentation"])) for result in ours]
     if "keypoint" in row.metrics:
-        points = np.array(found["points"]).reshape(len(ours), -1, 3) - np.array([0.5, 0.5, 0])  # COCO counts pixels
-        assert np.allclose(points.reshape(len(ours), -1), [result["keypoints"] for result in ours], atol=1e-3)
+        points = np.array(found["points"]).reshape(len(ours), -1, 3) - np.array(
+            [0.5, 0.5, 0]
+        )  # COCO counts pixels
+        assert np.allclose(
+            points.reshape(len(ours), -1), [result["keypoints"] for result in ours], atol=1e-3
+        )
 
 
 def test_detectron2_alone_finds_the_same_classes_of_pixels(scenes, tmp_path):
@@ -129,7 +158,11 @@ def test_detectron2_alone_finds_the_same_classes_of_pixels(scenes, tmp_path):
     told = engines.get("detectron2").export(kept, tmp_path / "out")
     assert told["left out"] == ["training pictures scaled by a random factor (INPUT.SCALE_TRAIN)"]
     found = alone(tmp_path / "out", picture)
-    assert found["said"] == [] and len(found["names"]) == 19 and found["names"][0] == kept.categories[0]["name"]
+    assert (
+        found["said"] == []
+        and len(found["names"]) == 19
+        and found["names"][0] == kept.categories[0]["name"]
+    )
     ((_, ours),) = detections.detect(kept, [picture])
     best = np.array(found["best"])
     from pycocotools import mask as rle
@@ -137,13 +170,21 @@ def test_detectron2_alone_finds_the_same_classes_of_pixels(scenes, tmp_path):
     numbers = {category["id"]: number for number, category in enumerate(kept.categories)}
     assert {numbers[result["category_id"]] for result in ours} == set(np.unique(best).tolist())
     for result in ours:
-        assert (rle.decode(result["segmentation"]).astype(bool) == (best == numbers[result["category_id"]])).all()
+        assert (
+            rle.decode(result["segmentation"]).astype(bool)
+            == (best == numbers[result["category_id"]])
+        ).all()
     other = replace(kept, protocol=replace(row, detector=replace(row.detector, fcn_dilation=4)))
-    with pytest.raises(InputError, match="fcn_dilation 4 has no key in plain Detectron2; only 6 can be exported"):
+    with pytest.raises(
+        InputError, match="fcn_dilation 4 has no key in plain Detectron2; only 6 can be exported"
+    ):
         detectron2_export.plain_config(other)
 
 
-@pytest.mark.parametrize("name", ["small-faster-rcnn-c4", "voc-faster-rcnn-c4-24k", "coco-mask-rcnn-fpn-90k", "small-retinanet"])
+@pytest.mark.parametrize(
+    "name",
+    ["small-faster-rcnn-c4", "voc-faster-rcnn-c4-24k", "coco-mask-rcnn-fpn-90k", "small-retinanet"],
+)
 def test_plain_detectron2_reads_the_config_as_ours(name):
     """get_cfg() takes the file, and differs from what was trained in what is said only."""
     from detectron2.config import get_cfg
@@ -151,13 +192,17 @@ def test_plain_detectron2_reads_the_config_as_ours(name):
     given = trained(engine="detectron2", protocol=tiny(name))
     keys, _, lost = detectron2_export.plain_config(given)
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(yaml.safe_dump(detectron2_export.nested(keys)))))
+    cfg.merge_from_other_cfg(
+        type(cfg)(yaml.safe_load(yaml.safe_dump(detectron2_export.nested(keys))))
+    )
     ours = detectron2_config.differences(detectron2_detector.config(given, "cuda"))
     theirs = detectron2_config.differences(cfg)
     changed = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     expected = {"MODEL.WEIGHTS", "DATASETS.TRAIN", "DATASETS.TEST"}
     if name.startswith("small"):
-        expected |= {f"SOLVER.CLIP_GRADIENTS.{key}" for key in ("ENABLED", "CLIP_TYPE", "CLIP_VALUE")} | {"SOLVER.OPTIMIZER"}
+        expected |= {
+            f"SOLVER.CLIP_GRADIENTS.{key}" for key in ("ENABLED", "CLIP_TYPE", "CLIP_VALUE")
+        } | {"SOLVER.OPTIMIZER"}
         assert lost[0] == "AdamW (SOLVER.OPTIMIZER)" and len(lost) == 2
     if name == "small-retinanet":
         expected.add("MODEL.META_ARCHITECTURE")
@@ -169,7 +214,14 @@ def test_the_command_exports_and_try_py_runs(scenes, tmp_path, capsys):
     from detco.benchmarks.cli import main as cli
 
     run(tiny("small-faster-rcnn-fpn"), scenes, "coco", tmp_path / "job", keep_model="final")
-    words = ["weights", "export", str(tmp_path / "job" / detector.NAME), "--to", "detectron2", str(tmp_path / "out")]
+    words = [
+        "weights",
+        "export",
+        str(tmp_path / "job" / detector.NAME),
+        "--to",
+        "detectron2",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "config.yaml" in out and "left out" in out and "AdamW" in out
@@ -199,7 +251,8 @@ def test_pictures_are_turned_as_in_training(scenes, tmp_path):
 
 
 def test_killed_after_training_the_detector_is_not_lost(scenes, tmp_path, monkeypatch):
-    """The checkpoint stays until the predictions are scored: a restart trains nothing again and keeps the same detector."""
+    """The checkpoint stays until the predictions are scored: a restart trains nothing again and
+    keeps the same detector."""
     row, seen = tiny("small-faster-rcnn-fpn"), []
     with monkeypatch.context() as patch:
         patch.setattr(score, "score_file", lambda *_: 1 / 0)
@@ -207,12 +260,28 @@ def test_killed_after_training_the_detector_is_not_lost(scenes, tmp_path, monkey
             run(row, scenes, "coco", tmp_path, keep_model="final")
     before = (tmp_path / detector.NAME).read_bytes()
     (tmp_path / detector.NAME).unlink()
-    run(row, scenes, "coco", tmp_path, keep_model="final", report=lambda stage, *_, **__: seen.append(stage))
-    assert "train" not in seen and "predict" in seen and (tmp_path / detector.NAME).read_bytes() == before
+    run(
+        row,
+        scenes,
+        "coco",
+        tmp_path,
+        keep_model="final",
+        report=lambda stage, *_, **__: seen.append(stage),
+    )
+    assert (
+        "train" not in seen
+        and "predict" in seen
+        and (tmp_path / detector.NAME).read_bytes() == before
+    )
     assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("last_checkpoint"))
 
 
 def test_tensors_of_another_detector_are_refused(scenes, tmp_path):
     given = trained(engine="detectron2", protocol=tiny("small-faster-rcnn-fpn"))
-    with pytest.raises(InputError, match=r"the tensors are not those of a faster-rcnn-fpn of detectron2: a.weight has no place"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"the tensors are not those of a faster-rcnn-fpn of detectron2: a.weight has no place"
+        ),
+    ):
         list(detections.detect(given, []))

@@ -1,4 +1,5 @@
-"""Detectron2's models with our backbone: every tensor in its place, the features of torchvision's, the missing heads."""
+"""Detectron2's models with our backbone: every tensor in its place, the features of torchvision's,
+the missing heads."""
 
 from dataclasses import replace
 
@@ -24,7 +25,8 @@ def drawn(arch: str, **more) -> weights.Backbone:
     """Random weights with random BN statistics, as after training."""
     own, draw = weights.random_backbone(arch, 1), torch.Generator().manual_seed(2)
     tensors = {
-        k: torch.rand(v.shape, generator=draw) + 0.5 if "bn" in k or "downsample.1" in k else v for k, v in own.tensors.items()
+        k: torch.rand(v.shape, generator=draw) + 0.5 if "bn" in k or "downsample.1" in k else v
+        for k, v in own.tensors.items()
     }
     return replace(own, tensors=tensors, **more)
 
@@ -47,12 +49,16 @@ def features_of(model, x: torch.Tensor) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("name", "arch", "stride_in"),
     [
-        ("small-faster-rcnn-c4", "resnet18", "3x3"), ("small-mask-rcnn-fpn", "resnet34", "3x3"),
-        ("coco-mask-rcnn-c4-12k", "resnet50", "3x3"), ("coco-mask-rcnn-c4-12k", "resnet50", "1x1"),
-        ("coco-retinanet-12k", "resnet50", "3x3"), ("coco-mask-rcnn-fpn-12k", "resnet101", "3x3"),
-        ("coco-mask-rcnn-c4-12k", "resnet152", "3x3"), ("coco-mask-rcnn-c4-12k", "wide_resnet50_2", "3x3"),
+        ("small-faster-rcnn-c4", "resnet18", "3x3"),
+        ("small-mask-rcnn-fpn", "resnet34", "3x3"),
+        ("coco-mask-rcnn-c4-12k", "resnet50", "3x3"),
+        ("coco-mask-rcnn-c4-12k", "resnet50", "1x1"),
+        ("coco-retinanet-12k", "resnet50", "3x3"),
+        ("coco-mask-rcnn-fpn-12k", "resnet101", "3x3"),
+        ("coco-mask-rcnn-c4-12k", "resnet152", "3x3"),
+        ("coco-mask-rcnn-c4-12k", "wide_resnet50_2", "3x3"),
     ],
-)  # fmt: skip
+)
 @torch.no_grad()
 def test_features_equal_torchvisions(name, arch, stride_in):
     backbone = drawn(arch, stride_in=stride_in)
@@ -61,17 +67,22 @@ def test_features_equal_torchvisions(name, arch, stride_in):
     found = features_of(build(name, backbone), x)
     assert found.keys() == expected.keys()
     for level in LEVELS:
-        assert torch.allclose(found[level], expected[level], rtol=0, atol=1e-4 * float(expected[level].abs().max())), level
+        assert torch.allclose(
+            found[level], expected[level], rtol=0, atol=1e-4 * float(expected[level].abs().max())
+        ), level
 
 
 @torch.no_grad()
 def test_dilated_res5_keeps_the_stride_and_the_weights():
-    """Stride 16 instead of 32; at the places both see alike, torchvision's res5 with the same dilation is the reference."""
+    """Stride 16 instead of 32; at the places both see alike, torchvision's res5 with the same
+    dilation is the reference."""
     backbone = drawn("resnet50")
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     net = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True]).eval()
     net.load_state_dict(backbone.tensors, strict=False)
-    for block in net.layer4:  # torchvision dilates from the second block on, Detectron2 from the first
+    for (
+        block
+    ) in net.layer4:  # torchvision dilates from the second block on, Detectron2 from the first
         block.conv2.dilation = block.conv2.padding = (2, 2)
     y = net.maxpool(net.relu(net.bn1(net.conv1(x))))
     expected = net.layer4(net.layer3(net.layer2(net.layer1(y))))
@@ -81,7 +92,9 @@ def test_dilated_res5_keeps_the_stride_and_the_weights():
 
 
 @pytest.mark.parametrize(("arch", "count"), [("resnet18", 100), ("resnet50", 265)])
-@pytest.mark.parametrize("name", ["coco-mask-rcnn-c4-12k", "coco-mask-rcnn-fpn-12k", "coco-retinanet-12k"])
+@pytest.mark.parametrize(
+    "name", ["coco-mask-rcnn-c4-12k", "coco-mask-rcnn-fpn-12k", "coco-retinanet-12k"]
+)
 def test_every_tensor_is_loaded(name, arch, count):
     backbone = drawn(arch)
     model = build(name, backbone)
@@ -104,7 +117,9 @@ def test_a_tensor_without_place_and_a_place_without_tensor_are_named():
     assert "layer1.0.conv9.weight has no place" in str(error.value)
     assert "backbone.bottom_up.res2.0.conv1.weight gets nothing" in str(error.value)
     small = replace(backbone, tensors=backbone.tensors | {"conv1.weight": torch.zeros(64, 3, 3, 3)})
-    with pytest.raises(InputError, match=r"conv1.weight \(64, 3, 3, 3\) does not fit \(64, 3, 7, 7\)"):
+    with pytest.raises(
+        InputError, match=r"conv1.weight \(64, 3, 3, 3\) does not fit \(64, 3, 7, 7\)"
+    ):
         detectron2_models.load_backbone(model, small)
     with pytest.raises(InputError, match=r"layer1\.2\.bn1\.bias has no place"):
         detectron2_models.load_backbone(model, drawn("resnet34"))
@@ -114,9 +129,18 @@ def test_a_tensor_without_place_and_a_place_without_tensor_are_named():
     ("damage", "words"),
     [
         (lambda t: t.pop("layer4.1.bn2.running_var"), "layer4.1.bn2.running_var is missing"),
-        (lambda t: t.update({"backbone.conv1.weight": t.pop("conv1.weight")}), "backbone.conv1.weight does not belong"),
-        (lambda t: t.update({"layer4.0.conv1.weight": torch.zeros(1)}), "layer4.0.conv1.weight has shape"),
-        (lambda t: t["layer3.0.conv1.weight"].fill_(torch.nan), "layer3.0.conv1.weight is not finite"),
+        (
+            lambda t: t.update({"backbone.conv1.weight": t.pop("conv1.weight")}),
+            "backbone.conv1.weight does not belong",
+        ),
+        (
+            lambda t: t.update({"layer4.0.conv1.weight": torch.zeros(1)}),
+            "layer4.0.conv1.weight has shape",
+        ),
+        (
+            lambda t: t["layer3.0.conv1.weight"].fill_(torch.nan),
+            "layer3.0.conv1.weight is not finite",
+        ),
     ],
 )
 def test_a_damaged_backbone_file_starts_nothing(damage, words, scenes, tmp_path):
@@ -125,13 +149,21 @@ def test_a_damaged_backbone_file_starts_nothing(damage, words, scenes, tmp_path)
     tensors = {k: v.clone() for k, v in weights.random_backbone("resnet18", 0).tensors.items()}
     damage(tensors)
     metadata = {
-        "format": "detco-backbone", "format_version": "1", "method": "x", "arch": "resnet18", "channel_order": "RGB",
-        "mean": "[0, 0, 0]", "std": "[1, 1, 1]", "stride_in": "3x3",
-    }  # fmt: skip
+        "format": "detco-backbone",
+        "format_version": "1",
+        "method": "x",
+        "arch": "resnet18",
+        "channel_order": "RGB",
+        "mean": "[0, 0, 0]",
+        "std": "[1, 1, 1]",
+        "stride_in": "3x3",
+    }
     save_file(tensors, tmp_path / "backbone.safetensors", metadata)
     data, row = {"layout": "voc", "root": scenes / "voc"}, PROTOCOLS["small-faster-rcnn-c4"]
     with pytest.raises(InputError, match=words):
-        finetune.finetune(row, tmp_path / "backbone.safetensors", data, tmp_path / "out", "detectron2")
+        finetune.finetune(
+            row, tmp_path / "backbone.safetensors", data, tmp_path / "out", "detectron2"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -148,7 +180,9 @@ def test_semantic_head_upsamples_and_ignores():
         none, losses = head(features, targets)
     scores = logits.double().log_softmax(1)
     expected = -(scores[0, 5, 3, 4] + scores[1, 7, 60, 90]) / 2
-    assert none is None and float(losses["loss_sem_seg"]) == pytest.approx(float(expected), rel=1e-4)
+    assert none is None and float(losses["loss_sem_seg"]) == pytest.approx(
+        float(expected), rel=1e-4
+    )
 
 
 def test_semantic_head_refuses_basic_blocks():
@@ -157,7 +191,8 @@ def test_semantic_head_refuses_basic_blocks():
 
 
 def test_memory_estimate_counts_what_the_trunk_keeps():
-    """Of RetinaNet: within a tenth of the activations that autograd saves when it really runs, and linear in the pictures."""
+    """Of RetinaNet: within a tenth of the activations that autograd saves when it really runs, and
+    linear in the pictures."""
     backbone = weights.random_backbone("resnet18", 0)
     row = PROTOCOLS["small-retinanet"]
     cfg = config.resolve(row, backbone, CPU)
@@ -174,7 +209,9 @@ def test_memory_estimate_counts_what_the_trunk_keeps():
         model.head([levels[name] for name in cfg.MODEL.RETINANET.IN_FEATURES])
     measured = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in parameters)
     assert (three - one) == pytest.approx(measured, rel=0.1)
-    assert one - (three - one) / 2 == pytest.approx(16 * sum(p.numel() for p in model.parameters()), rel=0.1)
+    assert one - (three - one) / 2 == pytest.approx(
+        16 * sum(p.numel() for p in model.parameters()), rel=0.1
+    )
 
 
 def test_memory_is_judged_before_the_start(monkeypatch):
@@ -183,5 +220,10 @@ def test_memory_is_judged_before_the_start(monkeypatch):
     needed = memory.estimate(cfg, 2)
     assert 5 < needed / 2**30 < 12  # the published run has two pictures on a GPU of 11 GB or more
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, int(needed * 0.6)))
-    with pytest.raises(InputError, match=r"2 pictures of the largest size need about .* GiB on a GPU, it has .*: lower --batch"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"2 pictures of the largest size need about .* GiB on a GPU, it has .*: lower --batch"
+        ),
+    ):
         memory.check(cfg, 2)

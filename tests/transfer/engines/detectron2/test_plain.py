@@ -1,4 +1,5 @@
-"""A plain DefaultTrainer with the printed config, the exported weights and the same batches: bit for bit the engine's training."""
+"""A plain DefaultTrainer with the printed config, the exported weights and the same batches: bit
+for bit the engine's training."""
 
 import pytest
 import torch
@@ -21,13 +22,16 @@ SEED = 3
 
 
 class Seeded(hooks.HookBase):
-    """The engine's seed of each step: what is drawn for anchors and RoIs must be the same on both sides."""
+    """The engine's seed of each step: what is drawn for anchors and RoIs must be the same on both
+    sides."""
 
     def before_step(self) -> None:
         torch.manual_seed(SEED * 1_000_003 + self.trainer.iter)
 
 
-@pytest.mark.parametrize("name", ["coco-mask-rcnn-fpn-12k", "coco-retinanet-12k", "coco-mask-rcnn-c4-12k"])
+@pytest.mark.parametrize(
+    "name", ["coco-mask-rcnn-fpn-12k", "coco-retinanet-12k", "coco-mask-rcnn-c4-12k"]
+)
 def test_training_is_bit_identical_to_plain_detectron2(name, scenes, tmp_path):
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
     backbone = weights.random_backbone("resnet18", 7)

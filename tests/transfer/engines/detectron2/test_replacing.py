@@ -1,4 +1,5 @@
-"""The engine `detectron2` with pictures that break: replaced alike after a restart and in every process, counted over all."""
+"""The engine `detectron2` with pictures that break: replaced alike after a restart and in every
+process, counted over all."""
 
 import shutil
 from dataclasses import replace
@@ -40,7 +41,15 @@ def coco(scenes, tmp_path):
 def job_for(coco: Path, out: Path, **more) -> Job:
     out.mkdir()
     train, test = (dataset.load("coco", coco, split) for split in ("train", "val"))
-    return Job(tiny("small-retinanet", iterations=5), weights.random_backbone("resnet18", 0), train, test, 4, out, **more)
+    return Job(
+        tiny("small-retinanet", iterations=5),
+        weights.random_backbone("resnet18", 0),
+        train,
+        test,
+        4,
+        out,
+        **more,
+    )
 
 
 def truncate(path: str) -> None:
@@ -57,7 +66,9 @@ def drawn(job: Job, monkeypatch, out: Path) -> list[list[str]]:
             patch.setattr(comm, "get_rank", lambda rank=rank: rank)
             batches = data.Batches(records.tall, 2 // processes, job.seed)
             batches = islice(batches, job.protocol.schedule.iterations)
-            files.append([records[number]["file_name"] for batch in batches for number, _, _ in batch])
+            files.append(
+                [records[number]["file_name"] for batch in batches for number, _, _ in batch]
+            )
     return files
 
 
@@ -66,7 +77,8 @@ class Stopped(Exception):
 
 
 def run(job: Job, stop: int = 0) -> tuple[dict, object]:
-    """Losses by iteration and the outcome; stopped after iteration `stop`, its checkpoint not written yet."""
+    """Losses by iteration and the outcome; stopped after iteration `stop`, its checkpoint not
+    written yet."""
     losses = {}
 
     def report(stage, done, total, **figures):
@@ -91,7 +103,10 @@ def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path,
         truncate(path)
     losses, outcome = run(job)
     facts = outcome.facts["replaced"]
-    assert (facts["pictures"], facts["first"].split(": ")[0]) == (2, f"cannot read the picture {victims[0]}")
+    assert (facts["pictures"], facts["first"].split(": ")[0]) == (
+        2,
+        f"cannot read the picture {victims[0]}",
+    )
     assert facts["draws"] >= sum(file in victims for file in files) >= 2
     assert "2 training pictures could not be read and were replaced by others" in outcome.deviations
     again = replace(job, out=tmp_path / "again")
@@ -124,8 +139,15 @@ def test_too_many_in_all_processes_end_the_run(coco, tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         engine.run(job, lambda *_, **__: None)
     text = str(error.value)
-    assert "of 30 training pictures cannot be read, up to 5 are replaced; the first: cannot read the picture" in text
-    assert int(text.split()[0]) in (6, 7, 8) and "\n" not in text and not (job.out / "predictions.json").exists()
+    assert (
+        "of 30 training pictures cannot be read, up to 5 are replaced; the first: cannot read the"
+        " picture" in text
+    )
+    assert (
+        int(text.split()[0]) in (6, 7, 8)
+        and "\n" not in text
+        and not (job.out / "predictions.json").exists()
+    )
 
 
 def test_a_test_picture_that_breaks_ends_the_job(coco, tmp_path, monkeypatch):
@@ -136,10 +158,19 @@ def test_a_test_picture_that_breaks_ends_the_job(coco, tmp_path, monkeypatch):
         if (stage, done) == ("train", total):
             truncate(path)
 
-    with pytest.raises(InputError, match=rf"^cannot read the picture {path}: .*; a test picture cannot be replaced: bring it back"):
+    with pytest.raises(
+        InputError,
+        match=(
+            rf"^cannot read the picture {path}: .*; a test picture cannot be replaced: bring it"
+            r" back"
+        ),
+    ):
         engine.run(job, report)
 
 
 def test_a_mistake_of_a_user_in_any_process_is_one_line():
-    text = "Caught Unreadable in DataLoader worker\nTraceback\ntransfer.inspection.Unreadable: cannot read x.jpg: cut"
+    text = (
+        "Caught Unreadable in DataLoader worker\nTraceback\ntransfer.inspection.Unreadable: cannot"
+        " read x.jpg: cut"
+    )
     assert str(detectron2_launch.explained(InputError(text), "")) == "cannot read x.jpg: cut"

@@ -1,4 +1,5 @@
-"""Our metrics against Detectron2's own evaluators, on the same outputs of a detector: equal to 1e-6."""
+"""Our metrics against Detectron2's own evaluators, on the same outputs of a detector: equal to
+1e-6."""
 
 import sys
 from types import ModuleType
@@ -26,7 +27,8 @@ from detectron2.structures import Boxes, Instances
 
 
 def outputs_for(dataset, seed: int, fields=("boxes",)) -> list[tuple[dict, dict]]:
-    """(input, output) of a detector that finds most objects, moves them, doubles some, errs in class and place."""
+    """(input, output) of a detector that finds most objects, moves them, doubles some, errs in
+    class and place."""
     draw = np.random.default_rng(seed)
     number = {category["id"]: i for i, category in enumerate(dataset.categories)}
     pairs = []
@@ -37,10 +39,22 @@ def outputs_for(dataset, seed: int, fields=("boxes",)) -> list[tuple[dict, dict]
             for _ in range(draw.choice([0, 1, 1, 1, 2])):
                 x, y, w, h = np.array(a["bbox"]) + draw.normal(0, 2, 4)
                 box = [x, y, x + max(w, 1), y + max(h, 1)]
-                label = number[a["category_id"]] if draw.random() < 0.8 else draw.integers(len(number))
-                found.append((np.clip(box, 0, [width, height] * 2), label, draw.uniform(0.05, 1), a, draw.integers(-3, 4, 2)))
+                label = (
+                    number[a["category_id"]] if draw.random() < 0.8 else draw.integers(len(number))
+                )
+                found.append(
+                    (
+                        np.clip(box, 0, [width, height] * 2),
+                        label,
+                        draw.uniform(0.05, 1),
+                        a,
+                        draw.integers(-3, 4, 2),
+                    )
+                )
         output = Instances((height, width))
-        output.pred_boxes = Boxes(torch.tensor(np.array([f[0] for f in found]).reshape(-1, 4), dtype=torch.float32))
+        output.pred_boxes = Boxes(
+            torch.tensor(np.array([f[0] for f in found]).reshape(-1, 4), dtype=torch.float32)
+        )
         output.pred_classes = torch.tensor([int(f[1]) for f in found], dtype=torch.int64)
         output.scores = torch.tensor([f[2] for f in found], dtype=torch.float32)
         if "masks" in fields:
@@ -51,7 +65,9 @@ def outputs_for(dataset, seed: int, fields=("boxes",)) -> list[tuple[dict, dict]
             points = np.array([f[3]["keypoints"] for f in found], np.float32).reshape(-1, count, 3)
             points[..., :2] += draw.normal(0, 1.5, points[..., :2].shape)
             output.pred_keypoints = torch.tensor(points)
-        pairs.append(({"image_id": image["id"], "file_name": image["file_name"]}, {"instances": output}))
+        pairs.append(
+            ({"image_id": image["id"], "file_name": image["file_name"]}, {"instances": output})
+        )
     return pairs
 
 
@@ -60,13 +76,19 @@ def entered(name: str, dataset, **more):
         MetadataCatalog.remove(name)
     ids = {category["id"]: i for i, category in enumerate(dataset.categories)}
     classes = [category["name"] for category in dataset.categories]
-    return MetadataCatalog.get(name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=ids, **more)
+    return MetadataCatalog.get(name).set(
+        thing_classes=classes, thing_dataset_id_to_contiguous_id=ids, **more
+    )
 
 
 def both(evaluator, dataset, pairs, scorer: str, metrics: tuple[str, ...], convert=objects_to_coco):
     """(Detectron2's results, ours)."""
     ids = [category["id"] for category in dataset.categories]
-    predictions = [result for given, output in pairs for result in convert(copied(output), given["image_id"], ids)]
+    predictions = [
+        result
+        for given, output in pairs
+        for result in convert(copied(output), given["image_id"], ids)
+    ]
     evaluator.reset()
     evaluator.process(*map(list, zip(*pairs)))
     return evaluator.evaluate(), scoring.score(dataset, predictions, scorer, metrics)
@@ -83,16 +105,22 @@ def copied(output: dict) -> dict:
 @pytest.mark.parametrize(("kind", "keypoints"), [("instances", False), ("person_keypoints", True)])
 def test_coco_metrics(kind, keypoints, scenes, tmp_path):
     dataset = datasets.load("coco", scenes / "coco", "train", keypoints=keypoints)
-    entered("own_coco", dataset, json_file=str(scenes / "coco" / "annotations" / f"{kind}_train.json"))
+    entered(
+        "own_coco", dataset, json_file=str(scenes / "coco" / "annotations" / f"{kind}_train.json")
+    )
     tasks = {"bbox": "box"} | ({"keypoints": "keypoint"} if keypoints else {"segm": "mask"})
     sigmas = [scoring.KEYPOINT_SIGMA] * 12 if keypoints else []
-    evaluator = COCOEvaluator("own_coco", tuple(tasks), False, str(tmp_path), use_fast_impl=False, kpt_oks_sigmas=sigmas)
+    evaluator = COCOEvaluator(
+        "own_coco", tuple(tasks), False, str(tmp_path), use_fast_impl=False, kpt_oks_sigmas=sigmas
+    )
     pairs = outputs_for(dataset, 0, ("keypoints",) if keypoints else ("masks",))
     theirs, ours = both(evaluator, dataset, pairs, "coco", tuple(tasks.values()))
     compared = 0
     for task, metric in tasks.items():
         for name, value in theirs[task].items():
-            key = f"{metric}_ap/{name[3:]}" if name.startswith("AP-") else f"{metric}_{name.lower()}"
+            key = (
+                f"{metric}_ap/{name[3:]}" if name.startswith("AP-") else f"{metric}_{name.lower()}"
+            )
             assert ours[key] == pytest.approx(value, abs=1e-6, nan_ok=True), key
             compared += np.isfinite(value)
     assert compared >= 5 and 5 < ours["box_ap"] < 95
@@ -106,10 +134,17 @@ def test_voc_metrics(year, scenes):
     names = {image["id"]: image["name"] for image in dataset.images}
     theirs = PascalVOCDetectionEvaluator("own_voc")
     theirs.reset()
-    theirs.process([{"image_id": names[given["image_id"]]} for given, _ in pairs], [output for _, output in pairs])
+    theirs.process(
+        [{"image_id": names[given["image_id"]]} for given, _ in pairs],
+        [output for _, output in pairs],
+    )
     theirs = theirs.evaluate()["bbox"]
     ids = [category["id"] for category in dataset.categories]
-    predictions = [result for given, output in pairs for result in objects_to_coco(output, given["image_id"], ids)]
+    predictions = [
+        result
+        for given, output in pairs
+        for result in objects_to_coco(output, given["image_id"], ids)
+    ]
     ours = scoring.score(dataset, predictions, f"voc{year}")
     for name in ("AP", "AP50", "AP75"):
         assert ours[f"box_{name.lower()}"] == pytest.approx(theirs[name], abs=1e-6)
@@ -118,7 +153,8 @@ def test_voc_metrics(year, scenes):
 
 @pytest.fixture
 def importable(monkeypatch, tmp_path):
-    """Detectron2's Cityscapes evaluators as they would be if they found cityscapesScripts, and that with current numpy."""
+    """Detectron2's Cityscapes evaluators as they would be if they found cityscapesScripts, and that
+    with current numpy."""
     import cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling as instance
     import cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling as pixel
     import cityscapesscripts.helpers.labels as labels
@@ -132,9 +168,14 @@ def importable(monkeypatch, tmp_path):
         parent = module
     parent.cityscapesscripts = sys.modules["cityscapesscripts"]
     parts = {"": "", ".helpers": "", ".evaluation": "", ".helpers.labels": labels}
-    parts |= {".evaluation.evalInstanceLevelSemanticLabeling": instance, ".evaluation.evalPixelLevelSemanticLabeling": pixel}
+    parts |= {
+        ".evaluation.evalInstanceLevelSemanticLabeling": instance,
+        ".evaluation.evalPixelLevelSemanticLabeling": pixel,
+    }
     for part, module in parts.items():
-        monkeypatch.setitem(sys.modules, private + part, module or sys.modules["cityscapesscripts" + part])
+        monkeypatch.setitem(
+            sys.modules, private + part, module or sys.modules["cityscapesscripts" + part]
+        )
     monkeypatch.setattr(np, "in1d", np.isin, raising=False)
     for module in (instance, pixel):
         monkeypatch.setattr(module, "writeDict2JSON", lambda *_: None)
@@ -146,8 +187,12 @@ def test_cityscapes_instances(scenes, importable):
     dataset = datasets.load("cityscapes", scenes / "cityscapes", "train")
     entered("own_cityscapes", dataset, gt_dir=str(scenes / "cityscapes" / "gtFine" / "train"))
     pairs = outputs_for(dataset, 2, ("masks",))
-    theirs, ours = both(CityscapesInstanceEvaluator("own_cityscapes"), dataset, pairs, "cityscapes", ("mask",))
-    assert [ours["mask_ap"], ours["mask_ap50"]] == pytest.approx([theirs["segm"]["AP"], theirs["segm"]["AP50"]], abs=1e-6)
+    theirs, ours = both(
+        CityscapesInstanceEvaluator("own_cityscapes"), dataset, pairs, "cityscapes", ("mask",)
+    )
+    assert [ours["mask_ap"], ours["mask_ap50"]] == pytest.approx(
+        [theirs["segm"]["AP"], theirs["segm"]["AP50"]], abs=1e-6
+    )
     assert 5 < ours["mask_ap"] < 95
 
 
@@ -158,14 +203,22 @@ def test_cityscapes_classes_of_pixels(scenes, importable):
     pairs = []
     for image in dataset.images:
         coarse = torch.randn(1, len(SEMANTIC), 4, 4, generator=draw)
-        logits = torch.nn.functional.interpolate(coarse, (image["height"], image["width"]), mode="bilinear")[0]
+        logits = torch.nn.functional.interpolate(
+            coarse, (image["height"], image["width"]), mode="bilinear"
+        )[0]
         for a in (a for a in dataset.annotations if a["image_id"] == image["id"]):
             x, y, w, h = map(int, a["bbox"])
-            logits[list(SEMANTIC).index(a["category_id"]), y : y + h, x : x + w] += 2  # roughly right
-        pairs.append(({"image_id": image["id"], "file_name": image["file_name"]}, {"sem_seg": logits}))
+            logits[list(SEMANTIC).index(a["category_id"]), y : y + h, x : x + w] += (
+                2  # roughly right
+            )
+        pairs.append(
+            ({"image_id": image["id"], "file_name": image["file_name"]}, {"sem_seg": logits})
+        )
     evaluator = CityscapesSemSegEvaluator("own_pixels")
     theirs, ours = both(evaluator, dataset, pairs, "cityscapes", ("semantic",), classes_to_coco)
-    assert ours["miou"] == pytest.approx(theirs["sem_seg"]["IoU"], abs=1e-6) and 1 < ours["miou"] < 95
+    assert (
+        ours["miou"] == pytest.approx(theirs["sem_seg"]["IoU"], abs=1e-6) and 1 < ours["miou"] < 95
+    )
 
 
 def test_masks_of_a_picture_are_disjoint_and_cover_it():
@@ -173,5 +226,7 @@ def test_masks_of_a_picture_are_disjoint_and_cover_it():
     results = classes_to_coco({"sem_seg": logits}, 4, [10, 20, 30, 40, 50])
     total = sum(rle.decode(result["segmentation"]).astype(int) for result in results)
     assert (total == 1).all()
-    said = sum(result["category_id"] * rle.decode(result["segmentation"]).astype(int) for result in results)
+    said = sum(
+        result["category_id"] * rle.decode(result["segmentation"]).astype(int) for result in results
+    )
     assert (said == 10 * (1 + logits.argmax(0).numpy())).all()

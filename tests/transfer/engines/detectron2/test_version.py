@@ -27,8 +27,17 @@ def put(folder: Path, files: dict[str, str]) -> Path:
     [
         ({"engine/hooks.py": "class EvalHook: pass"}, "release of 2021"),
         ({"engine/hooks.py": "def f(eval_after_train=True): ..."}, "main, 2022-02 or later"),
-        ({"engine/hooks.py": "eval_after_train", "engine/train_loop.py": "def after_backward(): ..."}, "main, 2023-03 or later"),
-        ({"engine/train_loop.py": "after_backward", "config/lazy.py": "_to_str = None"}, "main, 2025-11 or later"),
+        (
+            {
+                "engine/hooks.py": "eval_after_train",
+                "engine/train_loop.py": "def after_backward(): ...",
+            },
+            "main, 2023-03 or later",
+        ),
+        (
+            {"engine/train_loop.py": "after_backward", "config/lazy.py": "_to_str = None"},
+            "main, 2025-11 or later",
+        ),
     ],
 )
 def test_the_newest_change_tells_the_month(files, which, tmp_path):
@@ -41,7 +50,12 @@ def test_the_hash_is_that_of_the_python_files(tmp_path):
     plain = b"__init__.py\x006\x00a = 1\nengine/hooks.py\x002\x00b\n"
     expected = hashlib.sha256(plain).hexdigest()[:12]
     windows = {name: text.replace("\n", "\r\n") for name, text in files.items()}
-    more = {"_C.so": "x", "projects/deeplab/config.py": "x", "model_zoo/configs/a.py": "x", "__pycache__/a.pyc": "x"}
+    more = {
+        "_C.so": "x",
+        "projects/deeplab/config.py": "x",
+        "model_zoo/configs/a.py": "x",
+        "__pycache__/a.pyc": "x",
+    }
     assert version.hash_of(put(tmp_path / "one", files)) == expected
     assert version.hash_of(put(tmp_path / "two", windows | more)) == expected
     assert version.hash_of(put(tmp_path / "three", files | {"engine/hooks.py": "c\n"})) != expected
@@ -49,8 +63,13 @@ def test_the_hash_is_that_of_the_python_files(tmp_path):
 
 def test_files_known_exactly_have_the_month_of_their_commit(tmp_path, monkeypatch):
     """Also the version is that of the folder, whatever else is installed."""
-    folder = put(tmp_path, {"__init__.py": 'a = 1\n__version__ = "7.1"\n', "engine/hooks.py": "eval_after_train"})
-    assert str(version.of_folder(folder)).startswith("Detectron2 7.1, main, 2022-02 or later (files ")
+    folder = put(
+        tmp_path,
+        {"__init__.py": 'a = 1\n__version__ = "7.1"\n', "engine/hooks.py": "eval_after_train"},
+    )
+    assert str(version.of_folder(folder)).startswith(
+        "Detectron2 7.1, main, 2022-02 or later (files "
+    )
     version.of_folder.cache_clear()
     monkeypatch.setitem(version.EXACT, version.hash_of(folder), "main, 2023-01")
     assert version.of_folder(folder).which == "main, 2023-01"
@@ -69,28 +88,50 @@ def test_the_installed_one_is_identified():
 def test_the_other_one_is_told_apart():
     named = os.environ.get("DETCO_OTHER_DETECTRON2")
     if not named or version.identify() is None:
-        pytest.skip("there are no two of them: DETCO_OTHER_DETECTRON2 is not set, or none is installed")
+        pytest.skip(
+            "there are no two of them: DETCO_OTHER_DETECTRON2 is not set, or none is installed"
+        )
     assert version.of_folder(Path(named) / "detectron2").hash != version.identify().hash
 
 
 @pytest.mark.parametrize(
     ("files", "fact", "alarm"),
     [
-        ({"__init__.py": '__version__ = "0.6"\n'}, "0.6, release of 2021 (files ", "compiled part cannot be imported (Mod"),
-        ({"_C.py": "", "__init__.py": '__version__ = "0.6"\n'}, "0.6, release of 2021 (files ", None),
-        ({"setup.py": ""}, None, "is no package: run from another folder"),  # as in a checkout's parent folder
+        (
+            {"__init__.py": '__version__ = "0.6"\n'},
+            "0.6, release of 2021 (files ",
+            "compiled part cannot be imported (Mod",
+        ),
+        (
+            {"_C.py": "", "__init__.py": '__version__ = "0.6"\n'},
+            "0.6, release of 2021 (files ",
+            None,
+        ),
+        (
+            {"setup.py": ""},
+            None,
+            "is no package: run from another folder",
+        ),  # as in a checkout's parent folder
     ],
 )
 def test_doctor_says_which_and_what_does_not_work(files, fact, alarm, tmp_path):
-    """In a process of its own, whose Python path holds that Detectron2 alone before the installed one."""
+    """In a process of its own, whose Python path holds that Detectron2 alone before the installed
+    one."""
     put(tmp_path / "detectron2", files)
     code = (
-        "import json, sys, importlib.machinery as m; sys.meta_path.insert(0, type('F', (), {'find_spec': staticmethod("
-        "lambda name, path=None, target=None: m.PathFinder.find_spec(name, path or [sys.argv[1]]) "
-        "if name.split('.')[0] == 'detectron2' else None)})); from benchmarks import doctor; facts, alarms = [], []; "
-        "doctor._detectron2(facts, alarms); print(json.dumps([facts, alarms]))"
+        "import json, sys, importlib.machinery as m; sys.meta_path.insert(0, type('F', (),"
+        " {'find_spec': staticmethod(lambda name, path=None, target=None:"
+        " m.PathFinder.find_spec(name, path or [sys.argv[1]]) if name.split('.')[0] == 'detectron2'"
+        " else None)})); from benchmarks import doctor; facts, alarms = [], [];"
+        " doctor._detectron2(facts, alarms); print(json.dumps([facts, alarms]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     facts, alarms = json.loads(done.stdout)
     assert [found["says"].startswith(fact) for found in facts] == ([True] if fact else [])
     alarms = [text for text in alarms if "pkg_resources" not in text]

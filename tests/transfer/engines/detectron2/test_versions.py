@@ -1,5 +1,6 @@
-"""The Detectron2 installed, and another one that $DETCO_OTHER_DETECTRON2 names: a folder with `detectron2` in it, e.g. the Python
-files of the release of 2021. Where its compiled part is missing, that of the installed one is lent to it.
+"""The Detectron2 installed, and another one that $DETCO_OTHER_DETECTRON2 names: a folder with
+`detectron2` in it, e.g. the Python files of the release of 2021. Where its compiled part is
+missing, that of the installed one is lent to it.
 """
 
 import importlib.util
@@ -13,11 +14,17 @@ import pytest
 
 pytestmark = pytest.mark.detectron2
 from tests.factories import ROOT
+
 ROWS = (
-    ("small-faster-rcnn-c4", "voc"), ("small-mask-rcnn-c4", "coco"), ("small-mask-rcnn-fpn", "coco"),
-    ("small-retinanet", "coco"), ("small-keypoint-rcnn", "coco"), ("voc-faster-rcnn-c4-24k", "voc"),
-    ("cityscapes-instance", "cityscapes"), ("cityscapes-semantic", "cityscapes"),
-)  # fmt: skip
+    ("small-faster-rcnn-c4", "voc"),
+    ("small-mask-rcnn-c4", "coco"),
+    ("small-mask-rcnn-fpn", "coco"),
+    ("small-retinanet", "coco"),
+    ("small-keypoint-rcnn", "coco"),
+    ("voc-faster-rcnn-c4-24k", "voc"),
+    ("cityscapes-instance", "cityscapes"),
+    ("cityscapes-semantic", "cityscapes"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +45,25 @@ def other(tmp_path_factory) -> dict[str, str]:
 
 
 def test_both_train_alike(other, scenes, tmp_path):
-    """The same batches, pixel by pixel, and the same losses in the first iterations, for every architecture."""
+    """The same batches, pixel by pixel, and the same losses in the first iterations, for every
+    architecture."""
     found = {}
-    for which, environment in (("installed", os.environ | {"PYTHONPATH": str(ROOT)}), ("other", other)):
-        command = [sys.executable, "-W", "ignore", "-m", "tests.transfer.engines.detectron2.test_versions", scenes, tmp_path / which]
-        lines = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    for which, environment in (
+        ("installed", os.environ | {"PYTHONPATH": str(ROOT)}),
+        ("other", other),
+    ):
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.transfer.engines.detectron2.test_versions",
+            scenes,
+            tmp_path / which,
+        ]
+        lines = subprocess.run(
+            command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
         found[which] = json.loads(lines.splitlines()[-1])
     assert found["installed"].pop("file") != found["other"].pop("file")
     assert found["installed"].keys() == found["other"].keys() == {name for name, _ in ROWS}
@@ -54,8 +75,20 @@ def test_both_train_alike(other, scenes, tmp_path):
 
 
 def test_the_marked_tests_pass_on_the_other(other):
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "detectron2", f"--ignore={__file__}", "-p", "no:cacheprovider"]
-    ended = subprocess.run([*command, ROOT / "tests"], env=other, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "detectron2",
+        f"--ignore={__file__}",
+        "-p",
+        "no:cacheprovider",
+    ]
+    ended = subprocess.run(
+        [*command, ROOT / "tests"], env=other, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert ended.returncode == 0, ended.stdout[-4000:]
 
 
@@ -83,10 +116,15 @@ def main(scenes: Path, out: Path) -> None:
 
             train, test = only(row, train), only(row, test)
         job = Job(row, weights.random_backbone(row.arch, 0), train, test, 4, out / name)
-        records = detectron2_records.write(train, out / f"{name}.json", needs["semantic"], int(needs["keypoints"]))
+        records = detectron2_records.write(
+            train, out / f"{name}.json", needs["semantic"], int(needs["keypoints"])
+        )
         cfg = engine.config(job, records.mask_format)
         batches = zip(range(3), data.TrainLoader(cfg, records))
-        pixels = [[[item["image_id"], float(item["image"].double().sum())] for item in batch] for _, batch in batches]
+        pixels = [
+            [[item["image_id"], float(item["image"].double().sum())] for item in batch]
+            for _, batch in batches
+        ]
 
         def report(stage, *_, losses=losses, **figures):
             losses.extend([figures["loss"]] if stage == "train" else [])
