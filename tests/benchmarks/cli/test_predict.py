@@ -243,4 +243,8 @@ def test_what_is_drawn_where():
         and (drawn[92:] == 100).all()
         and (drawn[62:75, 30:60] == 100).all()
     )
+    # its label would reach beyond the picture
+    edge = {"category_id": 2, "score": 0.9, "bbox": [180, 50, 19, 30]}
+    at_edge = np.asarray(drawing.objects(grey, [edge], categories)).astype(int)[40:50, :178]
+    assert (at_edge == drawing.colour(0)).all(-1).any()
     assert len({drawing.colour(n) for n in range(80)}) == 80 and np.asarray(grey).max() == 100

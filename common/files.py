@@ -1,0 +1,82 @@
+"""Files written whole or not at all, their hashes, and the user's cache folder."""
+
+import glob
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+ABANDONED = 60.0  # seconds without a change after which a dead process's temporary file is removed
+
+
+def write_atomic(path: Path | str, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash.
+
+    content: bytes, a text, or a function that writes to the open file. The folder is made; what
+    killed processes left of the same file is removed. Raises OSError with the path in it.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+        with open(part, "wb") as file:
+            _write(file, content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror:
+            raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
+        raise
+
+
+def _write(file: BinaryIO, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    if isinstance(content, str):  # names of files may be no text
+        content = content.encode("utf-8", errors="backslashreplace")
+    if isinstance(content, bytes):
+        file.write(content)
+    else:
+        content(file)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove temporary files of `path` whose process is gone and that nothing was written to for
+    long."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        if _abandoned(part):
+            part.unlink(missing_ok=True)
+
+
+def _abandoned(part: Path) -> bool:
+    pid = part.name.split(".")[-2]
+    if not (pid.isascii() and pid.isdigit() and len(pid) < 10):
+        return False
+    try:
+        if time.time() - part.stat().st_mtime > ABANDONED:
+            os.kill(int(pid), 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
+def sha256_of(path: Path | str) -> str:
+    """The sha256 of a file's content, as hex. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """Where the user's programs remember things between runs; what lies there may be deleted."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detco"
+
+
+def cache_file(kind: str, about: str, suffix: str) -> Path:
+    """The file in the cache folder that remembers something of this kind about one thing."""
+    digest = hashlib.sha256(os.fsencode(about)).hexdigest()[:24]
+    return cache_dir() / f"{kind}-{digest}{suffix}"
