@@ -9,24 +9,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-ABANDONED = 60.0  # seconds without a change after which a dead process's temporary file is removed
+ABANDONED = 600  # seconds without a change after which a dead process's temporary file is removed
 
 
-def write_atomic(path: Path | str, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+Content = bytes | str | Callable[[BinaryIO], object]
+
+
+def write_atomic(path: Path | str, content: Content, lasting: bool = True) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a crash.
 
     content: bytes, a text, or a function that writes to the open file. The folder is made; what
-    killed processes left of the same file is removed. Raises OSError with the path in it.
+    killed processes left of the same file is removed. lasting=False: without waiting for the disk,
+    for thousands of small files that can be made again. Raises OSError with the path in it.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(path)
+        if lasting:
+            remove_abandoned(path)
         with open(part, "wb") as file:
             _write(file, content)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException as error:
         with suppress(OSError):
@@ -36,7 +42,7 @@ def write_atomic(path: Path | str, content: bytes | str | Callable[[BinaryIO], o
         raise
 
 
-def _write(file: BinaryIO, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+def _write(file: BinaryIO, content: Content) -> None:
     if isinstance(content, str):  # names of files may be no text
         content = content.encode("utf-8", errors="backslashreplace")
     if isinstance(content, bytes):
@@ -67,8 +73,11 @@ def _abandoned(part: Path) -> bool:
 
 def sha256_of(path: Path | str) -> str:
     """The sha256 of a file's content, as hex. Raises OSError."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def cache_dir() -> Path:

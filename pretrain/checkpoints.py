@@ -4,10 +4,11 @@ them."""
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import torch
+
+from detco.common.files import write_atomic
 
 log = logging.getLogger("detco.pretrain")
 
@@ -15,13 +16,8 @@ log = logging.getLogger("detco.pretrain")
 def save(out: Path, iteration: int, state: dict, keep: int) -> None:
     """Write ``out/checkpoint-<iteration>.pt`` and remove all but the ``keep`` newest."""
     path = out / f"checkpoint-{iteration:09d}.pt"
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    for old in [*_all(out)[keep:], *(t for t in out.glob("checkpoint-*.tmp"))]:
+    write_atomic(path, lambda file: torch.save(state, file))
+    for old in [*_all(out)[keep:], *out.glob("checkpoint-*.part")]:
         old.unlink(missing_ok=True)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from detco.common.files import write_atomic
 
 from .recipes import Recipe
 
@@ -82,9 +83,7 @@ class Journal:
         """The k-nearest-neighbour accuracy after an epoch; 0: before training."""
         self.probed[str(epoch)] = accuracy
         self.curves.add_scalar("knn", accuracy, done)
-        temporary = self.file.with_name(self.file.name + ".part")
-        temporary.write_text(json.dumps(self.probed, indent=1))
-        os.replace(temporary, self.file)
+        write_atomic(self.file, json.dumps(self.probed, indent=1))
         log.info("k-nearest-neighbour accuracy after epoch %d: %.4f", epoch, accuracy)
 
     def close(self) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detco.common.errors import InputError
 from torch import Tensor, nn
+
+from detco.common.errors import InputError
 
 from .data import listing, views
 from .data.decoding import BadPicture, decode

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
+
 from detco.common.errors import InputError
 
 # Ranges, checked where settings come from outside (detco.benchmarks.config).

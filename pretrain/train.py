@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from detco.common.errors import InputError
 from safetensors import SafetensorError, safe_open
 from torch import nn
+
+from detco.common.errors import InputError
 
 from . import checkpoints, export, optimize
 from .data import decoding, listing, views
@@ -38,7 +39,7 @@ class TrainingError(RuntimeError):
 
 def pretrain(
     recipe: Recipe,
-    decoding: Path,
+    images: Path,
     out: Path,
     seed: int = 0,
     device: str = "auto",
@@ -60,7 +61,7 @@ def pretrain(
     with join(device) as process:
         return Run(
             recipe,
-            Path(decoding),
+            Path(images),
             Path(out),
             seed,
             process,

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+
 from detco.common.errors import InputError
 
 from . import grids, stats, tables

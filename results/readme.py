@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.files import write_atomic
 
 from . import grids, render, store, tables
 
@@ -97,9 +98,7 @@ def main(words: list[str]) -> int:
     except (InputError, OSError) as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    part = readme.with_name(f".{readme.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(readme)
+    write_atomic(readme, text)
     return 0
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from detco.common.files import write_atomic
+
 FORMAT = 1
 REQUIRED = {"id": str, "kind": str, "status": str, "spec": dict, "metrics": dict}
 OF_A_TRANSFER = {
@@ -49,20 +51,8 @@ IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all o
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write strict JSON (no NaN), see `write_text`."""
-    write_text(Path(path), json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text in one step: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(
-            text, encoding="utf-8", errors="backslashreplace"
-        )  # names of files may be no text
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write strict JSON (no NaN), whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict | None:

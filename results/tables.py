@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
+
 from detco.common.errors import InputError
 
 from . import stats

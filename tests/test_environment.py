@@ -9,10 +9,11 @@ import shlex
 
 import pytest
 import yaml
-from detco.benchmarks.cli import doctor
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+
+from detco.benchmarks.cli import doctor
 
 try:
     import tomllib

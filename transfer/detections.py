@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detco.common.errors import InputError
 from PIL import Image
 from pycocotools import mask as rle
+
+from detco.common.errors import InputError
 
 from . import engines
 from .detector import TrainedDetector

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from detco.common.errors import InputError
-from detco.common.values import shown
 from torch import Tensor, nn
+
+from detco.common.errors import InputError
+from detco.common.files import sha256_of
+from detco.common.values import shown
 
 from .backbones import weights
 from .backbones.weights import Backbone
@@ -202,7 +204,7 @@ def read(path: Path) -> TrainedDetector:
     seed, iteration = (_json(path, metadata, key, int) for key in ("seed", "iteration"))
     kept, data = metadata["kept"], _json(path, metadata, "data", dict)
     tensors = _whole(path, tensors, _json(path, metadata, "shared", dict))
-    digest = weights.sha256_of(path)
+    digest = sha256_of(path)
     return TrainedDetector(
         metadata["engine"],
         protocol,

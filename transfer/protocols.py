@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+
 from detco.common.errors import InputError
 
 # Ranges, checked where settings come from outside (detco.benchmarks.config).

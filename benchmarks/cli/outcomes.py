@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.files import write_atomic
 from detco.results import store
 
 from .. import config
@@ -30,7 +31,7 @@ def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
     print(_text(made, "terminal"))
     if keep:
         for form, name in (("md", "table.md"), ("csv", "table.csv")):
-            store.write_text(out / name, _text(made, form) + "\n")
+            write_atomic(out / name, _text(made, form) + "\n")
         print(f"\ntable: {near(out / 'table.md')}, {near(out / 'table.csv')}")
     print(f"records: {near(out / 'transfer')}; all of them in one table: detco table {near(out)}")
     left_out(problems)
@@ -120,7 +121,7 @@ def report(args) -> int:
         raise InputError(f"--out {out}: no folder {out.parent}")
     _check_names(tables.frame(records), args.baseline or ())
     found = material.gather(args.dir, records, problems, args.baseline)
-    store.write_text(out, report.page(found))
+    write_atomic(out, report.page(found))
     print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return left_out(problems, args.strict)
 

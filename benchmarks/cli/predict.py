@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detco.common.errors import InputError
-from detco.results import store
+from detco.common.files import write_atomic
 
 from ..run import live
 from .text import near
@@ -58,7 +58,7 @@ def _check_device(device: str) -> None:
 
 def _write(out: Path, content: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    store.write_text(out / "predictions.json", json.dumps(content) + "\n")
+    write_atomic(out / "predictions.json", json.dumps(content) + "\n")
 
 
 def pictures(sources: Sequence[Path], drawn: Path) -> dict[Path, Path]:

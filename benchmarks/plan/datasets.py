@@ -57,7 +57,7 @@ def of_task(
             f"suite {suite.name}: no data set for {task.protocol}; name one under 'data', or with"
             " --data"
         )
-    data = data or official(protocol, suite.datasets)
+    data = data or published(protocol, suite.datasets)
     if not _share_is_there(data, write):
         return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
     key = (data, protocol.metrics)
@@ -86,7 +86,7 @@ def drawn(suite: Suite, data: Data, scenes: Job) -> tuple[Data, Source]:
     return Data(data.root, data.layout or name, data.train or train, data.test or test), source
 
 
-def official(protocol, folder: Path | None) -> Data:
+def published(protocol, folder: Path | None) -> Data:
     """Where a protocol's published data lie."""
     from detco.transfer.data import official
 

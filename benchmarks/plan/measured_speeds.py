@@ -1,12 +1,12 @@
 """Speeds measured on this machine: kept in the records of jobs, and in the user's cache folder for
 plans elsewhere."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from detco.common.files import cache_dir
 from detco.results import store
 
 from ..config import canonical_hash
@@ -167,9 +167,7 @@ def _machine(here: Mapping) -> str:
 
 
 def _memory() -> Path:
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detco" / "speeds.json"
-    )
+    return cache_dir() / "speeds.json"
 
 
 def _step_seconds(seconds: float) -> float:

@@ -13,10 +13,11 @@ EXAMPLES = 3  # pictures of each protocol in a report
 
 def attention(args) -> int:
     """Draws the attention maps of some backbones over some pictures into one figure."""
+    from PIL import Image
+
     from detco.pretrain.data import listing
     from detco.results.report import attention as drawing
     from detco.transfer.engines.torchvision.pictures import read_rgb
-    from PIL import Image
 
     if args.out.suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {args.out}: name a picture file, e.g. maps.png")

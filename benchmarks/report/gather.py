@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.files import sha256_of
 from detco.results import store
 
 from . import examples as pictures
@@ -132,6 +133,5 @@ def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
 
 def _is_there(path: Path, record: dict) -> bool:
     """Whether a backbone file is still there, and still the one that was fine-tuned."""
-    from detco.transfer.backbones import weights
 
-    return path.is_file() and weights.sha256_of(path) == (record.get("weights") or {}).get("sha256")
+    return path.is_file() and sha256_of(path) == (record.get("weights") or {}).get("sha256")

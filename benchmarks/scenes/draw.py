@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from detco.common.errors import InputError
 from PIL import Image
+
+from detco.common.errors import InputError
 
 from ..suites.builtin import DRAWING
 from .layouts import Cityscapes, Coco, Voc, labels, write, write_json

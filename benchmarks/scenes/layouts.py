@@ -7,10 +7,13 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as rle
+
+from detco.common.files import write_atomic
 
 from .painting import BACKGROUND, Painted, Scene
 from .shapes import CATEGORIES, FIGURE, KEYPOINTS, SKELETON
@@ -71,15 +74,11 @@ def _keypoints(s: Scene, number: int, item: Painted) -> tuple[float, ...]:
     return tuple(flat)
 
 
-def write(path: str | Path, data: bytes) -> None:
-    """Under a temporary name in the same folder first, so that no reader meets half a file."""
-    with open(f"{path}.part", "wb") as f:
-        f.write(data)
-    os.replace(f"{path}.part", path)
+write = partial(write_atomic, lasting=False)  # one killed half-way is drawn again
 
 
 def write_json(path: str | Path, value: object, indent: int | None = None) -> None:
-    write(path, json.dumps(value, indent=indent).encode())
+    write(path, json.dumps(value, indent=indent))
 
 
 class Voc:

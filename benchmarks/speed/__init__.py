@@ -71,6 +71,7 @@ def resolve(device: str):
     """`auto`, `cpu` or `cuda` as a torch device. Raises InputError where there is no such
     device."""
     import torch
+
     from detco.common.errors import InputError
 
     if device == "cuda" and not torch.cuda.is_available():

@@ -7,9 +7,10 @@ import copy
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch import Tensor, nn
+
 from detco.pretrain.methods.encoder import ARCHITECTURES
 from detco.pretrain.recipes import Recipe
-from torch import Tensor, nn
 
 
 class UsualEncoder(nn.Module):

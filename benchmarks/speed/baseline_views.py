@@ -7,10 +7,11 @@ import random
 from pathlib import Path
 
 import torch
-from detco.pretrain.recipes import Recipe
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision import transforms
+
+from detco.pretrain.recipes import Recipe
 
 
 class GaussianBlur:

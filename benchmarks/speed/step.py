@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
 from detco.common.errors import InputError
 from detco.pretrain import optimize
 from detco.pretrain.methods.detco import DetCo
 from detco.pretrain.methods.encoder import Trunk
 from detco.pretrain.recipes import RECIPES, Recipe
-from torch import Tensor
 
 from .. import config, speed
 from .baseline_step import UsualDetCo

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+
 from detco.common.errors import InputError
 from detco.pretrain.data import decoding, listing, views
 from detco.pretrain.data.loader import Views
 from detco.pretrain.recipes import RECIPES, Recipe
-from PIL import Image
 
 from .. import speed
 from ..scenes import painting

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge
+
 from detco.common.errors import InputError
 
 from ..config import find

@@ -108,14 +108,12 @@ def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
     of those."""
     from detco.transfer.checkpoints import importer
 
-    from detco import transfer
-
     absent: dict[str, str] = {}
     for row in suite.start:
         try:
             if row.optional:
                 importer.file_of(row.weights)
-        except transfer.InputError as error:
+        except InputError as error:
             absent[row.name] = f"{row.name}: {error}"
     rest = [row.name for row in suite.start if row.name not in absent]
     if not rest:

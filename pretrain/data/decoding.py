@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from detco.common.errors import InputError
 from PIL import Image
+
+from detco.common.errors import InputError
 
 from .listing import Pictures
 

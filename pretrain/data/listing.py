@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from detco.common.errors import InputError
+from detco.common.files import cache_file, write_atomic
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -187,8 +188,7 @@ def _size(path: str) -> int:
 
 
 def _place(root: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detco"
-    return cache / f"pictures-{hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:24]}.npz"
+    return cache_file("pictures", str(root.absolute()), ".npz")
 
 
 def _remember(pictures: Pictures, folders: dict[str, int], began: float) -> None:
@@ -198,22 +198,14 @@ def _remember(pictures: Pictures, folders: dict[str, int], began: float) -> None
     about = json.dumps(
         {"root": os.fsdecode(pictures.root.absolute()), "folders": folders, "began": began}
     )
-    part = ""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as file:
-            part = file.name
-            np.savez(
-                file,
-                about=np.array(about),
-                ends=pictures.names.ends,
-                sizes=pictures.sizes,
-                names=np.frombuffer(pictures.names.block, np.uint8),
-            )
-        os.replace(part, place)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(part)
+    arrays = {
+        "about": np.array(about),
+        "ends": pictures.names.ends,
+        "sizes": pictures.sizes,
+        "names": np.frombuffer(pictures.names.block, np.uint8),
+    }
+    with suppress(OSError):
+        write_atomic(place, lambda file: np.savez(file, **arrays))
 
 
 def _remembered(root: Path) -> Pictures | None:

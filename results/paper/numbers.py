@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 
 import pandas as pd
+
 from detco.common.errors import InputError
 
 from ..render import Cell, Grid, Group, Section

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from detco.common.files import write_atomic
+
 COLOURS = (
     (68, 1, 84),
     (59, 82, 139),
@@ -55,9 +57,5 @@ def figure(
 
 def save(sheet: Image.Image, path: Path) -> None:
     """Write in one step, in the format that the name asks for."""
-    part = path.with_name(f".{path.name}.part{path.suffix}")
-    try:
-        sheet.save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    form = Image.registered_extensions()[path.suffix.lower()]
+    write_atomic(path, lambda file: sheet.save(file, form))

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
+from detco.common.files import write_atomic
+
 STRENGTH = 0.45  # of a mask over the picture
 GOLDEN = 0.618034  # of the colour circle between one class and the next
 LIGHT = 140  # of 255: text on colours from here on is black
@@ -99,10 +101,4 @@ def _label(
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write as JPEG in one step; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        picture.save(part, "JPEG", quality=QUALITY)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomic(path, lambda file: picture.save(file, "JPEG", quality=QUALITY))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from detco.common.errors import InputError
 from jinja2 import Environment
 from markupsafe import Markup
+
+from detco.common.errors import InputError
 
 from .. import compare, grids, tables
 from ..paper import claims, numbers, verdicts

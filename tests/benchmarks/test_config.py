@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+
 from detco.benchmarks import config
 from detco.common.errors import InputError
 from detco.pretrain.recipes import RECIPES

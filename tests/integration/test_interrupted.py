@@ -19,11 +19,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from detco.benchmarks.cli import run
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
 from detco.results import store
-
 from tests.benchmarks.run.test_local import ROOT, alive, wait_until
 
 GRID = """

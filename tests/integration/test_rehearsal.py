@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from detco.common.errors import InputError
 from detco.transfer import finetune
 from detco.transfer.data import dataset

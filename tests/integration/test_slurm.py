@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from detco.benchmarks.run import slurm
 from detco.benchmarks.run.local import last_lines
 from detco.common.errors import InputError
 from detco.results import store
-
 from tests.benchmarks.run.test_local import (
     ROOT,
     WORKER,
@@ -229,7 +229,7 @@ def test_failures_are_told_and_tried_again(cluster, quick, tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-from benchmarks import slurm
+from detco.benchmarks.run import slurm
 from tests.integration import test_slurm
 slurm.POLL = 0.3
 test_slurm.run(test_slurm.grid(Path(sys.argv[1]), 10), Path(sys.argv[1]))
@@ -292,9 +292,10 @@ def test_what_slurm_does_not_take_is_one_line(cluster, quick, tmp_path):
 
 def test_several_machines_pretrain_together(cluster, quick, tmp_path, scenes):
     """Two machines with two processes each end with the backbone of one process."""
+    from safetensors.torch import load_file
+
     from detco.benchmarks.plan import suite_plan
     from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
-    from safetensors.torch import load_file
 
     def planned(out, launch):
         tiny = {

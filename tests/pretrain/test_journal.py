@@ -2,9 +2,10 @@ import json
 import logging
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from detco.pretrain.journal import Journal
 from detco.pretrain.recipes import RECIPES, replace
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 FIGURES = {
     "loss": 8.0,

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from detco.common.errors import InputError
 from detco.pretrain.methods.encoder import Trunk
 from detco.pretrain.probe import Probe, vote
-from PIL import Image
 
 
 def test_vote_against_naive_numpy():

@@ -3,6 +3,7 @@ import sys
 from dataclasses import fields, replace
 
 import pytest
+
 from detco.common.errors import InputError
 from detco.pretrain.recipes import LEVELS, RECIPES, RUNNING, TERMS, Recipe, recipe_hash
 

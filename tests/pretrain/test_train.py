@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
 from detco.common.errors import InputError
 from detco.pretrain import checkpoints
 from detco.pretrain.data.listing import find
@@ -21,10 +25,6 @@ from detco.pretrain.distributed import distributed
 from detco.pretrain.optimize import learning_rate, precision
 from detco.pretrain.recipes import RECIPES, recipe_hash
 from detco.pretrain.train import Process, Run, TrainingError, _model, pretrain
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
-
 from tests.factories import ROOT
 
 TINY = dict(

@@ -4,10 +4,10 @@ scipy."""
 import numpy as np
 import pytest
 import scipy.stats
+
 from detco.common.errors import InputError
 from detco.results import compare, tables
 from detco.results.render import render
-
 from tests.results.test_tables import run
 
 CLASSES = ("ant", "bee", "cat")

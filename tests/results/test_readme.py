@@ -1,9 +1,9 @@
 """The README's block of results is what the committed records give."""
 
 import pytest
+
 from detco.common.errors import InputError
 from detco.results import readme, store
-
 from tests.factories import ROOT
 from tests.results.test_store import put
 from tests.results.test_tables import run

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from detco.results import store
 
 
@@ -174,7 +175,7 @@ def test_lock_is_exclusive_and_dies_with_the_process(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from results import store
+from detco.results import store
 lock = store.take(Path({str(tmp_path)!r}))
 print("taken" if lock is not None else "refused", flush=True)
 sys.stdin.read()

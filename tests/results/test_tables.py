@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import scipy.stats
+
 from detco.common.errors import InputError
 from detco.results import grids, store, tables
 from detco.results.render import render

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from detco.common.errors import InputError
+from detco.common.files import sha256_of
 from detco.transfer import detections, detector, finetune
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
 from detco.transfer.engines import Job, Launch
-from safetensors import safe_open
-from safetensors.torch import save_file
-
 from tests.transfer.engines.test_torchvision import tiny
 
 CATEGORIES = (
@@ -48,7 +49,7 @@ def test_round_trip(tmp_path):
     ]  # a layer that two heads share is stored once
     detector.write(tmp_path / detector.NAME, given)
     found = detector.read(tmp_path)
-    assert found.sha256 == weights.sha256_of(tmp_path / detector.NAME)
+    assert found.sha256 == sha256_of(tmp_path / detector.NAME)
     same = replace(found, tensors={}, sha256="", backbone=replace(found.backbone, metadata=()))
     assert same == replace(given, tensors={})
     assert found.tensors.keys() == given.tensors.keys() and found.keypoints == [
@@ -307,7 +308,7 @@ def test_predictions_as_a_coco_file(tmp_path):
 def test_reading_a_detector_needs_no_engine(tmp_path):
     detector.write(tmp_path / detector.NAME, trained(engine="detectron2"))
     code = (
-        f"import sys; from transfer import detector; detector.read({str(tmp_path)!r});"
+        f"import sys; from detco.transfer import detector; detector.read({str(tmp_path)!r});"
         " print('detectron2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,6 +4,7 @@ here)."""
 from dataclasses import replace
 
 import pytest
+
 from detco.benchmarks import config
 from detco.common.errors import InputError
 from detco.transfer.protocols import PROTOCOLS, departures, protocol_hash

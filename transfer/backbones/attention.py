@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detco.common.errors import InputError
 from PIL import Image
 from torch.nn import functional
+
+from detco.common.errors import InputError
 
 from ..engines.torchvision.models import STRIDES, Trunk
 from ..engines.torchvision.pictures import read_rgb, resized_shape

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import torch
-from detco.common.errors import InputError
 
-from .weights import Backbone, write_whole
+from detco.common.errors import InputError
+from detco.common.files import write_atomic
+
+from .weights import Backbone
 
 TO_DETECTRON2 = (
     (r"^conv1\.", "stem.conv1."),
@@ -63,7 +65,7 @@ def to_detectron2(backbone: Backbone, path: Path) -> dict:
         "matching_heuristics": True,
         "preprocessing": pre,
     }
-    write_whole(path, lambda file: pickle.dump(content, file, protocol=4))
+    write_atomic(path, lambda file: pickle.dump(content, file, protocol=4))
     return detectron2_config(backbone)
 
 
@@ -85,7 +87,7 @@ def to_torchvision(backbone: Backbone, path: Path) -> dict:
         if name.endswith("running_mean")
     ]
     counters = {f"{name}num_batches_tracked": torch.tensor(0) for name in norms}
-    write_whole(path, lambda file: torch.save(backbone.tensors | counters, file))
+    write_atomic(path, lambda file: torch.save(backbone.tensors | counters, file))
     scale = {"mean": [m / 255 for m in backbone.mean], "std": [s / 255 for s in backbone.std]}
     return {"channel order": backbone.channel_order} | {
         key: [round(v, 6) for v in values] for key, values in scale.items()

@@ -4,23 +4,20 @@ Reading is strict: every tensor of the architecture in its shape and finite, not
 error that lists what is wrong.
 """
 
-import glob
 import hashlib
 import json
 import math
-import os
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
-from detco.common.errors import InputError
-from detco.common.values import shown
 from safetensors import SafetensorError, safe_open
+
+from detco.common.errors import InputError
+from detco.common.files import sha256_of, write_atomic
+from detco.common.values import shown
 
 ARCHS = (
     "resnet18",
@@ -37,7 +34,6 @@ TRUNK = re.compile(
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
 STAGES = ("stem", "res2", "res3", "res4", "res5")
 # seconds without a write; the process may be on another machine, its number says nothing here
-ABANDONED = 600
 REQUIRED = (
     "format",
     "format_version",
@@ -244,43 +240,10 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
     header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order is random
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_whole(
+    write_atomic(
         path,
         lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :])),
     )
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all; what a killed process left of it is removed. Raises
-    InputError where that cannot be."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-            if _abandoned(old):
-                old.unlink(missing_ok=True)
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _abandoned(part: Path) -> bool:
-    """Whether nothing was written to a temporary file for long, and the process that wrote it is
-    gone."""
-    pid = part.name.split(".")[-2]
-    if not (pid.isascii() and pid.isdigit() and len(pid) < 10):
-        return False
-    try:
-        if time.time() - part.stat().st_mtime > ABANDONED:
-            os.kill(int(pid), 0)
-    except OSError as error:
-        return isinstance(error, ProcessLookupError)
-    return False
 
 
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
@@ -298,22 +261,6 @@ def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]
             f"{path}: metadata {key} must be a JSON list of {what}, not {shown(metadata[key])!r}"
         )
     return values
-
-
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as f:
-        return (
-            hashlib.file_digest(f, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(f)
-        )
-
-
-def _digest(f) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := f.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def stage_of(name: str) -> str:

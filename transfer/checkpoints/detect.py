@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+
 from detco.common.errors import InputError
 from detco.common.values import shown
 

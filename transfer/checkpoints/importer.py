@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from detco.common.errors import InputError
+from detco.common.files import sha256_of
 from detco.common.values import shown
 
 from ..backbones import weights
@@ -102,7 +104,7 @@ def file_of(path: Path) -> Path:
         return path
     row, folder = zoo.BY_NAME[path.name], zoo.folder(path.parent)
     copy = zoo.get(row, folder)
-    made = folder / "imported" / f"{row.name}-{weights.sha256_of(copy)[:8]}.safetensors"
+    made = folder / "imported" / f"{row.name}-{sha256_of(copy)[:8]}.safetensors"
     if not made.exists():
         weights.write(made, load(copy, row.adapter)[0])
     return made
@@ -221,7 +223,7 @@ def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[s
 def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
     """Method, epochs and source: of the public checkpoint that the file is, else what it says
     itself."""
-    digest = weights.sha256_of(path)
+    digest = sha256_of(path)
     row = zoo.same_file(path, digest)
     if row and row.adapter == adapter.name:
         return {

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from detco.common.errors import InputError
 from PIL import Image
 from pycocotools import mask as mask_util
+
+from detco.common.errors import InputError
 
 from .reading import Reading, missing_split, need_folder, picture_size, short
 

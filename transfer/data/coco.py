@@ -5,8 +5,9 @@ import json
 import os
 from pathlib import Path
 
-from detco.common.errors import InputError
 from pycocotools import mask as mask_util
+
+from detco.common.errors import InputError
 
 from .reading import (
     Listing,

@@ -8,20 +8,19 @@ network's disk answers many at once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detco.common.errors import InputError
 from PIL import Image
+
+from detco.common.errors import InputError
+from detco.common.files import cache_file, write_atomic
 
 from .reading import short, upright_size
 
@@ -161,10 +160,7 @@ class Memory:
 
     def __init__(self, paths: Sequence[str]):
         self.root = os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detco"
-        self.place = (
-            cache / f"inspected-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]}.json"
-        )
+        self.place = cache_file("inspected", self.root, ".json")
         self.known, self.new = self._read(), {}
 
     def _read(self) -> dict[str, list[int]]:
@@ -201,21 +197,12 @@ class Memory:
         where nothing can be written."""
         if not self.new:
             return
-        known, part = self._read(), ""
+        known = self._read()
         for name, entry in self.new.items():
             before = known.get(name)
             if not (
                 isinstance(before, list) and before[:4] == entry[:4] and not entry[4]
             ):  # decoded whole counts for more
                 known[name] = entry
-        try:
-            self.place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self.place.parent, suffix=".part", delete=False
-            ) as file:
-                part = file.name
-                json.dump({"root": self.root, "pictures": known}, file)
-            os.replace(part, self.place)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(part)
+        with suppress(OSError):
+            write_atomic(self.place, json.dumps({"root": self.root, "pictures": known}))

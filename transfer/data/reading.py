@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detco.common.errors import InputError
 from PIL import Image
 from pycocotools import mask as mask_util
+
+from detco.common.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.files import write_atomic
 
 from . import coco
 
@@ -38,10 +38,5 @@ def write(
         "images": [image for image in images if image.get("id") in kept],
         "annotations": [a for a in document["annotations"] if a.get("image_id") in kept],
     }
-    part = out.with_name(out.name + ".part")
-    try:
-        part.write_text(json.dumps(document | share))
-        os.replace(part, out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+    write_atomic(out, json.dumps(document | share))
     return out, {"of": len(images)} | {key: len(rows) for key, rows in share.items()}

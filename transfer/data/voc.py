@@ -8,6 +8,7 @@ from pathlib import Path
 
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as ET
+
 from detco.common.errors import InputError
 
 from . import inspection

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
+
 from detco.common.errors import InputError
 
 from ..data.dataset import Dataset

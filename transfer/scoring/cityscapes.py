@@ -10,9 +10,10 @@ import importlib
 from collections.abc import Iterable
 
 import numpy as np
-from detco.common.errors import InputError
 from PIL import Image
 from pycocotools import mask as rle
+
+from detco.common.errors import InputError
 
 from ..data.cityscapes import LABELS, SEMANTIC, truth
 from ..data.dataset import Dataset

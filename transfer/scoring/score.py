@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from detco.common.errors import InputError
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from detco.common.errors import InputError
 
 from ..data.dataset import Dataset
 from ..data.reading import numbers, rle_fits, short

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from detco.benchmarks.cli import housekeeping
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import slurm

@@ -11,11 +11,12 @@ import sys
 import time
 
 import pytest
+
 from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.scenes import draw as scenes
+from detco.common.files import sha256_of
 from detco.results import store
-
 from tests.factories import ROOT
 from tests.results.test_tables import run as record_of_run
 
@@ -344,9 +345,8 @@ def test_a_suite_from_drawing_to_table_with_the_real_parts(tmp_path):
     assert all(after[key] == record for key, record in before.items())
     cells = {r["starting_point"]: r for r in records if r["kind"] == "transfer"}
     backbone = next((tmp_path / "tiny" / "pretrain").glob("detco-small-*/backbone.safetensors"))
-    from detco.transfer.backbones import weights
 
-    assert cells["detco-small"]["weights"]["sha256"] == weights.sha256_of(backbone)
+    assert cells["detco-small"]["weights"]["sha256"] == sha256_of(backbone)
     assert (
         cells["detco-small"]["data"]["test"]["images"] == 4
         and cells["random"]["engine"] == "torchvision"

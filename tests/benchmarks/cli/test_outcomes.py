@@ -9,10 +9,10 @@ import shutil
 import subprocess
 
 import pytest
+
 from detco.benchmarks.cli import main as cli
 from detco.results.paper import numbers
 from detco.transfer.protocols import PROTOCOLS, protocol_hash
-
 from tests.results.paper.test_verdicts import headline
 from tests.results.test_store import put
 from tests.results.test_tables import run

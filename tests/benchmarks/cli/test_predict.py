@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.cli import predict
 from detco.common.errors import InputError
 from detco.results import store
 from detco.results.report import drawing
 from detco.transfer import detector
-from PIL import Image
 
 TINY = ["--device", "cpu", "--set", "schedule.iterations=2", "--set", "schedule.warmup=1"]
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import worker
 from detco.benchmarks.scenes import draw as scenes

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from detco.benchmarks.cli import dry_run
 from detco.benchmarks.plan import cost, measured_speeds, suite_plan
 from detco.benchmarks.plan.jobs import Job

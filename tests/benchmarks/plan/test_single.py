@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from detco.benchmarks import config
 from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
@@ -198,8 +199,9 @@ def test_data_subset(scenes, tmp_path, capsys):
 @pytest.mark.detectron2
 def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
     import yaml
-    from detco.transfer.backbones import weights
     from safetensors.torch import save_file
+
+    from detco.transfer.backbones import weights
 
     backbone = weights.random_backbone("resnet18", 0)
     metadata = {

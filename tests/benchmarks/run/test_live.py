@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from detco.benchmarks.plan.jobs import Job
 from detco.benchmarks.run import live, local, progress
 from detco.results import store

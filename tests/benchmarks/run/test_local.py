@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+
 from detco.benchmarks.plan.jobs import Job
 from detco.benchmarks.run import live, local, machine
 from detco.results import store
 
 WORKER = """
 import logging, os, sys, time
-from benchmarks import InputError, worker
+from detco.benchmarks.run import worker
+from detco.common.errors import InputError
 
 def fake(spec, folder, report):
     with open(folder / "ran.txt", "a") as file:
@@ -80,7 +82,7 @@ def run(jobs, out, slots=2, view=lambda run: None):
         temporary = script.with_suffix(f".{os.getpid()}")
         temporary.write_text(WORKER)
         temporary.replace(script)
-    return local.run(jobs, [{"OMP_NUM_THREADS": "1"}] * slots, live, (sys.executable, str(script)))
+    return local.run(jobs, [{"OMP_NUM_THREADS": "1"}] * slots, view, (sys.executable, str(script)))
 
 
 def runs_of(out):
@@ -179,14 +181,14 @@ def test_a_worker_killed_while_idle_costs_nothing(tmp_path):
     second.folder.mkdir()
     locks = [store.take(second.folder)]
 
-    def live(this):
+    def view(this):
         if this.states["first"].name == "done" and locks:
             (worker,) = this.workers.values()
             worker.process.kill()
             worker.process.wait()
             store.release(locks.pop())
 
-    outcome = run([first, second], tmp_path, slots=1, view=live)
+    outcome = run([first, second], tmp_path, slots=1, view=view)
     assert not locks and set(names(outcome).values()) == {"done"}
 
 

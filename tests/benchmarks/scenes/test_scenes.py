@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from defusedxml import ElementTree
+from PIL import Image, ImageDraw
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
 from detco.benchmarks.scenes.draw import draw
 from detco.benchmarks.scenes.layouts import png
 from detco.benchmarks.scenes.shapes import CATEGORIES, KEYPOINTS
 from detco.common.errors import InputError
-from PIL import Image, ImageDraw
-from pycocotools import mask as rle
-from pycocotools.coco import COCO
 
 IMAGES = 24
 CITYSCAPES_IDS = {24, 25, 26, 27, 28, 31, 32, 33}

@@ -13,6 +13,6 @@ def test_workers_reused_add_less_than_a_process_a_job(tmp_path):
 
 def test_a_waiting_job_waits_and_leaves_its_record(tmp_path):
     job = runner.waiting(tmp_path, 1, 0.3)[0]
-    runner.executor.run([job], [{}], lambda run: None, runner.WORKER)
+    runner.local.run([job], [{}], lambda run: None, runner.WORKER)
     record = store.read_json(job.folder / "record.json")
     assert record["status"] == "done" and record["wall_seconds"] >= 0.3

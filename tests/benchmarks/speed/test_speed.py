@@ -4,6 +4,8 @@ does."""
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from detco.benchmarks import speed
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.speed import step, views
@@ -12,7 +14,6 @@ from detco.benchmarks.speed.baseline_views import UsualViews
 from detco.common.errors import InputError
 from detco.pretrain.methods.detco import DetCo
 from detco.pretrain.recipes import RECIPES, replace
-from PIL import Image
 
 TINY = replace(
     RECIPES["detco-small"],

@@ -7,19 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from detco.benchmarks.plan import datasets as labelled
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.scenes import draw as scenes
 from detco.benchmarks.suites import builtin, files
 from detco.benchmarks.suites.builtin import Data, Scenes, StartingPoint, Suite, Task
 from detco.common.errors import InputError
-from detco.common.errors import InputError as PicturesError
-from detco.common.errors import InputError as TransferError
-from PIL import Image
-
+from detco.common.files import sha256_of
 from tests.factories import ROOT
 
-REFUSED = (InputError, PicturesError, TransferError)
+REFUSED = InputError
 EXAMPLE = ROOT / "examples" / "own_pictures.yaml"
 
 
@@ -314,20 +313,30 @@ def test_precision_and_evaluations_of_a_suite_are_in_its_fine_tunings(drawn, pho
 
 def test_a_suite_keeps_detectors_that_are_asked_for_or_took_long(drawn, tmp_path):
     """It is no part of a run's identity. Nothing is kept of `replay`, which trains nothing."""
-    text = {"start": "random", "data": {"root": str(drawn / "voc")}, "protocols": "small-retinanet", "engine": "torchvision"}
+    text = {
+        "start": "random",
+        "data": {"root": str(drawn / "voc")},
+        "protocols": "small-retinanet",
+        "engine": "torchvision",
+    }
 
     def planned(**changes):
-        (job,) = plan.plan(suite_files.parse(text | changes, tmp_path / "own.yaml"), Path("out"))
+        (job,) = suite_plan.plan(files.parse(text | changes, tmp_path / "own.yaml"), Path("out"))
         return job
 
-    assert planned().spec["keep_model"] == "" and planned(keep_model="final").spec["keep_model"] == "final"
+    assert (
+        planned().spec["keep_model"] == ""
+        and planned(keep_model="final").spec["keep_model"] == "final"
+    )
     assert planned().id == planned(keep_model="final").id
     long, longer = ({"transfer": {"schedule.iterations": count}} for count in (4999, 5000))
-    assert planned(**long).spec["keep_model"] == "" and planned(**longer).spec["keep_model"] == "final"
+    assert (
+        planned(**long).spec["keep_model"] == "" and planned(**longer).spec["keep_model"] == "final"
+    )
     assert planned(**longer, engine="replay").spec["keep_model"] == ""
-    with pytest.raises(TransferError, match="the engine replay trains nothing that could be kept"):
+    with pytest.raises(InputError, match="the engine replay trains nothing that could be kept"):
         planned(engine="replay", keep_model="final")
-    with pytest.raises(InputError, match="keep_model must be '', 'final' or 'best', got the text 'bset'"):
+    with pytest.raises(InputError, match=r"keep_model must be '', 'final' or 'best', got .*'bset'"):
         planned(keep_model="bset")
 
 
@@ -372,8 +381,9 @@ def test_demo_is_a_chain_of_scenes_pretrainings_transfers():
 
 
 def test_a_backbone_file_counts_by_its_content(drawn, photos, tmp_path):
-    from detco.transfer.backbones import weights
     from safetensors.torch import save_file
+
+    from detco.transfer.backbones import weights
 
     trunk = weights.random_backbone("resnet18", 0)
     metadata = {
@@ -395,7 +405,7 @@ def test_a_backbone_file_counts_by_its_content(drawn, photos, tmp_path):
         Path("out"),
     )
     assert first.id == second.id and first.spec["weights"] != second.spec["weights"]
-    assert first.spec["weights_identity"] == weights.sha256_of(tmp_path / "a.safetensors")
+    assert first.spec["weights_identity"] == sha256_of(tmp_path / "a.safetensors")
 
 
 def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
@@ -604,7 +614,7 @@ def test_rows_of_public_checkpoints_that_are_not_here_are_left_out_unless_asked_
     ] and "no copy of pirl-200ep" in absent[1]
     asked = files.adapted(builtin.SUITES["paper-keypoints"], start="random,pirl")
     assert files.without_absent(asked) == (asked, [])
-    with pytest.raises(TransferError, match="no copy of pirl-200ep"):
+    with pytest.raises(InputError, match="no copy of pirl-200ep"):
         suite_plan.weights_of(asked.start[1], None)
 
 
@@ -617,6 +627,7 @@ def test_protocols_of_starting_points_that_are_not_chosen_do_not_fall_back_to_ot
 
 def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
     import torch
+
     from detco.transfer.backbones import weights
 
     trunk = weights.random_backbone("resnet18", 1)
@@ -634,9 +645,7 @@ def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
     (dry,) = suite_plan.plan(suite, tmp_path / "out", missing=[])
     assert not (tmp_path / "out").exists()
     (job,) = suite_plan.plan(suite, tmp_path / "out")
-    assert dry.id == job.id and job.spec["weights_identity"] == weights.sha256_of(
-        tmp_path / "r18.pth.tar"
-    )
+    assert dry.id == job.id and job.spec["weights_identity"] == sha256_of(tmp_path / "r18.pth.tar")
     made = weights.read(Path(job.spec["weights"]))
     assert (
         Path(job.spec["weights"]).parent == tmp_path / "out" / "imported"

@@ -2,10 +2,11 @@ import logging
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from detco.common.errors import InputError
 from detco.pretrain.data.decoding import Bad, BadPicture, check, decode, memory
 from detco.pretrain.data.listing import find
-from PIL import Image
 
 
 @pytest.fixture

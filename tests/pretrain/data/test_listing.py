@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+
 from detco.common.errors import InputError
 from detco.pretrain.data import listing
 from detco.pretrain.data.listing import Names, find

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as T
-from detco.pretrain.data import views
-from detco.pretrain.recipes import RECIPES, replace
 from PIL import Image
 from torchvision.transforms import ColorJitter, RandAugment, RandomResizedCrop
+
+from detco.pretrain.data import views
+from detco.pretrain.recipes import RECIPES, replace
 
 DETCO = RECIPES["detco-200ep"]
 

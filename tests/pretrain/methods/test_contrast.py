@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from detco.pretrain.methods import contrast
 from detco.pretrain.methods.contrast import Queue, follow, info_nce
 

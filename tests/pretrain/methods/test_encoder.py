@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+
 from detco.pretrain.methods.encoder import Encoder, GroupedBatchNorm2d, Head, Trunk
 from detco.pretrain.recipes import LEVELS, RECIPES, replace
 

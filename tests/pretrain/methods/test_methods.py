@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+
 from detco.pretrain.methods.detco import DetCo
 from detco.pretrain.methods.moco import MoCo
 from detco.pretrain.methods.supervised import Supervised

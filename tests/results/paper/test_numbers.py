@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+
 from detco.common.errors import InputError
 from detco.results.paper import numbers as published
 from detco.results.render import render
 
-FOLDER = Path(published.__file__).parent / "published"
+FOLDER = Path(published.__file__).parent / "data"
 KEY = ["source", "table", "protocol", "method", "epochs", "metric"]
 
 # Some rows of each table as the paper lays them out, typed and not generated.

@@ -4,6 +4,7 @@ claims on made-up records."""
 import numpy as np
 import pandas as pd
 import pytest
+
 from detco.common.errors import InputError
 from detco.results.paper import claims, numbers, verdicts
 from detco.results.render import render

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
+
 from detco.results.report import charts
 
 

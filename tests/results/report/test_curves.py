@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from detco.benchmarks.run import progress
 from detco.results.report import curves
 

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.report import reproduce
 from detco.common.errors import InputError
@@ -15,8 +17,6 @@ from detco.results.report import evaluations
 from detco.results.report import page as report
 from detco.results.report.examples import Box, Example
 from detco.transfer.backbones import weights
-from PIL import Image
-
 from tests.results.paper.test_verdicts import three
 from tests.results.test_tables import failed, planned, run
 from tests.transfer.backbones.test_attention import save_backbone

@@ -2,9 +2,9 @@
 apart."""
 
 import pytest
+
 from detco.results import tables
 from detco.results.report import schedule
-
 from tests.results.paper.test_verdicts import printed, run, three
 
 

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
+
 from detco.benchmarks.cli import main as cli
 from detco.common.errors import InputError
 from detco.results.report import attention as drawing
 from detco.results.report.examples import Box, iou, matched
 from detco.transfer.backbones import attention, weights
-from PIL import Image
 
 
 @pytest.fixture

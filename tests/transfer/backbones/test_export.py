@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 import torchvision
+from torch import nn
+
 from detco.common.errors import InputError
 from detco.transfer.backbones import export, weights
 from detco.transfer.checkpoints import importer
 from detco.transfer.engines.torchvision.models import load_resnet
-from torch import nn
-
 from tests import checkpoints
 from tests.checkpoints import res5, saved, trained
 

@@ -9,9 +9,11 @@ import subprocess
 import pytest
 import torch
 import torchvision
-from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 from safetensors.torch import save_file
+
+from detco.common.errors import InputError
+from detco.common.files import write_atomic
+from detco.transfer.backbones import weights
 
 META = {
     "format": "detco-backbone",
@@ -110,14 +112,14 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     ]
     for name in names:
         (tmp_path / name).touch()
-    weights.write_whole(path, lambda file: file.write(b"first"))
+    write_atomic(path, lambda file: file.write(b"first"))
     assert {p.name for p in tmp_path.iterdir()} == {
         *names,
         path.name,
     }  # perhaps still being written on another machine
     for name in names:
         os.utime(tmp_path / name, (0, 0))
-    weights.write_whole(path, lambda file: file.write(b"again"))
+    write_atomic(path, lambda file: file.write(b"again"))
     assert {p.name for p in tmp_path.iterdir()} == {
         *names[1:],
         path.name,

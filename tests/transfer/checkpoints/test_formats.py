@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from detco.common.errors import InputError
 from detco.transfer.checkpoints import detect
 from detco.transfer.checkpoints.reader import formats, opcodes, stubs
-from safetensors.torch import save_file
 
 
 def refusal(path: Path) -> str:

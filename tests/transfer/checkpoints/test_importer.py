@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 import torchvision
+
 from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.checkpoints import importer
 from detco.transfer.engines.torchvision.models import channels
-
 from tests import checkpoints
 from tests.checkpoints import saved
 from tests.factories import ROOT
@@ -255,8 +255,9 @@ def test_400_megabytes_in_ten_seconds_and_two_gigabytes(tmp_path):
     )
     assert (tmp_path / "a.pth").stat().st_size > 400e6
     code = (  # time of the processor: others may be at work on the machine
-        "import sys, time; from transfer import importing, weights; start ="
-        " time.process_time()\nweights.write(sys.argv[2], importing.load(sys.argv[1])[0]); took ="
+        "import sys, time; from detco.transfer.backbones import weights;"
+        " from detco.transfer.checkpoints import importer; start ="
+        " time.process_time()\nweights.write(sys.argv[2], importer.load(sys.argv[1])[0]); took ="
         " time.process_time() - start\nprint(took, *(line.split()[1] for line in"
         " open('/proc/self/status') if line.startswith('VmHWM')))"
     )

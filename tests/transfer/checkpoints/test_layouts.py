@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from detco.transfer.checkpoints import importer
-from detco.transfer.checkpoints.layouts import ADAPTERS
 from safetensors.torch import save_file
 
+from detco.transfer.checkpoints import importer
+from detco.transfer.checkpoints.layouts import ADAPTERS
 from tests import checkpoints
 
 MADE = checkpoints.made()

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from detco.common.errors import InputError
 from detco.transfer.checkpoints.reader import formats, stubs, unpickle
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.suites import files as suite_files
 from detco.common.errors import InputError
+from detco.common.files import sha256_of
 from detco.transfer.backbones import weights
 from detco.transfer.checkpoints import importer, zoo
-
 from tests import checkpoints
 from tests.checkpoints import saved
 
@@ -52,7 +53,7 @@ def test_copies_are_verified(tmp_path, monkeypatch, moco):
         InputError, match=r"not the published moco-v2-200ep: its md5 begins with .*; remove it"
     ):
         zoo.find(row, tmp_path)
-    digest = weights.sha256_of(path)[:8]
+    digest = sha256_of(path)[:8]
     right = zoo.Known(row.name, row.method, row.epochs, row.adapter, row.url, row.licence, digest)
     assert zoo.find(right, tmp_path) == path and zoo.verified(right, path)
     monkeypatch.setattr(zoo, "KNOWN", (right,))
@@ -95,7 +96,7 @@ def test_missing_copies_are_not_downloaded_unasked(tmp_path, monkeypatch, capsys
 
 def test_download(tmp_path, moco):
     source = saved(moco, tmp_path / "there.pth.tar")
-    digest = weights.sha256_of(source)[:12]
+    digest = sha256_of(source)[:12]
     row = zoo.Known("mine", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", digest)
     assert zoo.get(row, tmp_path / "copies", download=True).read_bytes() == source.read_bytes()
     wrong = zoo.Known("other", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", "0" * 12)

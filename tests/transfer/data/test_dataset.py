@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as mask_util
+
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.dataset import check, coco_dict, default_splits, load
 from detco.transfer.data.reading import box_fault
 from detco.transfer.data.voc import CLASSES, splits
-from PIL import Image
-from pycocotools import mask as mask_util
-
 from tests.factories import ROOT
 
 W, H = 64, 48
@@ -576,7 +576,7 @@ def test_cityscapes_masks_of_random_id_pictures(seed):
     ids = (
         np.random.default_rng(seed).choice([7, 24, 26000, 26001, 33999], (13, 17)).astype(np.int32)
     )
-    found = datasets.layout_cityscapes.instances(ids)
+    found = datasets.cityscapes.instances(ids)
     assert [mask_util.decode(a["segmentation"]).tolist() for a in found] == [
         (ids == value).astype(int).tolist() for value in (24, 26000, 26001, 33999)
     ]

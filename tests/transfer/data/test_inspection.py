@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import live
 from detco.common.errors import InputError
 from detco.transfer import finetune
 from detco.transfer.data import dataset, inspection
 from detco.transfer.protocols import PROTOCOLS
-from PIL import Image
 
 HOUR_AGO = time.time() - 3600
 
@@ -288,7 +289,7 @@ def test_nothing_can_be_written_and_nothing_is_said(coco, cache):
 
 WRITE = """
 import sys
-from transfer import inspection
+from detco.transfer.data import inspection
 for turn in range(15):
     inspection.sizes(sys.argv[1:], whole=turn % 2 == 0, again=True)
 """

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+
 from detco.common.errors import InputError
 from detco.transfer.data import dataset, official, subsets
 from detco.transfer.protocols import PROTOCOLS, Published, departures, scaled

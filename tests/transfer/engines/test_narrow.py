@@ -3,8 +3,9 @@ them."""
 
 import pytest
 import torch
-from detco.transfer.engines import narrow
 from torch import nn
+
+from detco.transfer.engines import narrow
 
 
 def poison():

@@ -7,6 +7,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pycocotools import mask as rle
+
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
 from detco.transfer.engines.torchvision.pictures import (
@@ -19,8 +22,6 @@ from detco.transfer.engines.torchvision.pictures import (
     resized_shape,
 )
 from detco.transfer.protocols import Resize
-from PIL import Image
-from pycocotools import mask as rle
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
@@ -19,7 +20,6 @@ from detco.transfer.engines.replacing import TRIES, Replaced, deviations, items_
 from detco.transfer.engines.torchvision import engine as torchvision_rcnn
 from detco.transfer.engines.torchvision.pictures import Drawn, Pictures, Wanted, batches, placed
 from detco.transfer.protocols import Resize
-
 from tests.transfer.engines.test_torchvision import tiny
 
 

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import roi_align
+
 from detco.common.errors import TrainingError
 from detco.transfer import finetune
 from detco.transfer.backbones import weights
@@ -20,8 +23,6 @@ from detco.transfer.engines import Job
 from detco.transfer.engines.torchvision import engine
 from detco.transfer.engines.torchvision import models as torchvision_models
 from detco.transfer.protocols import PROTOCOLS, Schedule
-from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import roi_align
 
 TINY = Schedule(
     3,
@@ -243,13 +244,13 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path)
 RUN = """
 import sys, torch
 from pathlib import Path
-from detco.transfer.engines import torchvision_rcnn
+from detco.transfer.engines.torchvision import engine
 from tests.transfer.engines.test_torchvision import job_for
 torch.set_num_threads(1)
-torchvision_rcnn.CHECKPOINT_SECONDS = 0
-torchvision_rcnn.precision_for = lambda device: None
+engine.CHECKPOINT_SECONDS = 0
+engine.precision_for = lambda device: None
 job = job_for(Path(sys.argv[1]), Path(sys.argv[2]))
-torchvision_rcnn.run(job, lambda *a, **k: print(*a[:2], flush=True))
+engine.run(job, lambda *a, **k: print(*a[:2], flush=True))
 """
 
 

@@ -3,12 +3,13 @@ pixel."""
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as rle
+
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.cityscapes import SEMANTIC, truth
 from detco.transfer.scoring import score as scoring
-from PIL import Image
-from pycocotools import mask as rle
 
 pytest.importorskip("cityscapesscripts")
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 from detco.common.errors import InputError
 from detco.transfer.data.dataset import Dataset
 from detco.transfer.scoring import voc
 from detco.transfer.scoring.score import KEYPOINT_SIGMA, score, score_file
-from pycocotools import mask as mask_util
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 SIZE = 120
 STATS = ("ap", "ap50", "ap75", "aps", "apm", "apl")

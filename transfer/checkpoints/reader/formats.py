@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from detco.common.errors import InputError
 from detco.common.values import shown
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from detco.common.errors import InputError
 from detco.common.values import shown
 

@@ -11,6 +11,8 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from detco.common.files import write_atomic
+
 from ... import detector
 from ...backbones.weights import Backbone
 from ...protocols import PROTOCOLS, Protocol
@@ -19,10 +21,14 @@ from . import config as detectron2_config
 from . import data, memory, version
 from . import launch as detectron2_launch
 from . import records as detectron2_records
+from .detector import detect
+from .export import export
 from .launch import AMP
 from .predict import TRIED, predict, try_out
 from .records import Records
 from .train import Trainer
+
+__all__ = ["as_yaml", "detect", "export", "run"]  # what an engine has
 
 
 def as_yaml(protocol: Protocol, backbone: Backbone) -> str:
@@ -166,20 +172,12 @@ def work(records: Records, job: Job, report: Report) -> None:
         facts |= trainer.replacements.replaced.facts()
         facts["detectron2"] = {"which": own.which, "hash": own.hash}
         facts |= {"mask_format": cfg.INPUT.MASK_FORMAT} if cfg.MODEL.MASK_ON else {}
-        _write(
-            out / "facts.json",
-            facts | {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)},
-        )
-        _write(job.out / "predictions.json", found)
+        facts |= {"norm": cfg.MODEL.RESNETS.NORM, "train_seconds": round(seconds, 1)}
+        write_atomic(out / "facts.json", json.dumps(facts))
+        write_atomic(job.out / "predictions.json", json.dumps(found))
         if job.keep_model == "best":  # the last evaluation is the result
             trainer.evaluation.keep(cfg.SOLVER.MAX_ITER, trainer.scored(found))
         elif job.keep_model:
             detector.save(
                 job, "detectron2", trainer.checkpointer.model.state_dict(), cfg.SOLVER.MAX_ITER
             )
-
-
-def _write(path: Path, value) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)

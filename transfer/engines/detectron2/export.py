@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from detco.common.errors import InputError
 
-from ...backbones.weights import write_whole
+from detco.common.errors import InputError
+from detco.common.files import write_atomic
+
 from ...detector import TrainedDetector
 from . import config as detectron2_config
 from . import heads as detectron2_heads
@@ -78,10 +79,10 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
         "README.md": _readme(trained, heads, lost),
     }
     for name, text in texts.items():
-        write_whole(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_atomic(folder / name, lambda file, text=text: file.write(text.encode()))
     if heads:
         shutil.copyfile(detectron2_heads.__file__, folder / f"{HEADS}.py")
-    write_whole(folder / "model_final.pth", lambda file: torch.save({"model": state}, file))
+    write_atomic(folder / "model_final.pth", lambda file: torch.save({"model": state}, file))
     files = sorted(path.name for path in folder.iterdir())
     return {
         "folder": str(folder),

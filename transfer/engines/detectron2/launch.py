@@ -12,10 +12,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from detco.common.errors import InputError, TrainingError
 from detectron2.engine import launch
 from detectron2.utils import comm
 from torch import distributed, multiprocessing
+
+from detco.common.errors import InputError, TrainingError
 
 from ...protocols import Protocol
 from .. import Job, Launch, Report
@@ -171,7 +172,7 @@ def explained(error: Exception, where: str) -> Exception | None:
     None if unknown."""
     text = str(error)
     if isinstance(error, InputError):  # from a loading process it comes with that one's traceback
-        return InputError(re.sub(r"^transfer[\w.]*: ", "", text.strip().splitlines()[-1]))
+        return InputError(re.sub(r"^detco\.[\w.]*: ", "", text.strip().splitlines()[-1]))
     if isinstance(error, FloatingPointError):
         losses = re.findall(r"'(\w+)': (?:np\.float64\()?(-?(?:nan|inf))", text)
         bad = ", ".join(f"{name} = {value}" for name, value in losses) or text.splitlines()[0]

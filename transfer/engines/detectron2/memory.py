@@ -3,6 +3,7 @@
 import logging
 
 import torch
+
 from detco.common.errors import InputError
 
 from .launch import LESS_MEMORY

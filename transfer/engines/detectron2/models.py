@@ -1,9 +1,10 @@
 """Detectron2's models of a config, and the strict loading of a backbone file into any of them."""
 
 import torch
-from detco.common.errors import InputError
 from detectron2.modeling import build_model
 from torch import Tensor, nn
+
+from detco.common.errors import InputError
 
 from ...backbones.weights import Backbone, stage_of
 from .heads import put_group_norms

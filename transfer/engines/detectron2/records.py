@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from detco.common.errors import InputError
 from detectron2.structures import BoxMode
+
+from detco.common.errors import InputError
 
 from ...data import cityscapes
 from ...data.dataset import Dataset

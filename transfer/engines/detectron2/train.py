@@ -19,6 +19,8 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detco.common.files import write_atomic
+
 from ... import detector
 from ...protocols import Protocol
 from ...scoring import score as scoring
@@ -194,10 +196,7 @@ class Checkpointer(DetectionCheckpointer):
             os.remove(before)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        part = os.path.join(self.save_dir, "last_checkpoint.part")
-        with open(part, "w") as file:
-            file.write(last_filename_basename)
-        os.replace(part, part.removesuffix(".part"))
+        write_atomic(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
 
 class Saver(hooks.HookBase):

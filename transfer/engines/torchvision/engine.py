@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detco.common.errors import InputError, TrainingError
 from fvcore.nn.precise_bn import update_bn_stats
 from pycocotools import mask as rle
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from detco.common.errors import InputError, TrainingError
+from detco.common.files import write_atomic
 
 from ... import detector
 from ...backbones import weights
@@ -70,7 +72,7 @@ def run(job: Job, report: Report) -> Outcome:
         _precise_bn(model, train, job, report, replaced)
     predictions = predict(model, Pictures(job.test, wanted, protocol.resize.test_max), job, report)
     path = job.out / "predictions.json"
-    _write(path, lambda f: f.write(json.dumps(predictions).encode()))
+    write_atomic(path, json.dumps(predictions))
     if job.keep_model:
         detector.save(job, "torchvision", model.state_dict(), protocol.schedule.iterations)
     facts = {
@@ -150,7 +152,7 @@ def fit(
                 "seconds": seconds + saved - clock,
                 "replaced": replaced.state_dict(),
             }
-            _write(checkpoint, lambda f, state=state: torch.save(state, f))
+            write_atomic(checkpoint, lambda file, state=state: torch.save(state, file))
     return seconds + time.monotonic() - clock
 
 
@@ -360,12 +362,3 @@ def _restore(
     rate.load_state_dict(parts[2])
     replaced.load_state_dict(state.get("replaced", {}))
     return parts[3], parts[4]
-
-
-def _write(path: Path, write) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as f:
-        write(f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)

@@ -11,9 +11,10 @@ from itertools import count
 
 import numpy as np
 import torch
-from detco.common.errors import InputError
 from PIL import Image, ImageOps
 from pycocotools import mask as rle
+
+from detco.common.errors import InputError
 
 from ...data.dataset import Dataset
 from ...data.inspection import Unreadable

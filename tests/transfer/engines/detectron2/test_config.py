@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from detco.transfer.backbones import weights
 from detco.transfer.protocols import PROTOCOLS
 

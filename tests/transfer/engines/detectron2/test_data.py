@@ -11,21 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.cityscapes import SEMANTIC, truth
 from detco.transfer.engines.torchvision.pictures import Pictures, Wanted, resized_shape
 from detco.transfer.protocols import PROTOCOLS, Resize
-from PIL import Image
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.utils import comm
+
 from detco.transfer.engines.detectron2 import config as detectron2_config
 from detco.transfer.engines.detectron2 import data as detectron2_data
 from detco.transfer.engines.detectron2 import records as detectron2_records
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
-from detectron2.utils import comm
 
 
 def config(name: str, dataset, mask_format: str = "bitmask", **more):

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from detco.common.errors import InputError, TrainingError
 from detco.transfer import detector, finetune
 from detco.transfer.backbones import weights
@@ -22,7 +24,6 @@ from detco.transfer.engines import Job, Launch
 from detco.transfer.engines.detectron2 import version
 from detco.transfer.engines.torchvision import engine as torchvision_rcnn
 from detco.transfer.protocols import PROTOCOLS, Schedule
-from torch import nn
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
@@ -239,13 +240,14 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path)
 RUN = """
 import sys, torch
 from pathlib import Path
-from detco.transfer.engines import Launch, detectron2_rcnn, detectron2_train
+from detco.transfer.engines import Launch
+from detco.transfer.engines.detectron2 import engine, train
 from tests.transfer.engines.detectron2.test_engine import job_for
 torch.set_num_threads(1)
-detectron2_train.CHECKPOINT_SECONDS = 0
-detectron2_rcnn.loading_processes = lambda job: int(sys.argv[4])
+train.CHECKPOINT_SECONDS = 0
+engine.loading_processes = lambda job: int(sys.argv[4])
 job = job_for(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], launch=Launch(eval_period=2))
-outcome = detectron2_rcnn.run(job, lambda *a, **k: print(*a[:2], flush=True))
+outcome = engine.run(job, lambda *a, **k: print(*a[:2], flush=True))
 (Path(sys.argv[2]) / "evaluations.json").write_text(str(outcome.facts["evaluations"]))
 """
 
@@ -409,7 +411,7 @@ def test_a_process_that_dies_ends_the_others(scenes, tmp_path):
         ),
         (
             InputError(
-                "Caught in DataLoader worker\nTraceback\ntransfer.InputError: cannot read x.jpg"
+                "Caught in DataLoader worker\nTraceback\ndetco.common.errors.InputError: cannot read x.jpg"
             ),
             r"^cannot read x.jpg$",
         ),

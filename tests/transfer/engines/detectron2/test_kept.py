@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+
 from detco.common.errors import InputError
 from detco.transfer import detections, detector, engines
 from detco.transfer.scoring import score
-from PIL import Image
-
 from tests.transfer.engines.detectron2.test_engine import run, tiny
 from tests.transfer.test_detector import check_same_predictions, trained
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
 import detectron2
+
 from detco.transfer.engines.detectron2 import config as detectron2_config
 from detco.transfer.engines.detectron2 import detector as detectron2_detector
 from detco.transfer.engines.detectron2 import export as detectron2_export

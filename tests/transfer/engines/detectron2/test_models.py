@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
+
 from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.engines.torchvision import models as torchvision_models
 from detco.transfer.protocols import PROTOCOLS
-from safetensors.torch import save_file
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")

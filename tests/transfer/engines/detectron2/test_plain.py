@@ -3,19 +3,20 @@ for bit the engine's training."""
 
 import pytest
 import torch
+
 from detco.transfer.backbones import export, weights
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultTrainer, hooks
+
 from detco.transfer.data import dataset
 from detco.transfer.engines import Job
 from detco.transfer.engines.detectron2 import data
 from detco.transfer.engines.detectron2 import engine as detectron2_rcnn
 from detco.transfer.engines.detectron2 import records as detectron2_records
 from detco.transfer.engines.detectron2 import train as detectron2_train
-from detectron2.config import get_cfg
-from detectron2.engine import DefaultTrainer, hooks
-
 from tests.transfer.engines.detectron2.test_engine import tiny
 
 SEED = 3

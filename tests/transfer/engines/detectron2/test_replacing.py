@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
@@ -15,12 +16,12 @@ from detco.transfer.engines import Job, Launch
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
+from detectron2.utils import comm
+
 from detco.transfer.engines.detectron2 import data, engine
 from detco.transfer.engines.detectron2 import launch as detectron2_launch
 from detco.transfer.engines.detectron2 import records as detectron2_records
 from detco.transfer.engines.detectron2 import train as detectron2_train
-from detectron2.utils import comm
-
 from tests.transfer.engines.detectron2.test_engine import tiny
 
 

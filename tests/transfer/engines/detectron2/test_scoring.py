@@ -7,15 +7,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as rle
+
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.cityscapes import SEMANTIC
 from detco.transfer.engines.torchvision.pictures import decode_mask
 from detco.transfer.scoring import score as scoring
-from pycocotools import mask as rle
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
-from detco.transfer.engines.detectron2.predict import classes_to_coco, objects_to_coco
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -24,6 +24,8 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
 )
 from detectron2.structures import Boxes, Instances
+
+from detco.transfer.engines.detectron2.predict import classes_to_coco, objects_to_coco
 
 
 def outputs_for(dataset, seed: int, fields=("boxes",)) -> list[tuple[dict, dict]]:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from detco.transfer.engines.detectron2 import version as version
 
+from detco.transfer.engines.detectron2 import version as version
 from tests.factories import ROOT
 
 
@@ -122,7 +122,7 @@ def test_doctor_says_which_and_what_does_not_work(files, fact, alarm, tmp_path):
         "import json, sys, importlib.machinery as m; sys.meta_path.insert(0, type('F', (),"
         " {'find_spec': staticmethod(lambda name, path=None, target=None:"
         " m.PathFinder.find_spec(name, path or [sys.argv[1]]) if name.split('.')[0] == 'detectron2'"
-        " else None)})); from benchmarks import doctor; facts, alarms = [], [];"
+        " else None)})); from detco.benchmarks.cli import doctor; facts, alarms = [], [];"
         " doctor._detectron2(facts, alarms); print(json.dumps([facts, alarms]))"
     )
     done = subprocess.run(

@@ -96,12 +96,12 @@ def main(scenes: Path, out: Path) -> None:
     """Print batches and losses of the Detectron2 that is imported here."""
     import detectron2
     import torch
+
     from detco.transfer.backbones import weights
     from detco.transfer.data import dataset
     from detco.transfer.engines import Job
     from detco.transfer.engines.detectron2 import data, engine
     from detco.transfer.engines.detectron2 import records as detectron2_records
-
     from tests.transfer.engines.detectron2.test_engine import tiny
 
     torch.set_num_threads(1)
