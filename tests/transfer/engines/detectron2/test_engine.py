@@ -411,7 +411,8 @@ def test_a_process_that_dies_ends_the_others(scenes, tmp_path):
         ),
         (
             InputError(
-                "Caught in DataLoader worker\nTraceback\ndetco.common.errors.InputError: cannot read x.jpg"
+                "Caught in DataLoader worker\nTraceback\n"
+                "detco.common.errors.InputError: cannot read x.jpg"
             ),
             r"^cannot read x.jpg$",
         ),
