@@ -1,4 +1,4 @@
-"""mypy over all packages, with a ratchet: no folder may have more errors than pyproject.toml allows.
+"""mypy over all packages, with a ratchet: the errors that pyproject.toml allows a folder, no more.
 
 `[tool.detco.mypy]` gives the number of errors allowed in a folder; an error counts for the longest
 name that holds its file, and a folder without a number is allowed none. The packages lie at the

@@ -165,7 +165,8 @@ class Memory:
         self.place = (
             cache / f"inspected-{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]}.json"
         )
-        self.known, self.new = self._read(), {}
+        self.known = self._read()
+        self.new: dict[str, list[int]] = {}
 
     def _read(self) -> dict[str, list[int]]:
         """Nothing where the file is missing, damaged or about another folder: all is looked at
