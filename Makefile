@@ -1,12 +1,12 @@
-# make demo, make test, make lint: each sets up what it needs; running one again reuses it.
+# Each target sets up what it needs; running one again reuses it. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint readme setup clean
+.PHONY: demo test lint typecheck format readme setup clean help
 .DEFAULT_GOAL := demo
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready  ## make .venv and install everything
 
 $(VENV)/.ready: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
@@ -26,18 +26,29 @@ detectron2:
 		echo "installing the detectron2 wheel that pip found"; $(BIN)/pip install --quiet $(VENV)/wheels/detectron2-*.whl; \
 	else echo "no detectron2 wheel found: the engine 'torchvision' is used (detco doctor tells more)"; fi
 
-demo: setup
+demo: setup  ## draw scenes, pretrain, fine-tune, print the AP table (the default)
 	$(BIN)/detco run demo
 
-test: setup
+test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: setup  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/typecheck.py
+
+typecheck: setup  ## mypy; fails where a folder has more errors than pyproject.toml allows
+	$(BIN)/python tools/typecheck.py
+
+format: setup  ## format the code
+	$(BIN)/ruff format .
 
 # The README's result block, from the records in results/demo; FROM=demo takes those of a run over first.
-readme: setup
+readme: setup  ## write the README's result block; FROM=demo takes the records of that run
 	$(BIN)/python -m detco.results.readme README.md results/demo $(FROM)
 
-clean:
+clean:  ## remove .venv and build
 	rm -rf $(VENV) build *.egg-info
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

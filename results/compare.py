@@ -139,8 +139,8 @@ def summary(table: pd.DataFrame) -> list[Grid]:
     return made
 
 
-def by_protocol(table: pd.DataFrame) -> Grid:
-    """AP in each protocol, and differences to the last that was named."""
+def by_protocol(table: pd.DataFrame) -> Grid | None:
+    """AP in each protocol, and differences to the last that was named; None without any AP."""
     return _part(table, headline_columns(table), "By protocol")
 
 

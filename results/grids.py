@@ -102,9 +102,10 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
 
 
-def _best(means: Sequence[float]) -> float | None:
+def _best(means: Sequence[float]) -> float:
     """The highest of at least two different values, as shown."""
-    there = {_rounded(mean) for mean in means} - {None}
+    rounded = [_rounded(mean) for mean in means]
+    there = {mean for mean in rounded if mean is not None}
     return max(there) if len(there) > 1 else -1.0
 
 

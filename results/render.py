@@ -164,7 +164,8 @@ def _blocks(
     groups: Sequence[Group], columns: Sequence[_Column], room: int
 ) -> list[list[tuple[Group, range, int]]]:
     """Groups with their columns' numbers and width, split where a terminal's width is used up."""
-    blocks, used, first = [], room + 1, 0
+    blocks: list[list[tuple[Group, range, int]]] = []
+    used, first = room + 1, 0
     for group in groups:
         numbers = range(first, first + len(group.columns))
         size = max(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from detco.common.files import write_atomic
 
@@ -80,17 +81,18 @@ def read(
 
     protocols: (name, version) -> hash, for records that claim a protocol without holding its
     settings."""
-    records, problems, seen = [], [], {}
+    records: list[dict] = []
+    problems: list[str] = []
+    seen: dict[str, Path] = {}
     for folder in job_folders(directory):
         path = folder / "record.json"
         if not path.exists():
             continue
         record = read_json(path)
-        problem = (
-            "not a whole JSON object (truncated?)"
-            if record is None
-            else problem_of(record, protocols)
-        )
+        if record is None:
+            problems.append(f"{path}: not a whole JSON object (truncated?)")
+            continue
+        problem = problem_of(record, protocols)
         if problem is None and record["id"] in seen:
             problem = f"a second record of run {record['id'][:8]}, also in {seen[record['id']]}"
         if problem:
@@ -140,9 +142,9 @@ def _mistyped(record: dict, kinds: Mapping[str, type]) -> str | None:
     return None
 
 
-def _inside(record: dict, dotted: str) -> object:
+def _inside(record: dict, dotted: str) -> Any:
     """What stands at `spec.data.root`; None where it or a part of the way is missing."""
-    value: object = record
+    value: Any = record
     for key in dotted.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value

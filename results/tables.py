@@ -104,7 +104,7 @@ def _facts(run: dict, known: Mapping[str, str]) -> list:
     ]
 
 
-def _weights(run: dict, known: dict[str, str]) -> str:
+def _weights(run: dict, known: Mapping[str, str]) -> str:
     spec = run.get("spec", run)
     if spec.get("weights") == "random":
         return "random"
@@ -116,12 +116,10 @@ def _weights(run: dict, known: dict[str, str]) -> str:
     )
 
 
-def _data(run: dict, known: dict[str, str]) -> str:
+def _data(run: dict, known: Mapping[str, str]) -> str:
     data = run.get("data") or {}
-    train, test = (
-        data.get(part) if isinstance(data.get(part), dict) else {} for part in ("train", "test")
-    )
-    if train and test:
+    train, test = data.get("train"), data.get("test")
+    if train and test and isinstance(train, dict) and isinstance(test, dict):
         return f"{train.get('fingerprint')} {test.get('fingerprint')}"
     planned = (run.get("spec", run).get("data") or {}).get("identity", "")
     return known.get(planned, planned)
@@ -393,7 +391,7 @@ def letter(number: int) -> str:
 
 def flat(fields: Mapping, prefix: str = "") -> dict:
     """Nested settings with dotted names."""
-    found = {}
+    found: dict = {}
     for key, value in fields.items():
         found |= (
             flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}

@@ -79,7 +79,8 @@ def judge(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         parts = [
-            (name, gain(claim, *cell), *_part(claim, *cell, cells)) for *cell, name in claim.cells
+            (name, gain(claim, protocol, metric), *_part(claim, protocol, metric, cells))
+            for protocol, metric, name in claim.cells
         ]
         verdicts = [verdict for *_, verdict in parts]
         verdict = (
@@ -153,7 +154,8 @@ def _part(claim: Claim, protocol: str, metric: str, cells: pd.DataFrame) -> tupl
         return value_text(side["mean"], side["std"], side["n"]), (
             "fails" if side["verdict"] == "below" else "holds"
         )
-    difference, half = stats.welch(*(side[key] for side in sides for key in ("mean", "std", "n")))
+    found = stats.welch(*(side[key] for side in sides for key in ("mean", "std", "n")))
+    difference, half = (float(value) for value in found)
     other = ", different Detectron2" if sides[0]["detectron2"] != sides[1]["detectron2"] else ""
     if np.isnan(half):
         return f"{signed(difference)} (single run){other}", "undecided"

@@ -88,10 +88,9 @@ def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFr
                 epochs if twin is None else twin["epochs"],
                 metric,
             ]
-            values = [cell["value"].mean(), std, len(cell)]
-            rows.append(
-                facts + values + _verdict(*values, twin, reasons) + [cell["detectron2"].iloc[0]]
-            )
+            mean, n = cell["value"].mean(), len(cell)
+            verdict = _verdict(mean, std, n, twin, reasons)
+            rows.append([*facts, mean, std, n, *verdict, cell["detectron2"].iloc[0]])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -126,7 +125,7 @@ def _verdict(
 ) -> list:
     """published, difference, tolerance, verdict, reason."""
     value = np.nan if twin is None else float(twin["value"])
-    if reasons:
+    if twin is None or reasons:
         return [value, np.nan, np.nan, "not comparable", "; ".join(reasons)]
     tolerance = float(np.hypot(spread_of(twin["protocol"]), std if n > 1 else 0))
     difference = mean - value

@@ -44,7 +44,8 @@ def objects(
 
 def colour(number: int) -> tuple[int, int, int]:
     """Of a class: bright, and far from that of the classes before and after."""
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85, 0.95))
+    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _mask(result: Mapping) -> bool:

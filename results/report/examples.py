@@ -52,8 +52,9 @@ def matched(truth: Sequence[Box], found: Sequence[Box]) -> list[Box]:
     for box in sorted((box for box in found if box.score >= THRESHOLD), key=lambda box: -box.score):
         same = [other for other in free if other.label == box.label]
         best = max(same, key=lambda other: iou(box, other), default=None)
-        right = best is not None and iou(box, best) >= OVERLAP
-        if right:
+        right = False
+        if best is not None and iou(box, best) >= OVERLAP:
+            right = True
             free.remove(best)
         marked.append(Box(box.x, box.y, box.width, box.height, box.label, box.score, right))
     return marked

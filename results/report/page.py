@@ -43,9 +43,8 @@ class Material:
         default_factory=dict
     )
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
-    attention: tuple[Sequence[Path], Mapping[str, Sequence[np.ndarray]]] = (
-        (),
-        field(default_factory=dict),
+    attention: tuple[Sequence[Path], Mapping[str, Sequence[np.ndarray]]] = field(
+        default_factory=lambda: ((), {})
     )
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -187,7 +186,7 @@ def _results(table: pd.DataFrame) -> Part:
 def _bars(runs: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, Markup]]:
     """A bar chart for each protocol and task: mean, standard deviation, single runs."""
     values = tables.values(runs, tables.labelled(runs))
-    made = []
+    made: list[tuple[str, Markup]] = []
     for group, metric in compare.headline_columns(table):
         cell = tables.cell(table, group, metric)
         single = (
@@ -238,12 +237,8 @@ def _published(records: Sequence[dict]) -> list[Part]:
     counts = ", ".join(
         f"{count} {verdict}" for verdict, count in cells["verdict"].value_counts().items()
     )
-    folded = [
-        (
-            f"Each number beside its published one: {counts}",
-            *_html(verdicts.grid(cells, numbers.DETCO, records)),
-        )
-    ]
+    title = f"Each number beside its published one: {counts}"
+    folded = [(title, table) for table in _html(verdicts.grid(cells, numbers.DETCO, records))]
     return [
         Part(
             "published",

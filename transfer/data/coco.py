@@ -150,7 +150,7 @@ def _mirrored(points: list[str]) -> list[list[str]]:
 
 
 def _images(entries: list[dict], path: Path, problems: list[str]) -> dict[int, dict]:
-    found = {}
+    found: dict[int, dict] = {}
     for entry in entries:
         key, name, sides = (
             entry.get("id"),
@@ -201,6 +201,7 @@ def _picture_folder(root: Path, path: Path, images, problems: list[str]) -> Path
             fewest, best = missing, folder
         if not missing:
             break
+    assert fewest is not None  # path.parent is a folder: `path` was read from it
     problems += [f"{best / name}: no such picture, but {path} lists it" for name in fewest]
     return best
 
@@ -296,7 +297,7 @@ def _segmentation(mask, height: int, width: int):
     whole = isinstance(counts, list) and all(
         isinstance(count, int) and count >= 0 for count in counts
     )
-    if not whole or sum(counts) != height * width:
+    if not isinstance(counts, list) or not whole or sum(counts) != height * width:
         raise ValueError(f"the RLE counts must be whole numbers that sum to {height} x {width}")
     packed = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": packed["counts"].decode("ascii")}

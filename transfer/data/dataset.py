@@ -167,7 +167,8 @@ def _renumber(reading: Reading, categories, where: str) -> None:
     ids = {category["name"]: category["id"] for category in categories}
     names = {category["id"]: category["name"] for category in reading.categories}
     pictures = {image["id"]: image["file_name"] for image in reading.images}
-    unknown, kept = {}, []
+    unknown: dict[str, str] = {}
+    kept = []
     for annotation in reading.annotations:
         name = names[annotation["category_id"]]
         if name in ids:

@@ -161,7 +161,8 @@ class Memory:
     def __init__(self, paths: Sequence[str]):
         self.root = os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
         self.place = cache_file("inspected", self.root, ".json")
-        self.known, self.new = self._read(), {}
+        self.known = self._read()
+        self.new: dict[str, list[int]] = {}
 
     def _read(self) -> dict[str, list[int]]:
         """Nothing where the file is missing, damaged or about another folder: all is looked at

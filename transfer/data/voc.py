@@ -136,7 +136,7 @@ def _names(root: Path, split: str, problems: list[str]) -> list[str]:
 def _pictures(files: frozenset[str]) -> dict[str, str]:
     """File name by name without suffix; where several pictures share a name, the suffix that comes
     first above."""
-    found = {}
+    found: dict[str, str] = {}
     for suffix in reversed(SUFFIXES):
         found |= {file[: -len(suffix)]: file for file in files if file.endswith(suffix)}
     return found
@@ -198,7 +198,7 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
             float(node.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
         ]
     except (TypeError, ValueError):
-        corners = None
+        corners = []
     if not numbers(corners, 4):
         reading.problems.append(
             f"{where} ('{name}') needs a bndbox with four numbers xmin, ymin, xmax, ymax"
@@ -214,8 +214,8 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
         else box_fault(box, image["width"], image["height"])
     )
     if fault:
-        corners = " ".join(f"{value:g}" for value in corners)
-        reading.faults.append(f"{where} ('{name}'): the box {corners} {fault}")
+        written = " ".join(f"{value:g}" for value in corners)
+        reading.faults.append(f"{where} ('{name}'): the box {written} {fault}")
         return
     difficult = (node.findtext("difficult") or "").strip().lower() in ("1", "true")
     reading.annotations.append(

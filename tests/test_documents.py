@@ -1,0 +1,45 @@
+"""What README, CONTRIBUTING and docs/ point to is there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/adr/README.md")
+]
+DOCUMENTS += sorted((ROOT / "docs" / "adr").glob("0*.md"))
+PACKAGES = "common|pretrain|transfer|benchmarks|results|tests|detco|docs"
+OUR_PATH = re.compile(rf"`((?:{PACKAGES})/[\w./]*)`")
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_paths_and_links_exist(document):
+    text = document.read_text(encoding="utf-8")
+    paths = [ROOT / path for path in OUR_PATH.findall(text) if "NAME" not in path]
+    paths += [document.parent / link for link in LINK.findall(text)]
+    assert [str(path.relative_to(ROOT)) for path in paths if not path.exists()] == []
+
+
+def test_a_wrong_path_would_be_seen():
+    assert OUR_PATH.findall("in `transfer/gone.py` and `common/`, `runs/x`") == [
+        "transfer/gone.py",
+        "common/",
+    ]
+    assert LINK.findall("[a](docs/gone.md), [b](https://x.org/y)") == ["docs/gone.md"]
+
+
+def test_every_decision_is_in_the_index():
+    index = (ROOT / "docs" / "adr" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs" / "adr").glob("0*.md")}
+    assert len(pages) >= 5 and set(re.findall(r"\((0\w*[\w-]*\.md)\)", index)) == pages
+
+
+def test_make_help_names_every_target_with_a_line_of_text():
+    done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True)
+    listed = re.findall(r"^make (\w+) +\S", done.stdout, re.MULTILINE)
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(phony[1].split())
