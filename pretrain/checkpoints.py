@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ log = logging.getLogger("detco.pretrain")
 def save(out: Path, iteration: int, state: dict, keep: int) -> None:
     """Write ``out/checkpoint-<iteration>.pt`` and remove all but the ``keep`` newest."""
     path = out / f"checkpoint-{iteration:09d}.pt"
-    write_atomic(path, lambda file: torch.save(state, file))
+    write_atomic(path, partial(torch.save, state))
     for old in [*_all(out)[keep:], *out.glob("checkpoint-*.part")]:
         old.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -198,7 +199,7 @@ def _remember(pictures: Pictures, folders: dict[str, int], began: float) -> None
     about = json.dumps(
         {"root": os.fsdecode(pictures.root.absolute()), "folders": folders, "began": began}
     )
-    arrays = {
+    arrays: dict[str, Any] = {
         "about": np.array(about),
         "ends": pictures.names.ends,
         "sizes": pictures.sizes,

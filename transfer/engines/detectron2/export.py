@@ -79,7 +79,7 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
         "README.md": _readme(trained, heads, lost),
     }
     for name, text in texts.items():
-        write_atomic(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_atomic(folder / name, text)
     if heads:
         shutil.copyfile(detectron2_heads.__file__, folder / f"{HEADS}.py")
     write_atomic(folder / "model_final.pth", lambda file: torch.save({"model": state}, file))

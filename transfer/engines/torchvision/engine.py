@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def fit(
                 "seconds": seconds + saved - clock,
                 "replaced": replaced.state_dict(),
             }
-            write_atomic(checkpoint, lambda file, state=state: torch.save(state, file))
+            write_atomic(checkpoint, partial(torch.save, state))
     return seconds + time.monotonic() - clock
 
 
