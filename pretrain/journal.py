@@ -54,18 +54,16 @@ class Journal:
         collapse, and the speed."""
         accuracy = [value for name, value in figures.items() if name.startswith("accuracy/")]
         spread = [value for name, value in figures.items() if name.startswith("std")]
-        line = {
-            "loss": figures["loss"],
-            "accuracy": sum(accuracy) / len(accuracy),
-            "std": min(spread),
-            "pictures/s": figures["pictures_per_second"],
-        }
+        line = {"loss": figures["loss"]}
+        line |= {"accuracy": sum(accuracy) / len(accuracy)} if accuracy else {}
+        line |= {"std": min(spread)} if spread else {}
+        line["pictures/s"] = figures["pictures_per_second"]
         return line | ({"knn": list(self.probed.values())[-1]} if self.probed else {})
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None:
         """Warn of features that are nearly the same for all pictures (evenly spread ones have a std
         of 1 / sqrt(dim))."""
-        if self.recipe.method == "supervised":
+        if not self.recipe.traits.has_keys:
             return
         even = self.recipe.dim**-0.5
         for name, value in figures.items():

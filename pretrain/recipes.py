@@ -12,6 +12,8 @@ from annotated_types import Ge, Gt, Le
 
 from detco.common.errors import InputError
 
+from .methods import METHODS, Method
+
 # Ranges, checked where settings come from outside (detco.benchmarks.config).
 Amount = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -20,7 +22,6 @@ NotNegative = Annotated[float, Ge(0)]
 
 LEVELS = ("res2", "res3", "res4", "res5")
 TERMS = ("global-global", "local-local", "global-local")
-METHODS = ("detco", "moco-v1", "moco-v2", "supervised")
 
 # Settings that change how a run goes but not what it gives; they stay out of the hash.
 RUNNING = ("channels_last", "workers", "cache_gb", "checkpoint_minutes", "keep")
@@ -108,15 +109,20 @@ class Recipe:
             raise InputError(f"recipe {self.name!r}: {problem}")
 
     @property
+    def traits(self) -> Method:
+        """What is to be known of its method."""
+        return METHODS[self.method]
+
+    @property
     def local(self) -> bool:
         """Whether any loss looks at jigsaw patches."""
-        return self.method == "detco" and self.terms != ("global-global",)
+        return self.traits.local_views and self.terms != ("global-global",)
 
     @property
     def partly(self) -> bool:
         """Whether some weights have no part in the loss: stages above the last level, global heads
         without global queries."""
-        return self.method == "detco" and (
+        return self.traits.local_views and (
             "res5" not in self.levels or "global-global" not in self.terms
         )
 

@@ -16,25 +16,18 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from detco.common.errors import InputError
+from detco.common.errors import InputError, TrainingError
 
-from . import checkpoints, export, optimize
+from . import checkpoints, export, methods, optimize
 from .data import decoding, listing, views
 from .data.loader import SHUFFLE, Batches, Views, generator, loader
 from .distributed import Process, distributed, join
 from .journal import Journal
-from .methods.detco import DetCo
 from .methods.encoder import Trunk
-from .methods.moco import MoCo
-from .methods.supervised import Supervised
 from .probe import Probe
 from .recipes import Recipe, recipe_hash
 
 REMEDIES = "a smaller lr, a longer warmup_epochs or precision=float32 may help"
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says what happened and at which iteration."""
 
 
 def pretrain(
@@ -59,7 +52,7 @@ def pretrain(
     if seed < 0:
         raise InputError(f"the seed is {seed}; it must not be negative")
     with join(device) as process:
-        return Run(
+        return Pretraining(
             recipe,
             Path(images),
             Path(out),
@@ -70,7 +63,7 @@ def pretrain(
         ).go()
 
 
-class Run:
+class Pretraining:
     """One pretraining run: its pictures, model, optimiser and files."""
 
     def __init__(
@@ -175,7 +168,7 @@ class Run:
                 f" ({self.recipe.batch}); give more pictures or --set"
                 f" batch={len(self.data.pictures)}"
             )
-        if self.recipe.method == "supervised" and (
+        if self.recipe.traits.needs_labels and (
             len(self.data.classes) < 2 or -1 in self.data.labels
         ):
             raise InputError(
@@ -197,7 +190,7 @@ class Run:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = _model(r, groups, len(self.data.classes))
+            self.model = methods.build(r, groups, len(self.data.classes))
         self.groups = groups * process.world  # that the batch is really normalised in
         self.model.to(
             process.device,
@@ -210,9 +203,7 @@ class Run:
         self.optimizer = optimize.optimizer(r, trained)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.precision == "fp16")
         self.ready: dict[str, torch.Tensor] = {}  # views of the last iteration
-        self.filling = (
-            math.ceil(r.queue / r.batch) if r.fill_queue and r.method != "supervised" else 0
-        )
+        self.filling = math.ceil(r.queue / r.batch) if r.fill_queue and r.traits.has_keys else 0
         self.batches = Batches(
             len(self.data.pictures), r, self.seed, 0, process.rank, process.world
         )
@@ -342,9 +333,3 @@ class Run:
             "groups": str(self.groups),
             **self.identity,
         }
-
-
-def _model(recipe: Recipe, groups: int, classes: int) -> nn.Module:
-    if recipe.method == "supervised":
-        return Supervised(recipe, groups, classes)
-    return (DetCo if recipe.method == "detco" else MoCo)(recipe, groups)

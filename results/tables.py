@@ -132,7 +132,7 @@ def _detectron2(run: dict) -> dict:
 def _of_unfinished(long: pd.DataFrame) -> list[str]:
     """Each run's Detectron2; one that has not finished belongs to the finished ones of its group,
     not beside them."""
-    others = long[[key for key in GROUP if key != "detectron2"]].itertuples(index=False, name=None)
+    others = long[GROUP[:-1]].itertuples(index=False, name=None)
     keys = list(others)
     finished = long["status"] == "done"
     known = {

@@ -20,7 +20,7 @@ from detco.common.values import shown
 from .backbones import weights
 from .backbones.weights import Backbone
 from .data.dataset import Dataset
-from .engines import Job
+from .engines import EngineJob
 from .protocols import Protocol, protocol_hash
 
 NAME = "detector.safetensors"
@@ -74,7 +74,7 @@ class TrainedDetector:
         )
 
 
-def save(job: Job, engine: str, state: Mapping[str, Tensor], iteration: int) -> None:
+def save(job: EngineJob, engine: str, state: Mapping[str, Tensor], iteration: int) -> None:
     """Keep the detector of a job as it is after so many iterations, in place of one kept before.
 
     state: the `state_dict` of the model, on any device. To be called in one process only. Raises

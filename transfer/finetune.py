@@ -46,7 +46,7 @@ def finetune(
     random = str(backbone) == "random"
     trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
     out.mkdir(parents=True, exist_ok=True)
-    job = engines.Job(
+    job = engines.EngineJob(
         protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model
     )
     data_facts = {"layout": train.layout, "train": _facts(train), "test": _facts(test)}
@@ -90,25 +90,34 @@ def _other_backbone(protocol: Protocol, trunk: weights.Backbone) -> tuple[str, .
 
 def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: str = "") -> None:
     """InputError for what only other engines can do."""
-    if engine == "torchvision" and protocol.architecture == "fcn-16s":
-        raise InputError(
-            f"{protocol.name} needs the engine detectron2; `detco doctor` says whether it is here"
+    row = engines.ENGINES.get(engine)
+    if row is None:  # said already
+        return
+    if protocol.architecture in row.lacks:
+        other = next(
+            name
+            for name, one in engines.ENGINES.items()
+            if protocol.architecture not in one.lacks and one.trains
         )
-    if engine != "detectron2" and launch != engines.ALONE:
+        raise InputError(
+            f"{protocol.name} needs the engine {other}; `detco doctor` says whether it is here"
+        )
+    if not row.launches and launch != engines.ALONE:
+        able = " or ".join(name for name, one in engines.ENGINES.items() if one.launches)
         changed = [
             f"--{key.replace('_', '-')}"
             for key, value in asdict(launch).items()
             if value != getattr(engines.ALONE, key)
         ]
         raise InputError(
-            f"{', '.join(changed)}: only the engine detectron2 has this, not {engine}; leave it out"
+            f"{', '.join(changed)}: only the engine {able} has this, not {engine}; leave it out"
         )
     refuse_to_keep(engine, launch, keep_model)
 
 
 def refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None:
     """InputError where the engine cannot keep that detector."""
-    kept = engines.KEEPS.get(engine, ())
+    kept = engines.ENGINES[engine].keeps
     if keep_model and not kept:
         raise InputError(f"--keep-model: the engine {engine} trains nothing that could be kept")
     if keep_model and keep_model not in kept:

@@ -59,7 +59,7 @@ def pretrain(args) -> int:
 
     changes = config.parse_assignments(args.changes)
     start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
-    supervised = config.find(RECIPES, args.recipe, "recipe").method == "supervised"
+    supervised = config.find(RECIPES, args.recipe, "recipe").traits.needs_labels
     pictures, out = suite_plan.folder_of_pictures(args.images, supervised), args.out.absolute()
     job = jobs.pretrain_job(start, {}, pictures, out, jobs.Place(out, device=args.device))
     suite_plan.refuse_other_run(job)

@@ -116,7 +116,7 @@ def suite(args) -> int:
         print(f"detco: without {text}", file=sys.stderr)
     out = (args.out or Path(wanted.name)).absolute()
     _check_folder(out)
-    asks = _asks(wanted, args)
+    asks = EXECUTORS[args.executor](wanted, args)
     launches = ({"num_gpus": args.num_gpus} if args.num_gpus != 1 else {},) * 2
     if asks:
         launches = asks["transfer"].launch, asks["pretrain"].launch
@@ -137,16 +137,22 @@ def suite(args) -> int:
 def _asks(wanted: builtin.Suite, args) -> dict[str, slurm.Resources] | None:
     """What jobs ask Slurm for, where it is to run them."""
     asks = slurm.resources(wanted.slurm, args.slurm)
-    if args.executor == "slurm":
-        if args.num_gpus != 1 or args.jobs is not None:
-            raise InputError(
-                "with --executor slurm say --slurm gpus=N and --slurm parallel=N instead of"
-                " --num-gpus and --jobs"
-            )
-        return asks
+    if args.num_gpus != 1 or args.jobs is not None:
+        raise InputError(
+            "with --executor slurm say --slurm gpus=N and --slurm parallel=N instead of"
+            " --num-gpus and --jobs"
+        )
+    return asks
+
+
+def _asks_nobody(wanted: builtin.Suite, args) -> None:
+    """Jobs run on this machine; what a suite file asks of a cluster is checked all the same."""
+    slurm.resources(wanted.slurm, args.slurm)
     if args.slurm:
         raise InputError("--slurm needs --executor slurm")
-    return None
+
+
+EXECUTORS = {"local": _asks_nobody, "slurm": _asks}  # what jobs ask for where they run
 
 
 def _record(job: Job) -> dict | None:

@@ -98,12 +98,15 @@ def export(args) -> int:
     return text.facts({"file": str(args.out), "goes with it": needs}, args.json)
 
 
+DETECTORS_TO = ("detectron2",)
+
+
 def _export_detector(args) -> int:
     from detco.transfer import detector, engines
 
     trained = detector.read(args.file)
-    if args.to != "detectron2":
-        raise InputError(f"--to {args.to}: a trained detector goes to detectron2 only")
+    if args.to not in DETECTORS_TO:
+        raise InputError(f"--to {args.to}: a trained detector goes to {DETECTORS_TO[0]} only")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
         return text.facts(engines.get(trained.engine).export(trained, args.out), args.json)

@@ -9,6 +9,9 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from detco.pretrain.methods import METHODS
+from detco.transfer.engines import ENGINES
+
 from .jobs import Job
 from .measured_speeds import STEP, by_speed, drawn, speed_key, steps
 
@@ -74,7 +77,7 @@ CPU = Device(
     passes=4.3e-7,
     predict=0.36,
 )
-FLOAT32 = 1.6  # times slower on a CPU: the engine detectron2 does not use bfloat16
+FLOAT32 = 1.6  # times slower on a CPU where an engine does not use bfloat16
 START = 2.0  # seconds to read data and weights and build the model
 SCORE = 0.006  # seconds a test picture
 SCENES = 0.0025  # seconds a drawn picture of 128 px
@@ -133,7 +136,8 @@ def _by_model(spec: dict, device: Device) -> float:
         return 1.0
     planned = steps(spec)
     score = planned["predict"] * SCORE
-    if spec["engine"] == "replay":
+    engine = ENGINES[spec["engine"]]
+    if not engine.trains:
         return 0.3 + score
     row = spec["protocol_row"]
     scale = (
@@ -144,7 +148,7 @@ def _by_model(spec: dict, device: Device) -> float:
     picture = (
         scale
         * device.detectors[row["architecture"]]
-        * (FLOAT32 if device is CPU and spec["engine"] == "detectron2" else 1)
+        * (FLOAT32 if device is CPU and not engine.bfloat16_on_cpu else 1)
     )
     trained = planned["train"] + planned["precise BN"] / 3
     work = trained * row["schedule"]["images"] + planned["predict"] * device.predict
@@ -155,9 +159,10 @@ def _pretrain_picture(recipe: Mapping, device: Device) -> float:
     """Seconds of a picture: forward and backward (three passes) of the query, one more pass of the
     key, patches likewise."""
     pixels = recipe["view_size"] ** 2
-    if recipe["method"] == "detco" and recipe["terms"] != ["global-global"]:
+    method = METHODS[recipe["method"]]
+    if method.local_views and recipe["terms"] != ["global-global"]:
         pixels += 9 * recipe["patch_size"] ** 2
-    passes = 3 if recipe["method"] == "supervised" else 4
+    passes = 4 if method.has_keys else 3
     return passes * pixels * device.passes * GFLOP[recipe["arch"]] / GFLOP["resnet18"]
 
 
@@ -168,9 +173,14 @@ def _bytes(spec: dict) -> tuple[float, float]:
     if spec["kind"] == "pretrain":
         recipe = spec["recipe"]
         weights = 1e6 * MEGABYTES[recipe["arch"]]
-        queues = 4 * recipe["dim"] * recipe["queue"] * (8 if recipe["method"] == "detco" else 1)
+        queues = (
+            4
+            * recipe["dim"]
+            * recipe["queue"]
+            * (8 if METHODS[recipe["method"]].local_views else 1)
+        )
         return weights, recipe["keep"] * (4 * weights + queues)
-    if spec["kind"] != "transfer" or spec["engine"] == "replay":
+    if spec["kind"] != "transfer" or not ENGINES[spec["engine"]].trains:
         return 2e5, 0.0
     row, tested = spec["protocol_row"], spec["data"].get("pictures", [0, 0])[1]
     weights = 1e6 * 1.5 * MEGABYTES.get(row["arch"], 94)

@@ -176,9 +176,9 @@ def transfer_job(
 
 def _kept_by_itself(protocol, engine: str) -> str:
     """Nobody should have to repeat hours of training for want of an option."""
-    from detco.transfer.engines import KEEPS
+    from detco.transfer.engines import ENGINES
 
-    return "final" if protocol.schedule.iterations >= KEEP_FROM and engine in KEEPS else ""
+    return "final" if protocol.schedule.iterations >= KEEP_FROM and ENGINES[engine].keeps else ""
 
 
 def _job(

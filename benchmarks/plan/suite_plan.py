@@ -186,7 +186,7 @@ def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: In
     supervised recipe."""
     from detco.pretrain.recipes import RECIPES
 
-    supervised = find(RECIPES, start.recipe, "recipe").method == "supervised"
+    supervised = find(RECIPES, start.recipe, "recipe").traits.needs_labels
     key = "pictures_by_class" if supervised else "pictures"
     folder = getattr(suite, key)
     if scenes and folder:

@@ -39,7 +39,7 @@ class UsualEncoder(nn.Module):
     def forward(self, view: Tensor, kind: str) -> list[Tensor]:
         """(n, 3, h, w) or (n, 9, 3, h, w) -> for each level (n, dim), L2-normalised."""
         n = len(view)
-        x = self.stem(view.flatten(0, 1) if kind == "local" else view)
+        x = self.stem(view.flatten(0, 1) if view.ndim == 5 else view)
         features = []
         for stage, head in zip(self.stages, self.heads[kind], strict=True):
             x = stage(x)

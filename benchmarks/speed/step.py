@@ -23,7 +23,7 @@ Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Result:
+class StepSpeed:
     """Milliseconds a step (and, on a GPU, GiB at the peak) of each way, and the ratios that the
     project aims at."""
 
@@ -58,7 +58,7 @@ def measure(
     batch: int | None = None,
     repeats: int = 5,
     report: Callable | None = None,
-) -> Result:
+) -> StepSpeed:
     """Time steps of the ways in turn: forward, loss, backward, update, momentum, queues, on random
     views.
 
@@ -70,7 +70,7 @@ def measure(
     torch.backends.cudnn.benchmark = True
     name = recipe or ("detco-200ep" if place.type == "cuda" else "detco-small")
     row = config.find(RECIPES, name, "recipe")
-    if row.method != "detco" or len(row.levels) != 4 or len(row.terms) != 3:
+    if not row.traits.local_views or len(row.levels) != 4 or len(row.terms) != 3:
         raise InputError(
             f"recipe {name}: the step is compared for DetCo with four levels and three terms"
         )
@@ -92,7 +92,7 @@ def measure(
     )
     each = {way: speed.Spread.of([1000 * s for s in values]) for way, values in seconds.items()}
     ratios = [speed.ratio(seconds, *pair) for pair in ((USUAL, OURS), (USUAL, SAME), (BARE, OURS))]
-    return Result(title, each, gib, *ratios)
+    return StepSpeed(title, each, gib, *ratios)
 
 
 def _ways(recipe: Recipe, place: torch.device) -> tuple[dict[str, Step], dict[str, float]]:

@@ -37,7 +37,7 @@ DECODE, USUAL, CUT, OURS = (
 
 
 @dataclass(frozen=True)
-class Result:
+class ViewsSpeed:
     """Milliseconds a picture of each way, and how many times faster ours is than the usual one."""
 
     title: str
@@ -68,7 +68,7 @@ def measure(
     repeats: int = 5,
     recipe: str = "detco-200ep",
     report=None,
-) -> Result:
+) -> ViewsSpeed:
     """Time the ways over `pictures` files of `folder` (drawn stand-ins if None), alternating, on
     one core.
 
@@ -94,7 +94,7 @@ def measure(
 
 def _compare(
     title: str, files: listing.Pictures, recipe: Recipe, place: torch.device, repeats: int, report
-) -> Result:
+) -> ViewsSpeed:
     usual, ours = UsualViews(recipe), Views(files, recipe, seed=0)
     ours.fits = False  # nothing is kept in memory: every picture is decoded each time
     everything = (0, list(range(len(files))))
@@ -123,7 +123,7 @@ def _compare(
     ratios = [
         speed.ratio(seconds, *pair) for pair in ((USUAL, OURS), (CUT, DECODE), (OURS, DECODE))
     ]
-    return Result(title, each, *ratios)
+    return ViewsSpeed(title, each, *ratios)
 
 
 def _stacked(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

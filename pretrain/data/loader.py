@@ -69,7 +69,7 @@ class Views(Dataset):
             batch[f"{name}_draws"] = torch.from_numpy(
                 np.concatenate([draws[name] for _, draws, _ in rows])
             )
-        if self.recipe.method == "supervised":
+        if self.recipe.traits.needs_labels:
             batch["label"] = torch.from_numpy(self.labels[[index for _, _, index in rows]])
         return batch | {"bad": bad}
 

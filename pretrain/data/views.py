@@ -25,7 +25,7 @@ GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The views that a recipe needs."""
-    if recipe.method == "supervised":
+    if not recipe.traits.has_keys:
         return ("image",)
     return ("global_query", "global_key", *(("local_query", "local_key") if recipe.local else ()))
 

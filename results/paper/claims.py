@@ -11,6 +11,8 @@ from ..render import Cell, Grid, Group, Section
 from . import numbers as published
 from .verdicts import spread_of
 
+BASELINE = "supervised"  # goes by this word in sentences
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -126,7 +128,7 @@ def _text(claim: Claim) -> str:
 
 
 def _name(who: tuple[str, int | None]) -> str:
-    name = "supervised" if who[0] == "supervised" else published.METHODS[who[0]]
+    name = BASELINE if who[0] == BASELINE else published.METHODS[who[0]]
     return name if who[1] in (None, 90, 200) else f"{name} at {who[1]} epochs"
 
 

@@ -12,7 +12,7 @@ from .charts import Line
 
 
 @dataclass(frozen=True)
-class Curves:
+class EvaluationChart:
     """One chart: a line over iterations for each row; `metric` (percent) is the group's first."""
 
     metric: str
@@ -21,7 +21,7 @@ class Curves:
 
 def curves(
     runs: pd.DataFrame, records: Sequence[dict], columns: Sequence[tuple[str, str]]
-) -> dict[str, Curves]:
+) -> dict[str, EvaluationChart]:
     """Group -> its chart, for groups in which some run was evaluated on the way.
 
     runs: `tables.frame`; columns: (group, metric), of each group the first counts. A point is the
@@ -31,7 +31,7 @@ def curves(
     each = tables.labelled(runs)
     counted = each[(each["status"] == "done") & ~each["repeat"]]
     of_run = {record["id"]: record for record in records}
-    charts: dict[str, Curves] = {}
+    charts: dict[str, EvaluationChart] = {}
     first: dict[str, str] = {}
     for group, metric in columns:
         first.setdefault(group, metric)
@@ -42,7 +42,7 @@ def curves(
             seeds = [points(of_run[run], metric) for run in found[found["row"] == row]["id"]]
             lines += _line(row, colour, [seed for seed in seeds if len(seed) > 1])
         if lines:
-            charts[group] = Curves(metric, lines)
+            charts[group] = EvaluationChart(metric, lines)
     return charts
 
 

@@ -275,7 +275,9 @@ def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:
 
 
 def _training(
-    training: Mapping, rows: Mapping[str, int], on_the_way: Mapping[str, evaluations.Curves]
+    training: Mapping,
+    rows: Mapping[str, int],
+    on_the_way: Mapping[str, evaluations.EvaluationChart],
 ) -> Part:
     part = Part("training", "Training curves")
     for title in dict.fromkeys([*training, *on_the_way]):

@@ -24,7 +24,7 @@ from detco.pretrain.data.loader import Batches, Views
 from detco.pretrain.distributed import distributed
 from detco.pretrain.optimize import learning_rate, precision
 from detco.pretrain.recipes import RECIPES, recipe_hash
-from detco.pretrain.train import Process, Run, TrainingError, _model, pretrain
+from detco.pretrain.train import Pretraining, Process, TrainingError, _model, pretrain
 from tests.factories import ROOT
 
 TINY = dict(
@@ -431,7 +431,7 @@ def test_probe_changes_nothing_and_is_kept(pictures, tmp_path):
 
 
 def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, monkeypatch):
-    run = Run(MOCO, pictures, tmp_path / "out", 0, Process(torch.device("cpu"), 1, 2), None)
+    run = Pretraining(MOCO, pictures, tmp_path / "out", 0, Process(torch.device("cpu"), 1, 2), None)
 
     def gather(into, mine):
         into[:] = [12, mine]
@@ -446,7 +446,7 @@ def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, mo
 def test_bad_pictures_of_other_processes_count(pictures, tmp_path, monkeypatch):
     """Each meets its own; all stop together, or the ones that know of nothing would wait for
     ever."""
-    run = Run(MOCO, pictures, tmp_path, 0, Process(torch.device("cpu"), 0, 2), None)
+    run = Pretraining(MOCO, pictures, tmp_path, 0, Process(torch.device("cpu"), 0, 2), None)
     seen = {}
     run.bad = seen.update
 
@@ -501,7 +501,7 @@ def test_supervised_runs_train_from_the_first_iteration(pictures, tmp_path):
     recipe = replace(
         RECIPES["supervised-small"], **{**TINY, "fill_queue": True, "queue": 16, "epochs": 1}
     )
-    run = Run(recipe, pictures, tmp_path, 0, Process(torch.device("cpu")), None)
+    run = Pretraining(recipe, pictures, tmp_path, 0, Process(torch.device("cpu")), None)
     run.go()
     torch.manual_seed(0)
     start = _model(recipe, 1, 2).trunk.conv1.weight

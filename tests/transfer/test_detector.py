@@ -16,7 +16,7 @@ from detco.common.files import sha256_of
 from detco.transfer import detections, detector, finetune
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
-from detco.transfer.engines import Job, Launch
+from detco.transfer.engines import EngineJob, Launch
 from tests.transfer.engines.test_torchvision import tiny
 
 CATEGORIES = (
@@ -163,7 +163,7 @@ def test_best_or_final_is_what_the_job_says(tmp_path, scenes):
     """`save` in the middle of a training: the iteration is that of the call, a later one takes its
     place."""
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    job = Job(
+    job = EngineJob(
         tiny("small-retinanet"),
         weights.random_backbone("resnet18", 0),
         train,

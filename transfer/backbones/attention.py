@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from detco.common.errors import InputError
 
-from ..engines.torchvision.models import STRIDES, Trunk
+from ..engines.torchvision.models import STRIDES, DetectorTrunk
 from ..engines.torchvision.pictures import read_rgb, resized_shape
 from . import weights
 
@@ -34,13 +34,13 @@ def maps(
             f"pictures of {short} pixels leave nothing at {level}: it sees one position for"
             f" {STRIDES[level]}"
         )
-    trunk = Trunk(backbone, (level,)).eval()
+    trunk = DetectorTrunk(backbone, (level,)).eval()
     with torch.inference_mode():
         return [_map(trunk, backbone, read_rgb(path), level, short) for path in pictures]
 
 
 def _map(
-    trunk: Trunk, backbone: weights.Backbone, picture: Image.Image, level: str, short: int
+    trunk: DetectorTrunk, backbone: weights.Backbone, picture: Image.Image, level: str, short: int
 ) -> np.ndarray:
     height, width = resized_shape(picture.height, picture.width, short, 8 * short)
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)

@@ -11,7 +11,7 @@ import torch
 from detco.common.errors import InputError
 from detco.common.values import shown
 
-from .layouts import ADAPTERS, ANYWHERE, Adapter, Encoder
+from .layouts import ADAPTERS, ANYWHERE, Adapter, EncoderPlace
 from .reader import formats
 from .reader.stubs import KINDS, Inert
 
@@ -70,7 +70,7 @@ def tensors_of(found: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def tensors_at(places: Places, encoder: Encoder) -> dict[str, torch.Tensor]:
+def tensors_at(places: Places, encoder: EncoderPlace) -> dict[str, torch.Tensor]:
     return next((places[at] for at in encoder.at if at in places), {})
 
 

@@ -23,7 +23,7 @@ from detco.common.values import shown
 from ..backbones import weights
 from . import detect, zoo
 from .detect import LISTED, Places, inside, tensors_at
-from .layouts import COUNTERS, Adapter, Encoder, Preprocessing
+from .layouts import COUNTERS, Adapter, EncoderPlace, Preprocessing
 from .reader import formats
 
 METHOD_PATHS = (
@@ -37,12 +37,12 @@ ASSUMED = "preprocessing: that of the project, the file does not say"
 
 
 @dataclass(frozen=True)
-class Report:
+class ImportReport:
     """How a file was read. `others`: encoders that were left; `dropped`: pattern -> how many names
     it explained."""
 
     adapter: Adapter
-    encoder: Encoder
+    encoder: EncoderPlace
     others: tuple[str, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Report:
 
 def load(
     path: Path, said: str | None = None, encoder: str | None = None, method: str | None = None
-) -> tuple[weights.Backbone, Report]:
+) -> tuple[weights.Backbone, ImportReport]:
     """The backbone in a checkpoint, and how it was found.
 
     said: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
@@ -90,7 +90,7 @@ def load(
         arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items()))
     )
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
-    return backbone, Report(adapter, chosen, others, dropped, notes)
+    return backbone, ImportReport(adapter, chosen, others, dropped, notes)
 
 
 def file_of(path: Path) -> Path:
@@ -118,7 +118,7 @@ def open_any(path: Path) -> weights.Backbone:
     return replace(backbone, sha256=dict(backbone.metadata)["source_sha256"])
 
 
-def _encoders(adapter: Adapter, places: Places) -> list[Encoder]:
+def _encoders(adapter: Adapter, places: Places) -> list[EncoderPlace]:
     """The encoders that a file has."""
     present = [
         encoder
@@ -136,7 +136,7 @@ def _encoders(adapter: Adapter, places: Places) -> list[Encoder]:
     return present
 
 
-def _choose(adapter: Adapter, present: list[Encoder], role: str | None) -> Encoder:
+def _choose(adapter: Adapter, present: list[EncoderPlace], role: str | None) -> EncoderPlace:
     if role is None:
         return present[0]
     found = next((encoder for encoder in present if encoder.role == role), None)
@@ -146,7 +146,7 @@ def _choose(adapter: Adapter, present: list[Encoder], role: str | None) -> Encod
     return found
 
 
-def _renamed(adapter: Adapter, encoder: Encoder, name: str) -> str | None:
+def _renamed(adapter: Adapter, encoder: EncoderPlace, name: str) -> str | None:
     """torchvision's name of a tensor of this encoder, None for anything else."""
     if not name.startswith(encoder.prefix):
         return None
@@ -158,7 +158,7 @@ def _renamed(adapter: Adapter, encoder: Encoder, name: str) -> str | None:
 
 
 def _take(
-    adapter: Adapter, chosen: Encoder, present: list[Encoder], state: dict
+    adapter: Adapter, chosen: EncoderPlace, present: list[EncoderPlace], state: dict
 ) -> tuple[dict, dict[str, int]]:
     """(the trunk's tensors under torchvision's names, dropped names counted by pattern)"""
     same_place = [e for e in present if e.role != chosen.role and e.at == chosen.at]
@@ -190,7 +190,7 @@ def _take(
     return tensors, dict(dropped)
 
 
-def _twin(adapter: Adapter, encoder: Encoder, name: str) -> str | None:
+def _twin(adapter: Adapter, encoder: EncoderPlace, name: str) -> str | None:
     for copy, original in adapter.twins:
         if name.startswith(encoder.prefix + copy):
             return encoder.prefix + original + name.removeprefix(encoder.prefix + copy)

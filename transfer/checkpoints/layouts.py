@@ -31,7 +31,7 @@ MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "1x1")
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderPlace:
     """One network of a file: `role` as its project calls it, the names' prefix, and in which
     dictionary (a/b: nested)."""
 
@@ -48,7 +48,7 @@ class Adapter:
     name: str
     method: str
     learnt: str
-    encoders: tuple[Encoder, ...]
+    encoders: tuple[EncoderPlace, ...]
     marks: tuple[str, ...]  # each matches at least one name or fact
     lacks: tuple[str, ...] = ()  # none matches any
     drop: tuple[str, ...] = ()  # further names that may be there: heads, queues
@@ -62,15 +62,15 @@ class Adapter:
     doubt: str = ""  # what the import says where the names prove little
 
 
-def _bare(*prefixes: str) -> tuple[Encoder, ...]:
-    return tuple(Encoder("backbone", prefix) for prefix in prefixes)
+def _bare(*prefixes: str) -> tuple[EncoderPlace, ...]:
+    return tuple(EncoderPlace("backbone", prefix) for prefix in prefixes)
 
 
 MOCO = Adapter(
     "moco-v2",
     "moco-v2",
     "facebookresearch/moco: main_moco.py, moco/builder.py",
-    (Encoder("query", "encoder_q."), Encoder("key", "encoder_k.")),
+    (EncoderPlace("query", "encoder_q."), EncoderPlace("key", "encoder_k.")),
     (r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.2\.weight"),
     drop=(r"encoder_[qk]\.fc\..*", r"queue(_ptr)?"),
 )
@@ -79,10 +79,10 @@ BYOL = Adapter(
     "byol",
     "lucidrains/byol-pytorch: byol_pytorch.py (BYOL.state_dict, also within a Lightning learner)",
     (
-        Encoder("online", "online_encoder.net."),
-        Encoder("target", "target_encoder.net."),
-        Encoder("online", "learner.online_encoder.net."),
-        Encoder("target", "learner.target_encoder.net."),
+        EncoderPlace("online", "online_encoder.net."),
+        EncoderPlace("target", "target_encoder.net."),
+        EncoderPlace("online", "learner.online_encoder.net."),
+        EncoderPlace("target", "learner.target_encoder.net."),
     ),
     (r"(learner\.)?online_encoder\.net\.conv1\.weight",),
     drop=(
@@ -97,10 +97,10 @@ OPENSELFSUP = Adapter(
     "open-mmlab/OpenSelfSup, mmselfsup and mmpretrain: models/*.py,"
     " tools/extract_backbone_weights.py",
     (
-        Encoder("query", "backbone."),
-        Encoder("key", "encoder_k.0."),
-        Encoder("target", "target_net.0."),
-        Encoder("momentum", "momentum_encoder.0."),
+        EncoderPlace("query", "backbone."),
+        EncoderPlace("key", "encoder_k.0."),
+        EncoderPlace("target", "target_net.0."),
+        EncoderPlace("momentum", "momentum_encoder.0."),
     ),
     (
         r"backbone\.conv1\.weight",
@@ -118,7 +118,7 @@ SOLO_LEARN = Adapter(
     "solo-learn",
     "unknown",
     "vturrisi/solo-learn: solo/methods/base.py and every method's __init__",
-    (Encoder("base", "backbone."), Encoder("momentum", "momentum_backbone.")),
+    (EncoderPlace("base", "backbone."), EncoderPlace("momentum", "momentum_backbone.")),
     (r"backbone\.conv1\.weight", r"classifier\.weight", r"/pytorch-lightning_version.*"),
     (r"(student_|query_)?projection_head\..*",),
     drop=(
@@ -165,7 +165,7 @@ ADAPTERS = (
         "moco-v3",
         "moco-v3",
         "facebookresearch/moco-v3: main_moco.py, moco/builder.py",
-        (Encoder("base", "base_encoder."), Encoder("momentum", "momentum_encoder.")),
+        (EncoderPlace("base", "base_encoder."), EncoderPlace("momentum", "momentum_encoder.")),
         (r"base_encoder\.conv1\.weight",),
         drop=(r"(base|momentum)_encoder\.fc\..*", r"predictor\..*"),
     ),
@@ -173,7 +173,7 @@ ADAPTERS = (
         "simsiam",
         "simsiam",
         "facebookresearch/simsiam: main_simsiam.py, simsiam/builder.py",
-        (Encoder("base", "encoder."),),
+        (EncoderPlace("base", "encoder."),),
         (r"encoder\.conv1\.weight", r"encoder\.fc\.6\.weight"),
         drop=(r"encoder\.fc\..*", r"predictor\..*"),
     ),
@@ -215,8 +215,8 @@ ADAPTERS = (
         "dino",
         "facebookresearch/dino: main_dino.py (student, teacher)",
         (
-            Encoder("student", "backbone.", ("student",)),
-            Encoder("teacher", "backbone.", ("teacher",)),
+            EncoderPlace("student", "backbone.", ("student",)),
+            EncoderPlace("teacher", "backbone.", ("teacher",)),
         ),
         (r"backbone\.conv1\.weight", r"head\.last_layer\..*"),
         drop=(r"head\..*",),
@@ -227,8 +227,8 @@ ADAPTERS = (
         "byol",
         "sthalles/PyTorch-BYOL: trainer.py, models/resnet_base_network.py; pictures 0..1",
         (
-            Encoder("online", "encoder.", ("online_network_state_dict",)),
-            Encoder("target", "encoder.", ("target_network_state_dict",)),
+            EncoderPlace("online", "encoder.", ("online_network_state_dict",)),
+            EncoderPlace("target", "encoder.", ("target_network_state_dict",)),
         ),
         (r"encoder\.0\.weight", r"projetion\..*"),
         drop=(r"projetion\..*",),
@@ -240,8 +240,8 @@ ADAPTERS = (
         "byol",
         "yaox12/BYOL-PyTorch: trainer/byol_trainer.py, model/basic_modules.py",
         (
-            Encoder("online", "online_network.encoder."),
-            Encoder("target", "target_network.encoder."),
+            EncoderPlace("online", "online_network.encoder."),
+            EncoderPlace("target", "target_network.encoder."),
         ),
         (r"online_network\.encoder\.0\.weight",),
         drop=(r"(online|target)_network\.projetion\..*", r"predictor\..*"),
@@ -281,7 +281,7 @@ ADAPTERS = (
         "pixpro",
         "pixpro",
         "zdaxie/PixPro: main_pretrain.py, contrast/models/PixPro.py",
-        (Encoder("base", "encoder."), Encoder("momentum", "encoder_k.")),
+        (EncoderPlace("base", "encoder."), EncoderPlace("momentum", "encoder_k.")),
         (r"encoder\.conv1\.weight", r"encoder_k\.conv1\.weight", r"projector\..*"),
         drop=(
             r"projector(_instance)?(_k)?\..*",
@@ -294,7 +294,7 @@ ADAPTERS = (
         "pycontrast",
         "unknown",
         "HobbitLong/PyContrast: learning/contrast_trainer.py, networks/build_backbone.py",
-        (Encoder("base", "encoder."), Encoder("momentum", "encoder.", ("model_ema",))),
+        (EncoderPlace("base", "encoder."), EncoderPlace("momentum", "encoder.", ("model_ema",))),
         (r"encoder\.conv1\.weight", r"head\.[02]\.weight"),
         drop=(r"head(_jig)?\..*",),
     ),
@@ -347,7 +347,7 @@ ADAPTERS = (
         "unknown",
         "facebookresearch/vissl: models/trunks/resnext.py, extra_scripts/convert_vissl_to_*.py",
         tuple(
-            Encoder("trunk", prefix, ("classy_state_dict/base_model/model/trunk", *ANYWHERE))
+            EncoderPlace("trunk", prefix, ("classy_state_dict/base_model/model/trunk", *ANYWHERE))
             for prefix in (
                 "_feature_blocks.",
                 "base_model._feature_blocks.",
@@ -363,7 +363,7 @@ ADAPTERS = (
         SOLO_LEARN,
         name="solo-learn-old",
         learnt="vturrisi/solo-learn before 1.0.6: `encoder` for `backbone`",
-        encoders=(Encoder("base", "encoder."), Encoder("momentum", "momentum_encoder.")),
+        encoders=(EncoderPlace("base", "encoder."), EncoderPlace("momentum", "momentum_encoder.")),
         marks=(r"encoder\.conv1\.weight", r"classifier\.weight", r"/pytorch-lightning_version.*"),
         drop=(*SOLO_LEARN.drop, r"(momentum_)?encoder\.fc\..*"),
     ),
@@ -372,12 +372,12 @@ ADAPTERS = (
         "unknown",
         "lightly-ai/lightly: benchmarks/imagenet/resnet50/*.py, docs (Sequential backbones)",
         (
-            Encoder("student", "student_backbone."),
-            Encoder("query", "query_backbone."),
-            Encoder("base", "backbone."),
-            Encoder("teacher", "teacher_backbone."),
-            Encoder("key", "key_backbone."),
-            Encoder("momentum", "backbone_momentum."),
+            EncoderPlace("student", "student_backbone."),
+            EncoderPlace("query", "query_backbone."),
+            EncoderPlace("base", "backbone."),
+            EncoderPlace("teacher", "teacher_backbone."),
+            EncoderPlace("key", "key_backbone."),
+            EncoderPlace("momentum", "backbone_momentum."),
         ),
         (
             r"(student_|query_)?backbone\.(conv1|0)\.weight",
@@ -462,7 +462,7 @@ ADAPTERS = (
         "supervised",
         "facebookresearch/detectron2: checkpoint/c2_model_loading.py"
         " (ImageNetPretrained/MSRA/R-50.pkl)",
-        tuple(Encoder("backbone", "", (at,)) for at in ("model", "blobs", "")),
+        tuple(EncoderPlace("backbone", "", (at,)) for at in ("model", "blobs", "")),
         (r"conv1_w", r"res2_0_branch2a_w"),
         drop=(
             r"(fc1000|pred)_[wb]",
@@ -477,7 +477,7 @@ ADAPTERS = (
         "detco-checkpoint",
         "unknown",
         "this project: pretrain/moco.py, pretrain/checkpoints.py",
-        (Encoder("query", "query.trunk."), Encoder("key", "key.trunk.")),
+        (EncoderPlace("query", "query.trunk."), EncoderPlace("key", "key.trunk.")),
         (r"query\.trunk\.conv1\.weight", r"/identity"),
         drop=(r"(query|key)\.(global|local)_heads\..*", r"queues\..*"),
     ),

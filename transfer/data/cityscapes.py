@@ -40,6 +40,8 @@ LABELS = 34  # label ids are 0..33
 PAIRS = (("train", "val"), ("train", "test"))
 NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
 READS_HEADERS = True
+PIXEL_CLASSES = True  # whether it can label every pixel
+OFFICIAL_WIDTH = 2048  # of the published pictures, where they all have one
 PICTURE = "_leftImg8bit.png"
 
 

@@ -31,6 +31,8 @@ PAIRS = (
 FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
 NEEDS = "a COCO layout has annotations/instances_SPLIT.json and folders of pictures"
 READS_HEADERS = False
+PIXEL_CLASSES = False  # whether it can label every pixel
+OFFICIAL_WIDTH = None  # of the published pictures, where they all have one
 
 
 def splits(root: Path) -> list[str]:

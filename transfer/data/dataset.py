@@ -27,7 +27,6 @@ OFFICIAL = {
     ("cityscapes", ("cityscapes",), "train"): (2975, 0),
     ("cityscapes", ("cityscapes",), "val"): (500, 0),
 }
-CITYSCAPES_WIDTH = 2048
 SMALL, MEDIUM = (
     32**2,
     96**2,
@@ -130,7 +129,7 @@ def _read(
 ) -> tuple[Dataset, list[str]]:
     """The data set without its bad parts, and what makes it unusable."""
     room, root = _room(layout), _root(root)
-    if semantic and layout != "cityscapes":
+    if semantic and not room.PIXEL_CLASSES:
         raise InputError(
             f"{root}: semantic segmentation needs a data set in Cityscapes layout, this one is"
             f" {layout}"
@@ -184,7 +183,7 @@ def _renumber(reading: Reading, categories, where: str) -> None:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What `check` found: a dict a split (see `_numbers`), and the first of `problem_count`
     problems, a line each."""
 
@@ -211,7 +210,7 @@ def check(
     limit: int = 50,
     report=None,
     keypoints: bool = False,
-) -> Report:
+) -> CheckReport:
     """Reads the named splits (one name, several, or all there are), decodes every picture, lists
     all that is wrong.
 
@@ -232,14 +231,14 @@ def check(
             continue
         categories = categories or dataset.categories
         found.append(_numbers(dataset))
-        if layout == "cityscapes" and any(
+        if room.PIXEL_CLASSES and any(
             (root / "gtFine" / name).glob("*/*_labelIds.png")
         ):  # what semantic protocols read
             wrong += [
                 text for text in room.read(root, name, semantic=True).problems if text not in wrong
             ]
         problems += wrong + _official_problems(found[-1]) + _picture_problems(dataset, report)
-    return Report(layout, root, tuple(found), tuple(problems[:limit]), len(problems))
+    return CheckReport(layout, root, tuple(found), tuple(problems[:limit]), len(problems))
 
 
 def _in_order(room, root: Path) -> list[str]:
@@ -285,11 +284,8 @@ def _numbers(dataset: Dataset) -> dict:
 def _official(dataset: Dataset) -> tuple[int, int] | None:
     """The published (pictures, pictures with objects) if folder and split are named like the
     official ones."""
-    if (
-        dataset.layout == "cityscapes"
-        and dataset.images
-        and dataset.images[0]["width"] != CITYSCAPES_WIDTH
-    ):
+    width = LAYOUTS[dataset.layout].OFFICIAL_WIDTH
+    if width and dataset.images and dataset.images[0]["width"] != width:
         return None
     for (layout, folders, split), sizes in OFFICIAL.items():
         if (layout, split) == (

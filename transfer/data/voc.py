@@ -52,6 +52,8 @@ SUFFIXES = (
 PAIRS = (("trainval", "test"), ("train", "test"), ("train", "val"), ("train", "valid"))
 NEEDS = "a VOC layout has Annotations, ImageSets/Main and JPEGImages"
 READS_HEADERS = True  # the XML often has no size, or a wrong one
+PIXEL_CLASSES = False  # whether it can label every pixel
+OFFICIAL_WIDTH = None  # of the published pictures, where they all have one
 
 
 def splits(root: Path) -> list[str]:

@@ -1,5 +1,10 @@
 """What an engine is: it turns (protocol, backbone, data, seed) into a file of predictions in COCO
-results format."""
+results format.
+
+To add one: a module here with `run(job, report) -> Outcome`, and a row of ENGINES.
+"""
+
+from __future__ import annotations
 
 import importlib
 import importlib.util
@@ -7,22 +12,46 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
 
-from ..backbones.weights import Backbone
-from ..data.dataset import Dataset
-from ..protocols import Protocol
+if TYPE_CHECKING:  # the table of engines is asked for by commands that should not import torch
+    from ..backbones.weights import Backbone
+    from ..data.dataset import Dataset
+    from ..protocols import Protocol
 
-MODULES = {
-    "detectron2": "detectron2.engine",
-    "torchvision": "torchvision.engine",
-    "replay": "replay",
+
+@dataclass(frozen=True)
+class Engine:
+    """A row of ENGINES: what others need to know of an engine, who never ask for its name.
+
+    module: below this folder. needs: a package that must be installed. keeps: which trained
+    detectors it can keep. lacks: architectures that it cannot build. launches: whether it takes a
+    `Launch` (processes, precision, evaluations on the way). trains: else it makes predictions up.
+    """
+
+    module: str
+    needs: str = ""
+    keeps: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    launches: bool = False
+    trains: bool = True
+    bfloat16_on_cpu: bool = True
+
+
+# `auto` is the first that is available.
+ENGINES = {
+    "detectron2": Engine(
+        "detectron2.engine",
+        needs="detectron2",
+        keeps=("final", "best"),
+        launches=True,
+        bfloat16_on_cpu=False,
+    ),
+    "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
+    "replay": Engine("replay", trains=False),
 }
-KEEPS = {
-    "detectron2": ("final", "best"),
-    "torchvision": ("final",),
-}  # what each engine can keep of its trained detectors
 Report = Callable[..., None]  # report(stage, done, total, **figures), called at every step
 
 
@@ -53,7 +82,7 @@ ALONE = Launch()
 
 
 @dataclass
-class Job:
+class EngineJob:
     """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the
     end.
 
@@ -90,16 +119,17 @@ def resolve(name: str) -> str:
     """`auto` is Detectron2 where it is installed with its engine, else torchvision. Raises
     InputError for an unknown name."""
     if name == "auto":
-        return "detectron2" if _available("detectron2") else "torchvision"
-    if name not in MODULES:
-        raise InputError(f"unknown engine {name!r}; known: auto, {', '.join(MODULES)}")
+        return next(known for known in ENGINES if _available(known))
+    if name not in ENGINES:
+        raise InputError(f"unknown engine {name!r}; known: auto, {', '.join(ENGINES)}")
     if not _available(name):
         raise InputError(f"engine {name} is not available here; `detco doctor` says why")
     return name
 
 
 def get(name: str) -> ModuleType:
-    """The engine's module. It has `run(job: Job, report: Report) -> Outcome`; those in KEEPS also
+    """The engine's module. It has `run(job: Job, report: Report) -> Outcome`; those that keep
+    detectors also
 
     `detect(detector: TrainedDetector, pictures: Iterable[Picture], device: str) ->
     Iterator[tuple[Picture, list[dict]]]` (COCO results of each picture, see
@@ -108,7 +138,7 @@ def get(name: str) -> ModuleType:
     cannot do.
     """
     try:
-        return importlib.import_module(f"{__name__}.{MODULES[resolve(name)]}")
+        return importlib.import_module(f"{__name__}.{ENGINES[resolve(name)].module}")
     except ImportError as error:
         raise InputError(
             f"engine {name} cannot be imported ({error}); `detco doctor` tells more"
@@ -116,6 +146,6 @@ def get(name: str) -> ModuleType:
 
 
 def _available(name: str) -> bool:
-    if importlib.util.find_spec(f"{__name__}.{MODULES[name]}") is None:
-        return False
-    return name != "detectron2" or importlib.util.find_spec("detectron2") is not None
+    needs = ENGINES[name].needs
+    spec = importlib.util.find_spec(needs) if needs else None
+    return not needs or (spec is not None and spec.origin is not None)  # not a folder of that name

@@ -7,10 +7,10 @@ import numpy as np
 
 from detco.common.files import write_atomic
 
-from . import Job, Outcome, Report
+from . import EngineJob, Outcome, Report
 
 
-def run(job: Job, report: Report) -> Outcome:
+def run(job: EngineJob, report: Report) -> Outcome:
     """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn
     from seed and weights."""
     weights = int.from_bytes(

@@ -19,7 +19,7 @@ from ..data.dataset import Dataset
 from ..data.reading import numbers, rle_fits, short
 from . import cityscapes, voc
 
-SCORERS = {
+SCORES = {  # what each scorer can score; how: SCORERS below
     "coco": ("box", "mask", "keypoint"),
     "voc2007": ("box",),
     "voc2012": ("box",),
@@ -55,19 +55,10 @@ def score(
     everything (2012). `where` opens the messages. Raises InputError for predictions that do not fit
     the data set.
     """
-    if scorer not in SCORERS or not set(metrics) <= set(SCORERS[scorer]):
+    if scorer not in SCORES or not set(metrics) <= set(SCORES[scorer]):
         raise ValueError(f"no scorer {scorer!r} for metrics {metrics!r}")
     _check(dataset, predictions, metrics, where)
-    if scorer.startswith("voc"):
-        return _voc(dataset, predictions, scorer)
-    if scorer == "cityscapes":
-        return (cityscapes.mean_iou if "semantic" in metrics else cityscapes.instance_ap)(
-            dataset, predictions
-        )
-    result = {}
-    for metric in metrics:
-        result |= _coco(dataset, predictions, metric)
-    return result
+    return SCORERS[scorer](dataset, predictions, metrics)
 
 
 def rehearse(dataset: Dataset, scorer: str, metrics: tuple[str, ...]) -> None:
@@ -295,3 +286,28 @@ def _places(entries, place: dict) -> tuple[np.ndarray, np.ndarray]:
     """Picture numbers and category ids [N], [N]."""
     images = np.array([place[entry["image_id"]] for entry in entries], np.int64)
     return images, np.array([entry["category_id"] for entry in entries], np.int64)
+
+
+def _all_coco(
+    dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...]
+) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for metric in metrics:
+        result |= _coco(dataset, predictions, metric)
+    return result
+
+
+def _cityscapes(
+    dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...]
+) -> dict[str, float]:
+    own = cityscapes.mean_iou if "semantic" in metrics else cityscapes.instance_ap
+    return own(dataset, predictions)
+
+
+# To add a scorer: a row here, (dataset, predictions, metrics) -> percent, and one in SCORES.
+SCORERS = {
+    "coco": _all_coco,
+    "voc2007": lambda dataset, predictions, _: _voc(dataset, predictions, "voc2007"),
+    "voc2012": lambda dataset, predictions, _: _voc(dataset, predictions, "voc2012"),
+    "cityscapes": _cityscapes,
+}

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import subprocess
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ import torchvision
 from safetensors.torch import save_file
 
 from detco.common.errors import InputError
-from detco.common.files import write_atomic
 from detco.transfer.backbones import weights
 
 META = {
@@ -97,33 +94,6 @@ def test_wrong_metadata_are_refused(tmp_path, tensors, change, says):
     save_file(tensors, tmp_path / "b.safetensors", META | change)
     with pytest.raises(InputError, match=says):
         weights.read(tmp_path / "b.safetensors")
-
-
-def test_what_killed_processes_left_is_removed(tmp_path):
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    path, dead, living = tmp_path / "a[1].pth", str(gone.pid), str(os.getppid())
-    names = [
-        f"a[1].pth.{dead}.part",
-        f"a[1].pth.{living}.part",
-        f"b.pth.{dead}.part",
-        f"a1.pth.{dead}.part",
-        "a[1].pth.x.part",
-    ]
-    for name in names:
-        (tmp_path / name).touch()
-    write_atomic(path, lambda file: file.write(b"first"))
-    assert {p.name for p in tmp_path.iterdir()} == {
-        *names,
-        path.name,
-    }  # perhaps still being written on another machine
-    for name in names:
-        os.utime(tmp_path / name, (0, 0))
-    write_atomic(path, lambda file: file.write(b"again"))
-    assert {p.name for p in tmp_path.iterdir()} == {
-        *names[1:],
-        path.name,
-    } and path.read_bytes() == b"again"
 
 
 def test_files_of_another_kind_are_refused(tmp_path, tensors):

@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
 from detco.transfer.engines.torchvision.pictures import (
-    Pictures,
+    DetectionPictures,
     Wanted,
     batches,
     decode_mask,
@@ -31,7 +31,7 @@ def dataset(scenes):
 
 @pytest.fixture(scope="module")
 def pictures(dataset):
-    return Pictures(dataset, Wanted(masks=True), 192)
+    return DetectionPictures(dataset, Wanted(masks=True), 192)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,16 @@ def test_pixels_are_those_of_the_file_in_the_wanted_colour_order(dataset):
         2, 0, 1
     )
     assert np.array_equal(
-        Pictures(dataset, Wanted("RGB"), 999)[0, short, False][0].numpy(), expected
+        DetectionPictures(dataset, Wanted("RGB"), 999)[0, short, False][0].numpy(), expected
     )
     assert np.array_equal(
-        Pictures(dataset, Wanted("BGR"), 999)[0, short, False][0].numpy(), expected[::-1]
+        DetectionPictures(dataset, Wanted("BGR"), 999)[0, short, False][0].numpy(), expected[::-1]
     )
 
 
 def test_keypoints_follow_their_person(scenes):
     dataset = datasets.load("coco", scenes / "coco", "train", keypoints=True)
-    pictures = Pictures(dataset, Wanted(keypoints=True), 192)
+    pictures = DetectionPictures(dataset, Wanted(keypoints=True), 192)
     number = pictures.trainable()[0]
     names = pictures.names
     raw = next(
@@ -116,7 +116,7 @@ def test_an_object_without_visible_keypoints_keeps_its_box(scenes):
     hidden = mine[0] | {"keypoints": [0] * len(mine[0]["keypoints"]), "num_keypoints": 0}
     number = [image["id"] for image in dataset.images].index(first)
     for others in (mine[1:], []):
-        pictures = Pictures(
+        pictures = DetectionPictures(
             replace(dataset, annotations=(hidden, *others)), Wanted(keypoints=True), 192
         )
         target = pictures[number, 64, False][1]
@@ -157,7 +157,13 @@ def test_crowds_are_not_trained_on(dataset):
     crowd = tuple(a | {"iscrowd": 1} for a in dataset.annotations)
     with pytest.raises(InputError, match="no picture of split train has annotations"):
         next(
-            batches(Pictures(replace(dataset, annotations=crowd), Wanted(), 192), Resize(), 2, 0, 0)
+            batches(
+                DetectionPictures(replace(dataset, annotations=crowd), Wanted(), 192),
+                Resize(),
+                2,
+                0,
+                0,
+            )
         )
 
 
@@ -202,4 +208,4 @@ def test_a_picture_of_another_size_than_annotated_is_refused(tmp_path, dataset):
         annotations=(),
     )
     with pytest.raises(InputError, match=r"x\.png is 10 x 12 px, its annotation says"):
-        Pictures(wrong, Wanted(), 192)[0, 64, False]
+        DetectionPictures(wrong, Wanted(), 192)[0, 64, False]

@@ -15,10 +15,16 @@ from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.inspection import Unreadable
-from detco.transfer.engines import Job
+from detco.transfer.engines import EngineJob
 from detco.transfer.engines.replacing import TRIES, Replaced, deviations, items_of, readable
 from detco.transfer.engines.torchvision import engine as torchvision_rcnn
-from detco.transfer.engines.torchvision.pictures import Drawn, Pictures, Wanted, batches, placed
+from detco.transfer.engines.torchvision.pictures import (
+    DetectionPictures,
+    Drawn,
+    Wanted,
+    batches,
+    placed,
+)
 from detco.transfer.protocols import Resize
 from tests.transfer.engines.test_torchvision import tiny
 
@@ -157,7 +163,7 @@ def test_batches_hold_the_picture_drawn_in_its_place(coco):
     """With that picture's own boxes, at the size and under the flip of the one that it stands
     for."""
     dataset = datasets.load("coco", coco, "train")
-    pictures, resize = Pictures(dataset, Wanted(), 192), Resize(train=(48, 64))
+    pictures, resize = DetectionPictures(dataset, Wanted(), 192), Resize(train=(48, 64))
     keys = list(islice(batches(pictures, resize, 2, 4, 0), 20))
     tall = [image["height"] > image["width"] for image in dataset.images]
     victim, short, flip = keys[6][1]
@@ -186,15 +192,15 @@ def test_a_picture_alone_in_its_orientation_is_replaced_all_the_same(coco):
     images = [
         image | {"height": 3 if n == 4 else 1, "width": 2} for n, image in enumerate(dataset.images)
     ]
-    drawn = Drawn(Pictures(replace(dataset, images=tuple(images)), Wanted(), 192), 0)
+    drawn = Drawn(DetectionPictures(replace(dataset, images=tuple(images)), Wanted(), 192), 0)
     assert drawn.others(4) == [n for n in drawn.pictures.trainable() if n != 4]
     assert drawn.others(0) == [n for n in drawn.pictures.trainable() if n not in (0, 4)]
 
 
-def job_for(coco, out, **schedule) -> Job:
+def job_for(coco, out, **schedule) -> EngineJob:
     out.mkdir()
     train, test = (datasets.load("coco", coco, split) for split in ("train", "val"))
-    return Job(
+    return EngineJob(
         tiny("small-retinanet", iterations=6, **schedule),
         weights.random_backbone("resnet18", 0),
         train,
@@ -236,7 +242,7 @@ def engine(monkeypatch):
 def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path, engine):
     """The count comes back from the loading processes, and from the checkpoint."""
     job = job_for(coco, tmp_path / "whole", precise_bn=1)
-    pictures = Pictures(job.train, Wanted(), 192)
+    pictures = DetectionPictures(job.train, Wanted(), 192)
     keys = list(islice(batches(pictures, job.protocol.resize, 2, 4, 0), 7))
     order = list(dict.fromkeys(number for batch in keys for number, _, _ in batch))
     victims = order[1], order[6]
@@ -306,7 +312,7 @@ def test_a_picture_that_has_changed_its_size_is_replaced_too(coco):
     dataset = datasets.load("coco", coco, "train")
     path = dataset.images[2]["file_name"]
     Image.new("RGB", (9, 7)).save(path)
-    item, broken = Drawn(Pictures(dataset, Wanted(), 192), 0)[(2, 64, False), 0, 0]
+    item, broken = Drawn(DetectionPictures(dataset, Wanted(), 192), 0)[(2, 64, False), 0, 0]
     assert (
         item is not None
         and broken[0][0] == path

@@ -19,7 +19,7 @@ from detco.common.errors import TrainingError
 from detco.transfer import finetune
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
-from detco.transfer.engines import Job
+from detco.transfer.engines import EngineJob
 from detco.transfer.engines.torchvision import engine
 from detco.transfer.engines.torchvision import models as torchvision_models
 from detco.transfer.protocols import PROTOCOLS, Schedule
@@ -54,7 +54,7 @@ def backbone():
 )
 def test_trunk_gives_the_features_of_torchvisions_resnet(arch, stride_in):
     own = replace(weights.random_backbone(arch, 1), stride_in=stride_in)
-    trunk = torchvision_models.Trunk(own, ("res2", "res3", "res4", "res5")).eval()
+    trunk = torchvision_models.DetectorTrunk(own, ("res2", "res3", "res4", "res5")).eval()
     net = getattr(torchvision.models, arch)().eval()
     net.load_state_dict(own.tensors, strict=False)
     if stride_in == "1x1":
@@ -256,7 +256,7 @@ engine.run(job, lambda *a, **k: print(*a[:2], flush=True))
 
 def job_for(scenes, out):
     train, test = (datasets.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    return Job(
+    return EngineJob(
         tiny("small-faster-rcnn-fpn", iterations=8),
         weights.random_backbone("resnet18", 0),
         train,

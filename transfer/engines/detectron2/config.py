@@ -295,7 +295,7 @@ def published_names(protocol: Protocol) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _catalog_name(protocol: Protocol, split: str) -> str:
-    if protocol.data.layout == "cityscapes":
+    if split.startswith("cityscapes/"):
         return CITYSCAPES[protocol.architecture] + split.rpartition("/")[2]
     name = DATASETS.get(split, split.replace("/", "_"))
     return name.replace("coco_", "keypoints_coco_") if "keypoint" in protocol.metrics else name

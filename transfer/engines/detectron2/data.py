@@ -104,7 +104,7 @@ def mapper(cfg, train: bool) -> Mapper:
     return Mapper(cfg, train, augmentations=[RandomScale(*scale), crop, T.RandomFlip()])
 
 
-class Batches(Sampler):
+class GroupedBatches(Sampler):
     """This process's share of endless shuffled passes, in batches of wide or of tall pictures, from
     batch `start` on.
 
@@ -129,7 +129,7 @@ class Batches(Sampler):
                 group.clear()
 
 
-class Drawn(torch.utils.data.Dataset):
+class MappedRecords(torch.utils.data.Dataset):
     """Mapped records by the keys of `Batches`, each with what could not be read in its place.
 
     What is random about one is drawn from (seed, process, batch, place).
@@ -178,14 +178,14 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         cfg = self.cfg
-        batches = Batches(
+        batches = GroupedBatches(
             self.records.tall,
             cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             cfg.SEED,
             self.start,
         )
         loader = DataLoader(
-            Drawn(self.records, mapper(cfg, True), cfg.SEED),
+            MappedRecords(self.records, mapper(cfg, True), cfg.SEED),
             batch_sampler=batches,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list,

@@ -16,7 +16,7 @@ from detco.common.files import write_atomic
 from ... import detector
 from ...backbones.weights import Backbone
 from ...protocols import PROTOCOLS, Protocol
-from .. import Job, Outcome, Report, replacing
+from .. import EngineJob, Outcome, Report, replacing
 from . import config as detectron2_config
 from . import data, memory, version
 from . import launch as detectron2_launch
@@ -36,7 +36,7 @@ def as_yaml(protocol: Protocol, backbone: Backbone) -> str:
     return detectron2_config.resolve(protocol, backbone).dump()
 
 
-def run(job: Job, report: Report) -> Outcome:
+def run(job: EngineJob, report: Report) -> Outcome:
     """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError,
     InputError.
 
@@ -58,7 +58,7 @@ def run(job: Job, report: Report) -> Outcome:
     return Outcome(job.out / "predictions.json", departed, facts, checkpoints)
 
 
-def hand_over(job: Job, path: Path) -> Records:
+def hand_over(job: EngineJob, path: Path) -> Records:
     """The job's training pictures as records in a file; the job lets go of them: COCO's take over a
     GB in a process."""
     points = "keypoint" in job.protocol.metrics
@@ -69,7 +69,7 @@ def hand_over(job: Job, path: Path) -> Records:
     return records
 
 
-def needed(job: Job) -> Job:
+def needed(job: EngineJob) -> EngineJob:
     """What the processes of a job are given: the labels of test pictures only where they are scored
     there."""
     if job.launch.processes == 1 or job.launch.eval_period:
@@ -79,12 +79,12 @@ def needed(job: Job) -> Job:
     return replace(job, test=replace(job.test, annotations=labels))
 
 
-def folder(job: Job) -> Path:
+def folder(job: EngineJob) -> Path:
     """Where Detectron2 keeps config.yaml, metrics.json, curves and checkpoints of a job."""
     return job.out / "detectron2"
 
 
-def config(job: Job, mask_format: str):
+def config(job: EngineJob, mask_format: str):
     """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
     points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
     run = detectron2_config.Circumstances(
@@ -103,18 +103,18 @@ def config(job: Job, mask_format: str):
     return detectron2_config.resolve(job.protocol, job.backbone, run)
 
 
-def loading_processes(job: Job) -> int:
+def loading_processes(job: EngineJob) -> int:
     """Of each process that trains: none on a CPU, where they would take the training's cores; else
     Detectron2's four."""
     cores = (os.cpu_count() or 1) // job.launch.num_gpus
     return 0 if job.device == "cpu" else max(1, min(4, cores))
 
 
-def precision(job: Job) -> str:
+def precision(job: EngineJob) -> str:
     return str(AMP[job.launch.amp]).removeprefix("torch.")
 
 
-def deviations(job: Job) -> tuple[str, ...]:
+def deviations(job: EngineJob) -> tuple[str, ...]:
     """Where this run departs from the protocol by how it was started, and by Detectron2's
     nature."""
     schedule, d, processes = job.protocol.schedule, job.protocol.detector, job.launch.processes
@@ -136,7 +136,7 @@ def deviations(job: Job) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def work(records: Records, job: Job, report: Report) -> None:
+def work(records: Records, job: EngineJob, report: Report) -> None:
     """Train and predict in this process; the first one writes facts.json and predictions.json."""
     cfg, out, trainer = config(job, records.mask_format), folder(job), None
     for name in ("detectron2", "fvcore"):

@@ -19,7 +19,7 @@ from torch import distributed, multiprocessing
 from detco.common.errors import InputError, TrainingError
 
 from ...protocols import Protocol
-from .. import Job, Launch, Report
+from .. import EngineJob, Launch, Report
 
 AMP = {"": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LESS_MEMORY = "lower --batch (rate and schedule follow), spread over more --num-gpus, or use --amp"
@@ -59,7 +59,7 @@ def check(protocol: Protocol, start: Launch, device: str) -> None:
         raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
 
 
-def start(work: Callable[[Job, Report], None], job: Job, report: Report) -> None:
+def start(work: Callable[[EngineJob, Report], None], job: EngineJob, report: Report) -> None:
     """Run `work(job, report)`, which can be pickled, in all processes of this machine.
 
     Raises InputError or TrainingError if one of them fails.
@@ -112,7 +112,9 @@ def _cpu_process(
     main(*args)
 
 
-def process(work: Callable[[Job, Report], None], job: Job, report: Report, failure: Path) -> None:
+def process(
+    work: Callable[[EngineJob, Report], None], job: EngineJob, report: Report, failure: Path
+) -> None:
     """One of several processes. What went wrong is left in a file: the launcher passes on a
     traceback only."""
     if job.device == "cpu":

@@ -24,7 +24,7 @@ from detco.common.files import write_atomic
 from ... import detector
 from ...protocols import Protocol
 from ...scoring import score as scoring
-from .. import Job, Report, narrow
+from .. import EngineJob, Report, narrow
 from ..replacing import Broken, Replaced
 from .data import TrainLoader
 from .launch import AMP
@@ -42,7 +42,7 @@ class Trainer(DefaultTrainer):
     and knows its data and weights by name only.
     """
 
-    def __init__(self, cfg, job: Job, records: Records, report: Report):
+    def __init__(self, cfg, job: EngineJob, records: Records, report: Report):
         TrainerBase.__init__(self)
         self.cfg, self.job, self.records, self.report = cfg, job, records, report
         torch.manual_seed(job.seed)  # the same new layers in every process
@@ -156,7 +156,7 @@ def distributed(model: nn.Module) -> nn.Module:
 
 
 def step_trainer(
-    model: nn.Module, batches: TrainLoader, optimizer: torch.optim.Optimizer, job: Job
+    model: nn.Module, batches: TrainLoader, optimizer: torch.optim.Optimizer, job: EngineJob
 ) -> SimpleTrainer:
     """Detectron2's own step in float32, `MixedTrainer` in a lower precision."""
     if job.launch.amp:
@@ -283,7 +283,7 @@ class Steps(hooks.HookBase):
     """Reports every iteration; what a restart must not change: random draws (anchors, RoIs),
     RetinaNet's running normaliser, and the seconds spent so far."""
 
-    def __init__(self, job: Job, report: Report):
+    def __init__(self, job: EngineJob, report: Report):
         self.seed, self.report = job.seed * 1_000_003 + 7919 * comm.get_rank(), report
         self.began, self.before = time.monotonic(), 0.0
 

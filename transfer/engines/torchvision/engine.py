@@ -28,10 +28,19 @@ from ...backbones import weights
 from ...detections import Picture
 from ...detector import TrainedDetector
 from ...protocols import Protocol, Schedule
-from .. import Job, Outcome, Report, replacing
+from .. import EngineJob, Outcome, Report, replacing
 from ..replacing import Replaced
 from .models import build
-from .pictures import CACHE_BYTES, Drawn, Pictures, Tested, Wanted, batches, placed, resized
+from .pictures import (
+    CACHE_BYTES,
+    DetectionPictures,
+    Drawn,
+    Tested,
+    Wanted,
+    batches,
+    placed,
+    resized,
+)
 
 # Where torchvision's parts differ from Detectron2's, whatever the protocol.
 DEVIATIONS = (
@@ -50,7 +59,7 @@ CHECKPOINT_SECONDS = 60
 log = logging.getLogger("detco.transfer")
 
 
-def run(job: Job, report: Report) -> Outcome:
+def run(job: EngineJob, report: Report) -> Outcome:
     """Fine-tune, predict the test pictures, write `predictions.json`. Raises TrainingError,
     InputError."""
     precision = precision_for(job.device)
@@ -66,12 +75,14 @@ def run(job: Job, report: Report) -> Outcome:
     model = build(protocol, job.backbone, len(job.train.categories), len(names), precision).to(
         job.device
     )
-    train = Pictures(job.train, wanted, protocol.resize.train_max)
+    train = DetectionPictures(job.train, wanted, protocol.resize.train_max)
     replaced = Replaced(job.train, len(train.trainable()))
     seconds = fit(model, train, job, report, replaced)
     if protocol.schedule.precise_bn:
         _precise_bn(model, train, job, report, replaced)
-    predictions = predict(model, Pictures(job.test, wanted, protocol.resize.test_max), job, report)
+    predictions = predict(
+        model, DetectionPictures(job.test, wanted, protocol.resize.test_max), job, report
+    )
     path = job.out / "predictions.json"
     write_atomic(path, json.dumps(predictions))
     if job.keep_model:
@@ -103,7 +114,11 @@ def precision_for(device: str) -> torch.dtype | None:
 
 
 def fit(
-    model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced
+    model: nn.Module,
+    pictures: DetectionPictures,
+    job: EngineJob,
+    report: Report,
+    replaced: Replaced,
 ) -> float:
     """Train to the end of the schedule, from the job's checkpoint if there is one; returns the
     seconds spent training."""
@@ -197,7 +212,7 @@ def _loader(items: Drawn | Tested, keys) -> DataLoader:
 
 
 def _train_batches(
-    pictures: Pictures, job: Job, start: int, replaced: Replaced
+    pictures: DetectionPictures, job: EngineJob, start: int, replaced: Replaced
 ) -> Iterator[list[tuple[torch.Tensor, dict]]]:
     """The batches from iteration `start` on; pictures that cannot be read are replaced and
     counted."""
@@ -225,7 +240,11 @@ class _OneArgument(nn.Module):
 
 
 def _precise_bn(
-    model: nn.Module, pictures: Pictures, job: Job, report: Report, replaced: Replaced
+    model: nn.Module,
+    pictures: DetectionPictures,
+    job: EngineJob,
+    report: Report,
+    replaced: Replaced,
 ) -> None:
     schedule = job.protocol.schedule
 
@@ -240,7 +259,9 @@ def _precise_bn(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, pictures: Pictures, job: Job, report: Report) -> list[dict]:
+def predict(
+    model: nn.Module, pictures: DetectionPictures, job: EngineJob, report: Report
+) -> list[dict]:
     """Detections of every test picture as COCO results, in the pixels of the original picture."""
     model.eval()
     numbers, step, found = list(range(len(pictures.dataset.images))), at_once(job.protocol), []

@@ -53,7 +53,7 @@ def _float32(x):
     )
 
 
-class Trunk(nn.Module):
+class DetectorTrunk(nn.Module):
     """The ResNet trunk: picture batch (N, 3, H, W) -> the asked levels, e.g. {"res4": (N, 1024,
     H/16, W/16)}."""
 
@@ -108,7 +108,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, backbone: Backbone, levels: tuple[str, ...], width: int, top: nn.Module):
         super().__init__()
-        self.trunk = Trunk(backbone, levels)
+        self.trunk = DetectorTrunk(backbone, levels)
         inputs = [channels(backbone)[level] for level in levels]
         self.fpn = FeaturePyramidNetwork(inputs, width, extra_blocks=top, norm_layer=nn.BatchNorm2d)
         self.first, self.out_channels = int(levels[0][3:]), width
@@ -285,7 +285,7 @@ def _c4(protocol: Protocol, backbone: Backbone, classes: int, precision) -> nn.M
             "mask_predictor": Cast(mask_rcnn.MaskRCNNPredictor(width, 256, classes + 1), precision),
         }
     box = RoIAlign({"res4": 16}, d.roi_size, d.sampling_ratio), Res5BoxHead(res5)
-    body = Trunk(backbone, ("res4",))
+    body = DetectorTrunk(backbone, ("res4",))
     return _rcnn(
         d, backbone, body, channels(backbone)["res4"], (16,), box, width, classes, heads, precision
     )

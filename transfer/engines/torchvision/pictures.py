@@ -51,7 +51,7 @@ def resized(picture: Image.Image, short: int, longest: int, channel_order: str) 
     return array[:, :, ::-1] if channel_order == "BGR" else array
 
 
-class Pictures(torch.utils.data.Dataset):
+class DetectionPictures(torch.utils.data.Dataset):
     """Items by (picture number, short side, flip): (picture (3, H, W) uint8, target).
 
     Target: `boxes` (K, 4) float xyxy, `labels` (K,) and, where wanted, `masks` (K, H, W) uint8,
@@ -152,7 +152,7 @@ class Drawn(torch.utils.data.Dataset):
     """Items to train on by (key of `Pictures`, batch, place in the batch), each with what could not
     be read in its place."""
 
-    def __init__(self, pictures: Pictures, seed: int):
+    def __init__(self, pictures: DetectionPictures, seed: int):
         self.pictures, self.dataset, self.seed = pictures, pictures.dataset, seed
 
     def __getitem__(
@@ -177,7 +177,7 @@ class Tested(torch.utils.data.Dataset):
     """Items of `Pictures` to test on; what cannot be read is given as the error: raised in a
     loading process, it would arrive as that one's traceback."""
 
-    def __init__(self, pictures: Pictures):
+    def __init__(self, pictures: DetectionPictures):
         self.pictures, self.dataset = pictures, pictures.dataset
 
     def __getitem__(self, key: tuple[int, int, bool]) -> tuple | Unreadable:
@@ -224,7 +224,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def batches(
-    pictures: Pictures, resize: Resize, images: int, seed: int, start: int
+    pictures: DetectionPictures, resize: Resize, images: int, seed: int, start: int
 ) -> Iterator[list[tuple[int, int, bool]]]:
     """Keys of endless training batches from iteration `start` on: shuffled passes over the
     trainable pictures, each flipped with p = 0.5 and at one of the protocol's sizes; a batch holds

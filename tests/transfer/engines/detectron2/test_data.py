@@ -17,7 +17,7 @@ from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.cityscapes import SEMANTIC, truth
-from detco.transfer.engines.torchvision.pictures import Pictures, Wanted, resized_shape
+from detco.transfer.engines.torchvision.pictures import DetectionPictures, Wanted, resized_shape
 from detco.transfer.protocols import PROTOCOLS, Resize
 
 pytestmark = pytest.mark.detectron2
@@ -69,7 +69,7 @@ def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, sce
     cfg = config("small-keypoint-rcnn" if keypoints else "small-mask-rcnn-fpn", dataset)
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN = "none", (48,)
     mapper = detectron2_data.mapper(cfg, True)
-    pictures = Pictures(dataset, Wanted("RGB", not keypoints, keypoints, 0), 192)
+    pictures = DetectionPictures(dataset, Wanted("RGB", not keypoints, keypoints, 0), 192)
     records = {
         record["image_id"]: record for record in write(dataset, least_keypoints=int(keypoints))
     }
@@ -147,13 +147,13 @@ def test_records_are_those_that_detectron2_would_train_on(keypoints, scenes, wri
 
 def test_batches_hold_one_orientation_and_a_restart_repeats_them():
     tall = np.arange(20) % 3 == 0
-    whole = list(islice(detectron2_data.Batches(tall, 4, seed=1), 20))
+    whole = list(islice(detectron2_data.GroupedBatches(tall, 4, seed=1), 20))
     for i, batch in enumerate(whole):
         assert len({tall[record] for record, _, _ in batch}) == 1
         assert [key[1:] for key in batch] == [(i, place) for place in range(4)]
-    assert list(islice(detectron2_data.Batches(tall, 4, seed=1, start=7), 13)) == whole[7:]
+    assert list(islice(detectron2_data.GroupedBatches(tall, 4, seed=1, start=7), 13)) == whole[7:]
     assert {record for batch in whole for record, _, _ in batch} == set(range(20))
-    assert list(islice(detectron2_data.Batches(tall, 4, seed=2), 20)) != whole
+    assert list(islice(detectron2_data.GroupedBatches(tall, 4, seed=2), 20)) != whole
 
 
 def test_processes_share_the_pictures(monkeypatch):
@@ -162,7 +162,7 @@ def test_processes_share_the_pictures(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     for rank in (0, 1):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        batches = islice(detectron2_data.Batches(np.zeros(12, bool), 3, seed=3), 2)
+        batches = islice(detectron2_data.GroupedBatches(np.zeros(12, bool), 3, seed=3), 2)
         found.append([record for batch in batches for record, _, _ in batch])
     assert sorted(found[0] + found[1]) == list(range(12))
 
@@ -232,7 +232,7 @@ def test_the_picture_drawn_takes_the_place_of_one_that_breaks(workers, own, writ
     cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MIN_SIZE_TRAIN = workers, (48, 56, 64)
     records = write(dataset)
     whole = list(islice(detectron2_data.TrainLoader(cfg, records), 12))
-    keys = list(islice(detectron2_data.Batches(records.tall, 2, cfg.SEED), 12))
+    keys = list(islice(detectron2_data.GroupedBatches(records.tall, 2, cfg.SEED), 12))
     victim = keys[3][1][0]
     broken = truncate(records[victim]["file_name"])
     loader = detectron2_data.TrainLoader(cfg, records)
@@ -288,7 +288,7 @@ def test_what_counts_as_broken(spoil, layout, words, own, write):
     records = write(dataset, semantic=semantic)
     path = records[2]["file_name"]
     named = spoil(path)
-    item, ((counted, reason),) = detectron2_data.Drawn(
+    item, ((counted, reason),) = detectron2_data.MappedRecords(
         records, detectron2_data.mapper(cfg, True), 5
     )[2, 0, 0]
     assert item["file_name"] != path and counted == path and reason.startswith(words.format(named))

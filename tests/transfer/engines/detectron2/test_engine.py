@@ -20,7 +20,7 @@ from detco.common.errors import InputError, TrainingError
 from detco.transfer import detector, finetune
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
-from detco.transfer.engines import Job, Launch
+from detco.transfer.engines import EngineJob, Launch
 from detco.transfer.engines.detectron2 import version
 from detco.transfer.engines.torchvision import engine as torchvision_rcnn
 from detco.transfer.protocols import PROTOCOLS, Schedule
@@ -252,9 +252,9 @@ outcome = engine.run(job, lambda *a, **k: print(*a[:2], flush=True))
 """
 
 
-def job_for(scenes: Path, out: Path, name: str = "small-retinanet", **more) -> Job:
+def job_for(scenes: Path, out: Path, name: str = "small-retinanet", **more) -> EngineJob:
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    return Job(
+    return EngineJob(
         tiny(name, iterations=6, precise_bn=2),
         weights.random_backbone("resnet18", 0),
         train,
@@ -376,7 +376,7 @@ def test_the_training_pictures_are_let_go_of_before_training(scenes, tmp_path, m
     assert not list(tmp_path.rglob("records*"))
 
 
-def die(job: Job, report) -> None:
+def die(job: EngineJob, report) -> None:
     """Stands in for the work of a process: the second one is killed, as when memory runs out."""
     from detectron2.utils import comm
 

@@ -64,7 +64,7 @@ def features_of(model, x: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_features_equal_torchvisions(name, arch, stride_in):
     backbone = drawn(arch, stride_in=stride_in)
     x = torch.randn(1, 3, 65, 97, generator=torch.Generator().manual_seed(0))
-    expected = torchvision_models.Trunk(backbone, LEVELS).eval()(x)
+    expected = torchvision_models.DetectorTrunk(backbone, LEVELS).eval()(x)
     found = features_of(build(name, backbone), x)
     assert found.keys() == expected.keys()
     for level in LEVELS:

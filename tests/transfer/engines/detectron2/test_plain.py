@@ -12,7 +12,7 @@ from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer, hooks
 
 from detco.transfer.data import dataset
-from detco.transfer.engines import Job
+from detco.transfer.engines import EngineJob
 from detco.transfer.engines.detectron2 import data
 from detco.transfer.engines.detectron2 import engine as detectron2_rcnn
 from detco.transfer.engines.detectron2 import records as detectron2_records
@@ -36,7 +36,7 @@ class Seeded(hooks.HookBase):
 def test_training_is_bit_identical_to_plain_detectron2(name, scenes, tmp_path):
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
     backbone = weights.random_backbone("resnet18", 7)
-    job = Job(tiny(name, precise_bn=0), backbone, train, test, SEED, tmp_path / "ours")
+    job = EngineJob(tiny(name, precise_bn=0), backbone, train, test, SEED, tmp_path / "ours")
     records = detectron2_records.write(train, tmp_path / "records.json")
     cfg = detectron2_rcnn.config(job, records.mask_format)
     (tmp_path / "config.yaml").write_text(cfg.dump())

@@ -12,7 +12,7 @@ import torch
 from detco.common.errors import InputError
 from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
-from detco.transfer.engines import Job, Launch
+from detco.transfer.engines import EngineJob, Launch
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
@@ -39,10 +39,10 @@ def coco(scenes, tmp_path):
     return tmp_path / "coco"
 
 
-def job_for(coco: Path, out: Path, **more) -> Job:
+def job_for(coco: Path, out: Path, **more) -> EngineJob:
     out.mkdir()
     train, test = (dataset.load("coco", coco, split) for split in ("train", "val"))
-    return Job(
+    return EngineJob(
         tiny("small-retinanet", iterations=5),
         weights.random_backbone("resnet18", 0),
         train,
@@ -57,7 +57,7 @@ def truncate(path: str) -> None:
     Path(path).write_bytes(Path(path).read_bytes()[:-200])
 
 
-def drawn(job: Job, monkeypatch, out: Path) -> list[list[str]]:
+def drawn(job: EngineJob, monkeypatch, out: Path) -> list[list[str]]:
     """The files of the training pictures in the order in which each process takes them."""
     records = detectron2_records.write(job.train, out / "records.json")
     files, processes = [], job.launch.processes
@@ -65,7 +65,7 @@ def drawn(job: Job, monkeypatch, out: Path) -> list[list[str]]:
         patch.setattr(comm, "get_world_size", lambda: processes)
         for rank in range(processes):
             patch.setattr(comm, "get_rank", lambda rank=rank: rank)
-            batches = data.Batches(records.tall, 2 // processes, job.seed)
+            batches = data.GroupedBatches(records.tall, 2 // processes, job.seed)
             batches = islice(batches, job.protocol.schedule.iterations)
             files.append(
                 [records[number]["file_name"] for batch in batches for number, _, _ in batch]
@@ -77,7 +77,7 @@ class Stopped(Exception):
     pass
 
 
-def run(job: Job, stop: int = 0) -> tuple[dict, object]:
+def run(job: EngineJob, stop: int = 0) -> tuple[dict, object]:
     """Losses by iteration and the outcome; stopped after iteration `stop`, its checkpoint not
     written yet."""
     losses = {}

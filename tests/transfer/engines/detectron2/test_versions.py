@@ -99,7 +99,7 @@ def main(scenes: Path, out: Path) -> None:
 
     from detco.transfer.backbones import weights
     from detco.transfer.data import dataset
-    from detco.transfer.engines import Job
+    from detco.transfer.engines import EngineJob
     from detco.transfer.engines.detectron2 import data, engine
     from detco.transfer.engines.detectron2 import records as detectron2_records
     from tests.transfer.engines.detectron2.test_engine import tiny
@@ -115,7 +115,7 @@ def main(scenes: Path, out: Path) -> None:
             from detco.transfer.finetune import _only_keypoints as only
 
             train, test = only(row, train), only(row, test)
-        job = Job(row, weights.random_backbone(row.arch, 0), train, test, 4, out / name)
+        job = EngineJob(row, weights.random_backbone(row.arch, 0), train, test, 4, out / name)
         records = detectron2_records.write(
             train, out / f"{name}.json", needs["semantic"], int(needs["keypoints"])
         )
