@@ -18,13 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from detco.common.errors import InputError
-from detco.pretrain import checkpoints
+from detco.pretrain import checkpoints, methods
 from detco.pretrain.data.listing import find
 from detco.pretrain.data.loader import Batches, Views
 from detco.pretrain.distributed import distributed
 from detco.pretrain.optimize import learning_rate, precision
 from detco.pretrain.recipes import RECIPES, recipe_hash
-from detco.pretrain.train import Pretraining, Process, TrainingError, _model, pretrain
+from detco.pretrain.train import Pretraining, Process, TrainingError, pretrain
 from tests.factories import ROOT
 
 TINY = dict(
@@ -193,7 +193,7 @@ def test_one_process_of_two_groups_is_two_processes_of_one_group(pictures, tmp_p
     np.testing.assert_allclose(two[:5], one[:5], rtol=1e-4)
     a, b = (load_file(tmp_path / name / "backbone.safetensors") for name in ("one", "two"))
     torch.manual_seed(0)
-    start = dict(_model(replace(DETCO, **settings), 1, 0).trunk.named_parameters())
+    start = dict(methods.build(replace(DETCO, **settings), 1, 0).trunk.named_parameters())
     moved = sum((a[name] - p).norm() ** 2 for name, p in start.items()) ** 0.5
     apart = sum((a[name] - b[name]).norm() ** 2 for name in start) ** 0.5
     assert apart < 0.1 * moved
@@ -473,8 +473,10 @@ def test_processes_train_together_where_weights_have_no_part_in_the_loss(change,
     )
     try:
         torch.manual_seed(0)
-        plain = _model(recipe, 1, 0)
-        model = distributed(_model(recipe, 1, 0), Process(torch.device("cpu"), 0, 2), recipe.partly)
+        plain = methods.build(recipe, 1, 0)
+        model = distributed(
+            methods.build(recipe, 1, 0), Process(torch.device("cpu"), 0, 2), recipe.partly
+        )
         model.module.load_state_dict(plain.state_dict())
         batch = {
             f"{kind}_{role}": torch.randn(4, *shape)
@@ -504,7 +506,7 @@ def test_supervised_runs_train_from_the_first_iteration(pictures, tmp_path):
     run = Pretraining(recipe, pictures, tmp_path, 0, Process(torch.device("cpu")), None)
     run.go()
     torch.manual_seed(0)
-    start = _model(recipe, 1, 2).trunk.conv1.weight
+    start = methods.build(recipe, 1, 2).trunk.conv1.weight
     assert run.filling == 0 and not torch.equal(run.model.trunk.conv1.weight, start)
 
 
