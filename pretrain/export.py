@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
-import torch
-from safetensors.torch import save
 from torch import nn
+
+from detco.common.tensors import BACKBONE, write_tensors
 
 
 def write(path: Path, trunk: nn.Module, metadata: dict[str, str]) -> None:
@@ -18,20 +16,4 @@ def write(path: Path, trunk: nn.Module, metadata: dict[str, str]) -> None:
         for name, value in trunk.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(
-        _bytes(tensors, {"format": "detco-backbone", "format_version": "1", **metadata})
-    )
-    os.replace(temporary, path)
-
-
-def _bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """The file's bytes with its metadata in sorted order: the library's order is random, and so
-    would the sha256 be."""
-    data = save(tensors, metadata)
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    write_tensors(path, tensors, BACKBONE | metadata)

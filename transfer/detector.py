@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
+from detco.common.tensors import write_tensors
 from detco.common.values import shown
 
 from .backbones import weights
@@ -119,7 +120,7 @@ def write(path: Path, detector: TrainedDetector) -> None:
         "data": json.dumps(detector.data),
         "shared": json.dumps(shared),
     }
-    weights.write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def _facts(dataset: Dataset) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from detco.common.errors import InputError
+from detco.common.images import to_rgb
 
 from .listing import Pictures
 
@@ -27,16 +28,14 @@ def decode(path: Path, short_side: int = 0) -> np.ndarray:
     """The picture as uint8 RGB, (height, width, 3); a short side above ``short_side`` (if not 0) is
     reduced to it.
 
-    Gray, palette, CMYK and 16-bit pictures are converted (16 bits are scaled, not clipped), alpha
-    is laid over white, of an animation the first frame is taken, the EXIF orientation is ignored
-    (as torchvision does). Raises BadPicture.
+    How pictures of other modes are converted: detco.common.images. Raises BadPicture.
     """
     try:
         with Image.open(path) as picture:
             if short_side:
                 picture.draft("RGB", _reduced(picture.size, short_side))
             picture.load()
-            picture = _rgb(picture)
+            picture = to_rgb(picture)
             if short_side and short_side < min(picture.size):
                 size = _reduced(picture.size, short_side)
                 picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -50,22 +49,6 @@ def decode(path: Path, short_side: int = 0) -> np.ndarray:
 def _reduced(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     scale = short_side / min(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow also hands out as 32-bit integers
-        values = np.asarray(picture).astype(np.float32)
-        return Image.fromarray((values.clip(0, 65535) / 257 + 0.5).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise BadPicture("floating-point pixels have no defined range")
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
-            "RGB"
-        )
-    return picture.convert("RGB")
 
 
 def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:

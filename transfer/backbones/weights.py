@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from detco.common.errors import InputError
-from detco.common.files import sha256_of, write_atomic
+from detco.common.files import sha256_of
+from detco.common.tensors import write_tensors
 from detco.common.values import shown
 
 ARCHS = (
@@ -228,22 +229,6 @@ def write(path: Path, backbone: Backbone) -> str:
     }
     write_tensors(path, backbone.tensors, metadata)
     return sha256_of(path)
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; the same content gives the same bytes."""
-    from safetensors.torch import save
-
-    data = memoryview(save(tensors, metadata))
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(bytes(data[8 : 8 + length]))
-    header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order is random
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    write_atomic(
-        path,
-        lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data[8 + length :])),
-    )
 
 
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:

@@ -93,14 +93,6 @@ def test_alpha_is_laid_over_white(tmp_path):
     assert (decode(tmp_path / "c.png") == 255).all()
 
 
-def test_exif_orientation_is_ignored(tmp_path):
-    picture = Image.fromarray(colours())
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "a.jpg", exif=exif)
-    assert decode(tmp_path / "a.jpg").shape == (40, 48, 3)
-
-
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_reduced_to_a_short_side(tmp_path, suffix):
     big = np.asarray(Image.fromarray(colours()).resize((960, 800), Image.BICUBIC))

@@ -11,10 +11,11 @@ from itertools import count
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from pycocotools import mask as rle
 
 from detco.common.errors import InputError
+from detco.common.images import to_rgb
 
 from ...data.dataset import Dataset
 from ...data.inspection import Unreadable
@@ -188,14 +189,11 @@ class Tested(torch.utils.data.Dataset):
 
 
 def read_rgb(path: str) -> Image.Image:
-    """A picture as 8-bit RGB, upright (EXIF orientation applied, as Detectron2 does). Raises
-    Unreadable."""
+    """A picture as 8-bit RGB, upright, see detco.common.images. Raises Unreadable."""
     try:
         with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith("I;16") or picture.mode == "I":
-                picture = Image.fromarray((np.asarray(picture, np.uint32) >> 8).astype(np.uint8))
-            return picture.convert("RGB")
+            picture.load()
+            return to_rgb(picture)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many kinds on broken files

@@ -1,0 +1,27 @@
+"""One policy of decoding images, for pretraining and for the engine `torchvision` alike."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """An opened picture as 8-bit RGB, upright.
+
+    The EXIF orientation is applied (as Detectron2 does). Gray, palette and CMYK are converted; 16
+    bits are scaled, not clipped; what is transparent lies on white; of an animation the first frame
+    is taken. Raises ValueError for floating-point pixels, whose range nothing says, and whatever
+    Pillow raises for a broken file.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow also hands out as 32-bit integers
+        values = np.asarray(picture).astype(np.float32)
+        return Image.fromarray((values.clip(0, 65535) / 257 + 0.5).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no defined range")
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
