@@ -68,11 +68,11 @@ def _corner(result: Mapping) -> tuple[float, float]:
 
 
 def _label(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, shade: tuple, size: int) -> None:
-    """Above the corner, or below it where the picture ends."""
+    """Above the corner, or below it where the picture ends there; further left where it would end on the right."""
     font = ImageFont.load_default(size)
     left, _, right, bottom = draw.textbbox((0, 0), text, font)
-    x, y = corner[0], corner[1] - bottom - 2
-    y = corner[1] if y < 0 else y
+    x = max(0, min(corner[0], draw.im.size[0] - (right - left + 4)))
+    y = corner[1] - bottom - 2 if corner[1] - bottom - 2 >= 0 else corner[1]
     draw.rectangle((x, y, x + right - left + 4, y + bottom + 2), fill=shade)
     bright = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2]
     draw.text((x + 2 - left, y), text, "black" if bright >= LIGHT else "white", font)

@@ -156,4 +156,7 @@ def test_what_is_drawn_where():
     assert np.abs(drawn[50:60, 30:40] - mixed).max() <= 1
     assert (drawn[80, 70] == shade).all()
     assert (drawn[:, 100:] == 100).all() and (drawn[92:] == 100).all() and (drawn[62:75, 30:60] == 100).all()
+    edge = {"category_id": 2, "score": 0.9, "bbox": [180, 50, 19, 30]}  # its label would reach beyond the picture
+    at_edge = np.asarray(drawing.objects(grey, [edge], categories)).astype(int)[40:50, :178]
+    assert (at_edge == drawing.colour(0)).all(-1).any()
     assert len({drawing.colour(n) for n in range(80)}) == 80 and np.asarray(grey).max() == 100
