@@ -235,6 +235,25 @@ def test_precision_and_evaluations_of_a_suite_are_in_its_fine_tunings(drawn, pho
     assert changed(ids(half), ids(replace(half, amp="fp16"))) == cells
 
 
+def test_a_suite_keeps_detectors_that_are_asked_for_or_took_long(drawn, tmp_path):
+    """It is no part of a run's identity. Nothing is kept of `replay`, which trains nothing."""
+    text = {"start": "random", "data": {"root": str(drawn / "voc")}, "protocols": "small-retinanet", "engine": "torchvision"}
+
+    def planned(**changes):
+        (job,) = plan.plan(suite_files.parse(text | changes, tmp_path / "own.yaml"), Path("out"))
+        return job
+
+    assert planned().spec["keep_model"] == "" and planned(keep_model="final").spec["keep_model"] == "final"
+    assert planned().id == planned(keep_model="final").id
+    long, longer = ({"transfer": {"schedule.iterations": count}} for count in (4999, 5000))
+    assert planned(**long).spec["keep_model"] == "" and planned(**longer).spec["keep_model"] == "final"
+    assert planned(**longer, engine="replay").spec["keep_model"] == ""
+    with pytest.raises(TransferError, match="the engine replay trains nothing that could be kept"):
+        planned(engine="replay", keep_model="final")
+    with pytest.raises(InputError, match="keep_model must be '', 'final' or 'best', got the text 'bset'"):
+        planned(keep_model="bset")
+
+
 def test_identity_follows_the_content_of_pictures_and_data(drawn, photos, tmp_path):
     suite = suite_of(drawn, photos)
     before = ids(suite)
