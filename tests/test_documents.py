@@ -1,5 +1,6 @@
 """What README, CONTRIBUTING and docs/ point to is there."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -30,6 +31,23 @@ def test_a_wrong_path_would_be_seen():
         "common/",
     ]
     assert LINK.findall("[a](docs/gone.md), [b](https://x.org/y)") == ["docs/gone.md"]
+
+
+def test_doors_are_where_contributing_says():
+    """Each table named as "`TABLE` in `path`" is assigned at the top level of that file."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([A-Z]{4,})`\s+in\s+`([\w/]+\.py)`", text)
+    assert {"PROTOCOLS", "LAYOUTS", "ADAPTERS", "COMMANDS"} <= {table for table, _ in named}
+    for table, path in named:
+        code = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assigned = [ast.unparse(target) for node in code.body for target in targets_of(node)]
+        assert table in assigned, f"{path} has no {table}"
+
+
+def targets_of(node: ast.stmt) -> list[ast.expr]:
+    if isinstance(node, ast.AnnAssign):
+        return [node.target]
+    return node.targets if isinstance(node, ast.Assign) else []
 
 
 def test_every_decision_is_in_the_index():
