@@ -213,7 +213,7 @@ def test_predictions_return_to_the_pictures_own_pixels(scenes):
 def test_keypoints_return_to_the_pictures_own_pixels(scenes):
     """Detector coordinates are continuous (COCO's plus a half), COCO results are pixel indices."""
     dataset = datasets.load("coco", scenes / "coco", "train", keypoints=True)
-    pictures = engine.Pictures(dataset, engine.Wanted(keypoints=True), 192)
+    pictures = engine.DetectionPictures(dataset, engine.Wanted(keypoints=True), 192)
     number = pictures.trainable()[0]
     image = dataset.images[number]
     pixels, target = pictures[number, 128, False]

@@ -171,7 +171,7 @@ def test_a_test_picture_that_breaks_ends_the_job(coco, tmp_path, monkeypatch):
 
 def test_a_mistake_of_a_user_in_any_process_is_one_line():
     text = (
-        "Caught Unreadable in DataLoader worker\nTraceback\ntransfer.inspection.Unreadable: cannot"
-        " read x.jpg: cut"
+        "Caught Unreadable in DataLoader worker\nTraceback\n"
+        "detco.transfer.data.inspection.Unreadable: cannot read x.jpg: cut"
     )
     assert str(detectron2_launch.explained(InputError(text), "")) == "cannot read x.jpg: cut"
