@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
-from detco.common.tensors import write_tensors
+from detco.common.tensors import BACKBONE, write_tensors
 from detco.common.values import shown
 
 ARCHS = (
@@ -110,7 +110,7 @@ def read(path: Path) -> Backbone:
         raise InputError(
             f"{path} is a whole trained detector, not a backbone file: it is for `detco predict`"
         )
-    if missing or metadata["format"] != "detco-backbone":
+    if missing or metadata["format"] != BACKBONE["format"]:
         raise InputError(
             f"{path} is not a backbone file of this project (metadata lack"
             f" {', '.join(missing) or 'the format'})"
@@ -218,8 +218,7 @@ def write(path: Path, backbone: Backbone) -> str:
     path = Path(path)
     check_tensors(path, backbone.arch, backbone.tensors)
     metadata = dict(backbone.metadata) | {
-        "format": "detco-backbone",
-        "format_version": "1",
+        **BACKBONE,
         "method": backbone.method,
         "arch": backbone.arch,
         "channel_order": backbone.channel_order,

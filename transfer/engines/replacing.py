@@ -16,12 +16,8 @@ from detco.common.errors import InputError
 from ..data.dataset import Dataset
 from ..data.inspection import Unreadable
 
-SHARE, LEAST = (
-    0.001,
-    5,
-    # distinct broken pictures that a run may have: a share of its training pictures, at least so
-    # many
-)
+# Distinct broken pictures that a run may have: a share of those to train on, at least so many.
+SHARE, LEAST = 0.001, 5
 TRIES = 10  # pictures in a row: if all cannot be read, the disk is gone and not a picture
 
 Item = TypeVar("Item")
@@ -131,15 +127,8 @@ class Replaced:
 def deviations(facts: dict) -> tuple[str, ...]:
     """What a table says of `Replaced.facts`."""
     count = facts.get("replaced", {}).get("pictures", 0)
-    one = "1 training picture could not be read and was replaced by others"
-    return (
-        (
-            (
-                one
-                if count == 1
-                else f"{count} training pictures could not be read and were replaced by others"
-            ),
-        )
-        if count
-        else ()
-    )
+    if not count:
+        return ()
+    if count == 1:
+        return ("1 training picture could not be read and was replaced by others",)
+    return (f"{count} training pictures could not be read and were replaced by others",)

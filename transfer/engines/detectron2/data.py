@@ -130,7 +130,8 @@ class GroupedBatches(Sampler):
 
 
 class MappedRecords(torch.utils.data.Dataset):
-    """Mapped records by the keys of `Batches`, each with what could not be read in its place.
+    """Mapped records by the keys of `GroupedBatches`, each with what could not be read in its
+    place.
 
     What is random about one is drawn from (seed, process, batch, place).
     """

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from detco.common.errors import InputError
 
+from ...backbones.export import detectron2_name
 from ...backbones.weights import Backbone, stage_of
 from .heads import put_group_norms
 
@@ -72,20 +73,6 @@ def names_in(model: nn.Module, backbone: Backbone) -> dict[str, str]:
         )
         for name in backbone.tensors
     }
-
-
-def detectron2_name(name: str) -> str:
-    """`layer1.0.bn2.weight` -> `res2.0.conv2.norm.weight`, `conv1.weight` -> `stem.conv1.weight`.
-    In C4's head: `res5.0...`."""
-    *path, last = name.split(".")
-    if len(path) == 1:
-        return "stem.conv1." + ("norm." if path[0] == "bn1" else "") + last
-    stage, block, part, *rest = path
-    if part == "downsample":
-        part = "shortcut.norm" if rest == ["1"] else "shortcut"
-    elif part.startswith("bn"):
-        part = f"conv{part[2:]}.norm"
-    return f"{stage_of(stage)}.{block}.{part}.{last}"
 
 
 def trunk_places(places: dict[str, Tensor]) -> set[str]:
