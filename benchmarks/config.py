@@ -4,7 +4,7 @@ can act on."""
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from detco.common.errors import InputError
 
 T = TypeVar("T")
+EARLIER_NAMES = {"optimiser": "optimizer"}  # of settings
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -53,13 +54,13 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
 
 def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
     """A copy of a dataclass with some fields changed; `schedule.iterations` reaches into a nested
-    one."""
+    one, as `iterations` does where only one nested field has that name."""
     if not changes:
         return row
     tree = asdict(row)
     known = list(_paths(tree))
     for key, value in changes.items():
-        *parents, last = key.split(".")
+        *parents, last = _full_path(key, known).split(".")
         branch = tree
         for parent in parents:
             branch = branch.get(parent) if isinstance(branch, dict) else None
@@ -71,6 +72,14 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
             else value
         )
     return build(type(row), tree, where)
+
+
+def _full_path(key: str, known: Sequence[str]) -> str:
+    key = ".".join(EARLIER_NAMES.get(part, part) for part in key.split("."))
+    if key in known:
+        return key
+    ends = [path for path in known if path.endswith(f".{key}")]
+    return ends[0] if len(ends) == 1 else key
 
 
 def parse_assignments(texts: Iterable[str], option: str = "--set") -> dict[str, Any]:

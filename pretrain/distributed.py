@@ -56,11 +56,11 @@ def join(device: str):
             dist.destroy_process_group()
 
 
-def distributed(model: nn.Module, process: Process, partly: bool) -> nn.Module:
+def distributed(model: nn.Module, process: Process, has_unused_parameters: bool) -> nn.Module:
     """The model with gradients averaged over all processes. Each keeps its own running statistics:
     the first's are saved.
 
-    ``partly``: the loss does not depend on all parameters.
+    ``has_unused_parameters``: the loss does not depend on all parameters.
     """
     if process.world == 1:
         return model
@@ -74,5 +74,5 @@ def distributed(model: nn.Module, process: Process, partly: bool) -> nn.Module:
             device_ids=ids,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            find_unused_parameters=partly,
+            find_unused_parameters=has_unused_parameters,
         )

@@ -1,4 +1,4 @@
-"""Precision, optimiser and learning rate of a recipe."""
+"""Precision, optimizer and learning rate of a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 
 
 def optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimiser."""
+    """The recipe's optimizer."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True
@@ -50,7 +50,7 @@ def autocast(precision: str, device: torch.device):
 def update(
     optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: torch.Tensor
 ) -> None:
-    """Backward pass and one step of the optimiser."""
+    """Backward pass and one step of the optimizer."""
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     scaler.step(optimizer)

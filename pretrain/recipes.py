@@ -119,7 +119,7 @@ class Recipe:
         return self.traits.local_views and self.terms != ("global-global",)
 
     @property
-    def partly(self) -> bool:
+    def has_unused_parameters(self) -> bool:
         """Whether some weights have no part in the loss: stages above the last level, global heads
         without global queries."""
         return self.traits.local_views and (

@@ -64,7 +64,7 @@ def pretrain(
 
 
 class Pretraining:
-    """One pretraining run: its pictures, model, optimiser and files."""
+    """One pretraining run: its pictures, model, optimizer and files."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class Pretraining:
     def _train(self, start: int) -> None:
         process, total, per_epoch = self.process, self.batches.total, self.batches.per_epoch
         self.batches.start = start
-        model = distributed(self.model, process, self.recipe.partly)
+        model = distributed(self.model, process, self.recipe.has_unused_parameters)
         journal = Journal(self.out, self.recipe, start, self.report) if process.first else None
         if journal and start == 0:
             self._measure(journal, 0)

@@ -22,7 +22,7 @@ from .backbones import weights
 from .backbones.weights import Backbone
 from .data.dataset import Dataset
 from .engines import EngineJob
-from .protocols import Protocol, protocol_hash
+from .protocols import Protocol, from_record, protocol_hash
 
 NAME = "detector.safetensors"
 FORMAT, VERSION = "detco-detector", "1"
@@ -233,9 +233,9 @@ def _json(path: Path, metadata: dict[str, str], key: str, kind: type):
 def _protocol(path: Path, text: str) -> Protocol:
     from pydantic import TypeAdapter, ValidationError
 
-    given = _json(path, {"protocol": text}, "protocol", dict)
+    given = from_record(_json(path, {"protocol": text}, "protocol", dict))
     try:
-        row = TypeAdapter(Protocol).validate_json(text, strict=True)
+        row = TypeAdapter(Protocol).validate_json(json.dumps(given), strict=True)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(

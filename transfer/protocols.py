@@ -42,7 +42,7 @@ class Schedule:
     iterations: Count
     images: Count  # per iteration, over all devices
     lr: Positive
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     decay: Literal["step", "cosine"] = "step"
     steps: tuple[Amount, ...] = ()
     momentum: Share = 0.9
@@ -146,7 +146,7 @@ SMALL_SCHEDULE = Schedule(
     iterations=250,
     images=4,
     lr=1e-3,
-    optimiser="adamw",
+    optimizer="adamw",
     decay="cosine",
     weight_decay=0.05,
     warmup=25,
@@ -349,7 +349,24 @@ PROTOCOLS = {row.name: row for row in ROWS}
 
 def protocol_hash(protocol: Protocol) -> str:
     """First 16 hex digits of the sha256 over every field of the row, version included."""
-    return hashlib.sha256(json.dumps(asdict(protocol), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(as_record(protocol), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def as_record(protocol: Protocol) -> dict:
+    """Every field as records, detector files and hashes have it. Their form is older than the name
+    `optimizer`: there it is `optimiser`, so that new and old records stay comparable."""
+    row = asdict(protocol)
+    row["schedule"]["optimiser"] = row["schedule"].pop("optimizer")
+    return row
+
+
+def from_record(row: dict) -> dict:
+    """The fields of `Protocol` from the row of a record or detector file."""
+    schedule = row.get("schedule")
+    if not isinstance(schedule, dict) or "optimiser" not in schedule:
+        return row
+    renamed = {"optimizer" if key == "optimiser" else key: schedule[key] for key in schedule}
+    return row | {"schedule": renamed}
 
 
 def scaled(protocol: Protocol, images: int) -> tuple[Protocol, str]:

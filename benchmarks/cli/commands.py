@@ -77,7 +77,7 @@ COMMANDS = (
                 "--as",
                 "whose layout it is (`detco weights list --layouts`); default: recognised",
                 metavar="NAME",
-                dest="said",
+                dest="forced",
             ),
             option(
                 "--encoder",
@@ -230,7 +230,7 @@ COMMANDS = (
         "detco speed views --images photos",
         (
             folder("--images", "JPEG pictures; default: drawn ones of the size of photographs"),
-            option("--pictures", "so many of them; default 32", metavar="N", type=int, default=32),
+            option("--count", "so many of them; default 32", metavar="N", type=int, default=32),
             REPEATS,
             DEVICE,
         ),
@@ -301,9 +301,9 @@ COMMANDS = (
                 type=Path,
             ),
             option(
-                "pictures",
-                "pictures, or folders of them (with the folders below)",
-                metavar="PICTURE",
+                "images",
+                "images, or folders of them (with the folders below)",
+                metavar="IMAGE",
                 nargs="+",
                 type=Path,
             ),
@@ -341,7 +341,7 @@ COMMANDS = (
                 " VOC2012, coco, cityscapes (default: $DETECTRON2_DATASETS, then ./datasets)",
             ),
             folder(
-                "--pictures",
+                "--images",
                 "what recipes pretrain on; for supervised ones with a folder for each class"
                 " (ImageNet: train)",
             ),

@@ -60,8 +60,8 @@ def pretrain(args) -> int:
     changes = config.parse_assignments(args.changes)
     start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
     supervised = config.find(RECIPES, args.recipe, "recipe").traits.needs_labels
-    pictures, out = suite_plan.folder_of_pictures(args.images, supervised), args.out.absolute()
-    job = jobs.pretrain_job(start, {}, pictures, out, jobs.Place(out, device=args.device))
+    images, out = suite_plan.folder_of_images(args.images, supervised), args.out.absolute()
+    job = jobs.pretrain_job(start, {}, images, out, jobs.Place(out, device=args.device))
     suite_plan.refuse_other_run(job)
     if args.probe:
         job = dataclasses.replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
@@ -224,9 +224,7 @@ def speed_views(args) -> int:
     from ..speed import views
 
     with live.of_task("views") as report:
-        measured = views.measure(
-            args.images, args.device, args.pictures, args.repeats, report=report
-        )
+        measured = views.measure(args.images, args.device, args.count, args.repeats, report=report)
     print(measured)
     return 0
 

@@ -25,7 +25,7 @@ def predict(args) -> int:
     _check_device(device)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out} is not a folder; name a new one")
-    files = pictures(args.pictures, args.out / DRAWN)
+    files = images_of(args.images, args.out / DRAWN)
     images, found, problems = [], [], []
     with live.of_task("predict") as report, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
@@ -61,7 +61,7 @@ def _write(out: Path, content: dict) -> None:
     write_atomic(out / "predictions.json", json.dumps(content) + "\n")
 
 
-def pictures(sources: Sequence[Path], drawn: Path) -> dict[Path, Path]:
+def images_of(sources: Sequence[Path], drawn: Path) -> dict[Path, Path]:
     """The pictures of files and folders -> where each is drawn, relative to `drawn`; what was drawn
     before is passed over.
 

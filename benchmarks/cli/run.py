@@ -101,9 +101,7 @@ class Cluster:
 
 def suite(args) -> int:
     """A whole comparison: planned, run, its table printed."""
-    wanted = files.adapted(
-        files.load(args.suite), args.data, args.pictures, args.weights, args.start
-    )
+    wanted = files.adapted(files.load(args.suite), args.data, args.images, args.weights, args.start)
     period = wanted.eval_period if args.eval_period is None else args.eval_period
     wanted = replace(
         wanted,

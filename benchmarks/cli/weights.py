@@ -17,7 +17,7 @@ def import_(args) -> int:
 
     path, row = _source(args)
     backbone, report = importer.load(
-        path, args.said or (row.adapter if row else None), args.encoder, args.method
+        path, args.forced or (row.adapter if row else None), args.encoder, args.method
     )
     digest = weights.write(args.out, backbone)
     facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}
@@ -162,7 +162,7 @@ def _layouts(as_json: bool) -> int:
     rows = [
         {
             "layout": adapter.name,
-            "recognised": "only with --as" if adapter.only_said else "by itself",
+            "recognised": "only with --as" if adapter.only_forced else "by itself",
             "encoders": ", ".join(dict.fromkeys(encoder.role for encoder in adapter.encoders)),
             "channel order": adapter.preprocessing.channel_order,
             "learnt from": adapter.learnt,

@@ -122,11 +122,11 @@ def transfer_job(
     table (row, group). On a machine other than the first: a job of the kind `machine` in a folder
     inside, which only helps.
     """
-    from detco.transfer.protocols import protocol_hash
+    from detco.transfer.protocols import as_record, protocol_hash
 
     splits = {"layout": data.layout, "train": data.train, "test": data.test}
     determines = {"weights": weights.identity, "data": source.identity, **splits}
-    determines |= {"protocol": protocol, "engine": place.engine, "seed": seed}
+    determines |= {"protocol": as_record(protocol), "engine": place.engine, "seed": seed}
     processes = place.launch.get("num_gpus", 1) * place.launch.get("num_machines", 1)
     if processes > 1 or place.launch.get("amp"):
         amp = place.launch.get("amp", "")
@@ -142,7 +142,7 @@ def transfer_job(
         "protocol": protocol.name,
         "protocol_version": protocol.version,
         "protocol_hash": protocol_hash(protocol),
-        "protocol_row": asdict(protocol),
+        "protocol_row": as_record(protocol),
         "scorer": protocol.scorer,
         "engine": place.engine,
         "scaling": scaling,

@@ -79,7 +79,7 @@ def plan(
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = {
         start.name: pretrain_job(
-            start, suite.pretrain, _pictures(suite, start, scenes, inputs), None, place
+            start, suite.pretrain, _images(suite, start, scenes, inputs), None, place
         )
         for start in suite.start
         if start.recipe
@@ -146,7 +146,7 @@ def weights_of(
     return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
 
 
-def folder_of_pictures(folder: Path, by_class: bool = False) -> Source:
+def folder_of_images(folder: Path, by_class: bool = False) -> Source:
     """A user's folder, identified by the names and sizes of its pictures. Raises InputError if
     there are none."""
     from detco.pretrain.data import listing
@@ -181,13 +181,13 @@ def refuse_other_run(job: Job) -> None:
         )
 
 
-def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inputs) -> Source:
+def _images(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inputs) -> Source:
     """What a starting point is pretrained on: unlabelled pictures, or one folder a class for a
     supervised recipe."""
     from detco.pretrain.recipes import RECIPES
 
     supervised = find(RECIPES, start.recipe, "recipe").traits.needs_labels
-    key = "pictures_by_class" if supervised else "pictures"
+    key = "images_by_class" if supervised else "images"
     folder = getattr(suite, key)
     if scenes and folder:
         drawn = (
@@ -204,9 +204,9 @@ def _pictures(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: In
 
     def read() -> Source:
         if folder is None:
-            how = f"name a folder of pictures under {key!r}, or with --pictures"
+            how = f"name a folder of images under {key!r}, or with --images"
             raise InputError(f"suite {suite.name}: {how} ({start.recipe} learns from them)")
-        return folder_of_pictures(folder, supervised)
+        return folder_of_images(folder, supervised)
 
     return inputs.read(read, Source(folder or Path(key), "unread", (), IMAGENET))
 

@@ -81,10 +81,10 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
 
     from detco.results.report.examples import Box, Example
     from detco.transfer import finetune
-    from detco.transfer.protocols import Protocol
+    from detco.transfer.protocols import Protocol, from_record
 
     first = records[0]
-    protocol = config.build(Protocol, first["spec"]["protocol_row"], "protocol")
+    protocol = config.build(Protocol, from_record(first["spec"]["protocol_row"]), "protocol")
     _, test = finetune.load_data(protocol, first["spec"]["data"])
     if test.fingerprint != first["data"]["test"]["fingerprint"]:
         raise InputError(f"{test.root} is not any more what was tested on")

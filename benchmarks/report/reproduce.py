@@ -107,7 +107,7 @@ def _place(path: str, identity: str) -> str:
 
 
 def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
-    from detco.transfer.protocols import PROTOCOLS
+    from detco.transfer.protocols import PROTOCOLS, from_record
 
     record, spec = runs[0], runs[0]["spec"]
     seeds = sorted({run["seed"] for run in runs})
@@ -122,7 +122,9 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
         words += [f"--{key}", str(data[key])] if isinstance(data.get(key), str) else []
     words += ["--engine", record["engine"], "--name", record["starting_point"], "--out", OUT]
     words += _started(spec)
-    words += _changes(spec.get("protocol_row") or {}, PROTOCOLS.get(record["protocol"]))
+    words += _changes(
+        from_record(spec.get("protocol_row") or {}), PROTOCOLS.get(record["protocol"])
+    )
     if len(seeds) == 1:
         return shlex.join([*words, "--seed", str(seeds[0])])
     return f"for seed in {' '.join(map(str, seeds))}; do {shlex.join(words)} --seed $seed; done"

@@ -52,7 +52,9 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     """Fine-tunes and tests one detector; gives metrics, deviations and hashes."""
     from detco.transfer import engines, finetune, protocols
 
-    protocol = config.build(protocols.Protocol, spec["protocol_row"], "protocol")
+    protocol = config.build(
+        protocols.Protocol, protocols.from_record(spec["protocol_row"]), "protocol"
+    )
     weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
     data = {key: spec["data"][key] for key in ("layout", "root", "train", "test")}
     launch = config.build(engines.Launch, distributed.launch_here(spec.get("launch", {})), "launch")

@@ -68,7 +68,7 @@ class UsualDetCo(nn.Module):
         self.pointer = 0
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def momentum_update(self) -> None:
         m = self.recipe.key_momentum
         for key, query in zip(self.key.parameters(), self.query.parameters(), strict=True):
             key.data = key.data * m + query.data * (1.0 - m)
@@ -76,7 +76,7 @@ class UsualDetCo(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, list[Tensor]]]:
         queries = {kind: self.query(batch[f"{kind}_query"], kind) for kind in ("global", "local")}
         with torch.no_grad():
-            self.follow()
+            self.momentum_update()
             order = torch.randperm(len(batch["global_key"]), device=batch["global_key"].device)
             back = order.argsort()
             keys = {

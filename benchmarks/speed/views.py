@@ -64,7 +64,7 @@ class ViewsSpeed:
 def measure(
     folder: Path | None,
     device: str = "auto",
-    pictures: int = 32,
+    count: int = 32,
     repeats: int = 5,
     recipe: str = "detco-200ep",
     report=None,
@@ -76,13 +76,13 @@ def measure(
     flip, which the GPU does in batches, count where they take longer than the cutting on one core:
     both go on at the same time.
     """
-    if pictures < 1 or repeats < 1:
-        raise InputError("--pictures and --repeats must be at least 1")
+    if count < 1 or repeats < 1:
+        raise InputError("--count and --repeats must be at least 1")
     place, row = speed.resolve(device), RECIPES[recipe]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with _files(folder, pictures) as (files, kind):
+        with _files(folder, count) as (files, kind):
             title = (
                 f"the four views of {row.name} from {len(files)} {kind}, one core;"
                 f" {speed.machine(place)}"

@@ -105,8 +105,8 @@ class Suite:
     start: tuple[StartingPoint, ...]
     protocols: tuple[Task, ...] = ()  # default: the small ones that fit the data
     data: Data | None = None
-    pictures: Path | None = None  # a folder of unlabelled pictures: what recipes pretrain on
-    pictures_by_class: Path | None = None  # one folder a class: what supervised recipes pretrain on
+    images: Path | None = None  # a folder of unlabelled images: what recipes pretrain on
+    images_by_class: Path | None = None  # one folder a class: what supervised recipes pretrain on
     scenes: Scenes | None = None
     seeds: Count = 1
     pretrain: dict = field(default_factory=dict)  # changes to every recipe
@@ -162,8 +162,8 @@ DEMO = Suite(
         Task("small-mask-rcnn-fpn", Data(Path("coco"), "coco", "train", "val")),
         Task("small-retinanet", Data(Path("coco"), "coco", "train", "val")),
     ),
-    pictures=Path("unlabelled"),
-    pictures_by_class=Path("classification"),
+    images=Path("unlabelled"),
+    images_by_class=Path("classification"),
     scenes=Scenes(),
     engine="torchvision",  # the same table with and without Detectron2; --engine changes it
 )

@@ -12,6 +12,8 @@ from .. import config
 from ..plan.datasets import layout_of
 from .builtin import FILES, SUITES, Data, StartingPoint, Suite, name_of
 
+EARLIER_KEYS = {"pictures": "images", "pictures_by_class": "images_by_class"}
+
 
 def load(name_or_file: str) -> Suite:
     """A suite by name, or from a YAML file; paths in the file are relative to it. Raises
@@ -36,9 +38,9 @@ def parse(content: Any, path: Path) -> Suite:
     where = str(path)
     if not isinstance(content, Mapping):
         raise InputError(
-            f"{where}: a suite file holds `key: value` lines (pictures, data, start, ...)"
+            f"{where}: a suite file holds `key: value` lines (images, data, start, ...)"
         )
-    content = {"name": path.stem, **content}
+    content = {"name": path.stem} | _with_todays_keys(content, where)
     for key, long_form in (("start", _starting_point), ("protocols", _task)):
         if isinstance(content.get(key), str | Mapping):
             content[key] = [content[key]]
@@ -55,7 +57,7 @@ def parse(content: Any, path: Path) -> Suite:
 def adapted(
     suite: Suite,
     data: Path | None = None,
-    pictures: Path | None = None,
+    images: Path | None = None,
     weights: Sequence[str] = (),
     start: str | None = None,
 ) -> Suite:
@@ -66,10 +68,8 @@ def adapted(
         further starting point;
     start: names with commas between them. Raises InputError.
     """
-    if suite.scenes and (data or pictures):
-        raise InputError(
-            f"suite {suite.name} draws its own pictures: leave out --data and --pictures"
-        )
+    if suite.scenes and (data or images):
+        raise InputError(f"suite {suite.name} draws its own images: leave out --data and --images")
     if data and not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
     if data:
@@ -78,8 +78,8 @@ def adapted(
             if layout_of(data)
             else replace(suite, data=None, datasets=data)
         )
-    if pictures:
-        suite = replace(suite, pictures=pictures, pictures_by_class=pictures)
+    if images:
+        suite = replace(suite, images=images, images_by_class=images)
     rows = {row.name: row for row in suite.start}
     for text in weights:
         name, equals, file = text.partition("=")
@@ -119,6 +119,17 @@ def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
     if not rest:
         raise InputError(f"no starting point is left: without {'; without '.join(absent.values())}")
     return (adapted(suite, start=",".join(rest)) if absent else suite), list(absent.values())
+
+
+def _with_todays_keys(content: Mapping, where: str) -> dict:
+    """Suite files of earlier versions say `pictures` for `images`."""
+    renamed = {}
+    for key, value in content.items():
+        today = EARLIER_KEYS.get(key, key)
+        if today in renamed:
+            raise InputError(f"{where}: {today} is given twice, once as {key}")
+        renamed[today] = value
+    return renamed
 
 
 def _starting_point(item: Any, where: str) -> Any:

@@ -83,7 +83,7 @@ class _InfoNCE(torch.autograd.Function):
 
 
 @torch.no_grad()
-def follow(key: nn.Module, query: nn.Module, momentum: float) -> None:
+def momentum_update(key: nn.Module, query: nn.Module, momentum: float) -> None:
     """key parameters <- momentum * key + (1 - momentum) * query. Buffers stay: the key's statistics
     are its own."""
     torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - momentum)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..recipes import Recipe
-from .contrast import Queue, Shuffle, follow, info_nce
+from .contrast import Queue, Shuffle, info_nce, momentum_update
 from .encoder import Encoder
 
 
@@ -49,7 +49,7 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def _keys(self, batch: dict[str, Tensor], order: Tensor) -> dict[str, Tensor]:
-        follow(self.key, self.query, self.recipe.key_momentum)
+        momentum_update(self.key, self.query, self.recipe.key_momentum)
         shuffle = Shuffle(order)
         views = [
             shuffle(batch[name]) if name in batch else None for name in ("global_key", "local_key")

@@ -29,7 +29,7 @@ from tests.benchmarks.run.test_local import ROOT, alive, wait_until
 GRID = """
 name: grid
 scenes: {images: 16, size: 64, unlabelled: 12, classification: 12}
-pictures: unlabelled
+images: unlabelled
 start: [random, moco-v2-small, {name: detco, recipe: detco-small}]
 protocols:
   - {protocol: small-retinanet, data: {root: voc}}

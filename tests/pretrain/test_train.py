@@ -145,7 +145,7 @@ def test_killed_between_the_backbone_and_the_removal_of_the_checkpoints(pictures
 
 
 def test_checkpoint_of_a_resumed_run_is_the_uninterrupted_ones(pictures, tmp_path):
-    """Not only the backbone: heads, queues, pointers, momentum encoder and optimiser as well."""
+    """Not only the backbone: heads, queues, pointers, momentum encoder and optimizer as well."""
     states = []
     for name, stops in (("once", (5,)), ("twice", (2, 5))):
         for stop in stops:
@@ -475,7 +475,9 @@ def test_processes_train_together_where_weights_have_no_part_in_the_loss(change,
         torch.manual_seed(0)
         plain = methods.build(recipe, 1, 0)
         model = distributed(
-            methods.build(recipe, 1, 0), Process(torch.device("cpu"), 0, 2), recipe.partly
+            methods.build(recipe, 1, 0),
+            Process(torch.device("cpu"), 0, 2),
+            recipe.has_unused_parameters,
         )
         model.module.load_state_dict(plain.state_dict())
         batch = {

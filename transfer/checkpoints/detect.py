@@ -89,7 +89,7 @@ def recognise(content: formats.Content, places: Places) -> Adapter:
     where there is none."""
     facts = list(_facts(content))
     fitting = [
-        adapter for adapter in ADAPTERS if not adapter.only_said and _fits(adapter, places, facts)
+        adapter for adapter in ADAPTERS if not adapter.only_forced and _fits(adapter, places, facts)
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -105,14 +105,16 @@ def lookalikes(content: formats.Content, places: Places) -> list[str]:
     """Rows taken only where the user says so that would fit as well."""
     facts = list(_facts(content))
     return [
-        adapter.name for adapter in ADAPTERS if adapter.only_said and _fits(adapter, places, facts)
+        adapter.name
+        for adapter in ADAPTERS
+        if adapter.only_forced and _fits(adapter, places, facts)
     ]
 
 
 def _fits(adapter: Adapter, places: Places, facts: list[str]) -> bool:
     names = facts + [name for encoder in adapter.encoders for name in tensors_at(places, encoder)]
-    return all(_matches(mark, names) for mark in adapter.marks) and not any(
-        _matches(lack, names) for lack in adapter.lacks
+    return all(_matches(pattern, names) for pattern in adapter.requires) and not any(
+        _matches(pattern, names) for pattern in adapter.forbids
     )
 
 

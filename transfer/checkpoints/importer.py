@@ -49,11 +49,11 @@ class ImportReport:
 
 
 def load(
-    path: Path, said: str | None = None, encoder: str | None = None, method: str | None = None
+    path: Path, forced: str | None = None, encoder: str | None = None, method: str | None = None
 ) -> tuple[weights.Backbone, ImportReport]:
     """The backbone in a checkpoint, and how it was found.
 
-    said: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
+    forced: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
     first of the adapter's row that the file has; method: what to call it, else what file or row
     say. Raises InputError: one line with all that is wrong.
     """
@@ -63,16 +63,16 @@ def load(
     content = formats.read(path)
     try:
         places = detect.places(content.data)
-        adapter = detect.find(said) if said else detect.recognise(content, places)
+        adapter = detect.find(forced) if forced else detect.recognise(content, places)
         present = _encoders(adapter, places)
         chosen = _choose(adapter, present, encoder)
         found, dropped = _take(adapter, chosen, present, tensors_at(places, chosen))
         arch = weights.arch_of(found)
         tensors, notes = _complete(adapter, arch, found)
         pre, assumed = _preprocessing(adapter, content.data)
-        if not said and adapter.doubt:
+        if not forced and adapter.doubt:
             notes += (adapter.doubt,)
-        if not said and (twins := detect.lookalikes(content, places)):
+        if not forced and (twins := detect.lookalikes(content, places)):
             notes += (f"{', '.join(twins)} look the same; if it is one of those, say it with --as",)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
@@ -232,12 +232,12 @@ def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
             "source": row.name,
             "source_sha256": digest,
         }
-    said = (
+    stated = (
         value
         for at in METHOD_PATHS
         if isinstance(value := inside(data, at), str) and METHOD.fullmatch(value)
     )
-    named = next(said, adapter.method)
+    named = next(stated, adapter.method)
     epochs = next(
         (value for at in EPOCH_PATHS if type(value := inside(data, at)) is int and value in EPOCHS),
         None,

@@ -49,15 +49,15 @@ class Adapter:
     method: str
     learnt: str
     encoders: tuple[EncoderPlace, ...]
-    marks: tuple[str, ...]  # each matches at least one name or fact
-    lacks: tuple[str, ...] = ()  # none matches any
+    requires: tuple[str, ...]  # each matches at least one name or fact
+    forbids: tuple[str, ...] = ()  # none matches any
     drop: tuple[str, ...] = ()  # further names that may be there: heads, queues
     rename: tuple[
         tuple[str, str], ...
     ] = ()  # regular expression -> torchvision's name, behind the prefix
     twins: tuple[tuple[str, str], ...] = ()
     preprocessing: Preprocessing = IMAGENET
-    only_said: bool = False  # looks like another layout: taken only where the user says so
+    only_forced: bool = False  # looks like another layout: taken only where the user says so
     affine_norm: bool = False  # normalisation without statistics: mean 0, variance 1
     doubt: str = ""  # what the import says where the names prove little
 
@@ -152,14 +152,14 @@ ADAPTERS = (
         MOCO,
         name="moco-v1",
         method="moco-v1",
-        marks=(r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.weight"),
+        requires=(r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.weight"),
     ),
     replace(
         MOCO,
         name="moco",
         method="moco",
-        marks=(r"encoder_q\.conv1\.weight",),  # its head was taken off
-        lacks=(r"encoder_q\.fc\..*", r"encoder_q\.layers\..*"),
+        requires=(r"encoder_q\.conv1\.weight",),  # its head was taken off
+        forbids=(r"encoder_q\.fc\..*", r"encoder_q\.layers\..*"),
     ),
     Adapter(
         "moco-v3",
@@ -275,7 +275,7 @@ ADAPTERS = (
         (r"conv1\.weight", r"fc\.weight"),
         drop=(r"fc\.(weight|bias)",),
         preprocessing=UNIT,
-        only_said=True,
+        only_forced=True,
     ),
     Adapter(
         "pixpro",
@@ -303,8 +303,8 @@ ADAPTERS = (
         name="densecl",
         method="densecl",
         learnt="WXinlong/DenseCL: openselfsup/models/densecl.py",
-        marks=(r"backbone\.conv1\.weight", r"queue2"),
-        lacks=(),
+        requires=(r"backbone\.conv1\.weight", r"queue2"),
+        forbids=(),
         drop=(*OPENSELFSUP.drop, r"queue2(_ptr)?"),
     ),
     OPENSELFSUP,
@@ -364,7 +364,11 @@ ADAPTERS = (
         name="solo-learn-old",
         learnt="vturrisi/solo-learn before 1.0.6: `encoder` for `backbone`",
         encoders=(EncoderPlace("base", "encoder."), EncoderPlace("momentum", "momentum_encoder.")),
-        marks=(r"encoder\.conv1\.weight", r"classifier\.weight", r"/pytorch-lightning_version.*"),
+        requires=(
+            r"encoder\.conv1\.weight",
+            r"classifier\.weight",
+            r"/pytorch-lightning_version.*",
+        ),
         drop=(*SOLO_LEARN.drop, r"(momentum_)?encoder\.fc\..*"),
     ),
     Adapter(
@@ -398,13 +402,13 @@ ADAPTERS = (
         TORCHVISION,
         name="timm",
         learnt="huggingface/pytorch-image-models: timm/models/resnet.py",
-        only_said=True,
+        only_forced=True,
     ),
     replace(
         TORCHVISION,
         name="byol-converted",
         method="byol",
-        only_said=True,
+        only_forced=True,
         learnt="ajtejankar/byol-convert: convert.py (from google-deepmind's BYOL)",
     ),
     Adapter(

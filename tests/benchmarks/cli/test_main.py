@@ -22,7 +22,7 @@ from tests.results.test_tables import run as record_of_run
 
 SUITE = """
 scenes: {images: 16, size: 64, unlabelled: 8, classification: 8}
-pictures: unlabelled
+images: unlabelled
 start: [random, detco-small]
 protocols:
   - {protocol: small-faster-rcnn-fpn, data: {root: coco, layout: coco, train: train, test: val}}

@@ -198,7 +198,7 @@ def test_pictures_of_several_folders_do_not_overwrite_each_other(tmp_path):
     for name in ("a/x.jpg", "b/x.jpg", "b/x.png", "b/drawn/x.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    found = predict.pictures(
+    found = predict.images_of(
         [tmp_path / "a", tmp_path / "b", tmp_path / "a" / "x.jpg"], tmp_path / "b" / "drawn"
     )
     places = {
@@ -206,7 +206,7 @@ def test_pictures_of_several_folders_do_not_overwrite_each_other(tmp_path):
     }
     assert places == {"a/x.jpg": "x.jpg", "b/x.jpg": "x-2.jpg", "b/x.png": "x.png.jpg"}
     with pytest.raises(InputError, match="no pictures there but those drawn before"):
-        predict.pictures([tmp_path / "b" / "drawn"], tmp_path / "b" / "drawn")
+        predict.images_of([tmp_path / "b" / "drawn"], tmp_path / "b" / "drawn")
 
 
 def test_what_is_drawn_where():

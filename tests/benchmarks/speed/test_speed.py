@@ -134,7 +134,7 @@ def test_views_are_measured(photographs, capsys):
                 "views",
                 "--images",
                 str(photographs),
-                "--pictures",
+                "--count",
                 "2",
                 "--repeats",
                 "2",
@@ -146,7 +146,7 @@ def test_views_are_measured(photographs, capsys):
     )
     out = capsys.readouterr().out
     assert f"from 2 pictures of {photographs}, one core" in out.splitlines()[0]
-    result = views.measure(photographs, "cpu", pictures=2, repeats=2)
+    result = views.measure(photographs, "cpu", count=2, repeats=2)
     each = {name: spread.median for name, spread in result.milliseconds.items()}
     assert (
         each[views.DECODE] < each[views.CUT] < each[views.OURS]

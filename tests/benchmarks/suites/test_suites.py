@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detco.benchmarks.plan import datasets as labelled
+from detco.benchmarks import config
+from detco.benchmarks.plan import datasets as plan_datasets
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.scenes import draw as scenes
 from detco.benchmarks.suites import builtin, files
 from detco.benchmarks.suites.builtin import Data, Scenes, StartingPoint, Suite, Task
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
+from detco.transfer.protocols import PROTOCOLS
 from tests.factories import ROOT
 
 REFUSED = InputError
@@ -65,7 +67,7 @@ def ids(suite, out=Path("out")):
 
 def test_short_and_long_forms_and_relative_paths(tmp_path):
     text = """
-pictures: pics
+images: pics
 data: {layout: voc, root: ../labelled, train: trainval, test: test}
 start:
   - random
@@ -102,10 +104,26 @@ pretrain: {lr: 1e-2}
     )
 
 
+def test_earlier_spellings_are_read(tmp_path):
+    """`pictures` and `optimiser`, as before 2026-11."""
+    text = "pictures: a\npictures_by_class: b\nstart: [random]\ntransfer: {schedule.%s: adamw}"
+    path = tmp_path / "own.yaml"
+    path.write_text(text % "optimiser")
+    suite = files.load(str(path))
+    assert (suite.images, suite.images_by_class) == (tmp_path / "a", tmp_path / "b")
+    row = PROTOCOLS["voc-faster-rcnn-c4-24k"]
+    for key in ("schedule.optimiser", "schedule.optimizer", "optimiser", "optimizer"):
+        changed = config.override(row, {key: "adamw"})
+        assert changed.schedule == replace(row.schedule, optimizer="adamw")
+    path.write_text("images: a\npictures: b\nstart: [random]")
+    with pytest.raises(InputError, match="images is given twice"):
+        files.load(str(path))
+
+
 @pytest.mark.parametrize(
     "text, parts",
     [
-        ("pictres: x\nstart: [random]", ["unknown key 'pictres'", "did you mean 'pictures'"]),
+        ("imges: x\nstart: [random]", ["unknown key 'imges'", "did you mean 'images'"]),
         ("start: [random]\ndata: {rot: x}", ["unknown key 'data.rot'", "'root'"]),
         ("start: [random]\ndata: {layout: voc}", ["data.root is missing"]),
         ("start: [random]\ndata: {root: x, layout: vok}", ["data.layout must be", "'vok'"]),
@@ -192,7 +210,9 @@ def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
     [("voc", "trainval", "test"), ("coco", "train", "val"), ("cityscapes", "train", "val")],
 )
 def test_layout_and_splits_are_found(drawn, layout, train, test):
-    assert labelled.find_splits(Data(drawn / layout)) == Data(drawn / layout, layout, train, test)
+    assert plan_datasets.find_splits(Data(drawn / layout)) == Data(
+        drawn / layout, layout, train, test
+    )
 
 
 def test_masks_bring_mask_rcnn(drawn, photos):
@@ -206,8 +226,8 @@ def test_masks_bring_mask_rcnn(drawn, photos):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"pictures": Path("/nowhere")}, "/nowhere"),
-        ({"pictures": None}, "name a folder of pictures under 'pictures'"),
+        ({"images": Path("/nowhere")}, "/nowhere"),
+        ({"images": None}, "name a folder of images under 'images'"),
         ({"data": Data(Path("/nowhere"))}, "no data set folder at /nowhere"),
         ({"data": None}, "name one under 'data'"),
         ({"protocols": (Task("small-retina"),)}, "did you mean 'small-retinanet'"),
@@ -415,7 +435,7 @@ def test_a_folder_with_another_run_is_refused(drawn, photos, tmp_path):
     def one(seed):
         start = StartingPoint("detco-small", recipe="detco-small", seed=seed)
         return pretrain_job(
-            start, {}, suite_plan.folder_of_pictures(photos), tmp_path / "x", Place(tmp_path)
+            start, {}, suite_plan.folder_of_images(photos), tmp_path / "x", Place(tmp_path)
         )
 
     suite_plan.refuse_other_run(one(0))
@@ -512,7 +532,7 @@ def test_paper_all_has_one_pretraining_a_recipe_and_five_seeds_on_voc_only():
         len(seeds) for (protocol, _), seeds in runs.items() if not protocol.startswith("voc")
     } == {1}
     assert any("VOC2007" in text for text in missing) and any(
-        "--pictures" in text for text in missing
+        "--images" in text for text in missing
     )
     assert any("no copy of pirl-200ep" in text for text in missing)
     with pytest.raises(REFUSED):
@@ -578,8 +598,8 @@ def test_starting_points_replaced_added_and_chosen(datasets):
         {"random", "swav", "detco"}
     ] and one.datasets == datasets
     assert files.adapted(voc, datasets / "VOC2007").data == Data(datasets / "VOC2007")
-    both = files.adapted(voc, pictures=Path("p"))
-    assert (both.pictures, both.pictures_by_class) == (Path("p"), Path("p"))
+    both = files.adapted(voc, images=Path("p"))
+    assert (both.images, both.images_by_class) == (Path("p"), Path("p"))
     assert [
         task.protocol
         for task in files.adapted(builtin.SUITES["paper-all"], start="detco-100ep").protocols

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from detco.pretrain.methods import contrast
-from detco.pretrain.methods.contrast import Queue, follow, info_nce
+from detco.pretrain.methods.contrast import Queue, info_nce, momentum_update
 
 
 def naive_info_nce(query, positive, queue, t):
@@ -110,7 +110,7 @@ def test_follow_moves_parameters_not_statistics():
     )
     query[1].running_mean.fill_(5.0)
     before = [p.detach().numpy().astype(np.float64) for p in key.parameters()]
-    follow(key, query, 0.9)
+    momentum_update(key, query, 0.9)
     for old, new, q in zip(before, key.parameters(), query.parameters(), strict=True):
         np.testing.assert_allclose(
             new.detach().numpy(), 0.9 * old + 0.1 * q.detach().numpy(), rtol=1e-6, atol=1e-7

@@ -71,5 +71,5 @@ def test_every_row_has_a_file_and_says_where_it_was_learnt():
     assert {made.adapter for made in MADE.values()} == {adapter.name for adapter in ADAPTERS}
     assert len({adapter.name for adapter in ADAPTERS}) == len(ADAPTERS)
     assert all(
-        len(adapter.learnt) > 15 and adapter.marks and adapter.encoders for adapter in ADAPTERS
+        len(adapter.learnt) > 15 and adapter.requires and adapter.encoders for adapter in ADAPTERS
     )

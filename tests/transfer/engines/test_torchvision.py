@@ -28,7 +28,7 @@ TINY = Schedule(
     3,
     2,
     1e-3,
-    optimiser="adamw",
+    optimizer="adamw",
     decay="cosine",
     weight_decay=0.05,
     warmup=1,
@@ -155,7 +155,7 @@ def test_learning_rate(schedule, expected):
 
 def test_norm_layers_are_not_decayed(backbone):
     model = torchvision_models.build(PROTOCOLS["small-retinanet"], backbone, 3, 0, None)
-    decayed, plain = engine.make_optimiser(model, TINY).param_groups
+    decayed, plain = engine.make_optimizer(model, TINY).param_groups
     names = {id(p): n for n, p in model.named_parameters()}
     assert plain["weight_decay"] == 0 and decayed["weight_decay"] == 0.05
     assert len(decayed["params"]) + len(plain["params"]) == len(names)

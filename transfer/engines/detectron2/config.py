@@ -29,7 +29,7 @@ CITYSCAPES = {  # and where these depend on the task
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class RunConfig:
     """What a run adds to protocol and weights. None: as in the published run."""
 
     classes: int | None = None
@@ -47,9 +47,7 @@ class Circumstances:
     eval_period: int = 0
 
 
-def resolve(
-    protocol: Protocol, backbone: Backbone, run: Circumstances = Circumstances()
-) -> CfgNode:
+def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()) -> CfgNode:
     """The config that is run: the protocol's detector and schedule, the backbone's preprocessing,
     the circumstances."""
     cfg = get_cfg()
@@ -63,7 +61,7 @@ def resolve(
         | _input(protocol.resize)
         | _run(protocol, run)
     )
-    if protocol.schedule.optimiser == "adamw":
+    if protocol.schedule.optimizer == "adamw":
         cfg.SOLVER.OPTIMIZER = "ADAMW"
     if protocol.architecture == "fcn-16s":
         cfg.INPUT.SCALE_TRAIN, cfg.MODEL.SEM_SEG_HEAD.DILATION = (
@@ -84,7 +82,7 @@ def resolve(
     return cfg
 
 
-def norm_of(protocol: Protocol, run: Circumstances) -> str:
+def norm_of(protocol: Protocol, run: RunConfig) -> str:
     """One process has nobody to synchronise with: BN. Torch's SyncBN runs on GPUs only; without
     them it is naiveSyncBN."""
     if (run.processes or protocol.schedule.devices) == 1:
@@ -269,7 +267,7 @@ def _fcn(d: Detector, classes: int, norm: str) -> dict:
     }
 
 
-def _run(protocol: Protocol, run: Circumstances) -> dict:
+def _run(protocol: Protocol, run: RunConfig) -> dict:
     train, test = run.datasets or published_names(protocol)
     return {
         "DATASETS.TRAIN": train,

@@ -19,7 +19,7 @@ from .predict import classes_to_coco, objects_to_coco
 def config(trained: TrainedDetector, device: str):
     """The config of the detector in one process: its norms are BN, which SyncBN is too where
     nothing is trained."""
-    run = detectron2_config.Circumstances(
+    run = detectron2_config.RunConfig(
         classes=len(trained.categories),
         keypoints=len(trained.keypoints) or 17,
         datasets=((), ()),

@@ -87,7 +87,7 @@ def folder(job: EngineJob) -> Path:
 def config(job: EngineJob, mask_format: str):
     """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
     points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
-    run = detectron2_config.Circumstances(
+    run = detectron2_config.RunConfig(
         classes=len(job.train.categories),
         keypoints=points,
         mask_format=mask_format,

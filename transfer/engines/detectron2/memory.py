@@ -30,7 +30,7 @@ def check(cfg, images: int) -> None:
 
 
 def estimate(cfg, images: int) -> int:
-    """Bytes of parameters, gradients, optimiser state and of what trunk and dense heads keep for
+    """Bytes of parameters, gradients, optimizer state and of what trunk and dense heads keep for
     the backward pass.
 
     Nothing is allocated: the model is built on torch's meta device and run on pictures of the

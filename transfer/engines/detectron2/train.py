@@ -99,7 +99,7 @@ class Trainer(DefaultTrainer):
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def state_dict(self) -> dict:
-        """What a restart needs beside the model. Main keeps the optimiser and the scaler itself,
+        """What a restart needs beside the model. Main keeps the optimizer and the scaler itself,
         the release of 2021 does not."""
         own = {"optimizer": self._trainer.optimizer.state_dict()}
         if isinstance(self._trainer, MixedTrainer):
@@ -138,7 +138,7 @@ class Trainer(DefaultTrainer):
 def clip_before_steps(
     optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], largest: float
 ) -> None:
-    """Clip the norm over all gradients at every step of the optimiser, where a scaler has made them
+    """Clip the norm over all gradients at every step of the optimizer, where a scaler has made them
     whole again."""
 
     def clip(*_) -> None:

@@ -123,9 +123,9 @@ def fit(
     """Train to the end of the schedule, from the job's checkpoint if there is one; returns the
     seconds spent training."""
     schedule, checkpoint = job.protocol.schedule, job.out / "checkpoint.pt"
-    optimiser = make_optimiser(model, schedule)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: lr_factor(schedule, i))
-    start, seconds = _restore(checkpoint, model, optimiser, rate, replaced)
+    optimizer = make_optimizer(model, schedule)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: lr_factor(schedule, i))
+    start, seconds = _restore(checkpoint, model, optimizer, rate, replaced)
     model.train()
     clock = saved = time.monotonic()
     for iteration, batch in zip(
@@ -143,11 +143,11 @@ def fit(
             raise TrainingError(
                 f"loss not finite at iteration {iteration}: {bad}; lower schedule.lr"
             )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if schedule.clip:
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimiser.step()
+        optimizer.step()
         rate.step()
         report(
             "train",
@@ -160,7 +160,7 @@ def fit(
             saved = time.monotonic()
             state = {
                 "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
+                "optimizer": optimizer.state_dict(),
                 "rate": rate.state_dict(),
             }
             state |= {
@@ -172,7 +172,7 @@ def fit(
     return seconds + time.monotonic() - clock
 
 
-def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Norm layers are not decayed (Detectron2's WEIGHT_DECAY_NORM 0)."""
     norms = [
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)
@@ -185,7 +185,7 @@ def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         },
         {"params": [p for p in model.parameters() if id(p) in plain], "weight_decay": 0.0},
     ]
-    if schedule.optimiser == "adamw":
+    if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, schedule.lr, fused=True)
     return torch.optim.SGD(groups, schedule.lr, momentum=schedule.momentum, fused=True)
 
@@ -369,18 +369,18 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
 
 
 def _restore(
-    checkpoint: Path, model: nn.Module, optimiser, rate, replaced: Replaced
+    checkpoint: Path, model: nn.Module, optimizer, rate, replaced: Replaced
 ) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        parts = [state[key] for key in ("model", "optimiser", "rate", "iteration", "seconds")]
+        parts = [state[key] for key in ("model", "optimizer", "rate", "iteration", "seconds")]
     except Exception as error:  # a damaged disk, or a file of something else
         log.warning("%s cannot be read (%s); training begins anew", checkpoint, error)
         return 0, 0.0
     model.load_state_dict(parts[0])
-    optimiser.load_state_dict(parts[1])
+    optimizer.load_state_dict(parts[1])
     rate.load_state_dict(parts[2])
     replaced.load_state_dict(state.get("replaced", {}))
     return parts[3], parts[4]

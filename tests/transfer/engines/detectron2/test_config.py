@@ -165,9 +165,7 @@ def backbone():
 
 
 def resolved(name: str, backbone, **run) -> dict:
-    return config.differences(
-        config.resolve(PROTOCOLS[name], backbone, config.Circumstances(**run))
-    )
+    return config.differences(config.resolve(PROTOCOLS[name], backbone, config.RunConfig(**run)))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -221,7 +219,7 @@ def test_preprocessing_comes_from_the_weights(backbone):
 def test_norm_by_processes(processes, device, asked, norm, backbone):
     row = PROTOCOLS["coco-mask-rcnn-fpn-12k"]
     row = replace(row, detector=replace(row.detector, norm=asked))
-    cfg = config.resolve(row, backbone, config.Circumstances(processes=processes, device=device))
+    cfg = config.resolve(row, backbone, config.RunConfig(processes=processes, device=device))
     assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == norm
 
 

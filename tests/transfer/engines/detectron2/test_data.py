@@ -37,7 +37,7 @@ def config(name: str, dataset, mask_format: str = "bitmask", **more):
     )
     points = next((len(c["keypoints"]) for c in dataset.categories if c.get("keypoints")), 17)
     own = detectron2_data.describe(dataset)
-    circumstances = detectron2_config.Circumstances(
+    circumstances = detectron2_config.RunConfig(
         classes=len(dataset.categories),
         keypoints=points,
         mask_format=mask_format,

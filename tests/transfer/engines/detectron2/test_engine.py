@@ -47,7 +47,7 @@ SGD = Schedule(3, 2, 1e-3, steps=(2,), warmup=2, precise_bn=2)
 
 
 def tiny(name: str, **changes):
-    """A row at 64 px for a few iterations, with its own optimiser."""
+    """A row at 64 px for a few iterations, with its own optimizer."""
     row = PROTOCOLS[name]
     small = replace(
         row.schedule,
@@ -160,7 +160,7 @@ def test_schedule_and_evaluations_on_the_way(scenes, tmp_path):
 def test_cosine_is_that_of_the_torchvision_engine():
     row = PROTOCOLS["small-retinanet"]
     cfg = detectron2_config.resolve(
-        row, weights.Backbone("resnet18", {}), detectron2_config.Circumstances(device="cpu")
+        row, weights.Backbone("resnet18", {}), detectron2_config.RunConfig(device="cpu")
     )
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
     scheduler, found = detectron2_train.Trainer.build_lr_scheduler(cfg, optimizer), []
@@ -175,18 +175,18 @@ def test_cosine_is_that_of_the_torchvision_engine():
     assert found == pytest.approx(expected, abs=0.01 * row.schedule.lr)
 
 
-def test_optimiser_decays_what_the_torchvision_engine_decays():
+def test_optimizer_decays_what_the_torchvision_engine_decays():
     row, backbone = PROTOCOLS["small-retinanet"], weights.random_backbone("resnet18", 0)
     cfg = detectron2_config.resolve(
-        row, backbone, detectron2_config.Circumstances(device="cpu", processes=1)
+        row, backbone, detectron2_config.RunConfig(device="cpu", processes=1)
     )
     model = models.build(cfg, backbone)
-    optimiser = detectron2_train.Trainer.build_optimizer(cfg, model)
-    plain = {id(p) for g in optimiser.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    optimizer = detectron2_train.Trainer.build_optimizer(cfg, model)
+    plain = {id(p) for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     assert plain == {id(p) for m in norms for p in m.parameters()}
-    assert isinstance(optimiser, torch.optim.AdamW) and {
-        g["weight_decay"] for g in optimiser.param_groups
+    assert isinstance(optimizer, torch.optim.AdamW) and {
+        g["weight_decay"] for g in optimizer.param_groups
     } == {0.0, 0.05}
 
 
@@ -213,7 +213,7 @@ def test_every_step_clips_the_gradients_of_all_tensors_together(scale):
 
 
 def test_small_rows_clip_in_the_engine(scenes, tmp_path, monkeypatch):
-    """The optimiser that really trains has it: once a step, with the row's norm over all parameters
+    """The optimizer that really trains has it: once a step, with the row's norm over all parameters
     that are trained."""
     seen, clip = [], nn.utils.clip_grad_norm_
     monkeypatch.setattr(

@@ -19,7 +19,7 @@ from detco.transfer.engines.detectron2 import config, memory
 from detco.transfer.engines.detectron2 import models as detectron2_models
 
 LEVELS = ("res2", "res3", "res4", "res5")
-CPU = config.Circumstances(device="cpu", processes=1)
+CPU = config.RunConfig(device="cpu", processes=1)
 
 
 def drawn(arch: str, **more) -> weights.Backbone:
