@@ -3,6 +3,8 @@ options."""
 
 from pathlib import Path
 
+from detco.transfer.data import LAYOUTS
+
 from . import parser as options
 from .parser import (
     AMP,
@@ -10,11 +12,12 @@ from .parser import (
     COPIES,
     DETECTRON2,
     DEVICE,
-    ENGINES,
+    ENGINE_NAMES,
     FORMAT,
     JSON,
     KEEP_MODEL,
-    LAYOUTS,
+    LAYOUT_NAMES,
+    LAYOUT_TITLES,
     PAIRED,
     REPEATS,
     SEED,
@@ -197,7 +200,7 @@ COMMANDS = (
         "sizes, fingerprint and everything wrong with a data set",
         "detco data check voc VOC2007",
         (
-            option("layout", "voc, coco or cityscapes", metavar="LAYOUT", choices=LAYOUTS),
+            option("layout", LAYOUT_NAMES, metavar="LAYOUT", choices=LAYOUTS),
             folder("root", "the data set"),
             option(
                 "--split",
@@ -267,20 +270,20 @@ COMMANDS = (
             option("--weights", "a backbone file, or `random`", metavar="FILE", required=True),
             folder(
                 "--data",
-                "a data set in VOC, COCO or Cityscapes layout; default: the protocol's own, in "
-                "$DETECTRON2_DATASETS or ./datasets",
+                f"a data set in {LAYOUT_TITLES} layout; default: the protocol's own, in"
+                " $DETECTRON2_DATASETS or ./datasets",
             ),
             folder("--out", "collects runs; `detco table DIR` compares them", required=True),
             option(
                 "--layout",
-                "voc, coco or cityscapes; default: by its folders",
+                f"{LAYOUT_NAMES}; default: by its folders",
                 choices=LAYOUTS,
                 metavar="NAME",
             ),
             option("--train", "default: the usual one, e.g. trainval in VOC", metavar="SPLIT"),
             option("--test", "default: the usual one, e.g. test in VOC", metavar="SPLIT"),
             option("--name", "row of the table; default: the name of the weights"),
-            option("--engine", ENGINES, default="auto"),
+            option("--engine", ENGINE_NAMES, default="auto"),
             SEED,
             DEVICE,
             changes("schedule.iterations=300"),
@@ -353,7 +356,7 @@ COMMANDS = (
                 default=[],
             ),
             option("--start", "only these starting points", metavar="A,B"),
-            option("--engine", f"{ENGINES}; default: the suite's"),
+            option("--engine", f"{ENGINE_NAMES}; default: the suite's"),
             option(
                 "--executor",
                 "local (this machine) or slurm; default local",

@@ -4,14 +4,16 @@ and the parser made of the rows."""
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from detco.transfer.data import LAYOUTS
+from detco.transfer.engines import ENGINES
+
 from .. import config
 
-LAYOUTS = ("voc", "coco", "cityscapes")
 PRECISIONS = ("fp16", "bf16")
 KEPT = ("final", "best")
 VALUES = {
@@ -142,7 +144,17 @@ KEEP_MODEL = option(
 COPIES = folder(
     "--dir", "where copies of public checkpoints lie; default: $DETCO_WEIGHTS, else weights"
 )
-ENGINES = "auto, detectron2, torchvision or replay"
+
+
+def either(names: Iterable[str]) -> str:
+    """`voc, coco or cityscapes`"""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+ENGINE_NAMES = either(("auto", *ENGINES))
+LAYOUT_NAMES = either(LAYOUTS)
+LAYOUT_TITLES = either(layout.title for layout in LAYOUTS.values())
 
 
 def changes(example: str) -> Option:

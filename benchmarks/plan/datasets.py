@@ -6,16 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.transfer.data import LAYOUTS, layout_of
 
 from ..config import canonical_hash
 from ..suites.builtin import Data, Suite, Task
 from .jobs import Job, Source
 
-SIGNS = {
-    "voc": "Annotations",
-    "coco": "annotations",
-    "cityscapes": "gtFine",
-}  # folders that tell a layout
 DRAWN = {
     "voc": ("trainval", "test"),
     "coco": ("train", "val"),
@@ -135,18 +131,10 @@ def find_splits(data: Data) -> Data:
         raise InputError(f"no data set folder at {data.root}")
     layout = data.layout or layout_of(data.root)
     if layout is None:
-        listed = ", ".join(f"{sign}/ ({layout})" for layout, sign in SIGNS.items())
+        listed = ", ".join(f"{row.marker}/ ({name})" for name, row in LAYOUTS.items())
         raise InputError(f"{data.root}: no known layout; expected one of {listed}")
     train, test = data.train, data.test
     if train is None or test is None:
         usual = dataset.default_splits(layout, data.root)
         train, test = train or usual[0], test or usual[1]
     return replace(data, layout=layout, train=train, test=test)
-
-
-def layout_of(folder: Path) -> str | None:
-    """The layout of a data set by the folders in it."""
-    names = (
-        {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    )  # not exists(): some systems ignore case
-    return next((layout for layout, sign in SIGNS.items() if sign in names), None)

@@ -242,7 +242,7 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
                 loaded,
                 inputs.check,
             )
-            data, source = inputs.read(read, (Data(Path(), "", "", ""), unread))
+            data, source = inputs.read(read, (Data(Path()), unread))
         names = task.start or tuple(start.name for start in suite.start)
         columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
     return columns

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from detco.common.errors import InputError
+from detco.transfer.data import LAYOUTS
 
 from ..config import find
 
@@ -47,9 +48,13 @@ class Data:
     their usual names."""
 
     root: Path
-    layout: Literal["voc", "coco", "cityscapes"] | None = None
+    layout: str | None = None
     train: str | None = None
     test: str | None = None
+
+    def __post_init__(self):
+        if self.layout is not None:
+            find(LAYOUTS, self.layout, "layout")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from detco.common.errors import InputError
+from detco.transfer.data import layout_of
 
 from .. import config
-from ..plan.datasets import layout_of
 from .builtin import FILES, SUITES, Data, StartingPoint, Suite, name_of
 
 EARLIER_KEYS = {"pictures": "images", "pictures_by_class": "images_by_class"}

@@ -10,6 +10,7 @@ from pycocotools import mask as mask_util
 
 from detco.common.errors import InputError
 
+from . import LAYOUTS
 from .reading import Reading, missing_split, need_folder, picture_size, short
 
 CATEGORIES = {
@@ -37,17 +38,17 @@ SEMANTIC = {  # the 19 classes that are scored pixel by pixel, in the order of C
     **CATEGORIES,
 }
 LABELS = 34  # label ids are 0..33
-PAIRS = (("train", "val"), ("train", "test"))
-NEEDS = "a Cityscapes layout has leftImg8bit and gtFine"
-READS_HEADERS = True
-PIXEL_CLASSES = True  # whether it can label every pixel
-OFFICIAL_WIDTH = 2048  # of the published pictures, where they all have one
 PICTURE = "_leftImg8bit.png"
 
 
 def splits(root: Path) -> list[str]:
     """The names of the splits in the folder."""
     return sorted(path.name for path in (root / "leftImg8bit").glob("*") if path.is_dir())
+
+
+def has_pixel_classes(root: Path, split: str) -> bool:
+    """Whether there are pictures of the classes of pixels, which semantic protocols read."""
+    return any((root / "gtFine" / split).glob("*/*_labelIds.png"))
 
 
 def truth(picture: str | Path, kind: str) -> Path:
@@ -68,7 +69,7 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
     split.
     """
     for folder in ("leftImg8bit", "gtFine"):
-        need_folder(root / folder, NEEDS)
+        need_folder(root / folder, LAYOUTS["cityscapes"].needs)
     if not (root / "leftImg8bit" / split).is_dir():
         raise missing_split(root / "leftImg8bit", split, splits(root))
     pictures = sorted((root / "leftImg8bit" / split).glob(f"*/*{PICTURE}"))

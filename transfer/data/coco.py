@@ -9,6 +9,7 @@ from pycocotools import mask as mask_util
 
 from detco.common.errors import InputError
 
+from . import LAYOUTS
 from .reading import (
     Listing,
     Reading,
@@ -21,18 +22,7 @@ from .reading import (
 )
 
 PREFIXES = ("instances_", "person_keypoints_")
-PAIRS = (
-    ("train2017", "val2017"),
-    ("train2014", "val2014"),
-    ("train", "val"),
-    ("train", "valid"),
-    ("train", "test"),
-)
 FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
-NEEDS = "a COCO layout has annotations/instances_SPLIT.json and folders of pictures"
-READS_HEADERS = False
-PIXEL_CLASSES = False  # whether it can label every pixel
-OFFICIAL_WIDTH = None  # of the published pictures, where they all have one
 
 
 def splits(root: Path) -> list[str]:
@@ -49,7 +39,7 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     Masks are polygons or compressed RLE ({"size": [h, w], "counts": str}). Pictures are looked up
     in listings, never opened. Raises InputError for a file that is not there or not COCO.
     """
-    need_folder(root, NEEDS)
+    need_folder(root, LAYOUTS["coco"].needs)
     path = annotation_file(root, split, keypoints)
     document = parse(path)
     reading = Reading()

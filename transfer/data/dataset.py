@@ -8,10 +8,8 @@ from pathlib import Path
 
 from detco.common.errors import InputError
 
-from . import cityscapes, coco, inspection, voc
+from . import LAYOUTS, Layout, get, inspection, reader
 from .reading import Reading, fingerprint, need_folder
-
-LAYOUTS = {"voc": voc, "coco": coco, "cityscapes": cityscapes}
 
 # Objects with an impossible box or mask that are left out with a warning instead of refused, as a
 # share of all objects: COCO's own train2017 has two boxes without height among its 860,001.
@@ -86,12 +84,12 @@ def load(
 def default_splits(layout: str, root: Path | str) -> tuple[str, str]:
     """(train, test): the first usual pair of which both are there. Raises InputError where that is
     unclear."""
-    room, root = _room(layout), _root(root)
-    found = room.splits(root)
-    for pair in room.PAIRS:
+    row, root = get(layout), _root(root)
+    found = reader(layout).splits(root)
+    for pair in row.pairs:
         if set(pair) <= set(found):
             return pair
-    have = f"there are {', '.join(found)}" if found else f"there are none; {room.NEEDS}"
+    have = f"there are {', '.join(found)}" if found else f"there are none; {row.needs}"
     raise InputError(f"{root}: which splits are for training and for testing? Name them ({have})")
 
 
@@ -110,12 +108,6 @@ def coco_dict(dataset: Dataset) -> dict:
     }
 
 
-def _room(layout: str):
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown layout '{layout}': there are {', '.join(LAYOUTS)}")
-    return LAYOUTS[layout]
-
-
 def _root(root: Path | str) -> Path:
     return need_folder(Path(root).absolute(), "the data set's folder")
 
@@ -128,15 +120,14 @@ def _read(
     layout, root, split, categories=None, keypoints=False, semantic=False
 ) -> tuple[Dataset, list[str]]:
     """The data set without its bad parts, and what makes it unusable."""
-    room, root = _room(layout), _root(root)
-    if semantic and not room.PIXEL_CLASSES:
+    row, root = get(layout), _root(root)
+    if semantic and not row.pixel_classes:
+        able = " or ".join(other.title for other in LAYOUTS.values() if other.pixel_classes)
         raise InputError(
-            f"{root}: semantic segmentation needs a data set in Cityscapes layout, this one is"
-            f" {layout}"
+            f"{root}: semantic segmentation needs a data set in {able} layout, this one is {layout}"
         )
-    reading = (
-        room.read(root, split, semantic=True) if semantic else room.read(root, split, keypoints)
-    )
+    read = reader(layout).read
+    reading = read(root, split, semantic=True) if semantic else read(root, split, keypoints)
     problems = reading.problems
     total = len(reading.annotations) + len(reading.faults)
     if len(reading.faults) > TOLERATED * total:
@@ -218,11 +209,13 @@ def check(
     are counted. `report(stage, done, total)` is called as it goes on. `keypoints`: as in `load`.
     Raises InputError for an unknown layout and a folder that is not there.
     """
-    room, root = _room(layout), _root(root)
-    names = [splits] if isinstance(splits, str) else list(splits or _in_order(room, root))
+    row, root = get(layout), _root(root)
+    if isinstance(splits, str):
+        splits = [splits]
+    names = list(splits or _in_order(row, reader(layout).splits(root)))
     problems, found, categories = [], [], None
     if not names:
-        problems.append(f"{root}: no splits; {room.NEEDS}")
+        problems.append(f"{root}: no splits; {row.needs}")
     for name in names:
         try:
             dataset, wrong = _read(layout, root, name, categories, keypoints)
@@ -231,20 +224,16 @@ def check(
             continue
         categories = categories or dataset.categories
         found.append(_numbers(dataset))
-        if room.PIXEL_CLASSES and any(
-            (root / "gtFine" / name).glob("*/*_labelIds.png")
-        ):  # what semantic protocols read
-            wrong += [
-                text for text in room.read(root, name, semantic=True).problems if text not in wrong
-            ]
+        if row.pixel_classes and reader(layout).has_pixel_classes(root, name):
+            pixels = reader(layout).read(root, name, semantic=True)
+            wrong += [text for text in pixels.problems if text not in wrong]
         problems += wrong + _official_problems(found[-1]) + _picture_problems(dataset, report)
     return CheckReport(layout, root, tuple(found), tuple(problems[:limit]), len(problems))
 
 
-def _in_order(room, root: Path) -> list[str]:
+def _in_order(layout: Layout, found: list[str]) -> list[str]:
     """The splits there are, the usual training split first."""
-    found = room.splits(root)
-    pair = next((pair for pair in room.PAIRS if set(pair) <= set(found)), ())
+    pair = next((pair for pair in layout.pairs if set(pair) <= set(found)), ())
     return [*pair, *(name for name in found if name not in pair)]
 
 
@@ -284,7 +273,7 @@ def _numbers(dataset: Dataset) -> dict:
 def _official(dataset: Dataset) -> tuple[int, int] | None:
     """The published (pictures, pictures with objects) if folder and split are named like the
     official ones."""
-    width = LAYOUTS[dataset.layout].OFFICIAL_WIDTH
+    width = LAYOUTS[dataset.layout].official_width
     if width and dataset.images and dataset.images[0]["width"] != width:
         return None
     for (layout, folders, split), sizes in OFFICIAL.items():

@@ -22,6 +22,7 @@ from PIL import Image
 from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
 
+from . import LAYOUTS
 from .reading import short, upright_size
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def refuse(dataset: Dataset, whole: bool = False, report: Callable | None = None
 
     whole: decode each to the end; else headers, which the readers of some layouts have looked at
     already."""
-    from .dataset import LAYOUTS
-
-    if LAYOUTS[dataset.layout].READS_HEADERS and not whole:
+    if LAYOUTS[dataset.layout].reads_headers and not whole:
         return
     said = None if report is None else lambda done, total: report(STAGE, done, total)
     found = list(filter(None, faults(dataset.images, whole, report=said)))

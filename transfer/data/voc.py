@@ -11,7 +11,7 @@ from defusedxml import ElementTree as ET
 
 from detco.common.errors import InputError
 
-from . import inspection
+from . import LAYOUTS, inspection
 from .reading import Listing, Reading, box_fault, missing_split, need_folder, numbers, short
 
 CLASSES = (
@@ -49,11 +49,6 @@ SUFFIXES = (
     ".tiff",
     ".gif",
 )
-PAIRS = (("trainval", "test"), ("train", "test"), ("train", "val"), ("train", "valid"))
-NEEDS = "a VOC layout has Annotations, ImageSets/Main and JPEGImages"
-READS_HEADERS = True  # the XML often has no size, or a wrong one
-PIXEL_CLASSES = False  # whether it can label every pixel
-OFFICIAL_WIDTH = None  # of the published pictures, where they all have one
 
 
 def splits(root: Path) -> list[str]:
@@ -93,7 +88,7 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
 def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) -> None:
     """Adds one split of one folder to the reading; its pictures get the next numbers."""
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        need_folder(root / folder, NEEDS)
+        need_folder(root / folder, LAYOUTS["voc"].needs)
     listing = Listing()
     pictures = _pictures(listing.names(root / "JPEGImages"))
     listed = list(zip(_names(root, split, reading.problems), ids))

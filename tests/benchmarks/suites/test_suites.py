@@ -126,7 +126,7 @@ def test_earlier_spellings_are_read(tmp_path):
         ("imges: x\nstart: [random]", ["unknown key 'imges'", "did you mean 'images'"]),
         ("start: [random]\ndata: {rot: x}", ["unknown key 'data.rot'", "'root'"]),
         ("start: [random]\ndata: {layout: voc}", ["data.root is missing"]),
-        ("start: [random]\ndata: {root: x, layout: vok}", ["data.layout must be", "'vok'"]),
+        ("start: [random]\ndata: {root: x, layout: vok}", ["data: unknown layout 'vok'", "'voc'"]),
         ("start: [random]\nseeds: three", ["seeds must be a whole number", "'three'"]),
         (
             "start: [{name: a, recipe: x, random: true}]",

@@ -13,6 +13,7 @@ from pycocotools import mask as mask_util
 
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
+from detco.transfer.data.cityscapes import instances
 from detco.transfer.data.dataset import check, coco_dict, default_splits, load
 from detco.transfer.data.reading import box_fault
 from detco.transfer.data.voc import CLASSES, splits
@@ -576,7 +577,7 @@ def test_cityscapes_masks_of_random_id_pictures(seed):
     ids = (
         np.random.default_rng(seed).choice([7, 24, 26000, 26001, 33999], (13, 17)).astype(np.int32)
     )
-    found = datasets.cityscapes.instances(ids)
+    found = instances(ids)
     assert [mask_util.decode(a["segmentation"]).tolist() for a in found] == [
         (ids == value).astype(int).tolist() for value in (24, 26000, 26001, 33999)
     ]
