@@ -1,16 +1,14 @@
 """Settings from outside (YAML, `--set key=value`) turned into frozen dataclasses, with errors one
 can act on."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from detco.common.errors import InputError
+from detco.common.values import nearest
 
 T = TypeVar("T")
 EARLIER_NAMES = {"optimiser": "optimizer"}  # of settings
@@ -134,34 +132,6 @@ def find(table: Mapping[str, T], name: str, what: str) -> T:
         return table[name]
     close = nearest(name, table)
     raise InputError(f"unknown {what} {name!r}{close or '; known: ' + ', '.join(table)}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known name is near. Of a dotted name the last part
-    alone may match."""
-    known = list(known)
-    close = get_close_matches(name, known, 1, 0.6)
-    if not close:
-        last = {path.rpartition(".")[2]: path for path in reversed(known)}
-        close = [
-            last[match] for match in get_close_matches(name.rpartition(".")[2], list(last), 1, 0.6)
-        ]
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def canonical_hash(value: object) -> str:
-    """sha256 (hex) of a value's JSON with sorted keys; dataclasses as their fields, paths as
-    texts."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in a setting")
 
 
 def _paths(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

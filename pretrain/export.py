@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from detco.common.tensors import BACKBONE, write_tensors
+from detco.common.backbone_file import FORMAT, write_tensors
 
 
 def write(path: Path, trunk: nn.Module, metadata: dict[str, str]) -> None:
@@ -16,4 +16,4 @@ def write(path: Path, trunk: nn.Module, metadata: dict[str, str]) -> None:
         for name, value in trunk.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    write_tensors(path, tensors, BACKBONE | metadata)
+    write_tensors(path, tensors, FORMAT | metadata)

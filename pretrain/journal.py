@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from detco.common.files import write_atomic
+from detco.common.progress import Report
 
 from .recipes import Recipe
 
@@ -23,7 +23,7 @@ class Journal:
     """Takes note of every iteration and epoch; goes on where an interrupted run stopped (``start``
     iterations done)."""
 
-    def __init__(self, out: Path, recipe: Recipe, start: int, report: Callable | None):
+    def __init__(self, out: Path, recipe: Recipe, start: int, report: Report | None):
         from torch.utils.tensorboard import (
             SummaryWriter,
         )  # takes a second; only the first process needs it

@@ -9,6 +9,8 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from detco.common.precision import fast_bf16
+
 from .recipes import Recipe
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,14 +32,9 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     fp16 on GPUs."""
     if recipe.precision != "auto":
         return recipe.precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    fast = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return (
-        "bf16"
-        if device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in fast)
-        else "float32"
-    )
+    if fast_bf16(device.type):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "float32"
 
 
 def autocast(precision: str, device: torch.device):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detco.common.errors import InputError
+from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 from .data import listing, views
 from .data.decoding import BadPicture, decode
@@ -54,7 +55,7 @@ class Probe:
         """Share of the pictures (0..1) whose class their nearest others vote for, by features of
         res5."""
         mean, std = (
-            torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (views.MEAN, views.STD)
+            torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
         training = trunk.training
         trunk.eval()

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from detco.common.errors import InputError, TrainingError
+from detco.common.progress import Report
+from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 from . import checkpoints, export, methods, optimize
 from .data import decoding, listing, views
@@ -36,7 +37,7 @@ def pretrain(
     out: Path,
     seed: int = 0,
     device: str = "auto",
-    report: Callable | None = None,
+    report: Report | None = None,
     probe: Path | None = None,
 ) -> Path:
     """Train on the pictures of ``images`` (a folder, or a text file of paths) and return
@@ -73,7 +74,7 @@ class Pretraining:
         out: Path,
         seed: int,
         process: Process,
-        report: Callable | None,
+        report: Report | None,
         probe: Path | None = None,
     ):
         self.recipe, self.out, self.seed, self.process, self.report = (
@@ -322,8 +323,8 @@ class Pretraining:
             "epochs": str(r.epochs),
             "images_seen": str(self.batches.total * r.batch),
             "channel_order": "RGB",
-            "mean": json.dumps(views.MEAN),
-            "std": json.dumps(views.STD),
+            "mean": json.dumps(IMAGENET_MEAN),
+            "std": json.dumps(IMAGENET_STD),
             "stride_in": "3x3",
             "source": f"recipe {r.name} on {len(self.data.pictures)} pictures",
             "source_sha256": "",

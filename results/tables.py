@@ -387,13 +387,3 @@ def different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
 
 def letter(number: int) -> str:
     return (letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
-
-
-def flat(fields: Mapping, prefix: str = "") -> dict:
-    """Nested settings with dotted names."""
-    found: dict = {}
-    for key, value in fields.items():
-        found |= (
-            flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-        )
-    return found

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detco.common import backbone_file, resnet
+from detco.common.backbone_file import Backbone, write_tensors
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
-from detco.common.tensors import write_tensors
 from detco.common.values import shown
 
-from .backbones import weights
-from .backbones.weights import Backbone
 from .data.dataset import Dataset
 from .engines import EngineJob
 from .protocols import Protocol, from_record, protocol_hash
@@ -169,7 +168,7 @@ def is_detector(path: Path) -> bool:
     if path.is_dir():
         return True
     try:
-        return path.is_file() and weights.read_metadata(path).get("format") == FORMAT
+        return path.is_file() and backbone_file.read_metadata(path).get("format") == FORMAT
     except InputError:
         return False
 
@@ -178,9 +177,13 @@ def read(path: Path) -> TrainedDetector:
     """Read a detector file, or that of a job's folder. Raises InputError: one line with what is
     wrong in it."""
     path = file_of(path)
-    metadata, tensors = weights.read_tensors(path)
+    metadata, tensors = backbone_file.read_tensors(path)
     if metadata.get("format") != FORMAT:
-        hint = ": it is a backbone file" if metadata.get("format") == "detco-backbone" else ""
+        hint = (
+            ": it is a backbone file"
+            if metadata.get("format") == backbone_file.FORMAT["format"]
+            else ""
+        )
         raise InputError(f"{path} is not a trained detector of this project{hint}")
     if metadata.get("format_version") != VERSION:
         version = shown(metadata.get("format_version", "?"))
@@ -190,13 +193,13 @@ def read(path: Path) -> TrainedDetector:
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise InputError(f"{path}: metadata lack {', '.join(missing)}")
-    weights.expected_shapes(metadata["arch"])
+    resnet.expected_shapes(metadata["arch"])
     trunk = Backbone(
         metadata["arch"],
         {},
         metadata["method"],
         metadata["weights_sha256"],
-        *weights.preprocessing(path, metadata),
+        *backbone_file.preprocessing(path, metadata),
     )
     protocol, categories = (
         _protocol(path, metadata["protocol"]),

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
+from detco.common.progress import Report
 
 from . import engines
-from .backbones import weights
 from .data import dataset as datasets
 from .data import inspection, official
 from .protocols import Protocol, departures, protocol_hash
@@ -23,7 +24,7 @@ def finetune(
     engine: str = "auto",
     seed: int = 0,
     device: str = "auto",
-    report: engines.Report | None = None,
+    report: Report | None = None,
     launch: engines.Launch = engines.ALONE,
     keep_model: str = "",
 ) -> dict:
@@ -44,7 +45,11 @@ def finetune(
         inspection.refuse(dataset, report=report)
     score.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
-    trunk = weights.random_backbone(protocol.arch, seed) if random else weights.read(Path(backbone))
+    trunk = (
+        backbone_file.random_backbone(protocol.arch, seed)
+        if random
+        else backbone_file.read(Path(backbone))
+    )
     out.mkdir(parents=True, exist_ok=True)
     job = engines.EngineJob(
         protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model
@@ -84,7 +89,7 @@ def finetune(
     }
 
 
-def _other_backbone(protocol: Protocol, trunk: weights.Backbone) -> tuple[str, ...]:
+def _other_backbone(protocol: Protocol, trunk: backbone_file.Backbone) -> tuple[str, ...]:
     return () if trunk.arch == protocol.arch else (f"backbone {trunk.arch} (row: {protocol.arch})",)
 
 
@@ -177,7 +182,7 @@ def pick_device(device: str) -> str:
     return device
 
 
-def _origin(trunk: weights.Backbone) -> dict:
+def _origin(trunk: backbone_file.Backbone) -> dict:
     meta = dict(trunk.metadata)
     return {
         key: meta[key]

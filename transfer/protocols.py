@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from detco.common.errors import InputError
+from detco.common.values import flatten
 
 # Ranges, checked where settings come from outside (detco.benchmarks.config).
 Count = Annotated[int, Ge(1)]
@@ -399,7 +400,7 @@ def departures(protocol: Protocol) -> tuple[str, ...]:
     row = PROTOCOLS.get(protocol.name)
     if row is None:
         return (f"protocol {protocol.name} is not in the table",)
-    ours, theirs = _flat(asdict(protocol)), _flat(asdict(row))
+    ours, theirs = flatten(asdict(protocol)), flatten(asdict(row))
     return tuple(
         f"{key} {_plain(ours[key])} (row: {_plain(theirs[key])})"
         for key in ours
@@ -410,12 +411,3 @@ def departures(protocol: Protocol) -> tuple[str, ...]:
 def _plain(value: object) -> object:
     """Tuples as `--set` takes them: [64]."""
     return json.dumps(value) if isinstance(value, tuple) else value
-
-
-def _flat(fields: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in fields.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

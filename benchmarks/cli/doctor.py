@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import detco
+from detco.common.precision import fast_bf16
 
 from ..run.machine import cores
 
@@ -149,11 +150,7 @@ def _torch(facts: list, alarms: list) -> None:
         facts.append(
             _fact(
                 "bf16",
-                (
-                    "on the GPU"
-                    if torch.cuda.is_bf16_supported()
-                    else "not on this GPU: float32 is used"
-                ),
+                ("on the GPU" if fast_bf16("cuda") else "not on this GPU: float32 is used"),
             )
         )
     else:
@@ -169,14 +166,12 @@ def _torch(facts: list, alarms: list) -> None:
                 " only",
             )
         )
-        fast = any(
-            getattr(torch.cpu, name, lambda: False)()
-            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
         facts.append(
             _fact(
                 "bf16",
-                "fast on this processor" if fast else "not fast on this processor: float32 is used",
+                "fast on this processor"
+                if fast_bf16("cpu")
+                else "not fast on this processor: float32 is used",
             )
         )
     try:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from detco.common.values import nearest
 from detco.transfer.data import LAYOUTS
 from detco.transfer.engines import ENGINES
-
-from .. import config
 
 PRECISIONS = ("fp16", "bf16")
 KEPT = ("final", "best")
@@ -173,7 +172,7 @@ class Parser(argparse.ArgumentParser):
         value."""
         words = list(sys.argv[1:] if args is None else args)
         for number, (word, after) in enumerate(zip(words, [*words[1:], ""])):
-            if word in VALUES and not config.nearest(after, VALUES[word]):
+            if word in VALUES and not nearest(after, VALUES[word]):
                 words[number] = f"{word}={VALUES[word][0]}"
         return super().parse_args(words, namespace)
 
@@ -184,7 +183,7 @@ class Parser(argparse.ArgumentParser):
         if wrong:
             known = [choice.strip("' ") for choice in wrong[3].split(",")]
             message = f"unknown {wrong[1].lower()} {wrong[2]!r}"
-            message += config.nearest(wrong[2], known) or f"; known: {', '.join(known)}"
+            message += nearest(wrong[2], known) or f"; known: {', '.join(known)}"
         print(f"detco: {message} (see `{self.prog} --help`)", file=sys.stderr)
         raise SystemExit(2)
 

@@ -125,12 +125,12 @@ def protocols(name: str | None, as_json: bool) -> int:
 
 def detectron2_config(name: str, weights: Path | None) -> int:
     """The Detectron2 config that a protocol resolves to, as YAML."""
+    from detco.common import backbone_file
     from detco.transfer import engines
-    from detco.transfer.backbones import weights as files
     from detco.transfer.protocols import PROTOCOLS
 
     row = config.find(PROTOCOLS, name, "protocol")
-    backbone = files.read(weights) if weights else files.Backbone(row.arch, {})
+    backbone = backbone_file.read(weights) if weights else backbone_file.Backbone(row.arch, {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
         engine = engines.get("detectron2")

@@ -12,14 +12,14 @@ from . import text
 
 def import_(args) -> int:
     """A checkpoint of another project, or a public one by its name, as a backbone file."""
-    from detco.transfer.backbones import weights
+    from detco.common import backbone_file
     from detco.transfer.checkpoints import importer
 
     path, row = _source(args)
     backbone, report = importer.load(
         path, args.forced or (row.adapter if row else None), args.encoder, args.method
     )
-    digest = weights.write(args.out, backbone)
+    digest = backbone_file.write(args.out, backbone)
     facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}
     return text.facts(facts, args.json)
 
@@ -65,15 +65,15 @@ def show_(args) -> int:
     """What a backbone file, a checkpoint or a trained detector holds, or how two backbones
     differ."""
     from detco.transfer import detector
-    from detco.transfer.backbones import weights
+    from detco.transfer.backbones import inspect
     from detco.transfer.checkpoints import importer
 
     if not args.compare and detector.is_detector(args.file):
         return text.facts(detector.describe(detector.read(args.file)), args.json)
     backbone = importer.open_any(args.file)
     if args.compare:
-        return text.facts(weights.compare(backbone, importer.open_any(args.compare)), args.json)
-    facts = weights.describe(backbone)
+        return text.facts(inspect.compare(backbone, importer.open_any(args.compare)), args.json)
+    facts = inspect.describe(backbone)
     return text.facts({key: _decoded(value) for key, value in facts.items()}, args.json)
 
 

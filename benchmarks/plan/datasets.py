@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.values import canonical_hash
 from detco.transfer.data import LAYOUTS, layout_of
 
-from ..config import canonical_hash
 from ..suites.builtin import Data, Suite, Task
 from .jobs import Job, Source
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.values import canonical_hash
 
-from ..config import canonical_hash, find, override
+from ..config import find, override
 from ..suites.builtin import DRAWING, Data, Scenes, StartingPoint
 
 

@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from detco.common.files import cache_dir
+from detco.common.precision import fast_bf16
+from detco.common.values import canonical_hash
 from detco.results import store
 
-from ..config import canonical_hash
 from .jobs import Job
 
 HARDWARE = ("processor", "cores", "threads", "gpu")  # of a record that must be the same
@@ -176,10 +177,7 @@ def _step_seconds(seconds: float) -> float:
 
     model = resnet18().to(memory_format=torch.channels_last)
     pictures = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
-    low = any(
-        getattr(torch.cpu, name, bool)()
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    low = fast_bf16("cpu")
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

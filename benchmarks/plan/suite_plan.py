@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from detco.common.errors import InputError
+from detco.common.values import nearest
 from detco.results import store
 
-from ..config import find, nearest, override
+from ..config import find, override
 from ..suites.builtin import Data, StartingPoint, Suite
 from . import datasets
 from .jobs import RANDOM, Job, Place, Source, pretrain_job, scenes_job, transfer_job
@@ -129,7 +130,7 @@ def weights_of(
         )
     if start.random:
         return RANDOM
-    from detco.transfer.backbones import weights
+    from detco.common import backbone_file
     from detco.transfer.checkpoints import importer, zoo
     from detco.transfer.checkpoints.reader import formats
 
@@ -137,12 +138,12 @@ def weights_of(
     if not path.exists() and (close := nearest(path.name, zoo.BY_NAME)):
         raise InputError(f"no backbone file at {path}{close}")
     if imported is None or not path.is_file() or formats.is_backbone_file(path):
-        backbone = weights.read(path)
+        backbone = backbone_file.read(path)
     else:
         backbone = importer.open_any(path)
         path = imported / f"{start.name}-{backbone.sha256[:8]}.safetensors"
         if write and not path.exists():
-            weights.write(path, backbone)
+            backbone_file.write(path, backbone)
     return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
 
 

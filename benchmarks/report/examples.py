@@ -51,12 +51,14 @@ def attention_maps(
 
     arch: of random weights; default that of the first file, without any resnet50.
     """
+    from detco.common import backbone_file
     from detco.transfer.backbones import attention
-    from detco.transfer.backbones import weights as files
 
-    read = {name: files.read(Path(path)) for name, path in weights.items() if path != "random"}
+    read = {
+        name: backbone_file.read(Path(path)) for name, path in weights.items() if path != "random"
+    }
     arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
-    backbones = {name: read.get(name) or files.random_backbone(arch, 0) for name in weights}
+    backbones = {name: read.get(name) or backbone_file.random_backbone(arch, 0) for name in weights}
     return {
         name: attention.maps(backbone, list(pictures), level, size)
         for name, backbone in backbones.items()

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from detco.common.values import flatten
+
 OUT = "again"  # the folder that the commands write to
 NAMES = (
     "name",
@@ -135,20 +137,13 @@ def _changes(used: Mapping, row: object) -> list[str]:
     does not, give nothing."""
     if row is None:
         return []
-    theirs = json.loads(json.dumps(_flat(asdict(row))))
-    ours = {key: value for key, value in _flat(used).items() if key in theirs and key not in NAMES}
+    theirs = json.loads(json.dumps(flatten(asdict(row))))
+    ours = {
+        key: value for key, value in flatten(used).items() if key in theirs and key not in NAMES
+    }
     return [
         word
         for key, value in ours.items()
         if value != theirs[key]
         for word in ("--set", f"{key}={json.dumps(value)}")
     ]
-
-
-def _flat(fields: Mapping, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in fields.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-        )
-    return flat

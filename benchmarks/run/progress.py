@@ -7,12 +7,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from detco.common.progress import Report
 from detco.results import store
 
-Report = Callable[..., None]  # (stage, done, total, **figures)
 CURVE_POINTS = 1000  # of a stage
 # stage of an evaluation on the way: reported once, with its metrics, at the iteration reached
 EVALUATE = "evaluate"

@@ -14,11 +14,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.progress import Report
+from detco.common.values import one_line
 from detco.results import store
 
 from .. import config
 from . import distributed
-from .progress import Curves, Progress, Report, Warnings
+from .progress import Curves, Progress, Warnings
 from .provenance import code_version, hardware, versions
 
 
@@ -97,7 +99,7 @@ def run_job(spec: dict, folder: Path, report: Report) -> dict:
         traceback.print_exc()
         outcome, error, kind = (
             {},
-            _one_line(problem),
+            one_line(problem),
             "input" if isinstance(problem, InputError) else "work",
         )
     finally:
@@ -150,11 +152,6 @@ def record_of(
         "hardware": hardware(),
         "code": code_version(),
     }
-
-
-def _one_line(problem: BaseException) -> str:
-    text = " ".join(str(problem).split()) or "no message"
-    return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
 
 
 def die_with(parent: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from detco.common.errors import InputError
+from detco.common.progress import Report
 
 from ..suites.builtin import DRAWING
 from .layouts import Cityscapes, Coco, Voc, labels, write, write_json
@@ -35,7 +36,7 @@ def draw(
     size: int = 128,
     unlabelled: int | None = None,
     classification: int | None = None,
-    report: Callable[..., None] | None = None,
+    report: Report | None = None,
 ) -> Path:
     """Draws a data set into the folder `out` and returns it.
 

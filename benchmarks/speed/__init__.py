@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from detco.common.progress import Report
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -29,7 +31,7 @@ def alternate(
     ways: dict[str, Callable[[], object]],
     repeats: int,
     clock: Callable[[], float],
-    report: Callable | None = None,
+    report: Report | None = None,
 ) -> dict[str, list[float]]:
     """Run all ways in turn, `repeats` times after one unmeasured run of each; seconds of each run
     by way."""

@@ -7,12 +7,12 @@ Run as a program this module is the worker that waits.
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from detco.common.errors import InputError
+from detco.common.progress import Report
 
 from ..plan.jobs import Job
 from ..run import distributed, local, worker
@@ -62,7 +62,7 @@ def waiting(out: Path, count: int, seconds: float) -> list[Job]:
     return jobs
 
 
-def measure(count: int = 1000, seconds: float = 0.1, report: Callable | None = None) -> Measured:
+def measure(count: int = 1000, seconds: float = 0.1, report: Report | None = None) -> Measured:
     """Run `count` jobs with reused workers, and a few with a process each; then `detco --help` and
     `detco status`.
 
@@ -104,7 +104,7 @@ def _seconds(words: str, out: Path) -> float:
     return time.perf_counter() - began
 
 
-def wait(spec: dict, folder: Path, report: worker.Report) -> dict:
+def wait(spec: dict, folder: Path, report: Report) -> dict:
     time.sleep(spec["seconds"])
     return {}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detco.common.errors import InputError
+from detco.common.progress import Report
 from detco.pretrain import optimize
 from detco.pretrain.methods.detco import DetCo
 from detco.pretrain.methods.encoder import Trunk
@@ -57,7 +58,7 @@ def measure(
     recipe: str | None = None,
     batch: int | None = None,
     repeats: int = 5,
-    report: Callable | None = None,
+    report: Report | None = None,
 ) -> StepSpeed:
     """Time steps of the ways in turn: forward, loss, backward, update, momentum, queues, on random
     views.

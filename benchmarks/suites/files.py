@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detco.common.errors import InputError
+from detco.common.values import nearest
 from detco.transfer.data import layout_of
 
 from .. import config
@@ -142,7 +143,7 @@ def _starting_point(item: Any, where: str) -> Any:
         if item in RECIPES:
             return {"name": item, "recipe": item}
         if "/" not in item and not item.endswith(FILES) and item not in BY_NAME:
-            close = config.nearest(item, ["random", *RECIPES, *BY_NAME])
+            close = nearest(item, ["random", *RECIPES, *BY_NAME])
             what = (
                 "; it is `random`, a recipe (`detco pretrain --help`), a public checkpoint (`detco"
                 " weights list`) or a file"

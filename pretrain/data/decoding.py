@@ -14,6 +14,7 @@ from PIL import Image
 
 from detco.common.errors import InputError
 from detco.common.images import to_rgb
+from detco.common.progress import Report
 
 from .listing import Pictures
 
@@ -64,7 +65,7 @@ def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
 
 
 def check(
-    pictures: Pictures, read: Callable[[int], object], threads: int, report: Callable | None = None
+    pictures: Pictures, read: Callable[[int], object], threads: int, report: Report | None = None
 ) -> dict[int, str]:
     """Decode every picture once: index -> reason of the bad ones. ``read(index)`` decodes one, or
     raises BadPicture."""

@@ -14,10 +14,9 @@ from torch import Tensor
 from torchvision.transforms import RandAugment
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from ..recipes import Recipe
+from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 
-MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
-STD = (58.395, 57.12, 57.375)
+from ..recipes import Recipe
 
 ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, saturation, hue
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision
@@ -215,7 +214,8 @@ class Photometric:
     def __call__(self, images: Tensor, draws: Tensor, out: Tensor | None = None) -> Tensor:
         """uint8 (n, 3, h, w) -> normalised float32 in the recipe's memory layout, or in ``out``."""
         mean, std = (
-            torch.tensor(v, device=images.device).view(1, 3, 1, 1) / 255 for v in (MEAN, STD)
+            torch.tensor(v, device=images.device).view(1, 3, 1, 1) / 255
+            for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         if out is None:

@@ -14,6 +14,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from detco.common.errors import InputError
+from detco.common.values import flatten
 
 from .. import compare, grids, tables
 from ..paper import claims, numbers, verdicts
@@ -384,6 +385,6 @@ def _versions(record: dict) -> object:
 def _facts_grid(values: Mapping[str, object]) -> Grid:
     rows = [
         (key, [Cell(value if isinstance(value, str) else json.dumps(value))])
-        for key, value in tables.flat(values).items()
+        for key, value in flatten(values).items()
     ]
     return Grid([Group("", "", ("value",), "l")], [Section("", rows)], corner="setting")

@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
 from detco.transfer import detections, detector, finetune
-from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob, Launch
 from tests.transfer.engines.test_torchvision import tiny
@@ -33,7 +33,7 @@ CATEGORIES = (
 def trained(**changes) -> detector.TrainedDetector:
     row, trunk = (
         tiny("small-retinanet"),
-        weights.Backbone("resnet18", {}, "moco-v2", "ab" * 32, "BGR", (1.0, 2.0, 3.0)),
+        backbone_file.Backbone("resnet18", {}, "moco-v2", "ab" * 32, "BGR", (1.0, 2.0, 3.0)),
     )
     tensors = {"a.weight": torch.randn(2, 3), "count": torch.tensor(5)}
     made = detector.TrainedDetector(
@@ -142,7 +142,7 @@ def test_files_that_are_no_detectors(tmp_path):
         detector.read(path)
     path.write_bytes(whole)
     with pytest.raises(InputError, match="is a whole trained detector, not a backbone file"):
-        weights.read(path)
+        backbone_file.read(path)
     detector.write(path, trained(tensors={"a": torch.tensor([1.0, float("nan")])}))
     with pytest.raises(InputError, match="a is not finite"):
         detector.read(path)
@@ -165,7 +165,7 @@ def test_best_or_final_is_what_the_job_says(tmp_path, scenes):
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
     job = EngineJob(
         tiny("small-retinanet"),
-        weights.random_backbone("resnet18", 0),
+        backbone_file.random_backbone("resnet18", 0),
         train,
         test,
         4,

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
 
 from ..engines.torchvision.models import STRIDES, DetectorTrunk
 from ..engines.torchvision.pictures import read_rgb, resized_shape
-from . import weights
 
 SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
 
 
 def maps(
-    backbone: weights.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT
+    backbone: backbone_file.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT
 ) -> list[np.ndarray]:
     """One map a picture, (height, width) of the picture, float32 from 0 to 1.
 
@@ -40,7 +40,11 @@ def maps(
 
 
 def _map(
-    trunk: DetectorTrunk, backbone: weights.Backbone, picture: Image.Image, level: str, short: int
+    trunk: DetectorTrunk,
+    backbone: backbone_file.Backbone,
+    picture: Image.Image,
+    level: str,
+    short: int,
 ) -> np.ndarray:
     height, width = resized_shape(picture.height, picture.width, short, 8 * short)
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
+from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
-
-from .weights import Backbone
 
 TO_DETECTRON2 = (
     (r"^conv1\.", "stem.conv1."),

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
 from detco.common.values import shown
 
-from ..backbones import weights
 from . import detect, zoo
 from .detect import LISTED, Places, inside, tensors_at
 from .layouts import COUNTERS, Adapter, EncoderPlace, Preprocessing
@@ -50,7 +50,7 @@ class ImportReport:
 
 def load(
     path: Path, forced: str | None = None, encoder: str | None = None, method: str | None = None
-) -> tuple[weights.Backbone, ImportReport]:
+) -> tuple[backbone_file.Backbone, ImportReport]:
     """The backbone in a checkpoint, and how it was found.
 
     forced: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
@@ -67,7 +67,7 @@ def load(
         present = _encoders(adapter, places)
         chosen = _choose(adapter, present, encoder)
         found, dropped = _take(adapter, chosen, present, tensors_at(places, chosen))
-        arch = weights.arch_of(found)
+        arch = resnet.arch_of(found)
         tensors, notes = _complete(adapter, arch, found)
         pre, assumed = _preprocessing(adapter, content.data)
         if not forced and adapter.doubt:
@@ -76,7 +76,7 @@ def load(
             notes += (f"{', '.join(twins)} look the same; if it is one of those, say it with --as",)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
-    weights.check_tensors(path, arch, tensors)
+    backbone_file.check_tensors(path, arch, tensors)
     origin = _origin(path, content.data, adapter)
     metadata = origin | {
         "adapter": adapter.name,
@@ -86,7 +86,7 @@ def load(
     }
     order = (pre.channel_order, pre.mean, pre.std, pre.stride_in)
     own_method = metadata.pop("method")
-    backbone = weights.Backbone(
+    backbone = backbone_file.Backbone(
         arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items()))
     )
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
@@ -106,14 +106,14 @@ def file_of(path: Path) -> Path:
     copy = zoo.get(row, folder)
     made = folder / "imported" / f"{row.name}-{sha256_of(copy)[:8]}.safetensors"
     if not made.exists():
-        weights.write(made, load(copy, row.adapter)[0])
+        backbone_file.write(made, load(copy, row.adapter)[0])
     return made
 
 
-def open_any(path: Path) -> weights.Backbone:
+def open_any(path: Path) -> backbone_file.Backbone:
     """A backbone file, or a checkpoint that can be recognised, as a backbone. Raises InputError."""
     if formats.is_backbone_file(path):
-        return weights.read(path)
+        return backbone_file.read(path)
     backbone = load(path)[0]
     return replace(backbone, sha256=dict(backbone.metadata)["source_sha256"])
 
@@ -154,7 +154,7 @@ def _renamed(adapter: Adapter, encoder: EncoderPlace, name: str) -> str | None:
     for pattern, new in adapter.rename:
         if found := re.fullmatch(pattern, name):
             name = found.expand(new)
-    return name if weights.TRUNK.fullmatch(name) else None
+    return name if resnet.TRUNK.fullmatch(name) else None
 
 
 def _take(
@@ -200,7 +200,7 @@ def _twin(adapter: Adapter, encoder: EncoderPlace, name: str) -> str | None:
 def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[str, ...]]:
     """Contiguous float32 copies of what has the right shape; statistics of affine normalisations
     added."""
-    shapes, notes = weights.expected_shapes(arch), ()
+    shapes, notes = resnet.expected_shapes(arch), ()
     done = {
         name: (
             value.to(torch.float32, copy=True).contiguous()

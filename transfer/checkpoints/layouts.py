@@ -8,7 +8,8 @@ that match a whole name.
 
 from dataclasses import dataclass, replace
 
-from ..backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
+
 from .renames import CAFFE2, DETECTRON2, HUGGING_FACE, SEQUENTIAL
 
 COUNTERS = r".*num_batches_tracked"  # of batch normalisation; no network uses them for its features

@@ -8,12 +8,12 @@ where its source publishes a hash.
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from detco.common.errors import InputError
+from detco.common.progress import Report
 
 META, MM = "https://dl.fbaipublicfiles.com", "https://download.openmmlab.com/mmselfsup/1.x"
 TORCH, LIGHTLY = (
@@ -464,7 +464,7 @@ def how_to_get(row: Known, folder: Path) -> str:
     )
 
 
-def get(row: Known, folder: Path, download: bool = False, report: Callable | None = None) -> Path:
+def get(row: Known, folder: Path, download: bool = False, report: Report | None = None) -> Path:
     """The local copy, downloaded first only where that is allowed. Raises InputError that says how
     to get it."""
     found = find(row, folder)
@@ -475,7 +475,7 @@ def get(row: Known, folder: Path, download: bool = False, report: Callable | Non
     return found
 
 
-def _download(row: Known, path: Path, report: Callable | None) -> Path:
+def _download(row: Known, path: Path, report: Report | None) -> Path:
     from http.client import HTTPException
     from urllib.request import urlopen
 

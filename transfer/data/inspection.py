@@ -21,6 +21,7 @@ from PIL import Image
 
 from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
+from detco.common.progress import Report
 
 from . import LAYOUTS
 from .reading import short, upright_size
@@ -42,7 +43,7 @@ class Unreadable(InputError):
         self.path = path
 
 
-def refuse(dataset: Dataset, whole: bool = False, report: Callable | None = None) -> None:
+def refuse(dataset: Dataset, whole: bool = False, report: Report | None = None) -> None:
     """InputError naming the first picture that cannot be read or is not of its annotated size, and
     how many more there are.
 
@@ -63,7 +64,10 @@ def refuse(dataset: Dataset, whole: bool = False, report: Callable | None = None
 
 
 def faults(
-    images: Sequence[dict], whole: bool = False, again: bool = False, report: Callable | None = None
+    images: Sequence[dict],
+    whole: bool = False,
+    again: bool = False,
+    report: Callable[[int, int], object] | None = None,
 ) -> list[str]:
     """What is wrong with each of a data set's pictures, one line with its path; "" for those that
     are good. See `sizes`."""
@@ -86,7 +90,10 @@ def fault(image: dict, size: tuple[int, int] | str) -> str:
 
 
 def sizes(
-    paths: Sequence[str], whole: bool = False, again: bool = False, report: Callable | None = None
+    paths: Sequence[str],
+    whole: bool = False,
+    again: bool = False,
+    report: Callable[[int, int], object] | None = None,
 ) -> list[tuple[int, int] | str]:
     """(width, height) after EXIF rotation of each picture, or why it cannot be read.
 

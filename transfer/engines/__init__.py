@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 from detco.common.errors import InputError
 
 if TYPE_CHECKING:  # the table of engines is asked for by commands that should not import torch
-    from ..backbones.weights import Backbone
+    from detco.common.backbone_file import Backbone
+
     from ..data.dataset import Dataset
     from ..protocols import Protocol
 
@@ -52,7 +52,6 @@ ENGINES = {
     "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
     "replay": Engine("replay", trains=False),
 }
-Report = Callable[..., None]  # report(stage, done, total, **figures), called at every step
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import json
 import numpy as np
 
 from detco.common.files import write_atomic
+from detco.common.progress import Report
 
-from . import EngineJob, Outcome, Report
+from . import EngineJob, Outcome
 
 
 def run(job: EngineJob, report: Report) -> Outcome:

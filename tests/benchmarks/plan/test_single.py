@@ -201,9 +201,9 @@ def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
     import yaml
     from safetensors.torch import save_file
 
-    from detco.transfer.backbones import weights
+    from detco.common import backbone_file
 
-    backbone = weights.random_backbone("resnet18", 0)
+    backbone = backbone_file.random_backbone("resnet18", 0)
     metadata = {
         "format": "detco-backbone",
         "format_version": "1",

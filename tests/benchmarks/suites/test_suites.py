@@ -403,9 +403,9 @@ def test_demo_is_a_chain_of_scenes_pretrainings_transfers():
 def test_a_backbone_file_counts_by_its_content(drawn, photos, tmp_path):
     from safetensors.torch import save_file
 
-    from detco.transfer.backbones import weights
+    from detco.common import backbone_file
 
-    trunk = weights.random_backbone("resnet18", 0)
+    trunk = backbone_file.random_backbone("resnet18", 0)
     metadata = {
         "format": "detco-backbone",
         "format_version": "1",
@@ -648,9 +648,9 @@ def test_protocols_of_starting_points_that_are_not_chosen_do_not_fall_back_to_ot
 def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
     import torch
 
-    from detco.transfer.backbones import weights
+    from detco.common import backbone_file
 
-    trunk = weights.random_backbone("resnet18", 1)
+    trunk = backbone_file.random_backbone("resnet18", 1)
     torch.save(
         {**trunk.tensors, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)},
         tmp_path / "r18.pth.tar",
@@ -666,7 +666,7 @@ def test_a_checkpoint_of_another_project_is_imported(drawn, photos, tmp_path):
     assert not (tmp_path / "out").exists()
     (job,) = suite_plan.plan(suite, tmp_path / "out")
     assert dry.id == job.id and job.spec["weights_identity"] == sha256_of(tmp_path / "r18.pth.tar")
-    made = weights.read(Path(job.spec["weights"]))
+    made = backbone_file.read(Path(job.spec["weights"]))
     assert (
         Path(job.spec["weights"]).parent == tmp_path / "out" / "imported"
         and made.arch == "resnet18"

@@ -5,6 +5,7 @@ import torchvision.transforms.functional as T
 from PIL import Image
 from torchvision.transforms import ColorJitter, RandAugment, RandomResizedCrop
 
+from detco.common import resnet
 from detco.pretrain.data import views
 from detco.pretrain.recipes import RECIPES, replace
 
@@ -281,8 +282,8 @@ def test_views_of_a_recipe():
 
 
 def test_normalisation_constants_are_imagenets():
-    assert np.allclose(np.array(views.MEAN) / 255, [0.485, 0.456, 0.406])
-    assert np.allclose(np.array(views.STD) / 255, [0.229, 0.224, 0.225])
+    assert np.allclose(np.array(resnet.IMAGENET_MEAN) / 255, [0.485, 0.456, 0.406])
+    assert np.allclose(np.array(resnet.IMAGENET_STD) / 255, [0.229, 0.224, 0.225])
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from detco.common import backbone_file
 from detco.pretrain import methods, train
 from detco.pretrain.methods.encoder import Trunk
 from detco.pretrain.recipes import RECIPES
-from detco.transfer.backbones import weights
 
 
 class Brightness(nn.Module):
@@ -84,7 +84,7 @@ def test_a_dummy_method_pretrains_journals_resumes_and_exports(recipe, tmp_path)
         train.pretrain(recipe, tmp_path / "pictures", part, device="cpu", report=until_second)
     assert list(part.glob("checkpoint-*.pt"))
     train.pretrain(recipe, tmp_path / "pictures", part, device="cpu")
-    one, other = (weights.read(run / "backbone.safetensors") for run in (whole, part))
+    one, other = (backbone_file.read(run / "backbone.safetensors") for run in (whole, part))
     assert one.method == "brightness" and one.tensors.keys() == other.tensors.keys()
     assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
     assert one.sha256 == other.sha256

@@ -11,12 +11,12 @@ from PIL import Image
 
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.report import reproduce
+from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.results import compare, tables
 from detco.results.report import evaluations
 from detco.results.report import page as report
 from detco.results.report.examples import Box, Example
-from detco.transfer.backbones import weights
 from tests.results.paper.test_verdicts import three
 from tests.results.test_tables import failed, planned, run
 from tests.transfer.backbones.test_attention import save_backbone
@@ -260,7 +260,7 @@ def test_without_any_result():
 def runs(tmp_path_factory, scenes):
     """Two starting points of the replay engine, as `detco transfer` makes them."""
     out = tmp_path_factory.mktemp("runs")
-    save_backbone(weights.random_backbone("resnet18", 1), out / "second.safetensors")
+    save_backbone(backbone_file.random_backbone("resnet18", 1), out / "second.safetensors")
     for name, start in (("first", "random"), ("second", str(out / "second.safetensors"))):
         words = [
             "transfer",

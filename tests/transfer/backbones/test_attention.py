@@ -8,10 +8,11 @@ import torchvision
 from PIL import Image
 
 from detco.benchmarks.cli import main as cli
+from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.results.report import attention as drawing
 from detco.results.report.examples import Box, iou, matched
-from detco.transfer.backbones import attention, weights
+from detco.transfer.backbones import attention
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def picture(tmp_path):
 
 @pytest.fixture(scope="module")
 def backbone():
-    return weights.random_backbone("resnet18", 3)
+    return backbone_file.random_backbone("resnet18", 3)
 
 
 def test_map_is_the_mean_of_the_channels(picture, backbone):

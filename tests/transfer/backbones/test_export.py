@@ -1,7 +1,6 @@
 """What is read computes what the original did; exports are read by the other programs; two
 backbones compared."""
 
-import math
 import pickle
 import subprocess
 import sys
@@ -11,8 +10,9 @@ import torch
 import torchvision
 from torch import nn
 
+from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
-from detco.transfer.backbones import export, weights
+from detco.transfer.backbones import export
 from detco.transfer.checkpoints import importer
 from detco.transfer.engines.torchvision.models import load_resnet
 from tests import checkpoints
@@ -36,9 +36,9 @@ def test_features_are_those_of_the_original(tmp_path):
         if not k.startswith("fc.")
     }
     backbone, _ = importer.load(saved(state, tmp_path / "a.pth.tar"))
-    weights.write(tmp_path / "b.safetensors", backbone)
+    backbone_file.write(tmp_path / "b.safetensors", backbone)
     assert torch.equal(
-        res5(load_resnet(weights.read(tmp_path / "b.safetensors")).eval(), x), res5(net, x)
+        res5(load_resnet(backbone_file.read(tmp_path / "b.safetensors")).eval(), x), res5(net, x)
     )
 
 
@@ -55,10 +55,10 @@ def test_half_precision_becomes_single(tmp_path):
 def test_written_files_are_read_back_and_always_the_same_bytes(tmp_path, moco):
     backbone, _ = importer.load(saved(moco, tmp_path / "a.pth"))
     first, second = (
-        weights.write(tmp_path / "1.safetensors", backbone),
-        weights.write(tmp_path / "2.safetensors", backbone),
+        backbone_file.write(tmp_path / "1.safetensors", backbone),
+        backbone_file.write(tmp_path / "2.safetensors", backbone),
     )
-    again = weights.read(tmp_path / "1.safetensors")
+    again = backbone_file.read(tmp_path / "1.safetensors")
     assert first == second == again.sha256 and not list(tmp_path.glob("*.part"))
     assert (again.arch, again.method, again.mean, again.std) == (
         "resnet18",
@@ -136,9 +136,9 @@ def test_detectron2_finds_every_tensor_and_computes_the_same(tmp_path, arch, str
         " file.items())\ntorch.save(net(x)['res5'].detach(), sys.argv[3])"
     )
     state = {
-        k: v for k, v in trained(arch, 1).state_dict().items() if k in weights.expected_shapes(arch)
+        k: v for k, v in trained(arch, 1).state_dict().items() if k in resnet.expected_shapes(arch)
     }
-    backbone = weights.Backbone(arch, state, "x", stride_in=stride)
+    backbone = backbone_file.Backbone(arch, state, "x", stride_in=stride)
     pairs = [
         item for pair in export.to_detectron2(backbone, tmp_path / "b.pkl").items() for item in pair
     ]
@@ -192,22 +192,3 @@ def test_msra_weights_are_read_as_detectron2_reads_them(tmp_path, affine):
     assert ours.keys() == theirs.keys() and all(
         torch.equal(ours[name], value) for name, value in theirs.items()
     )
-
-
-# --- comparing -----------------------------------------------------------------------------------
-
-
-def test_compare():
-    one = weights.random_backbone("resnet18", 0)
-    changed = dict(one.tensors)
-    changed["layer4.0.conv1.weight"] = one.tensors["layer4.0.conv1.weight"] * 1.1
-    a, b = "layer1.0.conv1.weight", "layer1.0.conv2.weight"
-    changed[a], changed[b] = changed[b], changed[a]
-    facts = weights.compare(one, weights.Backbone("resnet18", changed, "x"))
-    names = [k for k in one.tensors if weights.stage_of(k) == "res5"]
-    norm = math.sqrt(sum(float(one.tensors[k].square().sum()) for k in names))
-    assert facts["renamed"] == {a: b, b: a} and facts["different"] == 1 and facts["identical"] == 97
-    assert facts["distance"]["res5"] == pytest.approx(
-        0.1 * float(one.tensors["layer4.0.conv1.weight"].norm()) / norm, abs=1e-5
-    )
-    assert facts["distance"]["res4"] == 0 and facts["same architecture and preprocessing"]

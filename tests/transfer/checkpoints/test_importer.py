@@ -8,8 +8,8 @@ import pytest
 import torch
 import torchvision
 
+from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 from detco.transfer.checkpoints import importer
 from detco.transfer.engines.torchvision.models import channels
 from tests import checkpoints
@@ -173,18 +173,18 @@ def test_report_accounts_for_every_tensor(tmp_path, moco):
 def test_architecture_is_read_off_the_shapes(arch):
     wanted = {
         name: torch.empty(shape, device="meta")
-        for name, shape in weights.expected_shapes(arch).items()
+        for name, shape in resnet.expected_shapes(arch).items()
     }
-    assert weights.arch_of(wanted) == arch
+    assert resnet.arch_of(wanted) == arch
     del wanted["layer2.0.conv1.weight"]
-    assert weights.arch_of(wanted) == arch  # the nearest, so that what is missing can be said
+    assert resnet.arch_of(wanted) == arch  # the nearest, so that what is missing can be said
 
 
-@pytest.mark.parametrize("arch", weights.ARCHS)
+@pytest.mark.parametrize("arch", resnet.ARCHS)
 def test_detectors_know_the_channels_of_every_architecture(arch):
     with torch.device("meta"):
         wanted = getattr(torchvision.models, arch)().fc.in_features
-    assert channels(weights.Backbone(arch, {}))["res5"] == wanted
+    assert channels(backbone_file.Backbone(arch, {}))["res5"] == wanted
 
 
 @pytest.mark.parametrize(
@@ -255,11 +255,14 @@ def test_400_megabytes_in_ten_seconds_and_two_gigabytes(tmp_path):
     )
     assert (tmp_path / "a.pth").stat().st_size > 400e6
     code = (  # time of the processor: others may be at work on the machine
-        "import sys, time; from detco.transfer.backbones import weights;"
-        " from detco.transfer.checkpoints import importer; start ="
-        " time.process_time()\nweights.write(sys.argv[2], importer.load(sys.argv[1])[0]); took ="
-        " time.process_time() - start\nprint(took, *(line.split()[1] for line in"
-        " open('/proc/self/status') if line.startswith('VmHWM')))"
+        "import sys, time\n"
+        "from detco.common import backbone_file\n"
+        "from detco.transfer.checkpoints import importer\n"
+        "start = time.process_time()\n"
+        "backbone_file.write(sys.argv[2], importer.load(sys.argv[1])[0])\n"
+        "took = time.process_time() - start\n"
+        "status = open('/proc/self/status')\n"
+        "print(took, *(line.split()[1] for line in status if line.startswith('VmHWM')))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors")]
     seconds, kilobytes = map(

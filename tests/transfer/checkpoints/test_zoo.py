@@ -9,9 +9,9 @@ import torch
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.suites import files as suite_files
+from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
-from detco.transfer.backbones import weights
 from detco.transfer.checkpoints import importer, zoo
 from tests import checkpoints
 from tests.checkpoints import saved
@@ -36,7 +36,7 @@ def test_table_of_public_checkpoints():
     for row in zoo.KNOWN:
         assert (
             row.adapter in layouts
-            and row.arch in weights.ARCHS
+            and row.arch in resnet.ARCHS
             and row.url.startswith("https://")
             and row.licence
         )
@@ -126,7 +126,7 @@ def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
         suite_plan.weights_of(suite.start[0], None),
         suite_plan.weights_of(suite.start[0], None),
     )
-    made = weights.read(first.path)
+    made = backbone_file.read(first.path)
     assert (
         first == again
         and first.identity == made.sha256

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.inspection import Unreadable
 from detco.transfer.engines import EngineJob
@@ -202,7 +202,7 @@ def job_for(coco, out, **schedule) -> EngineJob:
     train, test = (datasets.load("coco", coco, split) for split in ("train", "val"))
     return EngineJob(
         tiny("small-retinanet", iterations=6, **schedule),
-        weights.random_backbone("resnet18", 0),
+        backbone_file.random_backbone("resnet18", 0),
         train,
         test,
         4,

@@ -15,9 +15,9 @@ import torchvision
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
+from detco.common import backbone_file
 from detco.common.errors import TrainingError
 from detco.transfer import finetune
-from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
 from detco.transfer.engines import EngineJob
 from detco.transfer.engines.torchvision import engine
@@ -46,14 +46,14 @@ def tiny(name: str, **schedule):
 
 @pytest.fixture(scope="module")
 def backbone():
-    return weights.random_backbone("resnet18", 0)
+    return backbone_file.random_backbone("resnet18", 0)
 
 
 @pytest.mark.parametrize(
     ("arch", "stride_in"), [("resnet18", "3x3"), ("resnet50", "3x3"), ("resnet50", "1x1")]
 )
 def test_trunk_gives_the_features_of_torchvisions_resnet(arch, stride_in):
-    own = replace(weights.random_backbone(arch, 1), stride_in=stride_in)
+    own = replace(backbone_file.random_backbone(arch, 1), stride_in=stride_in)
     trunk = torchvision_models.DetectorTrunk(own, ("res2", "res3", "res4", "res5")).eval()
     net = getattr(torchvision.models, arch)().eval()
     net.load_state_dict(own.tensors, strict=False)
@@ -258,7 +258,7 @@ def job_for(scenes, out):
     train, test = (datasets.load("coco", scenes / "coco", split) for split in ("train", "val"))
     return EngineJob(
         tiny("small-faster-rcnn-fpn", iterations=8),
-        weights.random_backbone("resnet18", 0),
+        backbone_file.random_backbone("resnet18", 0),
         train,
         test,
         4,

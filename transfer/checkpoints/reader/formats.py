@@ -76,11 +76,13 @@ def is_backbone_file(path: Path) -> bool:
     """Whether a file says that it is one of this project's backbone files."""
     from safetensors import SafetensorError, safe_open
 
+    from detco.common.backbone_file import FORMAT
+
     if not Path(path).is_file():  # to open a pipe waits for ever
         return False
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == "detco-backbone"
+            return (file.metadata() or {}).get("format") == FORMAT["format"]
     except (SafetensorError, OSError):
         return False
 

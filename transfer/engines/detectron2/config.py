@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode, get_cfg
 
+from detco.common.backbone_file import Backbone
+from detco.common.values import flatten
+
 from ...backbones.export import detectron2_config
-from ...backbones.weights import Backbone
 from ...protocols import Detector, Protocol, Resize, Schedule
 
 LEVELS = ("res2", "res3", "res4", "res5")
@@ -92,23 +94,12 @@ def norm_of(protocol: Protocol, run: RunConfig) -> str:
 
 def differences(cfg: CfgNode) -> dict:
     """The keys in which a config differs from Detectron2's defaults, dotted, with their values."""
-    default = _flat(get_cfg())
+    default = flatten(get_cfg())
     return {
-        key: value
-        for key, value in _flat(cfg).items()
-        if key not in default or default[key] != value
+        key: _plain(value)
+        for key, value in flatten(cfg).items()
+        if key not in default or _plain(default[key]) != _plain(value)
     }
-
-
-def _flat(node: CfgNode, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in node.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, CfgNode)
-            else {prefix + key: _plain(value)}
-        )
-    return flat
 
 
 def _plain(value):

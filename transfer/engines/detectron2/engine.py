@@ -11,12 +11,13 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from detco.common.backbone_file import Backbone
 from detco.common.files import write_atomic
+from detco.common.progress import Report
 
 from ... import detector
-from ...backbones.weights import Backbone
 from ...protocols import PROTOCOLS, Protocol
-from .. import EngineJob, Outcome, Report, replacing
+from .. import EngineJob, Outcome, replacing
 from . import config as detectron2_config
 from . import data, memory, version
 from . import launch as detectron2_launch

@@ -17,9 +17,10 @@ from detectron2.utils import comm
 from torch import distributed, multiprocessing
 
 from detco.common.errors import InputError, TrainingError
+from detco.common.progress import Report
 
 from ...protocols import Protocol
-from .. import EngineJob, Launch, Report
+from .. import EngineJob, Launch
 
 AMP = {"": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LESS_MEMORY = "lower --batch (rate and schedule follow), spread over more --num-gpus, or use --amp"

@@ -4,10 +4,11 @@ import torch
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
+from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
+from detco.common.resnet import stage_of
 
 from ...backbones.export import detectron2_name
-from ...backbones.weights import Backbone, stage_of
 from .heads import put_group_norms
 
 

@@ -12,10 +12,11 @@ from detectron2.utils import comm
 from pycocotools import mask as rle
 from torch import nn
 
+from detco.common.progress import Report
+
 from ...data.dataset import Dataset
 from ...protocols import Protocol
 from ...scoring import score as scoring
-from .. import Report
 from .data import test_loader
 
 TRIED = 2  # test pictures that are predicted and scored before training

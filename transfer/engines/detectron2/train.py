@@ -20,11 +20,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detco.common.files import write_atomic
+from detco.common.progress import Report
 
 from ... import detector
 from ...protocols import Protocol
 from ...scoring import score as scoring
-from .. import EngineJob, Report, narrow
+from .. import EngineJob, narrow
 from ..replacing import Broken, Replaced
 from .data import TrainLoader
 from .launch import AMP

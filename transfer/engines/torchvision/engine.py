@@ -20,15 +20,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from detco.common import backbone_file
 from detco.common.errors import InputError, TrainingError
 from detco.common.files import write_atomic
+from detco.common.precision import fast_bf16
+from detco.common.progress import Report
 
 from ... import detector
-from ...backbones import weights
 from ...detections import Picture
 from ...detector import TrainedDetector
 from ...protocols import Protocol, Schedule
-from .. import EngineJob, Outcome, Report, replacing
+from .. import EngineJob, Outcome, replacing
 from ..replacing import Replaced
 from .models import build
 from .pictures import (
@@ -102,15 +104,8 @@ def first_label(protocol: Protocol) -> int:
 
 
 def precision_for(device: str) -> torch.dtype | None:
-    """bf16 where the processor multiplies it natively; None means float32."""
-    if device == "cpu":
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return (
-            torch.bfloat16
-            if native or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-            else None
-        )
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    """bf16 where the device multiplies it natively; None means float32."""
+    return torch.bfloat16 if fast_bf16(device) else None
 
 
 def fit(
@@ -337,7 +332,7 @@ def detect(
     """COCO results of each picture, as `predict` gives them for the same pictures in the same
     order. Raises InputError."""
     protocol, trunk = trained.protocol, trained.backbone
-    start = replace(trunk, tensors=weights.random_backbone(trunk.arch, 0).tensors)
+    start = replace(trunk, tensors=backbone_file.random_backbone(trunk.arch, 0).tensors)
     model = build(
         protocol, start, len(trained.categories), len(trained.keypoints), precision_for(device)
     ).to(device)

@@ -21,7 +21,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from ...backbones.weights import Backbone
+from detco.common.backbone_file import Backbone
+
 from ...protocols import Detector, Protocol
 from .. import narrow
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from detco.transfer.backbones import weights
+from detco.common import backbone_file
 from detco.transfer.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.detectron2
@@ -161,7 +161,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def backbone():
-    return weights.Backbone("resnet50", {})
+    return backbone_file.Backbone("resnet50", {})
 
 
 def resolved(name: str, backbone, **run) -> dict:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.cityscapes import SEMANTIC, truth
 from detco.transfer.engines.torchvision.pictures import DetectionPictures, Wanted, resized_shape
@@ -48,7 +48,7 @@ def config(name: str, dataset, mask_format: str = "bitmask", **more):
         workers=0,
         **more,
     )
-    cfg = detectron2_config.resolve(row, weights.Backbone("resnet18", {}), circumstances)
+    cfg = detectron2_config.resolve(row, backbone_file.Backbone("resnet18", {}), circumstances)
     cfg.SOLVER.IMS_PER_BATCH = 2
     return cfg
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
+from detco.common import backbone_file
 from detco.common.errors import InputError, TrainingError
 from detco.transfer import detector, finetune
-from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob, Launch
 from detco.transfer.engines.detectron2 import version
@@ -160,7 +160,7 @@ def test_schedule_and_evaluations_on_the_way(scenes, tmp_path):
 def test_cosine_is_that_of_the_torchvision_engine():
     row = PROTOCOLS["small-retinanet"]
     cfg = detectron2_config.resolve(
-        row, weights.Backbone("resnet18", {}), detectron2_config.RunConfig(device="cpu")
+        row, backbone_file.Backbone("resnet18", {}), detectron2_config.RunConfig(device="cpu")
     )
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
     scheduler, found = detectron2_train.Trainer.build_lr_scheduler(cfg, optimizer), []
@@ -176,7 +176,7 @@ def test_cosine_is_that_of_the_torchvision_engine():
 
 
 def test_optimizer_decays_what_the_torchvision_engine_decays():
-    row, backbone = PROTOCOLS["small-retinanet"], weights.random_backbone("resnet18", 0)
+    row, backbone = PROTOCOLS["small-retinanet"], backbone_file.random_backbone("resnet18", 0)
     cfg = detectron2_config.resolve(
         row, backbone, detectron2_config.RunConfig(device="cpu", processes=1)
     )
@@ -256,7 +256,7 @@ def job_for(scenes: Path, out: Path, name: str = "small-retinanet", **more) -> E
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
     return EngineJob(
         tiny(name, iterations=6, precise_bn=2),
-        weights.random_backbone("resnet18", 0),
+        backbone_file.random_backbone("resnet18", 0),
         train,
         test,
         4,

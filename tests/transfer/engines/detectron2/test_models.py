@@ -8,8 +8,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 from detco.transfer.engines.torchvision import models as torchvision_models
 from detco.transfer.protocols import PROTOCOLS
 
@@ -22,9 +22,9 @@ LEVELS = ("res2", "res3", "res4", "res5")
 CPU = config.RunConfig(device="cpu", processes=1)
 
 
-def drawn(arch: str, **more) -> weights.Backbone:
+def drawn(arch: str, **more) -> backbone_file.Backbone:
     """Random weights with random BN statistics, as after training."""
-    own, draw = weights.random_backbone(arch, 1), torch.Generator().manual_seed(2)
+    own, draw = backbone_file.random_backbone(arch, 1), torch.Generator().manual_seed(2)
     tensors = {
         k: torch.rand(v.shape, generator=draw) + 0.5 if "bn" in k or "downsample.1" in k else v
         for k, v in own.tensors.items()
@@ -32,7 +32,7 @@ def drawn(arch: str, **more) -> weights.Backbone:
     return replace(own, tensors=tensors, **more)
 
 
-def build(name: str, backbone: weights.Backbone):
+def build(name: str, backbone: backbone_file.Backbone):
     return detectron2_models.build(config.resolve(PROTOCOLS[name], backbone, CPU), backbone).eval()
 
 
@@ -147,7 +147,9 @@ def test_a_tensor_without_place_and_a_place_without_tensor_are_named():
 def test_a_damaged_backbone_file_starts_nothing(damage, words, scenes, tmp_path):
     from detco.transfer import finetune
 
-    tensors = {k: v.clone() for k, v in weights.random_backbone("resnet18", 0).tensors.items()}
+    tensors = {
+        k: v.clone() for k, v in backbone_file.random_backbone("resnet18", 0).tensors.items()
+    }
     damage(tensors)
     metadata = {
         "format": "detco-backbone",
@@ -188,13 +190,13 @@ def test_semantic_head_upsamples_and_ignores():
 
 def test_semantic_head_refuses_basic_blocks():
     with pytest.raises(InputError, match="cannot do in resnet18; take a ResNet-50"):
-        build("cityscapes-semantic", weights.random_backbone("resnet18", 0))
+        build("cityscapes-semantic", backbone_file.random_backbone("resnet18", 0))
 
 
 def test_memory_estimate_counts_what_the_trunk_keeps():
     """Of RetinaNet: within a tenth of the activations that autograd saves when it really runs, and
     linear in the pictures."""
-    backbone = weights.random_backbone("resnet18", 0)
+    backbone = backbone_file.random_backbone("resnet18", 0)
     row = PROTOCOLS["small-retinanet"]
     cfg = config.resolve(row, backbone, CPU)
     one, three = (memory.estimate(cfg, images) for images in (1, 3))
@@ -217,7 +219,7 @@ def test_memory_estimate_counts_what_the_trunk_keeps():
 
 def test_memory_is_judged_before_the_start(monkeypatch):
     row, gpu = PROTOCOLS["coco-mask-rcnn-c4-90k"], replace(CPU, device="cuda")
-    cfg = config.resolve(row, weights.Backbone("resnet50", {}), gpu)
+    cfg = config.resolve(row, backbone_file.Backbone("resnet50", {}), gpu)
     needed = memory.estimate(cfg, 2)
     assert 5 < needed / 2**30 < 12  # the published run has two pictures on a GPU of 11 GB or more
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, int(needed * 0.6)))

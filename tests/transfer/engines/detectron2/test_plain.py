@@ -4,7 +4,8 @@ for bit the engine's training."""
 import pytest
 import torch
 
-from detco.transfer.backbones import export, weights
+from detco.common import backbone_file
+from detco.transfer.backbones import export
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
@@ -35,7 +36,7 @@ class Seeded(hooks.HookBase):
 )
 def test_training_is_bit_identical_to_plain_detectron2(name, scenes, tmp_path):
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    backbone = weights.random_backbone("resnet18", 7)
+    backbone = backbone_file.random_backbone("resnet18", 7)
     job = EngineJob(tiny(name, precise_bn=0), backbone, train, test, SEED, tmp_path / "ours")
     records = detectron2_records.write(train, tmp_path / "records.json")
     cfg = detectron2_rcnn.config(job, records.mask_format)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob, Launch
 
@@ -44,7 +44,7 @@ def job_for(coco: Path, out: Path, **more) -> EngineJob:
     train, test = (dataset.load("coco", coco, split) for split in ("train", "val"))
     return EngineJob(
         tiny("small-retinanet", iterations=5),
-        weights.random_backbone("resnet18", 0),
+        backbone_file.random_backbone("resnet18", 0),
         train,
         test,
         4,

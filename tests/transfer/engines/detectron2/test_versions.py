@@ -97,7 +97,7 @@ def main(scenes: Path, out: Path) -> None:
     import detectron2
     import torch
 
-    from detco.transfer.backbones import weights
+    from detco.common import backbone_file
     from detco.transfer.data import dataset
     from detco.transfer.engines import EngineJob
     from detco.transfer.engines.detectron2 import data, engine
@@ -115,7 +115,7 @@ def main(scenes: Path, out: Path) -> None:
             from detco.transfer.finetune import _only_keypoints as only
 
             train, test = only(row, train), only(row, test)
-        job = EngineJob(row, weights.random_backbone(row.arch, 0), train, test, 4, out / name)
+        job = EngineJob(row, backbone_file.random_backbone(row.arch, 0), train, test, 4, out / name)
         records = detectron2_records.write(
             train, out / f"{name}.json", needs["semantic"], int(needs["keypoints"])
         )

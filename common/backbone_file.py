@@ -1,40 +1,29 @@
 """The backbone file: a ResNet trunk under torchvision's names that carries its own preprocessing.
+Pretraining and imports write it, fine-tuning reads it.
 
 Reading is strict: every tensor of the architecture in its shape and finite, nothing else, or an
 error that lists what is wrong.
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
 import math
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
-from detco.common.errors import InputError
-from detco.common.files import sha256_of
-from detco.common.tensors import BACKBONE, write_tensors
-from detco.common.values import shown
+from .errors import InputError
+from .files import sha256_of, write_atomic
+from .resnet import IMAGENET_MEAN, IMAGENET_STD, expected_shapes
+from .values import shown
 
-ARCHS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
-TRUNK = re.compile(
-    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.(weight|bias|running_mean|running_var)"
-)
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0..255
-STAGES = ("stem", "res2", "res3", "res4", "res5")
-# seconds without a write; the process may be on another machine, its number says nothing here
+FORMAT = {"format": "detco-backbone", "format_version": "1"}  # metadata of every backbone file
 REQUIRED = (
     "format",
     "format_version",
@@ -57,7 +46,7 @@ class Backbone:
     (MSRA)."""
 
     arch: str
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Tensor]
     method: str = "random"
     sha256: str = ""
     channel_order: str = "RGB"
@@ -65,25 +54,6 @@ class Backbone:
     std: tuple[float, ...] = IMAGENET_STD
     stride_in: str = "3x3"
     metadata: tuple[tuple[str, str], ...] = ()
-
-
-@cache
-def expected_shapes(arch: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a trunk's tensors, classifier and batch counters left out: 100 for
-    ResNet-18, 265 for ResNet-50."""
-    import torchvision
-
-    if arch not in ARCHS:
-        raise InputError(
-            f"unknown backbone architecture {shown(arch)!r}; known: {', '.join(ARCHS)}"
-        )
-    with torch.device("meta"):
-        state = getattr(torchvision.models, arch)().state_dict()
-    return {
-        k: tuple(v.shape)
-        for k, v in state.items()
-        if not k.startswith("fc.") and "num_batches" not in k
-    }
 
 
 def random_backbone(arch: str, seed: int) -> Backbone:
@@ -110,7 +80,7 @@ def read(path: Path) -> Backbone:
         raise InputError(
             f"{path} is a whole trained detector, not a backbone file: it is for `detco predict`"
         )
-    if missing or metadata["format"] != BACKBONE["format"]:
+    if missing or metadata["format"] != FORMAT["format"]:
         raise InputError(
             f"{path} is not a backbone file of this project (metadata lack"
             f" {', '.join(missing) or 'the format'})"
@@ -132,7 +102,7 @@ def read(path: Path) -> Backbone:
     )
 
 
-def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, Tensor]]:
     """(metadata, tensors) of a safetensors file. Raises InputError, which ends with `hint`."""
     try:
         with safe_open(path, framework="pt") as f:
@@ -168,27 +138,7 @@ def preprocessing(
     return metadata["channel_order"], mean, std, metadata["stride_in"]
 
 
-def arch_of(tensors: dict[str, torch.Tensor]) -> str:
-    """The architecture whose tensors these are, or nearly are. Raises InputError for a relative
-    that no detector here takes."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    stem, second = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
-    if stem[2:] == (3, 3):
-        raise InputError(
-            "holds a ResNet for tiny pictures (its stem is a 3 x 3 convolution); the detectors here"
-            " need 7 x 7"
-        )
-    if stem and stem[0] != 64:
-        raise InputError(
-            f"holds a ResNet {stem[0] / 64:g} times as wide in every stage; known:"
-            f" {', '.join(ARCHS)}"
-        )
-    if len(second) == 4 and second[0] != second[1]:
-        raise InputError(f"holds a ResNeXt (grouped convolutions); known: {', '.join(ARCHS)}")
-    return min(ARCHS, key=lambda arch: len(shapes.items() ^ expected_shapes(arch).items()))
-
-
-def check_tensors(path: Path, arch: str, tensors: dict[str, torch.Tensor]) -> None:
+def check_tensors(path: Path, arch: str, tensors: dict[str, Tensor]) -> None:
     """Raises InputError naming each tensor that is missing, does not belong, has another shape, is
     not finite, or cannot be what it is called."""
     wanted = expected_shapes(arch)
@@ -218,7 +168,7 @@ def write(path: Path, backbone: Backbone) -> str:
     path = Path(path)
     check_tensors(path, backbone.arch, backbone.tensors)
     metadata = dict(backbone.metadata) | {
-        **BACKBONE,
+        **FORMAT,
         "method": backbone.method,
         "arch": backbone.arch,
         "channel_order": backbone.channel_order,
@@ -228,6 +178,19 @@ def write(path: Path, backbone: Backbone) -> str:
     }
     write_tensors(path, backbone.tensors, metadata)
     return sha256_of(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; the same content gives the same bytes (the
+    library's order of metadata is random). Raises OSError."""
+    data = memoryview(save(dict(tensors), dict(metadata)))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8 : 8 + length]))
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    parts = (len(text).to_bytes(8, "little"), text, data[8 + length :])
+    write_atomic(path, lambda file: file.writelines(parts))
 
 
 def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]:
@@ -245,85 +208,3 @@ def _triple(path: Path, metadata: dict[str, str], key: str) -> tuple[float, ...]
             f"{path}: metadata {key} must be a JSON list of {what}, not {shown(metadata[key])!r}"
         )
     return values
-
-
-def stage_of(name: str) -> str:
-    """`stem`, `res2` ... `res5` for a torchvision tensor name."""
-    return f"res{int(name[5]) + 1}" if name.startswith("layer") else "stem"
-
-
-def describe(backbone: Backbone) -> dict:
-    """What `detco weights show` prints: architecture, origin, preprocessing, counts and the norm of
-    each stage's weights."""
-    square: dict[str, float] = {}
-    for name, tensor in backbone.tensors.items():
-        if "running_" not in name:
-            square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(
-                tensor.double().square().sum()
-            )
-    meta = {key: shown(value, 20_000) for key, value in backbone.metadata}
-    return {
-        "architecture": backbone.arch,
-        "method": shown(backbone.method),
-        "epochs": meta.get("epochs", ""),
-        "images seen": meta.get("images_seen", ""),
-        "channel order": backbone.channel_order,
-        "mean": list(backbone.mean),
-        "std": list(backbone.std),
-        "stride in": backbone.stride_in,
-        "tensors": len(backbone.tensors),
-        "parameters": sum(t.numel() for k, t in backbone.tensors.items() if "running_" not in k),
-        "stage norms": {stage: round(square[stage] ** 0.5, 4) for stage in STAGES},
-        "source": meta.get("source", ""),
-        "source sha256": meta.get("source_sha256", ""),
-        "layout": meta.get("adapter", ""),
-        "encoder": meta.get("encoder", ""),
-        "sha256": backbone.sha256,
-        "recipe": meta.get("recipe", ""),
-        "assumed": meta.get("assumed", "[]"),
-    }
-
-
-def compare(one: Backbone, other: Backbone) -> dict:
-    """What `detco weights show --compare` prints: which tensors are equal, equal under another
-    name, or differ, and how far.
-
-    `distance`: Frobenius norm of the difference over that of the first, by stage, over the tensors
-    of the same name and shape."""
-    digests = {name: _bytes_of(tensor) for name, tensor in other.tensors.items()}
-    own = {name: _bytes_of(tensor) for name, tensor in one.tensors.items()}
-    elsewhere = {digest: name for name, digest in digests.items() if own.get(name) != digest}
-    identical, renamed, different = 0, {}, []
-    change, size = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
-    for name, tensor in one.tensors.items():
-        digest, twin = own[name], other.tensors.get(name)
-        if digests.get(name) == digest:
-            identical += 1
-        elif digest in elsewhere:
-            renamed[name] = elsewhere[digest]
-        else:
-            different.append(name)
-        if twin is not None and twin.shape == tensor.shape:
-            change[stage_of(name)] += float((tensor - twin).double().square().sum())
-            size[stage_of(name)] += float(tensor.double().square().sum())
-    same_way = ("arch", "channel_order", "mean", "std", "stride_in")
-    return {
-        "same architecture and preprocessing": all(
-            getattr(one, key) == getattr(other, key) for key in same_way
-        ),
-        "identical": identical,
-        "renamed": renamed,
-        "different": len(different),
-        "only in the second": len(
-            other.tensors.keys() - one.tensors.keys() - set(renamed.values())
-        ),
-        "distance": {
-            stage: round((change[stage] / size[stage]) ** 0.5, 6) for stage in STAGES if size[stage]
-        },
-    }
-
-
-def _bytes_of(tensor: torch.Tensor) -> bytes:
-    return hashlib.sha256(
-        repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes()
-    ).digest()

@@ -1,7 +1,6 @@
 """The backbone file is read whole or not at all."""
 
 import hashlib
-import json
 import math
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
-from detco.transfer.backbones import weights
 
 META = {
     "format": "detco-backbone",
@@ -38,12 +37,12 @@ def tensors():
 
 @pytest.mark.parametrize(("arch", "count"), [("resnet18", 100), ("resnet50", 265)])
 def test_number_of_tensors_a_backbone_has(arch, count):
-    assert len(weights.expected_shapes(arch)) == count
+    assert len(resnet.expected_shapes(arch)) == count
 
 
 def test_round_trip(tmp_path, tensors):
     save_file(tensors, tmp_path / "b.safetensors", META)
-    backbone = weights.read(tmp_path / "b.safetensors")
+    backbone = backbone_file.read(tmp_path / "b.safetensors")
     assert (backbone.arch, backbone.method, backbone.channel_order) == ("resnet18", "detco", "BGR")
     assert backbone.mean == (1.0, 2.0, 3.0) and backbone.std == (4.0, 5.0, 6.0)
     assert backbone.sha256 == hashlib.sha256((tmp_path / "b.safetensors").read_bytes()).hexdigest()
@@ -72,7 +71,7 @@ def test_damaged_tensors_are_refused_by_name(tmp_path, tensors, damage, says):
     damage(tensors)
     save_file(tensors, tmp_path / "b.safetensors", META)
     with pytest.raises(InputError, match=says) as error:
-        weights.read(tmp_path / "b.safetensors")
+        backbone_file.read(tmp_path / "b.safetensors")
     assert str(tmp_path / "b.safetensors") in str(error.value) and "\n" not in str(error.value)
 
 
@@ -93,7 +92,7 @@ def test_damaged_tensors_are_refused_by_name(tmp_path, tensors, damage, says):
 def test_wrong_metadata_are_refused(tmp_path, tensors, change, says):
     save_file(tensors, tmp_path / "b.safetensors", META | change)
     with pytest.raises(InputError, match=says):
-        weights.read(tmp_path / "b.safetensors")
+        backbone_file.read(tmp_path / "b.safetensors")
 
 
 def test_files_of_another_kind_are_refused(tmp_path, tensors):
@@ -102,7 +101,7 @@ def test_files_of_another_kind_are_refused(tmp_path, tensors):
     (tmp_path / "empty.safetensors").touch()
     for name in ("page", "bare", "empty", "none"):
         with pytest.raises(InputError, match=name):
-            weights.read(tmp_path / f"{name}.safetensors")
+            backbone_file.read(tmp_path / f"{name}.safetensors")
 
 
 def test_random_backbone_is_torchvisions_initialisation():
@@ -111,26 +110,10 @@ def test_random_backbone_is_torchvisions_initialisation():
     torch.manual_seed(0)
     before = torch.rand(1)
     torch.manual_seed(0)
-    drawn = weights.random_backbone("resnet18", 5)
+    drawn = backbone_file.random_backbone("resnet18", 5)
     assert torch.equal(torch.rand(1), before)  # nobody else's random numbers are used up
     assert all(torch.equal(v, expected[k]) for k, v in drawn.tensors.items())
     assert not torch.equal(
-        weights.random_backbone("resnet18", 6).tensors["conv1.weight"], expected["conv1.weight"]
+        backbone_file.random_backbone("resnet18", 6).tensors["conv1.weight"],
+        expected["conv1.weight"],
     )
-
-
-def test_describe_counts_and_norms(tmp_path, tensors):
-    save_file(tensors, tmp_path / "b.safetensors", META)
-    shown = weights.describe(weights.read(tmp_path / "b.safetensors"))
-    parameters = sum(
-        p.numel()
-        for k, p in torchvision.models.resnet18().named_parameters()
-        if not k.startswith("fc.")
-    )
-    stem = math.sqrt(
-        sum(float(tensors[k].square().sum()) for k in ("conv1.weight", "bn1.weight", "bn1.bias"))
-    )
-    assert shown["parameters"] == parameters and shown["tensors"] == 100
-    assert shown["stage norms"]["stem"] == pytest.approx(stem, abs=1e-3)
-    assert set(shown["stage norms"]) == {"stem", "res2", "res3", "res4", "res5"}
-    json.dumps(shown)
