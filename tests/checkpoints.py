@@ -1,7 +1,7 @@
 """Checkpoints as other projects write them, around a ResNet-18 of known numbers.
 
-Names are put together from tables of each project's own words, not from the adapters' rules. Facts
-about layouts: see the rows of transfer/adapters.py. All tensors are views of one storage, so that a
+Names are put together from tables of each project's own words, not from the layouts' rules. Facts
+about layouts: see the rows of LAYOUTS. All tensors are views of one storage, so that a
 file takes 10 MB.
 """
 
@@ -229,7 +229,7 @@ class Made:
     numbers it has."""
 
     content: object
-    adapter: str
+    layout: str
     method: str
     seeds: tuple[tuple[str, int], ...] = (("backbone", 0),)
     suffix: str = ".pth"

@@ -17,7 +17,7 @@ def import_(args) -> int:
 
     path, row = _source(args)
     backbone, report = importer.load(
-        path, args.forced or (row.adapter if row else None), args.encoder, args.method
+        path, args.forced or (row.layout if row else None), args.encoder, args.method
     )
     digest = backbone_file.write(args.out, backbone)
     facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}
@@ -46,7 +46,7 @@ def _facts(backbone, report) -> dict:
     return {
         "source": meta["source"],
         "source sha256": meta["source_sha256"],
-        "layout": f"{report.adapter.name} (learnt from {report.adapter.learnt})",
+        "layout": f"{report.layout.name} (learnt from {report.layout.learnt})",
         "encoder": (
             report.encoder.role
             + (f" (the file also has: {left}; --encoder takes another)" if left else "")
@@ -148,7 +148,7 @@ def _row(row, where: Path) -> dict:
         "method": row.method,
         "epochs": row.epochs or "",
         "architecture": row.arch,
-        "layout": row.adapter,
+        "layout": row.layout,
         "hash": row.digest,
         "copy": copy,
         "licence": row.licence,
@@ -157,17 +157,17 @@ def _row(row, where: Path) -> dict:
 
 
 def _layouts(as_json: bool) -> int:
-    from detco.transfer.checkpoints.layouts import ADAPTERS
+    from detco.transfer.checkpoints.layouts import LAYOUTS
 
     rows = [
         {
-            "layout": adapter.name,
-            "recognised": "only with --as" if adapter.only_forced else "by itself",
-            "encoders": ", ".join(dict.fromkeys(encoder.role for encoder in adapter.encoders)),
-            "channel order": adapter.preprocessing.channel_order,
-            "learnt from": adapter.learnt,
+            "layout": layout.name,
+            "recognised": "only with --as" if layout.only_forced else "by itself",
+            "encoders": ", ".join(dict.fromkeys(encoder.role for encoder in layout.encoders)),
+            "channel order": layout.preprocessing.channel_order,
+            "learnt from": layout.learnt,
         }
-        for adapter in ADAPTERS
+        for layout in LAYOUTS
     ]
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -1,5 +1,5 @@
 """Which project's layout a checkpoint has: its dictionaries of tensors, and the one row of
-`adapters` that fits them."""
+LAYOUTS that fits them."""
 
 import re
 from collections import Counter
@@ -11,7 +11,8 @@ import torch
 from detco.common.errors import InputError
 from detco.common.values import shown
 
-from .layouts import ADAPTERS, ANYWHERE, Adapter, EncoderPlace
+from . import layouts
+from .layouts import ANYWHERE, CheckpointLayout, EncoderPlace
 from .reader import formats
 from .reader.stubs import KINDS, Inert
 
@@ -27,7 +28,7 @@ EXPANDED = 1 << 20  # bytes that a tensor may seem to have although the file has
 def places(data: Any) -> Places:
     """Every dictionary in which some row looks for an encoder: place -> its tensors."""
     wanted = dict.fromkeys(
-        at for adapter in ADAPTERS for encoder in adapter.encoders for at in encoder.at
+        at for layout in layouts.LAYOUTS for encoder in layout.encoders for at in encoder.at
     )
     return {at: tensors for at in wanted if (tensors := tensors_of(inside(data, at)))}
 
@@ -74,22 +75,24 @@ def tensors_at(places: Places, encoder: EncoderPlace) -> dict[str, torch.Tensor]
     return next((places[at] for at in encoder.at if at in places), {})
 
 
-def find(name: str) -> Adapter:
-    found = next((adapter for adapter in ADAPTERS if adapter.name == name), None)
+def find(name: str) -> CheckpointLayout:
+    found = next((layout for layout in layouts.LAYOUTS if layout.name == name), None)
     if found is None:
         raise InputError(
             f"cannot be read as {name!r}, which is no known layout; known:"
-            f" {', '.join(a.name for a in ADAPTERS)}"
+            f" {', '.join(a.name for a in layouts.LAYOUTS)}"
         )
     return found
 
 
-def recognise(content: formats.Content, places: Places) -> Adapter:
+def recognise(content: formats.Content, places: Places) -> CheckpointLayout:
     """The only row that fits. Raises InputError naming the candidates, or what the names look like
     where there is none."""
     facts = list(_facts(content))
     fitting = [
-        adapter for adapter in ADAPTERS if not adapter.only_forced and _fits(adapter, places, facts)
+        layout
+        for layout in layouts.LAYOUTS
+        if not layout.only_forced and _fits(layout, places, facts)
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -105,16 +108,16 @@ def lookalikes(content: formats.Content, places: Places) -> list[str]:
     """Rows taken only where the user says so that would fit as well."""
     facts = list(_facts(content))
     return [
-        adapter.name
-        for adapter in ADAPTERS
-        if adapter.only_forced and _fits(adapter, places, facts)
+        layout.name
+        for layout in layouts.LAYOUTS
+        if layout.only_forced and _fits(layout, places, facts)
     ]
 
 
-def _fits(adapter: Adapter, places: Places, facts: list[str]) -> bool:
-    names = facts + [name for encoder in adapter.encoders for name in tensors_at(places, encoder)]
-    return all(_matches(pattern, names) for pattern in adapter.requires) and not any(
-        _matches(pattern, names) for pattern in adapter.forbids
+def _fits(layout: CheckpointLayout, places: Places, facts: list[str]) -> bool:
+    names = facts + [name for encoder in layout.encoders for name in tensors_at(places, encoder)]
+    return all(_matches(pattern, names) for pattern in layout.requires) and not any(
+        _matches(pattern, names) for pattern in layout.forbids
     )
 
 

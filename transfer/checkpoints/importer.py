@@ -2,7 +2,7 @@
 done reported.
 
 Every tensor of the trunk must be there in its shape and finite; every other name must be explained
-by the adapter's row. What is not used is never read from the disk.
+by the layout's row. What is not used is never read from the disk.
 """
 
 import json
@@ -23,7 +23,7 @@ from detco.common.values import shown
 
 from . import detect, zoo
 from .detect import LISTED, Places, inside, tensors_at
-from .layouts import COUNTERS, Adapter, EncoderPlace, Preprocessing
+from .layouts import COUNTERS, CheckpointLayout, EncoderPlace, Preprocessing
 from .reader import formats
 
 METHOD_PATHS = (
@@ -41,7 +41,7 @@ class ImportReport:
     """How a file was read. `others`: encoders that were left; `dropped`: pattern -> how many names
     it explained."""
 
-    adapter: Adapter
+    layout: CheckpointLayout
     encoder: EncoderPlace
     others: tuple[str, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -53,8 +53,8 @@ def load(
 ) -> tuple[backbone_file.Backbone, ImportReport]:
     """The backbone in a checkpoint, and how it was found.
 
-    forced: the adapter's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
-    first of the adapter's row that the file has; method: what to call it, else what file or row
+    forced: the layout's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
+    first of the layout's row that the file has; method: what to call it, else what file or row
     say. Raises InputError: one line with all that is wrong.
     """
     path = Path(path)
@@ -63,23 +63,23 @@ def load(
     content = formats.read(path)
     try:
         places = detect.places(content.data)
-        adapter = detect.find(forced) if forced else detect.recognise(content, places)
-        present = _encoders(adapter, places)
-        chosen = _choose(adapter, present, encoder)
-        found, dropped = _take(adapter, chosen, present, tensors_at(places, chosen))
+        layout = detect.find(forced) if forced else detect.recognise(content, places)
+        present = _encoders(layout, places)
+        chosen = _choose(layout, present, encoder)
+        found, dropped = _take(layout, chosen, present, tensors_at(places, chosen))
         arch = resnet.arch_of(found)
-        tensors, notes = _complete(adapter, arch, found)
-        pre, assumed = _preprocessing(adapter, content.data)
-        if not forced and adapter.doubt:
-            notes += (adapter.doubt,)
+        tensors, notes = _complete(layout, arch, found)
+        pre, assumed = _preprocessing(layout, content.data)
+        if not forced and layout.doubt:
+            notes += (layout.doubt,)
         if not forced and (twins := detect.lookalikes(content, places)):
             notes += (f"{', '.join(twins)} look the same; if it is one of those, say it with --as",)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
     backbone_file.check_tensors(path, arch, tensors)
-    origin = _origin(path, content.data, adapter)
+    origin = _origin(path, content.data, layout)
     metadata = origin | {
-        "adapter": adapter.name,
+        "adapter": layout.name,  # a word of earlier versions
         "encoder": chosen.role,
         "assumed": json.dumps(assumed),
         "images_seen": "",
@@ -90,7 +90,7 @@ def load(
         arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items()))
     )
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
-    return backbone, ImportReport(adapter, chosen, others, dropped, notes)
+    return backbone, ImportReport(layout, chosen, others, dropped, notes)
 
 
 def file_of(path: Path) -> Path:
@@ -106,7 +106,7 @@ def file_of(path: Path) -> Path:
     copy = zoo.get(row, folder)
     made = folder / "imported" / f"{row.name}-{sha256_of(copy)[:8]}.safetensors"
     if not made.exists():
-        backbone_file.write(made, load(copy, row.adapter)[0])
+        backbone_file.write(made, load(copy, row.layout)[0])
     return made
 
 
@@ -118,56 +118,56 @@ def open_any(path: Path) -> backbone_file.Backbone:
     return replace(backbone, sha256=dict(backbone.metadata)["source_sha256"])
 
 
-def _encoders(adapter: Adapter, places: Places) -> list[EncoderPlace]:
+def _encoders(layout: CheckpointLayout, places: Places) -> list[EncoderPlace]:
     """The encoders that a file has."""
     present = [
         encoder
-        for encoder in adapter.encoders
+        for encoder in layout.encoders
         if any(
-            (_renamed(adapter, encoder, name) or "").startswith("layer1.")
+            (_renamed(layout, encoder, name) or "").startswith("layer1.")
             for name in tensors_at(places, encoder)
         )
     ]
     if not present:
-        where = " or ".join(
-            dict.fromkeys(encoder.prefix or "conv1" for encoder in adapter.encoders)
-        )
-        raise InputError(f"cannot be read as {adapter.name}: it has no ResNet under {where}")
+        where = " or ".join(dict.fromkeys(encoder.prefix or "conv1" for encoder in layout.encoders))
+        raise InputError(f"cannot be read as {layout.name}: it has no ResNet under {where}")
     return present
 
 
-def _choose(adapter: Adapter, present: list[EncoderPlace], role: str | None) -> EncoderPlace:
+def _choose(
+    layout: CheckpointLayout, present: list[EncoderPlace], role: str | None
+) -> EncoderPlace:
     if role is None:
         return present[0]
     found = next((encoder for encoder in present if encoder.role == role), None)
     if found is None:
         roles = ", ".join(dict.fromkeys(encoder.role for encoder in present))
-        raise InputError(f"has no encoder {role!r}; as {adapter.name} it has {roles}")
+        raise InputError(f"has no encoder {role!r}; as {layout.name} it has {roles}")
     return found
 
 
-def _renamed(adapter: Adapter, encoder: EncoderPlace, name: str) -> str | None:
+def _renamed(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str | None:
     """torchvision's name of a tensor of this encoder, None for anything else."""
     if not name.startswith(encoder.prefix):
         return None
     name = name.removeprefix(encoder.prefix)
-    for pattern, new in adapter.rename:
+    for pattern, new in layout.rename:
         if found := re.fullmatch(pattern, name):
             name = found.expand(new)
     return name if resnet.TRUNK.fullmatch(name) else None
 
 
 def _take(
-    adapter: Adapter, chosen: EncoderPlace, present: list[EncoderPlace], state: dict
+    layout: CheckpointLayout, chosen: EncoderPlace, present: list[EncoderPlace], state: dict
 ) -> tuple[dict, dict[str, int]]:
     """(the trunk's tensors under torchvision's names, dropped names counted by pattern)"""
     same_place = [e for e in present if e.role != chosen.role and e.at == chosen.at]
-    patterns = [COUNTERS, *adapter.drop, *(re.escape(e.prefix) + ".*" for e in same_place)]
+    patterns = [COUNTERS, *layout.drop, *(re.escape(e.prefix) + ".*" for e in same_place)]
     tensors: dict[str, torch.Tensor] = {}
     dropped: Counter = Counter()
     unexplained = []
     for name, value in state.items():
-        new, twin = _renamed(adapter, chosen, name), _twin(adapter, chosen, name)
+        new, twin = _renamed(layout, chosen, name), _twin(layout, chosen, name)
         if new in tensors:
             raise InputError(f"has two tensors for {new}")
         pattern = next((p for p in patterns if re.fullmatch(p, name)), None)
@@ -184,20 +184,20 @@ def _take(
     if unexplained:
         more = f" and {len(unexplained) - LISTED} more" if len(unexplained) > LISTED else ""
         raise InputError(
-            f"has what {adapter.name} does not explain:"
+            f"has what {layout.name} does not explain:"
             f" {', '.join(sorted(unexplained)[:LISTED])}{more}"
         )
     return tensors, dict(dropped)
 
 
-def _twin(adapter: Adapter, encoder: EncoderPlace, name: str) -> str | None:
-    for copy, original in adapter.twins:
+def _twin(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str | None:
+    for copy, original in layout.twins:
         if name.startswith(encoder.prefix + copy):
             return encoder.prefix + original + name.removeprefix(encoder.prefix + copy)
     return None
 
 
-def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[str, ...]]:
+def _complete(layout: CheckpointLayout, arch: str, tensors: dict) -> tuple[dict, tuple[str, ...]]:
     """Contiguous float32 copies of what has the right shape; statistics of affine normalisations
     added."""
     shapes, notes = resnet.expected_shapes(arch), ()
@@ -209,7 +209,7 @@ def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[s
         )
         for name, value in tensors.items()
     }
-    if adapter.affine_norm:
+    if layout.affine_norm:
         missing = [name for name in shapes if "running_" in name and name not in done]
         done |= {n: (torch.ones if n.endswith("var") else torch.zeros)(shapes[n]) for n in missing}
         notes = (
@@ -220,12 +220,12 @@ def _complete(adapter: Adapter, arch: str, tensors: dict) -> tuple[dict, tuple[s
     return done, notes
 
 
-def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
+def _origin(path: Path, data: Any, layout: CheckpointLayout) -> dict[str, str]:
     """Method, epochs and source: of the public checkpoint that the file is, else what it says
     itself."""
     digest = sha256_of(path)
     row = zoo.same_file(path, digest)
-    if row and row.adapter == adapter.name:
+    if row and row.layout == layout.name:
         return {
             "method": row.method,
             "epochs": str(row.epochs or ""),
@@ -237,7 +237,7 @@ def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
         for at in METHOD_PATHS
         if isinstance(value := inside(data, at), str) and METHOD.fullmatch(value)
     )
-    named = next(stated, adapter.method)
+    named = next(stated, layout.method)
     epochs = next(
         (value for at in EPOCH_PATHS if type(value := inside(data, at)) is int and value in EPOCHS),
         None,
@@ -248,11 +248,11 @@ def _origin(path: Path, data: Any, adapter: Adapter) -> dict[str, str]:
     return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
 
 
-def _preprocessing(adapter: Adapter, data: Any) -> tuple[Preprocessing, list[str]]:
+def _preprocessing(layout: CheckpointLayout, data: Any) -> tuple[Preprocessing, list[str]]:
     """(preprocessing, what of it is assumed): our own exports bring theirs along."""
     own = inside(data, "preprocessing")
     if not isinstance(own, dict) or own.keys() != {"channel_order", "mean", "std", "stride_in"}:
-        return adapter.preprocessing, [ASSUMED]
+        return layout.preprocessing, [ASSUMED]
     numbers = [own[key] for key in ("mean", "std")]
     sound = all(
         type(v) is tuple and len(v) == 3 and all(type(n) is float and math.isfinite(n) for n in v)

@@ -4,6 +4,11 @@ Names are matched after the wrappers `module.` (DataParallel, moving averages) a
 (torch.compile) are taken off. Beside the names of tensors a row can ask for facts: what else the
 file says, written `/key` or `/key=value`, e.g. `/epoch=200`. All patterns are regular expressions
 that match a whole name.
+
+To add one: a row of LAYOUTS. `requires` and `forbids` must tell it from every other row: a file
+that two rows fit is refused. What a file has beside its encoders goes into `drop`, else the import
+refuses the file too: nothing is left out in silence. A renaming that no row has yet is a constant
+of renames.py. Import, `--as` and `detco weights list --layouts` take it from there.
 """
 
 from dataclasses import dataclass, replace
@@ -42,9 +47,9 @@ class EncoderPlace:
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """One layout. The first encoder present is taken unless told otherwise; `twins` are prefixes of
-    tensors stored twice."""
+class CheckpointLayout:
+    """A row of LAYOUTS. The first encoder present is taken unless told otherwise; `twins` are
+    prefixes of tensors stored twice."""
 
     name: str
     method: str
@@ -67,7 +72,7 @@ def _bare(*prefixes: str) -> tuple[EncoderPlace, ...]:
     return tuple(EncoderPlace("backbone", prefix) for prefix in prefixes)
 
 
-MOCO = Adapter(
+MOCO = CheckpointLayout(
     "moco-v2",
     "moco-v2",
     "facebookresearch/moco: main_moco.py, moco/builder.py",
@@ -75,7 +80,7 @@ MOCO = Adapter(
     (r"encoder_q\.conv1\.weight", r"encoder_q\.fc\.2\.weight"),
     drop=(r"encoder_[qk]\.fc\..*", r"queue(_ptr)?"),
 )
-BYOL = Adapter(
+BYOL = CheckpointLayout(
     "byol-pytorch",
     "byol",
     "lucidrains/byol-pytorch: byol_pytorch.py (BYOL.state_dict, also within a Lightning learner)",
@@ -92,7 +97,7 @@ BYOL = Adapter(
         r"(learner\.)?online_predictor\..*",
     ),
 )
-OPENSELFSUP = Adapter(
+OPENSELFSUP = CheckpointLayout(
     "openselfsup",
     "unknown",
     "open-mmlab/OpenSelfSup, mmselfsup and mmpretrain: models/*.py,"
@@ -115,7 +120,7 @@ OPENSELFSUP = Adapter(
         r"data_preprocessor\..*",
     ),
 )
-SOLO_LEARN = Adapter(
+SOLO_LEARN = CheckpointLayout(
     "solo-learn",
     "unknown",
     "vturrisi/solo-learn: solo/methods/base.py and every method's __init__",
@@ -130,7 +135,7 @@ SOLO_LEARN = Adapter(
         r"(dino_loss_func|pos_enc|knn)\..*",
     ),
 )
-TORCHVISION = Adapter(
+TORCHVISION = CheckpointLayout(
     "torchvision",
     "supervised",
     "pytorch/vision: models/resnet.py; pytorch/examples: imagenet/main.py",
@@ -147,7 +152,7 @@ D2_HEADS = (
     r"pixel_(mean|std)",
 )
 
-ADAPTERS = (
+LAYOUTS = (
     MOCO,
     replace(
         MOCO,
@@ -162,7 +167,7 @@ ADAPTERS = (
         requires=(r"encoder_q\.conv1\.weight",),  # its head was taken off
         forbids=(r"encoder_q\.fc\..*", r"encoder_q\.layers\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "moco-v3",
         "moco-v3",
         "facebookresearch/moco-v3: main_moco.py, moco/builder.py",
@@ -170,7 +175,7 @@ ADAPTERS = (
         (r"base_encoder\.conv1\.weight",),
         drop=(r"(base|momentum)_encoder\.fc\..*", r"predictor\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "simsiam",
         "simsiam",
         "facebookresearch/simsiam: main_simsiam.py, simsiam/builder.py",
@@ -178,7 +183,7 @@ ADAPTERS = (
         (r"encoder\.conv1\.weight", r"encoder\.fc\.6\.weight"),
         drop=(r"encoder\.fc\..*", r"predictor\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "swav",
         "swav",
         "facebookresearch/swav: main_swav.py, src/resnet50.py",
@@ -186,7 +191,7 @@ ADAPTERS = (
         (r"conv1\.weight", r"prototypes\.weight"),
         drop=(r"prototypes\.weight", r"projection_head\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "deepcluster-v2",
         "deepcluster-v2",
         "facebookresearch/swav: main_deepclusterv2.py, src/resnet50.py",
@@ -194,7 +199,7 @@ ADAPTERS = (
         (r"conv1\.weight", r"prototypes\.prototypes0\.weight"),
         drop=(r"prototypes\.prototypes\d\.weight", r"projection_head\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "barlow-twins",
         "barlow-twins",
         "facebookresearch/barlowtwins: main.py (checkpoint.pth)",
@@ -202,7 +207,7 @@ ADAPTERS = (
         (r"backbone\.conv1\.weight", r"projector\.0\.weight", r"bn\.running_mean"),
         drop=(r"projector\..*", r"bn\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "vicreg",
         "vicreg",
         "facebookresearch/vicreg: main_vicreg.py (model.pth)",
@@ -211,7 +216,7 @@ ADAPTERS = (
         (r"bn\..*", r"classifier\..*"),
         drop=(r"projector\..*",),
     ),
-    Adapter(
+    CheckpointLayout(
         "dino",
         "dino",
         "facebookresearch/dino: main_dino.py (student, teacher)",
@@ -223,7 +228,7 @@ ADAPTERS = (
         drop=(r"head\..*",),
     ),
     BYOL,
-    Adapter(
+    CheckpointLayout(
         "byol-sthalles",
         "byol",
         "sthalles/PyTorch-BYOL: trainer.py, models/resnet_base_network.py; pictures 0..1",
@@ -236,7 +241,7 @@ ADAPTERS = (
         rename=SEQUENTIAL,
         preprocessing=UNIT,
     ),
-    Adapter(
+    CheckpointLayout(
         "byol-yaox12",
         "byol",
         "yaox12/BYOL-PyTorch: trainer/byol_trainer.py, model/basic_modules.py",
@@ -248,7 +253,7 @@ ADAPTERS = (
         drop=(r"(online|target)_network\.projetion\..*", r"predictor\..*"),
         rename=SEQUENTIAL,
     ),
-    Adapter(
+    CheckpointLayout(
         "simclr-sthalles",
         "simclr",
         "sthalles/SimCLR: simclr.py, models/resnet_simclr.py; pictures 0..1",
@@ -258,7 +263,7 @@ ADAPTERS = (
         drop=(r"backbone\.fc\..*",),
         preprocessing=UNIT,
     ),
-    Adapter(
+    CheckpointLayout(
         "simclr-spijkervet",
         "simclr",
         "Spijkervet/SimCLR: simclr/simclr.py, model.py; pictures 0..1",
@@ -268,7 +273,7 @@ ADAPTERS = (
         drop=(r"projector\..*", r"encoder\.fc\..*"),
         preprocessing=UNIT,
     ),
-    Adapter(
+    CheckpointLayout(
         "simclr-converted",
         "simclr",
         "tonylins/simclr-converter: convert.py (from google-research/simclr); pictures 0..1",
@@ -278,7 +283,7 @@ ADAPTERS = (
         preprocessing=UNIT,
         only_forced=True,
     ),
-    Adapter(
+    CheckpointLayout(
         "pixpro",
         "pixpro",
         "zdaxie/PixPro: main_pretrain.py, contrast/models/PixPro.py",
@@ -291,7 +296,7 @@ ADAPTERS = (
             r"encoder(_k)?\.fc\d?\..*",
         ),
     ),
-    Adapter(
+    CheckpointLayout(
         "pycontrast",
         "unknown",
         "HobbitLong/PyContrast: learning/contrast_trainer.py, networks/build_backbone.py",
@@ -309,14 +314,14 @@ ADAPTERS = (
         drop=(*OPENSELFSUP.drop, r"queue2(_ptr)?"),
     ),
     OPENSELFSUP,
-    Adapter(
+    CheckpointLayout(
         "densecl-released",
         "densecl",
         "WXinlong/DenseCL: tools/extract_backbone_weights.py",
         _bare("", "backbone."),
         (r"(backbone\.)?conv1\.weight", r"/author=DenseCL"),
     ),
-    Adapter(
+    CheckpointLayout(
         "detco",
         "detco",
         "xieenze/DetCo: README, benchmarks/detection/convert-pretrain-to-detectron2.py (bare"
@@ -329,7 +334,7 @@ ADAPTERS = (
             " --as bare --method NAME"
         ),
     ),
-    Adapter(
+    CheckpointLayout(
         "detco-pytorch",
         "detco",
         "shuuchen/DetCo.pytorch: main_detco.py, detco/models.py (stages also under `layers.`)",
@@ -343,7 +348,7 @@ ADAPTERS = (
             ("layers.3.", "layer4."),
         ),
     ),
-    Adapter(
+    CheckpointLayout(
         "vissl",
         "unknown",
         "facebookresearch/vissl: models/trunks/resnext.py, extra_scripts/convert_vissl_to_*.py",
@@ -372,7 +377,7 @@ ADAPTERS = (
         ),
         drop=(*SOLO_LEARN.drop, r"(momentum_)?encoder\.fc\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "lightly",
         "unknown",
         "lightly-ai/lightly: benchmarks/imagenet/resnet50/*.py, docs (Sequential backbones)",
@@ -412,7 +417,7 @@ ADAPTERS = (
         only_forced=True,
         learnt="ajtejankar/byol-convert: convert.py (from google-deepmind's BYOL)",
     ),
-    Adapter(
+    CheckpointLayout(
         "bare",
         "unknown",
         "the final files of facebookresearch/barlowtwins, vicreg and dino: torchvision's names, no"
@@ -431,7 +436,7 @@ ADAPTERS = (
         ),
         drop=(r"(backbone\.)?fc\..*",),
     ),
-    Adapter(
+    CheckpointLayout(
         "hugging-face",
         "supervised",
         "huggingface/transformers: models/resnet/modeling_resnet.py",
@@ -440,7 +445,7 @@ ADAPTERS = (
         drop=(r"classifier\..*",),
         rename=HUGGING_FACE,
     ),
-    Adapter(
+    CheckpointLayout(
         "detectron2",
         "unknown",
         "facebookresearch/detectron2: tools/convert-torchvision-to-d2.py; that of MoCo, DetCo,"
@@ -451,7 +456,7 @@ ADAPTERS = (
         drop=D2_HEADS,
         rename=DETECTRON2,
     ),
-    Adapter(
+    CheckpointLayout(
         "detectron2-msra",
         "supervised",
         "facebookresearch/detectron2: modeling/backbone/resnet.py, MODEL_ZOO.md (MSRA weights)",
@@ -462,7 +467,7 @@ ADAPTERS = (
         preprocessing=MSRA,
         affine_norm=True,
     ),
-    Adapter(
+    CheckpointLayout(
         "msra",
         "supervised",
         "facebookresearch/detectron2: checkpoint/c2_model_loading.py"
@@ -478,7 +483,7 @@ ADAPTERS = (
         preprocessing=MSRA,
         affine_norm=True,
     ),
-    Adapter(
+    CheckpointLayout(
         "detco-checkpoint",
         "unknown",
         "this project: pretrain/moco.py, pretrain/checkpoints.py",
@@ -486,7 +491,7 @@ ADAPTERS = (
         (r"query\.trunk\.conv1\.weight", r"/identity"),
         drop=(r"(query|key)\.(global|local)_heads\..*", r"queues\..*"),
     ),
-    Adapter(
+    CheckpointLayout(
         "supervised-checkpoint",
         "supervised",
         "this project: pretrain/supervised.py, pretrain/checkpoints.py",

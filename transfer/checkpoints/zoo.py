@@ -39,13 +39,13 @@ class Known:
 
     `url`: the file, or the page that links to it under the name `by_hand`; `digest`: the beginning
     of its sha256 (`md5:` of that one) as far as its source publishes it; `epochs` 0: not stated;
-    `adapter`: how it is read.
+    `layout`: how it is read.
     """
 
     name: str
     method: str
     epochs: int
-    adapter: str
+    layout: str
     url: str
     licence: str
     digest: str = ""
@@ -74,22 +74,22 @@ def _mm(
     stem: str,
     digest: str,
     name: str = "",
-    adapter: str = "openselfsup",
+    layout: str = "openselfsup",
 ) -> Known:
     url = f"{MM}/{folder}/{stem}_in1k/{stem}_in1k_{digest}.pth"
     return Known(
         name or f"mmselfsup-{method}-{epochs}ep",
         method,
         epochs,
-        adapter,
+        layout,
         url,
         APACHE,
         digest.rpartition("-")[2],
     )
 
 
-def _swav(name: str, method: str, epochs: int, file: str, adapter: str = "swav") -> Known:
-    return Known(name, method, epochs, adapter, f"{META}/deepcluster/{file}_pretrain.pth.tar", NC)
+def _swav(name: str, method: str, epochs: int, file: str, layout: str = "swav") -> Known:
+    return Known(name, method, epochs, layout, f"{META}/deepcluster/{file}_pretrain.pth.tar", NC)
 
 
 def _vissl(name: str, method: str, epochs: int, run: str) -> Known:
@@ -320,7 +320,7 @@ KNOWN = (
         "densecl",
         "densecl_resnet50_8xb32-coslr-200e",
         "20220825-3078723b",
-        adapter="densecl",
+        layout="densecl",
     ),
     _mm("simsiam", 100, "simsiam", "simsiam_resnet50_8xb32-coslr-100e", "20220825-d07cb2e6"),
     _mm("simsiam", 200, "simsiam", "simsiam_resnet50_8xb32-coslr-200e", "20220825-efe91299"),

@@ -147,7 +147,7 @@ def test_checkpoints_of_this_project(tmp_path):
     for role, network in (("query", model.query), ("key", model.key)):
         backbone, report = importer.load(tmp_path / "checkpoint-000000005.pt", encoder=role)
         state = network.trunk.state_dict()
-        assert report.adapter.name == "detco-checkpoint"
+        assert report.layout.name == "detco-checkpoint"
         assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.tensors.items())
 
 

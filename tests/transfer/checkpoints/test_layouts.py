@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from detco.transfer.checkpoints import importer
-from detco.transfer.checkpoints.layouts import ADAPTERS
+from detco.transfer.checkpoints.layouts import LAYOUTS
 from tests import checkpoints
 
 MADE = checkpoints.made()
@@ -48,7 +48,7 @@ def test_layout_is_recognised_and_read(name, tmp_path):
     roles = [role for role, _ in made.seeds]
     for role, seed in made.seeds:
         backbone, report = importer.load(path, made.said, None if role == roles[0] else role)
-        assert (report.adapter.name, report.encoder.role) == (made.adapter, role)
+        assert (report.layout.name, report.encoder.role) == (made.layout, role)
         assert set(report.others) == set(roles) - {role}
         assert (backbone.arch, backbone.method) == ("resnet18", made.method)
         assert (backbone.channel_order, backbone.mean, backbone.std, backbone.stride_in) == SCALES[
@@ -68,8 +68,8 @@ def test_layout_is_recognised_and_read(name, tmp_path):
 
 
 def test_every_row_has_a_file_and_says_where_it_was_learnt():
-    assert {made.adapter for made in MADE.values()} == {adapter.name for adapter in ADAPTERS}
-    assert len({adapter.name for adapter in ADAPTERS}) == len(ADAPTERS)
+    assert {made.layout for made in MADE.values()} == {layout.name for layout in LAYOUTS}
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
     assert all(
-        len(adapter.learnt) > 15 and adapter.requires and adapter.encoders for adapter in ADAPTERS
+        len(layout.learnt) > 15 and layout.requires and layout.encoders for layout in LAYOUTS
     )

@@ -27,15 +27,15 @@ def moco() -> dict:
 
 
 def test_table_of_public_checkpoints():
-    from detco.transfer.checkpoints.layouts import ADAPTERS
+    from detco.transfer.checkpoints.layouts import LAYOUTS
 
-    layouts, nowhere = {adapter.name for adapter in ADAPTERS}, Path("nowhere")
+    layouts, nowhere = {layout.name for layout in LAYOUTS}, Path("nowhere")
     assert len(zoo.BY_NAME) == len(zoo.KNOWN) and len({row.files[0] for row in zoo.KNOWN}) == len(
         zoo.KNOWN
     )
     for row in zoo.KNOWN:
         assert (
-            row.adapter in layouts
+            row.layout in layouts
             and row.arch in resnet.ARCHS
             and row.url.startswith("https://")
             and row.licence
@@ -54,7 +54,7 @@ def test_copies_are_verified(tmp_path, monkeypatch, moco):
     ):
         zoo.find(row, tmp_path)
     digest = sha256_of(path)[:8]
-    right = zoo.Known(row.name, row.method, row.epochs, row.adapter, row.url, row.licence, digest)
+    right = zoo.Known(row.name, row.method, row.epochs, row.layout, row.url, row.licence, digest)
     assert zoo.find(right, tmp_path) == path and zoo.verified(right, path)
     monkeypatch.setattr(zoo, "KNOWN", (right,))
     path = path.rename(tmp_path / "renamed.pth")  # known by its hash
