@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detco.transfer.data import LAYOUTS
 
+from ..run import DEFAULT, EXECUTORS
 from . import parser as options
 from .parser import (
     AMP,
@@ -13,6 +14,7 @@ from .parser import (
     DETECTRON2,
     DEVICE,
     ENGINE_NAMES,
+    EXECUTOR_TEXT,
     FORMAT,
     JSON,
     KEEP_MODEL,
@@ -359,29 +361,15 @@ COMMANDS = (
             option("--engine", f"{ENGINE_NAMES}; default: the suite's"),
             option(
                 "--executor",
-                "local (this machine) or slurm; default local",
-                choices=("local", "slurm"),
-                default="local",
+                f"{EXECUTOR_TEXT}; default {DEFAULT}",
+                choices=EXECUTORS,
+                default=DEFAULT,
                 metavar="NAME",
-            ),
-            option(
-                "--slurm",
-                "what jobs ask Slurm for: partition, account, qos, constraint, time, gpus, nodes,"
-                " cpus, memory, parallel; for one kind: pretrain.gpus=8 (may be repeated)",
-                metavar="KEY=VALUE",
-                action="append",
-                default=[],
             ),
             option(
                 "--seeds", "fine-tunings of each cell; default: the suite's", metavar="N", type=int
             ),
-            option(
-                "--jobs",
-                "jobs at once; default: one a GPU, or by the processor's cores",
-                metavar="N",
-                type=int,
-            ),
-            option("--num-gpus", "GPUs for each job; default 1", metavar="N", type=int, default=1),
+            *(own for row in EXECUTORS.values() for own in row.options),
             AMP,
             option(
                 "--eval-period",

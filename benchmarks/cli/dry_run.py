@@ -3,26 +3,16 @@
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..plan import cost
 from ..plan.cost import Estimate
 from ..plan.jobs import Job
+from ..run import Room
 from ..run.live import clock
 from .text import columns, in_words, size
 
 LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are told too
-
-
-@dataclass(frozen=True)
-class Room:
-    """Where jobs run: `slots` at once; `name` completes "about 3:00:00 on ..."."""
-
-    name: str
-    slots: int
-    gpus: Mapping[str, int]  # of one job, by kind; empty: there are none
-    model: str  # what estimates without measured speeds assume
 
 
 def show(

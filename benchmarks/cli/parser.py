@@ -13,6 +13,8 @@ from detco.common.values import nearest
 from detco.transfer.data import LAYOUTS
 from detco.transfer.engines import ENGINES
 
+from ..run import EXECUTORS
+
 PRECISIONS = ("fp16", "bf16")
 KEPT = ("final", "best")
 VALUES = {
@@ -152,6 +154,7 @@ def either(names: Iterable[str]) -> str:
 
 
 ENGINE_NAMES = either(("auto", *ENGINES))
+EXECUTOR_TEXT = either(f"{name} ({row.text})" for name, row in EXECUTORS.items())
 LAYOUT_NAMES = either(LAYOUTS)
 LAYOUT_TITLES = either(layout.title for layout in LAYOUTS.values())
 

@@ -1,5 +1,5 @@
-"""Runs jobs on this machine: a worker process for each slot that does one job after another,
-folders locked."""
+"""The executor `local`: jobs on this machine, a worker process for each slot that does one job
+after another, folders locked."""
 
 import select
 import signal
@@ -9,16 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from detco.common.errors import InputError
 from detco.results import store
 
-from ..plan.cost import chain_costs
+from ..plan import cost, measured_speeds
 from ..plan.jobs import Job
+from . import Room, machine
 from .worker import record_of
 from .worker_process import GRACE, Worker
 
 WORKER = (sys.executable, "-m", "detco.benchmarks.run.worker")
 POLL = 0.1  # seconds
+KINDS = ("scenes", "pretrain", "transfer")  # of jobs that a suite is planned as
 
 
 @dataclass
@@ -50,6 +54,69 @@ class Run:
         return [state for state in self.states.values() if state.name in names]
 
 
+class Local:
+    """This machine: a worker for each GPU (or `--num-gpus` of them), or for groups of cores."""
+
+    stopped = "nothing finished is lost"
+
+    def __init__(self, suite, args):
+        self.wanted, self.gpus = getattr(args, "jobs", None), getattr(args, "num_gpus", 1)
+        for option, number in (("--jobs", self.wanted), ("--num-gpus", self.gpus)):
+            if number is not None and number < 1:
+                raise InputError(f"{option} must be at least 1, it is {number}")
+        self.asked = str(args.device)
+
+    def launch(self, kind: str) -> dict[str, int]:
+        return {"num_gpus": self.gpus} if self.gpus != 1 else {}
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        if self.asked.startswith("cuda") and not machine.visible_gpus():
+            raise InputError(
+                f"--device {self.asked}: torch sees no GPU here (`detco doctor` says more)"
+            )
+        self.slots = machine.local_slots(len(jobs), self.wanted, self.asked, self.gpus)
+        if "CUDA_VISIBLE_DEVICES" not in self.slots[0]:
+            refuse_fp16(jobs)
+        self.here = machine.facts(self.slots[0])
+        self.device = cost.GPU if self.here["gpu"] else cost.CPU
+
+    def costs(
+        self, jobs: Sequence[Job], out: Path, exact: bool = False
+    ) -> dict[str, cost.Estimate]:
+        """exact: measure how fast this processor is, where the model is needed."""
+        known = measured_speeds.known(out, self.here)
+        guessed = (
+            exact
+            and self.device is cost.CPU
+            and any(measured_speeds.speed_key(job.spec) not in known for job in jobs)
+        )
+        pace = measured_speeds.step_seconds(self.here) / measured_speeds.STEP if guessed else 1.0
+        return cost.estimate(jobs, known, self.device, pace)
+
+    def room(self) -> Room:
+        gpus = dict.fromkeys(KINDS, self.gpus) if self.here["gpu"] else {}
+        return Room(machine.describe(self.slots), len(self.slots), gpus, self.device.name)
+
+    def run(self, jobs: Sequence[Job], out: Path, look: Callable[[Run], None]) -> Run:
+        try:
+            return run(jobs, self.slots, look)
+        finally:
+            measured_speeds.remember(jobs, self.here)
+
+
+def refuse_fp16(jobs: Sequence[Job]) -> None:
+    """InputError for jobs in float16 where there is no GPU: before the first job, not after hours
+    of pretraining."""
+    if any(job.spec.get("launch", {}).get("amp") == "fp16" and not finished(job) for job in jobs):
+        raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
+
+
+def finished(job: Job) -> dict | None:
+    """The record of a job that is done."""
+    record = store.outcome(job.folder, job.id, time.time())
+    return record if record and record["status"] == "done" else None
+
+
 def run(
     jobs: Sequence[Job],
     slots: Sequence[dict[str, str]],
@@ -67,7 +134,7 @@ def run(
     for state in this.states.values():
         settle(state, this.began)
         write_spec(state)
-    chains = chain_costs(jobs, {job.id: job.cost for job in jobs})
+    chains = cost.chain_costs(jobs, {job.id: job.cost for job in jobs})
     order = sorted(this.states.values(), key=lambda state: -chains[state.job.id])
     with _terminate_as_interrupt():
         try:

@@ -1,5 +1,5 @@
-"""Runs jobs on a Slurm cluster: one job array for all that wait for the same, submitted at once
-through submitit.
+"""The executor `slurm`: jobs on a Slurm cluster, one job array for all that wait for the same,
+submitted at once through submitit.
 
 A worker on the cluster does what a local one does: `python -m detco.benchmarks.run.worker SPEC`.
 The queue holds the jobs whether or not a runner watches; another runner finds them there, by the
@@ -21,16 +21,27 @@ from detco.common.errors import InputError
 from detco.results import store
 
 from .. import config
+from ..plan import cost, measured_speeds
 from ..plan.jobs import Job
-from . import distributed
-from .local import WORKER, Run, State, block, fail, last_lines, settle, write_spec
+from . import Room, distributed
+from .local import (
+    KINDS,
+    WORKER,
+    Run,
+    State,
+    block,
+    fail,
+    last_lines,
+    refuse_fp16,
+    settle,
+    write_spec,
+)
 
 POLL = 5.0  # seconds between two looks at the queue
 GONE = 10.0  # seconds that a record may take to be seen here after its job has left the queue
 NUMBER = (  # in a job's folder: its number in the queue, and where submitit keeps its files
     ".slurm.json"
 )
-KINDS = ("scenes", "pretrain", "transfer")
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,39 @@ class Resources:
         """`num_gpus` and `num_machines` where they are not 1."""
         wanted = {"num_gpus": max(1, self.gpus), "num_machines": self.nodes}
         return {key: value for key, value in wanted.items() if value != 1}
+
+
+class Slurm:
+    """A Slurm cluster, through submitit."""
+
+    stopped = "the jobs stay in the queue (scancel ends them)"
+
+    def __init__(self, suite, args):
+        self.asks = resources(suite.slurm, args.slurm)
+
+    def launch(self, kind: str) -> dict[str, int]:
+        return self.asks[kind].launch
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        if not self.asks["transfer"].gpus:
+            refuse_fp16(jobs)
+
+    def costs(
+        self, jobs: Sequence[Job], out: Path, exact: bool = False
+    ) -> dict[str, cost.Estimate]:
+        """From records of the cluster's machines below `out`, which are taken to be alike."""
+        device = cost.GPU if self.asks["transfer"].gpus else cost.CPU
+        return cost.estimate(jobs, measured_speeds.known(out, None), device)
+
+    def room(self) -> Room:
+        most, gpus = self.asks["transfer"].parallel, {}
+        if self.asks["transfer"].gpus:
+            gpus = {kind: ask.gpus * ask.nodes for kind, ask in self.asks.items()}
+        model = (cost.GPU if gpus else cost.CPU).name
+        return Room(f"Slurm if {most} jobs run at once", most, gpus, model)
+
+    def run(self, jobs: Sequence[Job], out: Path, look: Callable[[Run], None]) -> Run:
+        return run(jobs, self.asks, out, look)
 
 
 def resources(of_suite: Mapping[str, Any], texts: Sequence[str] = ()) -> dict[str, Resources]:
