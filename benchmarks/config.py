@@ -5,23 +5,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
+from detco.common import settings
 from detco.common.errors import InputError
 from detco.common.values import nearest
 
 T = TypeVar("T")
 EARLIER_NAMES = {"optimiser": "optimizer"}  # of settings
-KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "string": "a text",
-    "tuple": "a list",
-    "path": "a path",
-    "dataclass": "a group of settings",
-    "dict": "a group of settings",
-}
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
@@ -29,23 +20,17 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     each error message.
 
     Raises InputError for a key the dataclass does not have, naming the nearest one, and for a value
-    of another type.
+    that `detco.common.settings` refuses.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     if not isinstance(mapping, Mapping):
         raise InputError(
             f"{where}: expected {cls.__name__} settings as `key: value` lines, got"
-            f" {_shown(mapping)}"
+            f" {settings.described(mapping)}"
         )
     _refuse_unknown(cls, mapping, where, "")
-    try:
-        text = json.dumps(mapping, default=str, allow_nan=False)
-        return TypeAdapter(cls).validate_json(
-            text, strict=True
-        )  # JSON mode: lists become tuples, texts become paths
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first_problem(error)}") from None
+    try:  # as JSON has it: dates as texts, tuples as lists
+        plain = json.loads(json.dumps(mapping, default=str, allow_nan=False))
+        return settings.build(cls, plain)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -142,7 +127,7 @@ def _paths(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: str) -> None:
-    hints = get_type_hints(cls)
+    hints = settings.hints(cls)
     names = [field.name for field in fields(cls)]
     for key, value in mapping.items():
         if key not in names:
@@ -163,34 +148,3 @@ def _dataclass_in(hint: Any) -> type | None:
     if isinstance(hint, type) and is_dataclass(hint):
         return hint
     return next((found for found in map(_dataclass_in, get_args(hint)) if found), None)
-
-
-def _first_problem(error: Any) -> str:
-    problem = error.errors()[0]
-    place = ""
-    for part in problem["loc"]:
-        if isinstance(part, int):
-            place += f"[{part}]"
-        elif re.fullmatch(r"[a-z_]\w*", str(part)) and part not in ("str", "int", "float", "bool"):
-            place += f".{part}" if place else str(part)
-    kind = problem["type"].removesuffix("_type")
-    if problem["type"] == "missing":
-        return f"{place} is missing"
-    if problem["type"] == "value_error":
-        return f"{place}: {problem['ctx']['error']}" if place else str(problem["ctx"]["error"])
-    if problem["type"] == "literal_error":
-        return f"{place} must be {problem['ctx']['expected']}, got {_shown(problem['input'])}"
-    expected = KINDS.get(kind)
-    if expected is None:
-        return f"{place}: {problem['msg'].lower()}, got {_shown(problem['input'])}"
-    return f"{place} must be {expected}, got {_shown(problem['input'])}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return f"the text {value!r}"
-    return (
-        {True: "true", False: "false"}.get(value, repr(value))
-        if isinstance(value, bool)
-        else ("nothing" if value is None else f"{value!r}")
-    )

@@ -6,15 +6,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
 from detco.common.errors import InputError
+from detco.common.settings import check
 
 from .methods import METHODS, Method
 
-# Ranges, checked where settings come from outside (detco.benchmarks.config).
+# Ranges: every way to make a recipe checks them.
+Count = Annotated[int, Ge(1)]
 Amount = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
@@ -42,46 +44,41 @@ class Recipe:
     source: str
     assumed: tuple[str, ...] = ()
     # network and loss
-    arch: str = "resnet50"
+    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     levels: tuple[str, ...] = ("res5",)
     level_weights: tuple[NotNegative, ...] = (1.0,)
     terms: tuple[str, ...] = ("global-global",)
-    head: str = "mlp"  # mlp: Linear-ReLU-Linear; linear: one Linear
+    head: Literal["mlp", "linear"] = "mlp"  # mlp: Linear-ReLU-Linear; linear: one Linear
     hidden: Positive = 1.0  # width of the hidden layer of a head, in channels C_i of its level
-    dim: int = 128
-    queue: int = 65536
+    dim: Count = 128
+    queue: Count = 65536
     # the first iterations do not train, they replace the random keys that the queues start with
     fill_queue: bool = False
     temperature: Positive = 0.2
     key_momentum: Share = 0.999
-    groups: int = 8
+    groups: Count = 8
     # optimisation
-    optimizer: str = "sgd"  # sgd, adamw
-    epochs: int = 200
-    batch: int = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    epochs: Count = 200
+    batch: Count = 256
     lr: Positive = 0.03
-    lr_batch: int = 256
+    lr_batch: Count = 256
     sgd_momentum: Share = 0.9
     weight_decay: NotNegative = 1e-4
-    schedule: str = (
-        "cosine"  # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
-    )
-    milestones: tuple[int, ...] = ()
+    # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[Amount, ...] = ()
     warmup_epochs: NotNegative = 0.0
-    precision: str = "auto"  # auto, float32, bf16, fp16
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     channels_last: bool = True  # memory layout of weights and pictures
     compile: bool = False  # torch.compile of the network; needs a C++ compiler
     # views
     load_size: Amount = 0  # pictures are reduced to this short side once when read; 0: never
-    view_size: int = 224
+    view_size: Count = 224
     crop_scale: tuple[Share, Share] = (0.2, 1.0)
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    jitter: tuple[NotNegative, NotNegative, NotNegative, Share] = (
-        0.4,
-        0.4,
-        0.4,
-        0.1,
-    )  # brightness, contrast, saturation, hue
+    # brightness, contrast, saturation, hue
+    jitter: tuple[NotNegative, NotNegative, NotNegative, Share] = (0.4, 0.4, 0.4, 0.1)
     jitter_p: Share = 0.8
     gray_p: Share = 0.2
     gray_first: bool = False  # before the jitter
@@ -89,21 +86,22 @@ class Recipe:
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
     flip_p: Share = 0.5
     jigsaw_scale: tuple[Share, Share] = (0.6, 1.0)
-    jigsaw_size: int = 255
-    patch_size: int = 64
-    patch_order: str = "picture"  # picture: drawn for each picture; grid: as they lie in it
+    jigsaw_size: Count = 255
+    patch_size: Count = 64
+    # picture: drawn for each picture; grid: as they lie in it
+    patch_order: Literal["picture", "grid"] = "picture"
     patch_blur_p: Share = 0.0
     patch_flip_p: Share = 0.0
     randaugment: tuple[Amount, Annotated[int, Ge(0), Le(30)]] = (0, 10)  # operations, magnitude
     # running
-    workers: Annotated[
-        int, Ge(-1)
-    ] = -1  # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
+    # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
+    workers: Annotated[int, Ge(-1)] = -1
     cache_gb: NotNegative = 2.0  # decoded pictures are kept in memory if they all fit
     checkpoint_minutes: NotNegative = 10.0
-    keep: int = 2
+    keep: Count = 2
 
     def __post_init__(self) -> None:
+        check(self)
         problem = _contradiction(self)
         if problem:
             raise InputError(f"recipe {self.name!r}: {problem}")
@@ -128,18 +126,8 @@ class Recipe:
 
 
 def _contradiction(r: Recipe) -> str | None:
-    choices = (
-        ("method", r.method, METHODS),
-        ("head", r.head, ("mlp", "linear")),
-        ("optimizer", r.optimizer, ("sgd", "adamw")),
-        ("schedule", r.schedule, ("cosine", "step")),
-        ("precision", r.precision, ("auto", "float32", "bf16", "fp16")),
-        ("patch_order", r.patch_order, ("picture", "grid")),
-        ("arch", r.arch, ("resnet18", "resnet34", "resnet50", "resnet101")),
-    )
-    for name, value, allowed in choices:
-        if value not in allowed:
-            return f"{name} is {value!r}; it can be {', '.join(allowed)}"
+    if r.method not in METHODS:
+        return f"method is {r.method!r}; it can be {', '.join(METHODS)}"
     for name, values, allowed in (("levels", r.levels, LEVELS), ("terms", r.terms, TERMS)):
         if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
             return (
@@ -150,19 +138,6 @@ def _contradiction(r: Recipe) -> str | None:
         return f"{len(r.level_weights)} level_weights for {len(r.levels)} levels"
     if r.method.startswith("moco") and (r.levels, r.terms) != (("res5",), ("global-global",)):
         return "MoCo has the level res5 and the term global-global only; more is method detco"
-    for name in (
-        "batch",
-        "epochs",
-        "groups",
-        "dim",
-        "queue",
-        "view_size",
-        "patch_size",
-        "lr_batch",
-        "keep",
-    ):
-        if getattr(r, name) < 1:
-            return f"{name} must be at least 1, it is {getattr(r, name)}"
     for name in ("crop_scale", "crop_ratio", "blur_sigma", "jigsaw_scale"):
         low, high = getattr(r, name)
         if not 0 < low <= high:

@@ -39,7 +39,6 @@ HEAVY = (
     "pandas",
     "numpy",
     "pycocotools",
-    "pydantic",
     "yaml",
     "rich",
     "PIL",

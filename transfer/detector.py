@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detco.common import backbone_file, resnet
+from detco.common import backbone_file, resnet, settings
 from detco.common.backbone_file import Backbone, write_tensors
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
@@ -234,17 +234,11 @@ def _json(path: Path, metadata: dict[str, str], key: str, kind: type):
 
 
 def _protocol(path: Path, text: str) -> Protocol:
-    from pydantic import TypeAdapter, ValidationError
-
     given = from_record(_json(path, {"protocol": text}, "protocol", dict))
     try:
-        row = TypeAdapter(Protocol).validate_json(json.dumps(given), strict=True)
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(
-            f"{path}: metadata protocol is damaged: {shown(place)}:"
-            f" {error.errors()[0]['msg'].lower()}"
-        ) from None
+        row = settings.build(Protocol, given)
+    except InputError as error:
+        raise InputError(f"{path}: metadata protocol is damaged: {shown(str(error))}") from None
     if unknown := _unknown(given, asdict(row)):
         raise InputError(
             f"{path}: its protocol has a setting {shown(unknown)!r} that this program does not"

@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from detco.common.errors import InputError
+from detco.common.settings import check
 from detco.common.values import flatten
 
-# Ranges, checked where settings come from outside (detco.benchmarks.config).
+# Ranges: every way to make a row checks them.
 Count = Annotated[int, Ge(1)]
 Amount = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -55,6 +56,9 @@ class Schedule:
     )
     devices: Count = 1  # over which the published runs spread the images of an iteration
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 @dataclass(frozen=True)
 class Resize:
@@ -71,6 +75,9 @@ class Resize:
     test_max: Count = 1333
     scale: tuple[Positive, ...] = ()
     crop: Amount = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,9 @@ class Detector:
     fcn_channels: Count = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
     fcn_dilation: Count = 6
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 @dataclass(frozen=True)
 class Published:
@@ -118,8 +128,11 @@ class Published:
     layout: Literal["voc", "coco", "cityscapes"]
     train: tuple[str, ...]  # several: joined
     test: str
-    classes: int
-    images: tuple[int, int]  # in (train, test)
+    classes: Count
+    images: tuple[Count, Count]  # in (train, test)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ class Protocol:
     Cityscapes'): never one name."""
 
     name: str
-    version: int
+    version: Count
     source: str
     architecture: Architecture
     schedule: Schedule
@@ -138,6 +151,9 @@ class Protocol:
     scorer: Literal["coco", "voc2007", "voc2012", "cityscapes"] = "coco"
     arch: str = "resnet50"  # of the backbone, where the weights are random
     data: Published | None = None  # any other data set of that kind can be given
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from detco.common.errors import InputError
+from detco.common.settings import check
 from detco.results import store
 
 from .. import config
 from ..plan import cost, measured_speeds
 from ..plan.jobs import Job
+from ..suites.builtin import Amount, Count
 from . import Room, distributed
 from .local import (
     KINDS,
@@ -54,15 +56,19 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     time: str = "1-00:00:00"  # as sbatch takes it
-    gpus: int = 1  # on each machine; 0: none
-    nodes: int = 1  # machines of one job
-    cpus: int | None = None  # on each machine
+    gpus: Amount = 1  # on each machine; 0: none
+    nodes: Count = 1  # machines of one job
+    cpus: Count | None = None  # on each machine
     memory: str | None = None  # on each machine, e.g. 64G
-    parallel: int = 256  # jobs of an array that run at once
-    timeouts: int = 10  # how often a job that has reached its time goes on in a further one
-    notice: int = 90  # seconds before its end at which a job is told so
+    parallel: Count = 256  # jobs of an array that run at once
+    timeouts: Amount = 10  # how often a job that has reached its time goes on in a further one
+    notice: Amount = 90  # seconds before its end at which a job is told so
     setup: tuple[str, ...] = ()  # lines of shell before the job, e.g. module load cuda
     more: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self)
+        minutes(self.time)
 
     @property
     def launch(self) -> dict[str, int]:
@@ -135,13 +141,7 @@ def _changed(row: Resources, changes: Mapping[str, Any], where: str) -> Resource
         for key, value in changes.items()
         if key in ("time", "memory") and value is not None
     }
-    made = config.override(row, {**changes, **texts}, where)
-    minutes(made.time)
-    if min(made.nodes, made.parallel) < 1 or min(made.gpus, made.timeouts) < 0:
-        raise InputError(
-            f"{where}: nodes and parallel must be at least 1, gpus and timeouts at least 0"
-        )
-    return made
+    return config.override(row, {**changes, **texts}, where)
 
 
 def minutes(text: str) -> int:

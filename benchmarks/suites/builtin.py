@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from detco.common.errors import InputError
+from detco.common.settings import check
 from detco.transfer.data import LAYOUTS
 
 from ..config import find
@@ -41,6 +42,9 @@ class Scenes:
     unlabelled: Amount | None = None  # default: twice `images`
     classification: Amount | None = None  # default: as many as `images`
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -52,7 +56,8 @@ class Data:
     train: str | None = None
     test: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check(self)
         if self.layout is not None:
             find(LAYOUTS, self.layout, "layout")
 
@@ -76,7 +81,8 @@ class StartingPoint:
     # left out, and said so, where `weights` names a public checkpoint of which no copy is here
     optional: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check(self)
         if not re.fullmatch(r"[\w.+-]+", self.name):
             raise InputError(
                 f"the name {self.name!r} may hold letters, digits and . + - _ only: it names"
@@ -100,6 +106,9 @@ class Task:
     settings: dict = field(default_factory=dict)
     seeds: Count | None = None  # default: the suite's
     start: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,8 @@ class Suite:
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
     eval_period: Amount = 0  # evaluate every so many iterations too; engine detectron2 only
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check(self)
         if "/" in self.name or not self.name.strip("."):
             raise InputError(
                 f"name: {self.name!r} cannot be the name of the folder with the results"

@@ -95,6 +95,7 @@ def test_override_reaches_into_nested_groups_and_leaves_the_row_alone():
     assert made == replace(row, schedule=schedule, resize=resize, scorer="voc2012")
     assert row == before
     assert config.override(row, {"schedule": {"iterations": 50}}).schedule == schedule
+    assert config.override(row, {"iterations": 50}).schedule == schedule
     assert config.override(row, {}) is row
 
 

@@ -99,7 +99,7 @@ def protocol(**changes) -> str:
         ({"protocol": "{"}, "metadata protocol is damaged: '{'"),
         (
             {"protocol": protocol(version="one")},
-            "metadata protocol is damaged: version: input should be a valid integer",
+            "metadata protocol is damaged: version must be a whole number",
         ),
         (
             {"protocol": protocol(colour=1)},
