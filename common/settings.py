@@ -31,6 +31,8 @@ BOUNDS = {  # its words, the comparison that holds, the attribute with the limit
     Lt: ("below", operator.lt, "lt"),
 }
 
+_HINTS: dict[type, dict[str, Any]] = {}  # of each class: reading them takes a while
+
 
 def check(settings: object) -> None:
     """For `__post_init__`: InputError where a field's value is not what its annotation allows. It
@@ -65,10 +67,11 @@ def build(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T:
         raise InputError(f"{place}: {error}" if place else str(error)) from None
 
 
-@cache
 def hints(cls: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, ranges included."""
-    return get_type_hints(cls, include_extras=True)
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls, include_extras=True)
+    return _HINTS[cls]
 
 
 def described(value: object) -> str:
@@ -91,7 +94,7 @@ def _converted(value: Any, hint: Any, place: str) -> Any:
         inner = _of_items(parts, len(value))
         pairs = enumerate(zip(value, inner, strict=True))
         return tuple(_converted(item, part, f"{place}[{n}]") for n, (item, part) in pairs)
-    if is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, place)
     if hint is Path and isinstance(value, str):
         return Path(value)
