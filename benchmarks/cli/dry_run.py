@@ -19,43 +19,64 @@ def show(
     jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], room: Room, out: Path
 ) -> None:
     """Print a line for each kind of job (seeds together), then the sums."""
+    gpu, unit = gpu_hours(jobs, costs, room)
+    _table(jobs, done, costs, gpu, unit)
+    print(f"\n{in_words(len(jobs))}, {len(done)} done")
+    todo = [job for job in jobs if job.id not in done]
+    if not todo:
+        return
+    wall = cost.wall_seconds(jobs, done, costs, room.slots)
+    lasts = clock(wall) if wall < LONG else f"{wall / 3600:,.0f} hours"
+    hours = f"; {_number(sum(gpu[job.id] for job in todo))} {unit}" if gpu else ""
+    print(f"time: about {lasts} on {room.name}{hours}")
+    _disk(todo, costs, room, out)
+    _speeds(todo, costs, room)
+
+
+def _table(
+    jobs: Sequence[Job],
+    done: set[str],
+    costs: Mapping[str, Estimate],
+    gpu: Mapping[str, float],
+    unit: str,
+) -> None:
+    """A line for each kind of job; `gpu`: hours of each job, without them there is no such
+    column."""
     titles = {job.id: job.title for job in jobs}
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.title.partition(", seed ")[0], []).append(job)
-    gpu, unit = gpu_hours(jobs, costs, room)
-    rows = [("job", "runs", "done", "each takes", f"{unit} each" if gpu else "", "by", "after")]
+    rows = [["job", "runs", "done", "each takes", f"{unit} each", "by", "after"]]
     for title, runs in groups.items():
-        key = runs[0].id
-        after = ", ".join(
-            dict.fromkeys(titles[need] for job in runs for need in job.needs if need in titles)
-        )
-        count = sum(job.id in done for job in runs)
-        hours = _number(gpu[key]) if gpu else ""
-        by = "measured" if costs[key].measured else "model"
+        first = runs[0].id
+        needs = dict.fromkeys(titles[key] for job in runs for key in job.needs if key in titles)
         rows.append(
-            (title, str(len(runs)), str(count), clock(costs[key].seconds), hours, by, after)
+            [
+                title,
+                str(len(runs)),
+                str(sum(job.id in done for job in runs)),
+                clock(costs[first].seconds),
+                _number(gpu[first]) if gpu else "",
+                "measured" if costs[first].measured else "model",
+                ", ".join(needs),
+            ]
         )
-    columns(
-        [[cell for n, cell in enumerate(row) if gpu or n != 4] for row in rows],
-        right=(1, 2, 3, 4) if gpu else (1, 2, 3),
-    )
-    todo = [job for job in jobs if job.id not in done]
-    print(f"\n{in_words(len(jobs))}, {len(done)} done")
-    if todo:
-        wall = cost.wall_seconds(jobs, done, costs, room.slots)
-        hours = f"; {_number(sum(gpu[job.id] for job in todo))} {unit}" if gpu else ""
-        lasts = clock(wall) if wall < LONG else f"{wall / 3600:,.0f} hours"
-        print(f"time: about {lasts} on {room.name}{hours}")
-        _disk(todo, costs, room, out)
-        guessed = sum(not costs[job.id].measured for job in todo)
-        measured = (
-            f"{in_words(len(todo) - guessed)} as measured on this machine"
-            if guessed < len(todo)
-            else ""
-        )
-        modelled = f"{in_words(guessed)} by the model of {room.model}" if guessed else ""
-        print("speeds: " + ", ".join(filter(None, (measured, modelled))))
+    right = [1, 2, 3, 4]
+    if not gpu:
+        right.remove(4)
+        for row in rows:
+            del row[4]
+    columns(rows, right=right)
+
+
+def _speeds(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> None:
+    measured = sum(costs[job.id].measured for job in todo)
+    parts = []
+    if measured:
+        parts.append(f"{in_words(measured)} as measured on this machine")
+    if measured < len(todo):
+        parts.append(f"{in_words(len(todo) - measured)} by the model of {room.model}")
+    print(f"speeds: {', '.join(parts)}")
 
 
 def gpu_hours(

@@ -1,16 +1,22 @@
 """A job's identity, folder and spec: all that a worker needs, and nothing that changes by
 chance."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
 from detco.common.values import canonical_hash
 
 from ..config import find, override
 from ..suites.builtin import DRAWING, Data, Scenes, StartingPoint
+
+if TYPE_CHECKING:
+    from detco.transfer.protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,8 @@ class Source:
     arch: str = ""  # of a backbone, where it is known
 
 
-KEEP_FROM = (
-    5000  # iterations from which a fine-tuning keeps its trained detector without being asked to
-)
+# iterations from which a fine-tuning keeps its trained detector without being asked to
+KEEP_FROM = 5000
 RANDOM = Source(Path("random"), "random")
 
 
@@ -63,6 +68,21 @@ class Place:
     there: Mapping[str, Path] = field(
         default_factory=dict
     )  # folders of jobs planned or done below `out` before, by id
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One cell of the grid with one seed: weights, the protocol's row with its changes, a data
+    set."""
+
+    name: str  # of the starting point
+    weights: Source
+    protocol: Protocol
+    data: Data  # layout and splits of `source`
+    source: Source
+    seed: int = 0
+    order: tuple[int, int] = (0, 0)  # place in the table: row, group
+    scaling: str = "1"  # of the schedule, see detco.transfer.protocols.scaled
 
 
 def scenes_job(scenes: Scenes, place: Place) -> Job:
@@ -106,76 +126,81 @@ def pretrain_job(
     return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs)
 
 
-def transfer_job(
-    name: str,
-    weights: Source,
-    protocol,
-    data: Data,
-    source: Source,
-    seed: int,
-    place: Place,
-    order=(0, 0),
-    scaling="1",
-) -> Job:
+def transfer_job(run: FineTuning, place: Place) -> Job:
     """Fine-tunes and tests one detector in OUT/transfer/PROTOCOL/NAME-seedN-ID.
 
-    protocol: the row with its changes; data: layout and splits of `source`; order: place in the
-    table (row, group). On a machine other than the first: a job of the kind `machine` in a folder
-    inside, which only helps.
+    On a machine other than the first: a job of the kind `machine` in a folder inside, which only
+    helps.
     """
+    protocol, needs = run.protocol, run.weights.needs + run.source.needs
+    identity = _transfer_identity(run, place)
+    spec = _transfer_spec(run, place)
+    title = f"{protocol.name} from {run.name}, seed {run.seed}"
+    usual = place.out / "transfer" / protocol.name / f"{run.name}-seed{run.seed}-{identity[:8]}"
+    folder = place.there.get(identity, usual)
+    rank = place.launch.get("machine_rank", 0)
+    if not rank:
+        return _job(identity, "transfer", title, folder, spec, needs)
+    identity, title = canonical_hash([identity, rank]), f"{title}, machine {rank}"
+    return _job(identity, "machine", title, folder / f"machine{rank}", spec, needs)
+
+
+def _transfer_identity(run: FineTuning, place: Place) -> str:
+    """The hash of all that determines the result; a change of it would run everything again."""
+    from detco.transfer.protocols import as_record
+
+    determines = {
+        "kind": "transfer",
+        "weights": run.weights.identity,
+        "data": run.source.identity,
+        **_splits(run.data),
+        "protocol": as_record(run.protocol),
+        "engine": place.engine,
+        "seed": run.seed,
+    }
+    processes = place.launch.get("num_gpus", 1) * place.launch.get("num_machines", 1)
+    amp = place.launch.get("amp", "")
+    if processes > 1 or amp:
+        determines["processes"] = processes
+        determines["amp"] = {"": False, "fp16": True}.get(amp, amp)  # as hashed before bf16
+    return canonical_hash(determines)
+
+
+def _transfer_spec(run: FineTuning, place: Place) -> dict:
+    """What the worker reads."""
     from detco.transfer.protocols import as_record, protocol_hash
 
-    splits = {"layout": data.layout, "train": data.train, "test": data.test}
-    determines = {"weights": weights.identity, "data": source.identity, **splits}
-    determines |= {"protocol": as_record(protocol), "engine": place.engine, "seed": seed}
-    processes = place.launch.get("num_gpus", 1) * place.launch.get("num_machines", 1)
-    if processes > 1 or place.launch.get("amp"):
-        amp = place.launch.get("amp", "")
-        determines |= {
-            "processes": processes,
-            "amp": {"": False, "fp16": True}.get(amp, amp),
-        }  # as it was hashed before bf16
-    identity = canonical_hash({"kind": "transfer", **determines})
-    spec = {
-        "starting_point": name,
-        "weights": str(weights.path),
-        "weights_identity": weights.identity,
+    protocol, source = run.protocol, run.source
+    where = {
+        "root": str(source.path),
+        "identity": source.identity,
+        "pictures": [source.images, source.tested],
+    }
+    return {
+        "starting_point": run.name,
+        "weights": str(run.weights.path),
+        "weights_identity": run.weights.identity,
         "protocol": protocol.name,
         "protocol_version": protocol.version,
         "protocol_hash": protocol_hash(protocol),
         "protocol_row": as_record(protocol),
         "scorer": protocol.scorer,
         "engine": place.engine,
-        "scaling": scaling,
-        "data": (
-            splits
-            | {
-                "root": str(source.path),
-                "identity": source.identity,
-                "pictures": [source.images, source.tested],
-            }
-        ),
-        "seed": seed,
+        "scaling": run.scaling,
+        "data": _splits(run.data) | where,
+        "seed": run.seed,
         "device": place.device,
-        "order": list(order),
+        "order": list(run.order),
         "launch": dict(place.launch),
         "keep_model": place.keep_model or _kept_by_itself(protocol, place.engine),
     }
-    usual = place.out / "transfer" / protocol.name / f"{name}-seed{seed}-{identity[:8]}"
-    folder = place.there.get(identity, usual)
-    title = f"{protocol.name} from {name}, seed {seed}"
-    rank = place.launch.get("machine_rank", 0)
-    if rank:
-        folder, title, identity = (
-            folder / f"machine{rank}",
-            f"{title}, machine {rank}",
-            canonical_hash([identity, rank]),
-        )
-        return _job(identity, "machine", title, folder, spec, weights.needs + source.needs)
-    return _job(identity, "transfer", title, folder, spec, weights.needs + source.needs)
 
 
-def _kept_by_itself(protocol, engine: str) -> str:
+def _splits(data: Data) -> dict[str, str | None]:
+    return {"layout": data.layout, "train": data.train, "test": data.test}
+
+
+def _kept_by_itself(protocol: Protocol, engine: str) -> str:
     """Nobody should have to repeat hours of training for want of an option."""
     from detco.transfer.engines import ENGINES
 

@@ -9,7 +9,7 @@ from .. import config
 from ..run import live
 from ..suites.builtin import Data, StartingPoint, name_of
 from . import datasets, suite_plan
-from .jobs import Job, Place, transfer_job
+from .jobs import FineTuning, Job, Place, transfer_job
 
 LAUNCH = {
     "num_gpus": 1,
@@ -54,16 +54,9 @@ def job_of(args) -> Job:
     finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
     with live.pictures_checked(name, args.verify) as check:
         data, source = datasets.load(data_of(args, protocol), protocol, check)
-    return transfer_job(
-        name,
-        suite_plan.weights_of(start, None),
-        protocol,
-        data,
-        source,
-        args.seed,
-        place,
-        scaling=scaling,
-    )
+    weights = suite_plan.weights_of(start, None)
+    run = FineTuning(name, weights, protocol, data, source, args.seed, scaling=scaling)
+    return transfer_job(run, place)
 
 
 def data_of(args, protocol) -> Data:

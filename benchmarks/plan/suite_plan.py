@@ -1,11 +1,13 @@
 """A suite turned into jobs: what to run and after what. Every input is read and checked before any
 work starts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from detco.common.errors import InputError
 from detco.common.values import nearest
@@ -14,7 +16,19 @@ from detco.results import store
 from ..config import find, override
 from ..suites.builtin import Data, StartingPoint, Suite
 from . import datasets
-from .jobs import RANDOM, Job, Place, Source, pretrain_job, scenes_job, transfer_job
+from .jobs import (
+    RANDOM,
+    FineTuning,
+    Job,
+    Place,
+    Source,
+    pretrain_job,
+    scenes_job,
+    transfer_job,
+)
+
+if TYPE_CHECKING:
+    from detco.transfer.protocols import Protocol
 
 T = TypeVar("T")
 IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
@@ -25,7 +39,7 @@ class Column:
     """One column group of the grid: the protocol's row with its changes, its data set, seeds and
     starting points."""
 
-    protocol: object
+    protocol: Protocol
     data: Data
     source: Source
     seeds: int
@@ -67,42 +81,66 @@ def plan(
         and of pretrainings, see Place;
     missing, check: see Inputs.
     """
-    from detco.transfer import engines, finetune
+    from detco.transfer import engines
 
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing, check), engine or suite.engine
-    resolved = inputs.read(lambda: engines.resolve(wanted), wanted)
-    launch = {**launches[0], **suite.launch}
     place = Place(
-        out.absolute(), resolved, device, launch, launches[1], suite.keep_model, folders(out)
+        out.absolute(),
+        inputs.read(lambda: engines.resolve(wanted), wanted),
+        device,
+        {**launches[0], **suite.launch},
+        launches[1],
+        suite.keep_model,
+        folders(out),
     )
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
-    pretrainings = {
-        start.name: pretrain_job(
-            start, suite.pretrain, _images(suite, start, scenes, inputs), None, place
-        )
-        for start in suite.start
-        if start.recipe
-    }
+    pretrainings = _pretrainings(suite, scenes, place, inputs)
     columns = _columns(suite, scenes, inputs, seeds)
-    for column in columns:
-        wanted = column.protocol, resolved, engines.Launch(**place.launch), place.keep_model
-        inputs.read(partial(finetune.refuse, *wanted), None)
-    jobs = [*([scenes] if scenes else []), *pretrainings.values()]
-    imported, sources = place.out / "imported", []
-    for start in suite.start:
-        unread = Source(start.weights or Path(), f"unread {start.weights}")
-        read = partial(weights_of, start, pretrainings.get(start.name), imported, missing is None)
-        sources.append(inputs.read(read, unread))
+    _refuse_what_the_engine_lacks(columns, place, inputs)
+    sources = _sources(suite, pretrainings, place, inputs)
     _refuse_another_random(suite, columns, {source.arch for source in sources} - {""})
-    for row, (start, weights) in enumerate(zip(suite.start, sources)):
-        for number, column in enumerate(columns):
-            for seed in range(column.seeds if start.name in column.start else 0):
-                cell = (column.protocol, column.data, column.source, seed, place, (row, number))
-                jobs.append(transfer_job(start.name, weights, *cell))
+    jobs = [scenes] if scenes else []
+    jobs += [*pretrainings.values(), *_transfers(suite, sources, columns, place)]
     _refuse_same_runs(suite, jobs)
     return jobs
+
+
+def _pretrainings(suite: Suite, scenes: Job | None, place: Place, inputs: Inputs) -> dict[str, Job]:
+    """The job of each starting point with a recipe."""
+    jobs = {}
+    for start in suite.start:
+        if start.recipe:
+            images = _images(suite, start, scenes, inputs)
+            jobs[start.name] = pretrain_job(start, suite.pretrain, images, None, place)
+    return jobs
+
+
+def _sources(
+    suite: Suite, pretrainings: Mapping[str, Job], place: Place, inputs: Inputs
+) -> list[Source]:
+    """The backbone of each starting point."""
+    sources, imported, write = [], place.out / "imported", inputs.missing is None
+    for start in suite.start:
+        unread = Source(start.weights or Path(), f"unread {start.weights}")
+        read = partial(weights_of, start, pretrainings.get(start.name), imported, write)
+        sources.append(inputs.read(read, unread))
+    return sources
+
+
+def _transfers(
+    suite: Suite, sources: Sequence[Source], columns: Sequence[Column], place: Place
+) -> Iterator[Job]:
+    """Row by row, in each row the columns, in each cell the seeds."""
+    for row, (start, weights) in enumerate(zip(suite.start, sources, strict=True)):
+        for number, column in enumerate(columns):
+            if start.name not in column.start:
+                continue
+            for seed in range(column.seeds):
+                what = (column.protocol, column.data, column.source)
+                run = FineTuning(start.name, weights, *what, seed, (row, number))
+                yield transfer_job(run, place)
 
 
 def folders(out: Path) -> dict[str, Path]:
@@ -247,6 +285,15 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
         names = task.start or tuple(start.name for start in suite.start)
         columns.append(Column(protocol, data, source, seeds or task.seeds or suite.seeds, names))
     return columns
+
+
+def _refuse_what_the_engine_lacks(columns: Sequence[Column], place: Place, inputs: Inputs) -> None:
+    from detco.transfer import engines, finetune
+
+    launch = engines.Launch(**place.launch)
+    for column in columns:
+        wanted = (column.protocol, place.engine, launch, place.keep_model)
+        inputs.read(partial(finetune.refuse, *wanted), None)
 
 
 def _refuse_another_random(suite: Suite, columns: Sequence[Column], others: set[str]) -> None:

@@ -69,39 +69,57 @@ def adapted(
         further starting point;
     start: names with commas between them. Raises InputError.
     """
+    suite = _with_folders(suite, data, images)
+    suite = _with_weights(suite, weights)
+    if start is None:
+        return suite
+    return _with_only(suite, [name.strip() for name in start.split(",")])
+
+
+def _with_folders(suite: Suite, data: Path | None, images: Path | None) -> Suite:
     if suite.scenes and (data or images):
         raise InputError(f"suite {suite.name} draws its own images: leave out --data and --images")
     if data and not data.is_dir():
         raise InputError(f"--data {data}: no such folder")
-    if data:
-        suite = (
-            replace(suite, data=Data(data))
-            if layout_of(data)
-            else replace(suite, data=None, datasets=data)
-        )
+    if data and layout_of(data):
+        suite = replace(suite, data=Data(data))
+    elif data:
+        suite = replace(suite, data=None, datasets=data)
     if images:
         suite = replace(suite, images=images, images_by_class=images)
+    return suite
+
+
+def _with_weights(suite: Suite, texts: Sequence[str]) -> Suite:
+    """Its starting points with other files (`NAME=FILE`); each new name joins every protocol."""
     rows = {row.name: row for row in suite.start}
-    for text in weights:
+    new = []
+    for text in texts:
         name, equals, file = text.partition("=")
         if not equals or not file:
             raise InputError(f"--weights {text}: expected NAME=FILE, e.g. detco=detco.safetensors")
+        if name not in rows:
+            new.append(name)
         rows[name] = StartingPoint(name, weights=Path(file))
-    new = tuple(name for name in rows if name not in {row.name for row in suite.start})
-    chosen = [name.strip() for name in start.split(",")] if start is not None else list(rows)
-    kept = [config.find(rows, name, "starting point") for name in chosen]
-    if start is not None:
-        kept = [replace(row, optional=False) for row in kept]
-    tasks = (
-        replace(task, start=(*task.start, *new) if task.start else ()) for task in suite.protocols
-    )
-    tasks = [
-        replace(task, start=tuple(name for name in task.start or rows if name in chosen))
-        for task in tasks
-    ]
-    if tasks and not any(task.start for task in tasks):
-        raise InputError(f"suite {suite.name}: no protocol is for {', '.join(chosen)}")
-    return replace(suite, start=tuple(kept), protocols=tuple(task for task in tasks if task.start))
+    tasks = []
+    for task in suite.protocols:  # one that names no starting points is for all of them
+        tasks.append(replace(task, start=(*task.start, *new)) if task.start else task)
+    return replace(suite, start=tuple(rows.values()), protocols=tuple(tasks))
+
+
+def _with_only(suite: Suite, names: Sequence[str]) -> Suite:
+    """These starting points, none of them optional any more, and the protocols that are for
+    them."""
+    rows = {row.name: row for row in suite.start}
+    kept = [replace(config.find(rows, name, "starting point"), optional=False) for name in names]
+    tasks = []
+    for task in suite.protocols:
+        wanted = tuple(name for name in task.start or rows if name in names)
+        if wanted:
+            tasks.append(replace(task, start=wanted))
+    if suite.protocols and not tasks:
+        raise InputError(f"suite {suite.name}: no protocol is for {', '.join(names)}")
+    return replace(suite, start=tuple(kept), protocols=tuple(tasks))
 
 
 def without_absent(suite: Suite) -> tuple[Suite, list[str]]:

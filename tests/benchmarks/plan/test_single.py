@@ -11,7 +11,7 @@ from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.plan import jobs, single
 from detco.benchmarks.run import machine
-from detco.benchmarks.suites.builtin import Data
+from detco.benchmarks.suites.builtin import Data, Scenes, StartingPoint
 from detco.common.errors import InputError
 from detco.transfer import engines
 from detco.transfer.protocols import PROTOCOLS
@@ -84,16 +84,52 @@ def test_runs_of_earlier_versions_keep_their_identity(launch, identity):
         jobs.Place(Path("out"), "detectron2", launch=launch),
         Data(Path("d"), "voc", "trainval", "test"),
     )
-    made = jobs.transfer_job(
-        "random",
-        jobs.RANDOM,
-        PROTOCOLS["small-retinanet"],
-        data,
-        jobs.Source(Path("d"), "data"),
-        0,
-        place,
+    source, row = jobs.Source(Path("d"), "data"), PROTOCOLS["small-retinanet"]
+    run = jobs.FineTuning("random", jobs.RANDOM, row, data, source)
+    assert jobs.transfer_job(run, place).id == identity
+
+
+def test_folders_titles_and_identities_stay_as_they_were():
+    """Of every kind of job: with another identity all that is done would run again."""
+    data, pictures = Data(Path("d"), "voc", "trainval", "test"), jobs.Source(Path("d"), "data")
+    launch = {"num_gpus": 2, "num_machines": 2, "machine_rank": 1}
+    run = jobs.FineTuning("random", jobs.RANDOM, PROTOCOLS["small-retinanet"], data, pictures)
+    helper = jobs.transfer_job(run, jobs.Place(Path("out"), "detectron2", launch=launch))
+    assert (helper.kind, helper.title, str(helper.folder), helper.id) == (
+        "machine",
+        "small-retinanet from random, seed 0, machine 1",
+        "out/transfer/small-retinanet/random-seed0-432a6cd6/machine1",
+        "b6f5d80b4f45025e0675a6a5766ce12c651981c4836cf7ab9840b91c3970cff8",
     )
-    assert made.id == identity
+    weights, source = (
+        jobs.Source(Path("w"), "w1", ("j",)),
+        jobs.Source(Path("d"), "data", ("k",), 7, 8),
+    )
+    row = PROTOCOLS["coco-retinanet-90k"]
+    run = jobs.FineTuning("a", weights, row, data, source, 3, (1, 2), "2")
+    made = jobs.transfer_job(run, jobs.Place(Path("out"), "torchvision", launch={"amp": "bf16"}))
+    assert made.id == "3e6dbfc5e00ce3af22b59e0004157cabfff3f40c40ba70a9ed1c4c5a4603fe16"
+    assert str(made.folder) == "out/transfer/coco-retinanet-90k/a-seed3-3e6dbfc5"
+    assert made.needs == ("j", "k") and made.spec["keep_model"] == "final"
+    assert (made.spec["order"], made.spec["scaling"], made.spec["data"]) == (
+        [1, 2],
+        "2",
+        {
+            "layout": "voc",
+            "train": "trainval",
+            "test": "test",
+            "root": "d",
+            "identity": "data",
+            "pictures": [7, 8],
+        },
+    )
+    start = StartingPoint("a", recipe="detco-small", seed=1)
+    place, pictures = jobs.Place(Path("out")), jobs.Source(Path("p"), "pictures", (), 100)
+    pretraining = jobs.pretrain_job(start, {"epochs": 2}, pictures, None, place)
+    assert pretraining.id == "40ca7d642f751977d3b8d36ef16c34525139c807fdf1f69253ef3f2884468ad3"
+    assert str(pretraining.folder) == "out/pretrain/a-40ca7d64"
+    drawing = jobs.scenes_job(Scenes(images=8), place)
+    assert drawing.id == "5ff9e28c2c87725ed95f00185663f67929364ff9fa8778fd7ff9be8a05b42a81"
 
 
 def test_specs_of_earlier_versions_are_read():
