@@ -1,7 +1,7 @@
 """The AP table as a grid of texts: values, differences with their intervals, and the notes that
 explain them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,49 +24,60 @@ def grid(table: pd.DataFrame) -> Grid:
     """The table as cells of text: the values (best in bold), then the differences to each
     baseline."""
     columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
-    numbers = dict(
-        zip(table.columns, table.to_numpy(float).T.tolist(), strict=True)
-    )  # a DataFrame is slow at single values
-    groups = [
-        Group(*_header(table, group), tuple(metric_name(m) for g, m in columns if g == group))
-        for group in dict.fromkeys(group for group, _ in columns)
-    ]
-    best = {column: _best(numbers[(*column, "mean")]) for column in columns}
-    first = {
-        group: column for column in reversed(columns) for group in column[:1]
-    }  # a group's footnotes stand there
-    values = []
-    for row, name in enumerate(table.index):
-        cells = []
-        for column in columns:
-            mean, *more = (numbers[(*column, key)][row] for key in ("mean", "std", "n", "failed"))
-            mark = (
-                table.attrs["cell_marks"].get((name, column[0]), "")
-                if first[column[0]] == column
-                else ""
-            )
-            cells.append(
-                Cell(
-                    value_text(mean, *more), "best" if _rounded(mean) == best[column] else "", mark
-                )
-            )
-        values.append((name, cells))
-    sections = [Section("", values)]
+    # a DataFrame is slow at single values
+    numbers = dict(zip(table.columns, table.to_numpy(float).T.tolist(), strict=True))
+    sections = [Section("", _values(table, columns, numbers))]
     for baseline in table.attrs["baselines"]:
-        keys = [f"{what} {baseline}" for what in ("minus", "ci", "n")]
-        lines = [
-            (
-                name,
-                [
-                    difference_cell(*(numbers[(*column, key)][row] for key in keys))
-                    for column in columns
-                ],
-            )
-            for row, name in enumerate(table.index)
-            if name != baseline
-        ]
-        sections += [Section(f"difference to {baseline}", lines)] if lines else []
-    return Grid(groups, sections, _explained(table))
+        rows = _differences(table, columns, numbers, baseline)
+        if rows:
+            sections.append(Section(f"difference to {baseline}", rows))
+    notes = [*_explained(table), *table.attrs["footnotes"].lines()]
+    return Grid(_groups(table, columns), sections, notes)
+
+
+def _groups(table: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> list[Group]:
+    """The columns of each group under two lines: the protocol, the rest of the group's text."""
+    groups = []
+    for group in dict.fromkeys(group for group, _ in columns):
+        protocol, _, rest = group.partition(": ")
+        mark = table.attrs["footnotes"].at(group)
+        title = f"{protocol} [{mark}]" if mark else protocol
+        names = tuple(metric_name(metric) for other, metric in columns if other == group)
+        groups.append(Group(title, rest, names))
+    return groups
+
+
+def _values(
+    table: pd.DataFrame, columns: Sequence[tuple[str, str]], numbers: Mapping[tuple, list]
+) -> list[tuple[str, list[Cell]]]:
+    """The rows of values; the footnotes of a row in a group stand at its first column there."""
+    footnotes, seen = table.attrs["footnotes"], set()
+    rows: list[tuple[str, list[Cell]]] = [(name, []) for name in table.index]
+    for group, metric in columns:
+        statistics = [numbers[group, metric, key] for key in ("mean", "std", "n", "failed")]
+        best = _best(statistics[0])
+        for (name, cells), mean, *more in zip(rows, *statistics, strict=True):
+            tone = "best" if _rounded(mean) == best else ""
+            mark = "" if group in seen else footnotes.at((name, group))
+            cells.append(Cell(value_text(mean, *more), tone, mark))
+        seen.add(group)
+    return rows
+
+
+def _differences(
+    table: pd.DataFrame,
+    columns: Sequence[tuple[str, str]],
+    numbers: Mapping[tuple, list],
+    baseline: str,
+) -> list[tuple[str, list[Cell]]]:
+    """The rows that compare the others with one baseline."""
+    keys = [f"{what} {baseline}" for what in ("minus", "ci", "n")]
+    rows = []
+    for row, name in enumerate(table.index):
+        if name != baseline:
+            values = [[numbers[(*column, key)][row] for key in keys] for column in columns]
+            rows.append((name, [difference_cell(*three) for three in values]))
+    return rows
 
 
 def metric_name(metric: str) -> str:
@@ -113,20 +124,12 @@ def _rounded(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 1)
 
 
-def _header(table: pd.DataFrame, group: str) -> tuple[str, str]:
-    """Two lines over a group's columns."""
-    protocol, _, rest = group.partition(": ")
-    mark = table.attrs["group_marks"].get(group)
-    return protocol + (f" [{mark}]" if mark else ""), rest
-
-
 def _explained(table: pd.DataFrame) -> list[str]:
-    """What the signs mean, what the intervals are worth, the footnotes."""
-    notes = [
+    """What the signs mean, what the intervals are worth."""
+    spread = (
         "± standard deviation over seeds, (n) how many; (1): a single run, its spread is unknown"
-    ]
-    notes += interval_notes(table, table.attrs["baselines"])
-    return notes + [f"[{letter}] {text}" for letter, text in table.attrs["notes"].items()]
+    )
+    return [spread, *interval_notes(table, table.attrs["baselines"])]
 
 
 def interval_notes(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:

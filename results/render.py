@@ -8,7 +8,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 WIDTH = 120  # of a terminal, where nobody says
 CODES = {
@@ -89,26 +88,24 @@ def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool 
 def split(grid: Grid, most: int) -> list[Grid]:
     """The grid as several of at most `most` columns (a wider group stays whole), one below the
     other; notes at the last."""
-    parts: list[list[int]] = []
-    for number, group in enumerate(grid.groups):
-        used = sum(len(grid.groups[n].columns) for n in parts[-1]) if parts else most
-        parts = (
-            [*parts[:-1], [*parts[-1], number]]
-            if parts and used + len(group.columns) <= most
-            else [*parts, [number]]
-        )
-    firsts = [0, *accumulate(len(group.columns) for group in grid.groups)]
-    made = []
-    for numbers in parts:
-        start, end = firsts[numbers[0]], firsts[numbers[-1] + 1]
-        sections = [
-            Section(s.title, [(name, cells[start:end]) for name, cells in s.rows])
-            for s in grid.sections
-        ]
-        notes = grid.notes if numbers is parts[-1] else ()
-        made.append(
-            Grid([grid.groups[n] for n in numbers], sections, notes, grid.title, grid.corner)
-        )
+    parts: list[list[Group]] = []
+    used = 0  # columns of the last part
+    for group in grid.groups:
+        if not parts or used + len(group.columns) > most:
+            parts.append([])
+            used = 0
+        parts[-1].append(group)
+        used += len(group.columns)
+    made, start = [], 0
+    for groups in parts:
+        end = start + sum(len(group.columns) for group in groups)
+        sections = []
+        for section in grid.sections:
+            rows = [(name, cells[start:end]) for name, cells in section.rows]
+            sections.append(Section(section.title, rows))
+        notes = grid.notes if groups is parts[-1] else ()
+        made.append(Grid(groups, sections, notes, grid.title, grid.corner))
+        start = end
     return made
 
 

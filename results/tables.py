@@ -10,6 +10,7 @@ import pandas as pd
 from detco.common.errors import InputError
 
 from . import stats
+from .footnotes import Footnotes
 
 METRICS = (  # shown unless others are asked for
     "box_ap",
@@ -211,7 +212,11 @@ def ap_table(
         ["group", "metric", "statistic"], axis=1
     )
     table = table[[(*cell, key) for cell in cells for key in parts]].rename_axis("starting point")
-    table.attrs = _notes(each, rows, groups) | {"baselines": chosen, "pairing": pairing}
+    table.attrs = {
+        "footnotes": _footnotes(each, rows, groups),
+        "baselines": chosen,
+        "pairing": pairing,
+    }
     return table
 
 
@@ -337,37 +342,32 @@ def label(group: Mapping) -> str:
     return f"{protocol}: {group['data_name']}, {group['engine']}, {definition}{scaled}"
 
 
-def _notes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> dict:
-    """Footnotes: deviations, at the group if all its runs share them, else at the cell; runs that
-    failed or repeat a seed."""
+def _footnotes(each: pd.DataFrame, rows: Sequence[str], groups: Sequence[str]) -> Footnotes:
+    """Deviations, at the group if all its runs share them, else at the cell (row, group); runs that
+    failed or repeat a seed, at the cell."""
     done = each[(each["status"] == "done") & ~each["repeat"]]
-    letters: dict[str, str] = {}
-
-    def mark(texts: Iterable[str]) -> str:
-        return ",".join(letters.setdefault(text, letter(len(letters))) for text in texts)
-
-    by_cell = {
-        key: [set(texts) for texts in found]
-        for key, found in done.groupby(["row", "group"])["deviations"]
+    deviations = {
+        cell: [set(texts) for texts in found]
+        for cell, found in done.groupby(["row", "group"])["deviations"]
     }
-    common, group_marks, detectron2 = {}, {}, different_detectron2(done)
+    footnotes, shared, detectron2 = Footnotes(), {}, different_detectron2(done)
     for group in groups:
-        sets = [texts for (_, there), cell in by_cell.items() if there == group for texts in cell]
-        common[group] = set.intersection(*sets) if sets else set()
-        group_marks[group] = mark([*sorted(common[group]), *detectron2.get(group, ())])
+        runs = [texts for cell in deviations if cell[1] == group for texts in deviations[cell]]
+        shared[group] = set.intersection(*runs) if runs else set()
+        footnotes.add(group, [*sorted(shared[group]), *detectron2.get(group, ())])
     failed = each[each["status"] == "failed"].groupby(["row", "group"]).size()
     repeated = each[each["repeat"]].groupby(["row", "group"]).size()
-    cell_marks: dict[tuple[str, str], str] = {}
-    for cell in ((row, group) for group in groups for row in rows if (row, group) in by_cell):
-        texts = sorted(set.union(*by_cell[cell]) - common[cell[1]])
-        for count, what in (
-            (failed.get(cell, 0), "that failed"),
-            (repeated.get(cell, 0), "of a seed that counts already"),
-        ):
-            texts += [f"without {count} run{'s' if count > 1 else ''} {what}"] if count else []
-        cell_marks[cell] = mark(texts)
-    notes = {letter: text for text, letter in letters.items()}
-    return {"group_marks": group_marks, "cell_marks": cell_marks, "notes": notes}
+    for cell in ((row, group) for group in groups for row in rows):
+        if cell in deviations:
+            notes = sorted(set.union(*deviations[cell]) - shared[cell[1]])
+            notes += _without(failed.get(cell, 0), "that failed")
+            notes += _without(repeated.get(cell, 0), "of a seed that counts already")
+            footnotes.add(cell, notes)
+    return footnotes
+
+
+def _without(count: int, what: str) -> list[str]:
+    return [f"without {count} run{'s' if count > 1 else ''} {what}"] if count else []
 
 
 def different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
@@ -383,7 +383,3 @@ def different_detectron2(done: pd.DataFrame) -> dict[str, list[str]]:
         )
         found[run.group] = [f"Detectron2: {text}"]
     return found
-
-
-def letter(number: int) -> str:
-    return (letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .. import tables
+from ..footnotes import Footnotes
 from ..grids import metric_name, signed, value_text
 from ..render import Cell, Grid, Group, Section
 from . import numbers as published
@@ -212,29 +213,19 @@ def grid(cells: pd.DataFrame, source: str, records: Iterable[dict]) -> Grid:
     """The cells with their verdicts; notes say the rule, why cells are not comparable, and what has
     no published twin."""
     records = list(records)
-    letters: dict[str, str] = {}
-    sections = []
+    footnotes, sections = Footnotes(), []
     of_group = tables.different_detectron2(_finished(records, cells))
     for group, found in cells.groupby("group", sort=False):
         rows = []
         for cell in found.itertuples():
-            mark = (
-                letters.setdefault(cell.reason, tables.letter(len(letters))) if cell.reason else ""
-            )
-            rows.append(
-                (cell.row, [*_numbers(cell), Cell(cell.verdict, TONES[cell.verdict], mark)])
-            )
-        marks = [
-            letters.setdefault(text, tables.letter(len(letters)))
-            for text in of_group.get(group, ())
-        ]
-        sections.append(Section(group + "".join(f" [{mark}]" for mark in marks), rows))
+            reasons = [cell.reason] if cell.reason else []
+            mark = footnotes.add((group, cell.row, cell.metric), reasons)
+            verdict = Cell(cell.verdict, TONES[cell.verdict], mark)
+            rows.append((cell.row, [*_numbers(cell), verdict]))
+        mark = footnotes.add(group, of_group.get(group, ()))
+        sections.append(Section(f"{group} [{mark}]" if mark else group, rows))
     notes = [] if sections else [f"no measured cell has a number in {source}"]
-    notes += [
-        RULE,
-        *(f"[{letter}] {reason}" for reason, letter in letters.items()),
-        *_without_twin(records, source),
-    ]
+    notes += [RULE, *footnotes.lines(), *_without_twin(records, source)]
     columns = Group("", "", ("measured", "published", "difference", "tolerance"))
     groups = [Group("", "", ("metric",), "l"), columns, Group("", "", ("verdict",), "l")]
     return Grid(groups, sections, notes, f"Measured beside {source}")
