@@ -202,44 +202,49 @@ def _annotations(
     entries: list[dict], path: Path, images: dict[int, dict], reading: Reading
 ) -> None:
     categories = {category["id"]: category for category in reading.categories}
-    seen = set()
+    seen: set[int] = set()
     for index, entry in enumerate(entries, 1):
-        key, image_id, category_id = (
-            entry.get("id", index),
-            entry.get("image_id"),
-            entry.get("category_id"),
-        )
+        key = entry.get("id", index)
         where = f"{path}: annotation {key}"
-        image = images.get(image_id) if isinstance(image_id, int) else None
-        category = categories.get(category_id) if isinstance(category_id, int) else None
-        if not isinstance(key, int) or key in seen:
-            reading.problems.append(
-                f"{where}: annotation ids must be whole numbers, each used once"
-            )
-        elif image is None:
-            reading.problems.append(
-                f"{where}: refers to image {image_id}, which the file does not list"
-            )
-        elif category is None:
-            reading.problems.append(
-                f"{where}: unknown category {category_id}, which the file does not list"
-            )
-        elif not numbers(entry.get("bbox"), 4):
-            reading.problems.append(f"{where}: bbox must be four numbers [x, y, width, height]")
-        elif fault := box_fault(entry["bbox"], image["width"], image["height"]):
-            box = " ".join(f"{value:g}" for value in entry["bbox"])
-            reading.faults.append(f"{where} ({image['file_name']}): the box {box} {fault}")
-        else:
-            try:
-                reading.annotations.append(_annotation(key, entry, image, category))
-            except ValueError as error:
-                reading.faults.append(f"{where} ({image['file_name']}): {error}")
-        seen.add(key if isinstance(key, int) else None)
+        problem = _id_problem(key, seen) or _problem(entry, images, categories)
+        if problem:
+            reading.problems.append(f"{where}: {problem}")
+            continue
+        image = images[entry["image_id"]]
+        category = categories[entry["category_id"]]
+        try:
+            reading.annotations.append(_annotation(key, entry, image, category))
+        except ValueError as error:
+            reading.faults.append(f"{where} ({image['file_name']}): {error}")
+
+
+def _id_problem(key, seen: set[int]) -> str:
+    """What is wrong with an annotation's id; "" if nothing. Adds it to those that were seen."""
+    if not isinstance(key, int) or key in seen:
+        return "annotation ids must be whole numbers, each used once"
+    seen.add(key)
+    return ""
+
+
+def _problem(entry: dict, images: dict[int, dict], categories: dict[int, dict]) -> str:
+    """Why an entry cannot be an object of this file; "" if it can."""
+    image_id, category_id = entry.get("image_id"), entry.get("category_id")
+    if not isinstance(image_id, int) or image_id not in images:
+        return f"refers to image {image_id}, which the file does not list"
+    if not isinstance(category_id, int) or category_id not in categories:
+        return f"unknown category {category_id}, which the file does not list"
+    if not numbers(entry.get("bbox"), 4):
+        return "bbox must be four numbers [x, y, width, height]"
+    return ""
 
 
 def _annotation(key: int, entry: dict, image: dict, category: dict) -> dict:
-    """The record of one object. Raises ValueError saying what is wrong with its mask, area or
+    """The record of one object. Raises ValueError saying what is wrong with its box, mask, area or
     keypoints."""
+    fault = box_fault(entry["bbox"], image["width"], image["height"])
+    if fault:
+        box = " ".join(f"{value:g}" for value in entry["bbox"])
+        raise ValueError(f"the box {box} {fault}")
     record = {
         "id": key,
         "image_id": image["id"],
