@@ -17,29 +17,7 @@ from detco.common.files import sha256_of
 from detco.transfer import detections, detector, finetune
 from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob, Launch
-from tests.transfer.engines.test_torchvision import tiny
-
-CATEGORIES = (
-    {"id": 7, "name": "cat"},
-    {
-        "id": 3,
-        "name": "person",
-        "keypoints": ["left_eye", "right_eye"],
-        "keypoint_flip": [["left_eye", "right_eye"]],
-    },
-)
-
-
-def trained(**changes) -> detector.TrainedDetector:
-    row, trunk = (
-        tiny("small-retinanet"),
-        backbone_file.Backbone("resnet18", {}, "moco-v2", "ab" * 32, "BGR", (1.0, 2.0, 3.0)),
-    )
-    tensors = {"a.weight": torch.randn(2, 3), "count": torch.tensor(5)}
-    made = detector.TrainedDetector(
-        "torchvision", row, trunk, CATEGORIES, tensors, 4, 300, "final", {"train": {"name": "x"}}
-    )
-    return replace(made, **changes)
+from tests.factories.detectors import check_same_predictions, tiny, trained
 
 
 def test_round_trip(tmp_path):
@@ -193,34 +171,7 @@ def test_best_or_final_is_what_the_job_says(tmp_path, scenes):
     ["small-faster-rcnn-fpn", "small-retinanet", "small-mask-rcnn-c4", "small-keypoint-rcnn"],
 )
 def test_a_kept_detector_finds_what_the_run_found(name, scenes, tmp_path):
-    check_same_predictions(tiny(name), "torchvision", scenes, tmp_path)
-
-
-def check_same_predictions(row, engine: str, scenes, out) -> None:
-    """Train for a moment, read what was kept, predict the test pictures: the same objects in the
-    same order."""
-    data = {"layout": "coco", "root": scenes / "coco"}
-    finetune.finetune(row, "random", data, out, engine, device="cpu", keep_model="final")
-    expected = json.loads((out / "predictions.json").read_text())
-    trained, (_, test) = detector.read(out), finetune.load_data(row, data)
-    assert (trained.engine, trained.kept, trained.iteration) == (
-        engine,
-        "final",
-        row.schedule.iterations,
-    )
-    paths = [image["file_name"] for image in test.images]
-    found = [result for _, results in detections.detect(trained, paths) for result in results]
-    assert expected and len(found) == len(expected)
-    ids = {number: image["id"] for number, image in enumerate(test.images, 1)}
-    for ours, theirs in zip(found, expected):
-        assert (ids[ours["image_id"]], ours["category_id"]) == (
-            theirs["image_id"],
-            theirs["category_id"],
-        )
-        assert ours.get("segmentation") == theirs.get("segmentation")
-        for key in ("bbox", "keypoints"):
-            assert ours.get(key) == pytest.approx(theirs.get(key), abs=1e-5)
-        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+    check_same_predictions("torchvision", tiny(name), scenes, tmp_path)
 
 
 def test_nothing_is_kept_unless_asked(scenes, tmp_path):

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.inspection import Unreadable
-from detco.transfer.engines import EngineJob
 from detco.transfer.engines.replacing import TRIES, Replaced, deviations, items_of, readable
 from detco.transfer.engines.torchvision import engine as torchvision_rcnn
 from detco.transfer.engines.torchvision.pictures import (
@@ -26,7 +24,7 @@ from detco.transfer.engines.torchvision.pictures import (
     placed,
 )
 from detco.transfer.protocols import Resize
-from tests.transfer.engines.test_torchvision import tiny
+from tests.factories.detectors import job_for, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -197,17 +195,7 @@ def test_a_picture_alone_in_its_orientation_is_replaced_all_the_same(coco):
     assert drawn.others(0) == [n for n in drawn.pictures.trainable() if n not in (0, 4)]
 
 
-def job_for(coco, out, **schedule) -> EngineJob:
-    out.mkdir()
-    train, test = (datasets.load("coco", coco, split) for split in ("train", "val"))
-    return EngineJob(
-        tiny("small-retinanet", iterations=6, **schedule),
-        backbone_file.random_backbone("resnet18", 0),
-        train,
-        test,
-        4,
-        out,
-    )
+ROW = tiny("small-retinanet", iterations=6)
 
 
 class Stopped(Exception):
@@ -241,7 +229,7 @@ def engine(monkeypatch):
 
 def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path, engine):
     """The count comes back from the loading processes, and from the checkpoint."""
-    job = job_for(coco, tmp_path / "whole", precise_bn=1)
+    job = job_for(tiny("small-retinanet", iterations=6, precise_bn=1), coco, tmp_path / "whole")
     pictures = DetectionPictures(job.train, Wanted(), 192)
     keys = list(islice(batches(pictures, job.protocol.resize, 2, 4, 0), 7))
     order = list(dict.fromkeys(number for batch in keys for number, _, _ in batch))
@@ -270,7 +258,7 @@ def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path,
 
 def test_a_checkpoint_of_before_goes_on(coco, tmp_path, engine):
     """Written when nothing was counted."""
-    job = job_for(coco, tmp_path / "out")
+    job = job_for(ROW, coco, tmp_path / "out")
     engine(job, stop=2)
     state = torch.load(job.out / "checkpoint.pt", weights_only=True)
     del state["replaced"]
@@ -281,7 +269,7 @@ def test_a_checkpoint_of_before_goes_on(coco, tmp_path, engine):
 
 @pytest.mark.parametrize("workers", [False, True])
 def test_too_many_end_the_run(workers, coco, tmp_path, engine):
-    job = job_for(coco, tmp_path / "out")
+    job = job_for(ROW, coco, tmp_path / "out")
     truncate(job.train, *range(0, 30, 2))
     with pytest.raises(
         InputError,
@@ -293,7 +281,7 @@ def test_too_many_end_the_run(workers, coco, tmp_path, engine):
 
 @pytest.mark.parametrize("workers", [False, True])
 def test_a_test_picture_that_breaks_ends_the_job_in_one_line(workers, coco, tmp_path, engine):
-    job = job_for(coco, tmp_path / "out")
+    job = job_for(ROW, coco, tmp_path / "out")
     found = []
     with pytest.raises(InputError) as error:
         engine(

@@ -19,29 +19,10 @@ from detco.common import backbone_file
 from detco.common.errors import TrainingError
 from detco.transfer import finetune
 from detco.transfer.data import dataset as datasets
-from detco.transfer.engines import EngineJob
 from detco.transfer.engines.torchvision import engine
 from detco.transfer.engines.torchvision import models as torchvision_models
 from detco.transfer.protocols import PROTOCOLS, Schedule
-
-TINY = Schedule(
-    3,
-    2,
-    1e-3,
-    optimizer="adamw",
-    decay="cosine",
-    weight_decay=0.05,
-    warmup=1,
-    clip=10.0,
-    precise_bn=0,
-)
-
-
-def tiny(name: str, **schedule):
-    row = PROTOCOLS[name]
-    return replace(
-        row, schedule=replace(TINY, **schedule), resize=replace(row.resize, train=(64,), test=64)
-    )
+from tests.factories.detectors import TINY, tiny
 
 
 @pytest.fixture(scope="module")
@@ -245,32 +226,20 @@ RUN = """
 import sys, torch
 from pathlib import Path
 from detco.transfer.engines.torchvision import engine
-from tests.transfer.engines.test_torchvision import job_for
+from tests.factories.detectors import TINY, job_for, tiny
 torch.set_num_threads(1)
 engine.CHECKPOINT_SECONDS = 0
 engine.precision_for = lambda device: None
-job = job_for(Path(sys.argv[1]), Path(sys.argv[2]))
+job = job_for(tiny("small-faster-rcnn-fpn", iterations=8), Path(sys.argv[1]), Path(sys.argv[2]))
 engine.run(job, lambda *a, **k: print(*a[:2], flush=True))
 """
-
-
-def job_for(scenes, out):
-    train, test = (datasets.load("coco", scenes / "coco", split) for split in ("train", "val"))
-    return EngineJob(
-        tiny("small-faster-rcnn-fpn", iterations=8),
-        backbone_file.random_backbone("resnet18", 0),
-        train,
-        test,
-        4,
-        out,
-    )
 
 
 def test_killed_training_goes_on_to_the_same_predictions(scenes, tmp_path):
     def start(out):
         out.mkdir(exist_ok=True)
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RUN, scenes, out],
+            [sys.executable, "-W", "ignore", "-c", RUN, scenes / "coco", out],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from PIL import Image
 from detco.common.errors import InputError
 from detco.transfer import detections, detector, engines
 from detco.transfer.scoring import score
-from tests.transfer.engines.detectron2.test_engine import run, tiny
-from tests.transfer.test_detector import check_same_predictions, trained
+from tests.factories.detectors import check_same_predictions, fine_tune, shortened, trained
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
@@ -27,6 +27,8 @@ import detectron2
 from detco.transfer.engines.detectron2 import config as detectron2_config
 from detco.transfer.engines.detectron2 import detector as detectron2_detector
 from detco.transfer.engines.detectron2 import export as detectron2_export
+
+run = partial(fine_tune, "detectron2")
 
 ALONE = """
 import json, logging, sys
@@ -77,7 +79,7 @@ def _one_thread():
     ],
 )
 def test_a_kept_detector_finds_what_the_run_found(name, scenes, tmp_path):
-    check_same_predictions(tiny(name), "detectron2", scenes, tmp_path)
+    check_same_predictions("detectron2", shortened(name), scenes, tmp_path)
     assert not list(tmp_path.rglob("*.pth"))  # the checkpoints are gone
 
 
@@ -110,7 +112,7 @@ def alone(folder: Path, picture: Path) -> dict:
     ],
 )
 def test_detectron2_alone_finds_the_same(name, heads, scenes, tmp_path):
-    row = tiny(name)
+    row = shortened(name)
     row = replace(
         row, detector=replace(row.detector, retina_prior=0.2)
     )  # the row's 0.01 leaves nothing above 0.05 so early
@@ -152,7 +154,7 @@ def test_detectron2_alone_finds_the_same(name, heads, scenes, tmp_path):
 
 def test_detectron2_alone_finds_the_same_classes_of_pixels(scenes, tmp_path):
     """FCN-16s; what was a scale and a dilation of ours is not in the config."""
-    row = tiny("cityscapes-semantic", iterations=1)
+    row = shortened("cityscapes-semantic", iterations=1)
     run(row, scenes, "cityscapes", tmp_path / "job", keep_model="final")
     kept = detector.read(tmp_path / "job")
     picture = sorted((scenes / "cityscapes" / "leftImg8bit" / "val").rglob("*.png"))[0]
@@ -190,7 +192,7 @@ def test_plain_detectron2_reads_the_config_as_ours(name):
     """get_cfg() takes the file, and differs from what was trained in what is said only."""
     from detectron2.config import get_cfg
 
-    given = trained(engine="detectron2", protocol=tiny(name))
+    given = trained(engine="detectron2", protocol=shortened(name))
     keys, _, lost = detectron2_export.plain_config(given)
     cfg = get_cfg()
     cfg.merge_from_other_cfg(
@@ -214,7 +216,13 @@ def test_plain_detectron2_reads_the_config_as_ours(name):
 def test_the_command_exports_and_try_py_runs(scenes, tmp_path, capsys):
     from detco.benchmarks.cli import main as cli
 
-    run(tiny("small-faster-rcnn-fpn"), scenes, "coco", tmp_path / "job", keep_model="final")
+    run(
+        shortened("small-faster-rcnn-fpn"),
+        scenes,
+        "coco",
+        tmp_path / "job",
+        keep_model="final",
+    )
     words = [
         "weights",
         "export",
@@ -239,7 +247,13 @@ def test_the_command_exports_and_try_py_runs(scenes, tmp_path, capsys):
 
 def test_pictures_are_turned_as_in_training(scenes, tmp_path):
     """A picture stored on its side, with EXIF saying so, gives the objects of the upright one."""
-    run(tiny("small-mask-rcnn-fpn"), scenes, "coco", tmp_path / "job", keep_model="final")
+    run(
+        shortened("small-mask-rcnn-fpn"),
+        scenes,
+        "coco",
+        tmp_path / "job",
+        keep_model="final",
+    )
     upright = Image.open(sorted((scenes / "coco" / "val").iterdir())[0]).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -254,7 +268,7 @@ def test_pictures_are_turned_as_in_training(scenes, tmp_path):
 def test_killed_after_training_the_detector_is_not_lost(scenes, tmp_path, monkeypatch):
     """The checkpoint stays until the predictions are scored: a restart trains nothing again and
     keeps the same detector."""
-    row, seen = tiny("small-faster-rcnn-fpn"), []
+    row, seen = shortened("small-faster-rcnn-fpn"), []
     with monkeypatch.context() as patch:
         patch.setattr(score, "score_file", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -278,7 +292,7 @@ def test_killed_after_training_the_detector_is_not_lost(scenes, tmp_path, monkey
 
 
 def test_tensors_of_another_detector_are_refused(scenes, tmp_path):
-    given = trained(engine="detectron2", protocol=tiny("small-faster-rcnn-fpn"))
+    given = trained(engine="detectron2", protocol=shortened("small-faster-rcnn-fpn"))
     with pytest.raises(
         InputError,
         match=(

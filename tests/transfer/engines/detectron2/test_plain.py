@@ -18,7 +18,7 @@ from detco.transfer.engines.detectron2 import data
 from detco.transfer.engines.detectron2 import engine as detectron2_rcnn
 from detco.transfer.engines.detectron2 import records as detectron2_records
 from detco.transfer.engines.detectron2 import train as detectron2_train
-from tests.transfer.engines.detectron2.test_engine import tiny
+from tests.factories.detectors import shortened
 
 SEED = 3
 
@@ -37,7 +37,7 @@ class Seeded(hooks.HookBase):
 def test_training_is_bit_identical_to_plain_detectron2(name, scenes, tmp_path):
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
     backbone = backbone_file.random_backbone("resnet18", 7)
-    job = EngineJob(tiny(name, precise_bn=0), backbone, train, test, SEED, tmp_path / "ours")
+    job = EngineJob(shortened(name, precise_bn=0), backbone, train, test, SEED, tmp_path / "ours")
     records = detectron2_records.write(train, tmp_path / "records.json")
     cfg = detectron2_rcnn.config(job, records.mask_format)
     (tmp_path / "config.yaml").write_text(cfg.dump())

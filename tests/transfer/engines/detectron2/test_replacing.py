@@ -7,11 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
 
-from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob, Launch
 
 pytestmark = pytest.mark.detectron2
@@ -22,15 +19,7 @@ from detco.transfer.engines.detectron2 import data, engine
 from detco.transfer.engines.detectron2 import launch as detectron2_launch
 from detco.transfer.engines.detectron2 import records as detectron2_records
 from detco.transfer.engines.detectron2 import train as detectron2_train
-from tests.transfer.engines.detectron2.test_engine import tiny
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.factories.detectors import job_for, shortened
 
 
 @pytest.fixture
@@ -39,18 +28,7 @@ def coco(scenes, tmp_path):
     return tmp_path / "coco"
 
 
-def job_for(coco: Path, out: Path, **more) -> EngineJob:
-    out.mkdir()
-    train, test = (dataset.load("coco", coco, split) for split in ("train", "val"))
-    return EngineJob(
-        tiny("small-retinanet", iterations=5),
-        backbone_file.random_backbone("resnet18", 0),
-        train,
-        test,
-        4,
-        out,
-        **more,
-    )
+ROW = shortened("small-retinanet", iterations=5)
 
 
 def truncate(path: str) -> None:
@@ -96,7 +74,7 @@ def run(job: EngineJob, stop: int = 0) -> tuple[dict, object]:
 
 def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path, monkeypatch):
     monkeypatch.setattr(detectron2_train, "CHECKPOINT_SECONDS", -1)
-    job = job_for(coco, tmp_path / "whole")
+    job = job_for(ROW, coco, tmp_path / "whole")
     (files,) = drawn(job, monkeypatch, tmp_path)
     order = list(dict.fromkeys(files))
     victims = order[1], order[6]
@@ -121,7 +99,7 @@ def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path,
 
 
 def test_processes_count_together(coco, tmp_path, monkeypatch):
-    job = job_for(coco, tmp_path / "out", launch=Launch(num_gpus=2))
+    job = job_for(ROW, coco, tmp_path / "out", launch=Launch(num_gpus=2))
     files = drawn(job, monkeypatch, tmp_path)
     assert not set(files[0]) & set(files[1])
     victims = files[0][0], files[1][1]
@@ -133,7 +111,7 @@ def test_processes_count_together(coco, tmp_path, monkeypatch):
 
 def test_too_many_in_all_processes_end_the_run(coco, tmp_path, monkeypatch):
     """Fewer in each than are allowed."""
-    job = job_for(coco, tmp_path / "out", launch=Launch(num_gpus=2))
+    job = job_for(ROW, coco, tmp_path / "out", launch=Launch(num_gpus=2))
     files = drawn(job, monkeypatch, tmp_path)
     for path in (*files[0][:4], *files[1][:4]):
         truncate(path)
@@ -152,7 +130,7 @@ def test_too_many_in_all_processes_end_the_run(coco, tmp_path, monkeypatch):
 
 
 def test_a_test_picture_that_breaks_ends_the_job(coco, tmp_path, monkeypatch):
-    job = job_for(coco, tmp_path / "out")
+    job = job_for(ROW, coco, tmp_path / "out")
     path = job.test.images[7]["file_name"]
 
     def report(stage, done, total, **figures):

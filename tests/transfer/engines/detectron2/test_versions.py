@@ -102,12 +102,12 @@ def main(scenes: Path, out: Path) -> None:
     from detco.transfer.engines import EngineJob
     from detco.transfer.engines.detectron2 import data, engine
     from detco.transfer.engines.detectron2 import records as detectron2_records
-    from tests.transfer.engines.detectron2.test_engine import tiny
+    from tests.factories.detectors import shortened
 
     torch.set_num_threads(1)
     said = {"file": detectron2.__file__}
     for name, layout in ROWS:
-        row, losses = tiny(name), []
+        row, losses = shortened(name), []
         needs = {"keypoints": "keypoint" in row.metrics, "semantic": "semantic" in row.metrics}
         splits = ("trainval", "test") if layout == "voc" else ("train", "val")
         train, test = (dataset.load(layout, scenes / layout, split, **needs) for split in splits)
