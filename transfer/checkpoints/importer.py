@@ -78,6 +78,9 @@ def load(
         raise InputError(f"{path} {error}") from None
     backbone_file.check_tensors(path, arch, tensors)
     origin = _origin(path, content.data, layout)
+    row = zoo.BY_NAME.get(origin["source"])
+    if row and not row.digest:
+        notes += (f"taken for {row.name} by its name: its source publishes no hash",)
     metadata = origin | {
         "adapter": layout.name,  # a word of earlier versions
         "encoder": chosen.role,

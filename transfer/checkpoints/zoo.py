@@ -8,12 +8,16 @@ where its source publishes a hash.
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlparse
 
 from detco.common.errors import InputError
+from detco.common.files import write_atomic
 from detco.common.progress import Report
+from detco.common.values import shown
 
 META, MM = "https://dl.fbaipublicfiles.com", "https://download.openmmlab.com/mmselfsup/1.x"
 TORCH, LIGHTLY = (
@@ -433,14 +437,14 @@ def _begins(row: Known, path: Path) -> str:
     return found.hexdigest()[: len(digest)]
 
 
-def verified(row: Known, path: Path, then: str = "remove it") -> bool:
+def verified(row: Known, path: Path) -> bool:
     """Whether a copy was compared with a published hash (False: there is none). Raises InputError
-    if it is another file, which ends with what is to be done then."""
+    if it is another file."""
     kind, _, digest = row.digest.rpartition(":")
     if (begins := _begins(row, path)) != digest:
         raise InputError(
             f"{path} is not the published {row.name}: its {kind or 'sha256'} begins with {begins},"
-            f" not {digest}; {then}"
+            f" not {digest}; remove it"
         )
     return bool(digest)
 
@@ -458,10 +462,10 @@ def how_to_get(row: Known, folder: Path) -> str:
     """What to do where there is no copy."""
     if row.by_hand:
         return f"get it by hand from {row.url} and save it as {folder / row.files[0]}"
-    return (
-        f"save {row.url} as {folder / row.files[0]}, or let `detco weights import` do it with"
-        " --download"
+    command = (
+        f"detco weights import {row.name} --download --dir {folder} --out {row.name}.safetensors"
     )
+    return f"save {row.url} as {folder / row.files[0]}, or let `{command}` do it"
 
 
 def get(row: Known, folder: Path, download: bool = False, report: Report | None = None) -> Path:
@@ -476,28 +480,45 @@ def get(row: Known, folder: Path, download: bool = False, report: Report | None 
 
 
 def _download(row: Known, path: Path, report: Report | None) -> Path:
+    """Fetch a file into a temporary one of this process's own; it gets its name once its size and,
+    where one is published, its hash are right."""
+    try:
+        write_atomic(path, lambda file: _fetch(row, file, report))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; choose a folder with --dir") from None
+    return path
+
+
+def _fetch(row: Known, file: BinaryIO, report: Report | None) -> None:
+    """Raises InputError for a broken connection, another size or another hash."""
+    kind, _, digest = row.digest.rpartition(":")
+    found = hashlib.new(kind or "sha256", usedforsecurity=False)
+    total, done = 0, 0
+    for block, total in _blocks(row.url):
+        found.update(block)
+        done += file.write(block)
+        if report and total:
+            report("download", done >> 20, max(total >> 20, 1))
+    if not done or (total and done != total):
+        size = f" of {total}" if total else ""
+        raise InputError(f"{row.url}: the connection broke after {done}{size} bytes; try again")
+    if not found.hexdigest().startswith(digest):
+        raise InputError(
+            f"{row.url} gives a file that is not the published {row.name}: its {kind or 'sha256'}"
+            f" begins with {found.hexdigest()[: len(digest)]}, not {digest}; nothing was kept"
+        )
+
+
+def _blocks(url: str) -> Iterator[tuple[bytes, int]]:
+    """(bytes, the length that the server states or 0), until the end. Raises InputError."""
     from http.client import HTTPException
     from urllib.request import urlopen
 
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with urlopen(row.url, timeout=60) as source, open(part, "wb") as file:
-            total, done = int(source.headers.get("Content-Length") or 0), 0
+        with urlopen(url, timeout=60) as source:
+            total = int(source.headers.get("Content-Length") or 0)
             while block := source.read(1 << 20):
-                done += file.write(block)
-                if report and total:
-                    report("download", done >> 20, max(total >> 20, 1))
-        if total and done != total:
-            raise InputError(
-                f"{row.url}: the connection broke after {done} of {total} bytes; try again"
-            )
-        verified(row, part, f"the download was removed; what {row.url} gives now is another file")
-        os.replace(part, path)
-        return path
-    except (OSError, HTTPException) as error:
-        raise InputError(
-            f"cannot download {row.url}: {getattr(error, 'reason', None) or error}"
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
+                yield block, total
+    except (OSError, HTTPException, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise InputError(f"cannot download {url}: {shown(str(why), 200)}") from None

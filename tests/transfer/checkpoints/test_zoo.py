@@ -1,6 +1,10 @@
 """Public checkpoints by name, and the `detco weights` commands."""
 
+import io
 import json
+import os
+import random
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -84,8 +88,6 @@ def test_an_imported_backbone_beside_the_copies_is_none_of_them(tmp_path):
 
 
 def test_missing_copies_are_not_downloaded_unasked(tmp_path, monkeypatch, capsys):
-    import urllib.request
-
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **more: pytest.fail("a download"))
     out = ["--dir", str(tmp_path), "--out", str(tmp_path / "b.safetensors")]
     assert cli.main(["weights", "import", "swav-800ep", *out]) == 2
@@ -100,9 +102,63 @@ def test_download(tmp_path, moco):
     row = zoo.Known("mine", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", digest)
     assert zoo.get(row, tmp_path / "copies", download=True).read_bytes() == source.read_bytes()
     wrong = zoo.Known("other", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", "0" * 12)
-    with pytest.raises(InputError, match=r"not the published other: .*the download was removed"):
+    with pytest.raises(InputError, match=r"not the published other: .*nothing was kept"):
         zoo.get(wrong, tmp_path / "others", download=True)
     assert not list((tmp_path / "others").iterdir())
+
+
+class Answer(io.BytesIO):
+    """What a server sends, a few bytes at a time; `length` is the size that it states."""
+
+    def __init__(self, content: bytes, length: int | None, before_the_end=lambda: None):
+        super().__init__(content)
+        self.headers = {} if length is None else {"Content-Length": str(length)}
+        self.before_the_end = before_the_end
+
+    def read(self, count=-1):
+        if self.tell() == len(self.getvalue()):
+            self.before_the_end()
+        return super().read(min(count, 1000))
+
+
+def test_two_downloads_of_one_file_at_once(tmp_path, monkeypatch):
+    """The second process begins and ends while the first is half way."""
+    content = random.Random(0).randbytes(10_000)
+    row = zoo.Known("mine", "moco-v2", 200, "moco-v2", "https://x/mine.pth", "MIT")
+
+    def second():
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            other.setattr(urllib.request, "urlopen", lambda *a, **m: Answer(content, 10_000))
+            zoo.get(row, tmp_path / "copies", download=True)
+            (tmp_path / "copies" / "mine.pth").unlink()
+
+    first = Answer(content, 10_000, second)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **more: first)
+    assert zoo.get(row, tmp_path / "copies", download=True).read_bytes() == content
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == ["mine.pth"]
+
+
+@pytest.mark.parametrize(("sent", "stated"), [(999, 1000), (1001, 1000), (0, None), (0, 0)])
+def test_a_download_of_another_size_is_not_kept(tmp_path, monkeypatch, sent, stated):
+    answer = Answer(bytes(sent), stated)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **more: answer)
+    row = zoo.Known("mine", "moco-v2", 200, "moco-v2", "https://x/mine.pth", "MIT")
+    with pytest.raises(InputError, match=rf"https://x/mine\.pth: .*broke after {sent}"):
+        zoo.get(row, tmp_path / "copies", download=True)
+    assert not list((tmp_path / "copies").iterdir())
+
+
+def test_the_advice_for_a_missing_copy_is_a_command_that_works(tmp_path, monkeypatch, moco, capsys):
+    source = saved(moco, tmp_path / "there.pth.tar")
+    row = zoo.Known("mine", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT")
+    monkeypatch.setattr(zoo, "KNOWN", (row,))
+    monkeypatch.setattr(zoo, "BY_NAME", {"mine": row})
+    monkeypatch.chdir(tmp_path)
+    advice = zoo.how_to_get(row, tmp_path / "copies")
+    assert cli.main(advice.split("`")[1].split()[1:]) == 0
+    assert backbone_file.read(tmp_path / "mine.safetensors").arch == "resnet18"
+    assert "publishes no hash" in capsys.readouterr().out
 
 
 def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
