@@ -12,6 +12,7 @@ from detco.common.errors import InputError
 from detco.common.values import nearest
 
 T = TypeVar("T")
+IDENTITY = ("name", "version")  # of a row: they say which it is, and name folders
 EARLIER_NAMES = {"optimiser": "optimizer"}  # of settings
 
 
@@ -43,6 +44,8 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
     tree = asdict(row)
     known = list(_paths(tree))
     for key, value in changes.items():
+        if key in IDENTITY and getattr(row, key, value) != value:
+            raise InputError(f"{where}: {key} says which row it is, it cannot be changed")
         *parents, last = _full_path(key, known).split(".")
         branch = tree
         for parent in parents:

@@ -43,19 +43,21 @@ def select(runs: pd.DataFrame, names: Sequence[str], pairing: str = "welch") -> 
     kept = runs[runs["id"].isin(shared["id"])]
     metrics = [metric for metric in kept["metric"].unique() if metric]
     rows = _in_order(names, shared)
-    return tables.ap_table(kept, rows, metrics, pairing).loc[rows]
+    # labelled as in the whole: alone, a row needs no digits of its weights
+    return tables.ap_table(kept, rows, metrics, pairing, shared).loc[rows]
 
 
 def _in_order(names: Sequence[str], rows: pd.DataFrame) -> list[str]:
     """The rows of the table in the order they were asked for; a name may stand for several
     files."""
     found = rows.drop_duplicates("row")
-    return [
+    ordered = [
         row
         for name in names
         for row, start in zip(found["row"], found["starting_point"], strict=True)
         if name in (row, start)
     ]
+    return list(dict.fromkeys(ordered))
 
 
 def pairs(table: pd.DataFrame) -> pd.DataFrame:

@@ -163,6 +163,7 @@ def ap_table(
     baselines: Sequence[str] = ("supervised", "random"),
     metrics: Sequence[str] | None = None,
     pairing: str = "welch",
+    each: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The table: rows starting points; columns (group, metric, statistic), numbers in percent.
 
@@ -171,10 +172,11 @@ def ap_table(
     Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, and for
     each baseline there is `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval,
     NaN with a single run) and `n NAME` (the smaller n of the two). pairing: "welch" (Welch's t) or
-    "paired" (by seed; over the seeds both have). `attrs` carries the footnotes. Raises InputError
+    "paired" (by seed; over the seeds both have). each: the runs as `labelled` among more than
+    these; default: among these. `attrs` carries the footnotes. Raises InputError
     if there is nothing to show, or a metric nobody measured.
     """
-    each, wanted = labelled(runs), _wanted(runs, metrics)
+    each, wanted = labelled(runs) if each is None else each, _wanted(runs, metrics)
     measured = values(runs[runs["metric"].isin(wanted)], each)
     rows, groups = (
         row_order(each),

@@ -1,9 +1,11 @@
 """`detco logs` and `detco clean`: one job's log; what finished jobs no longer need."""
 
+import os
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from detco.common.errors import InputError
@@ -90,11 +92,11 @@ def find(directory: Path, name: str) -> Path:
 
 
 def clean(args) -> int:
-    """Show what finished jobs no longer need, by kind of file; with --yes delete it."""
+    """List what finished jobs no longer need, and sum it by kind of file; with --yes delete it."""
     if not args.dir.is_dir():
         raise InputError(f"no folder {args.dir}")
     found = list(leftovers(args.dir, args.models))
-    total = sum(path.stat().st_size for path, _ in found)
+    total = sum(path.lstat().st_size for path, _ in found)
     if not found:
         print(f"nothing to delete in {near(args.dir)}")
         return 0
@@ -102,7 +104,8 @@ def clean(args) -> int:
     sizes: Counter = Counter()
     for path, what in found:
         counts[what] += 1
-        sizes[what] += path.stat().st_size
+        sizes[what] += path.lstat().st_size
+        print(near(path))
     columns(
         [
             (what, f"{count} file{'s' * (count > 1)}", size(sizes[what]))
@@ -120,20 +123,33 @@ def clean(args) -> int:
 
 
 def leftovers(directory: Path, models: bool = False) -> Iterator[tuple[Path, str]]:
-    """Files of jobs that are done and not at work, with what they are."""
+    """Files of jobs that are done and not at work, with what they are. None is outside of
+    `directory`, whatever links and files of a job say."""
     for folder in store.job_folders(directory):
         record = store.read_json(folder / "record.json") or {}
         if record.get("status") != "done" or store.is_taken(folder):
             continue
-        finals = [path for pattern in MODELS for path in folder.glob(pattern)]
-        for path in sorted(
-            {path for pattern in CHECKPOINTS for path in folder.glob(pattern)} - set(finals)
-        ):
-            yield path, f"checkpoints of {record['kind']} jobs"
-        yield from ((path, "trained detectors") for path in finals if models)
-        queued = store.read_json(folder / NUMBER) or {}
-        if "folder" in queued:
-            yield from (
-                (path, "files of Slurm jobs")
-                for path in sorted(Path(queued["folder"]).glob(f"{queued['number']}_*"))
-            )
+        finals = set(_files(folder, MODELS))
+        for path in sorted(set(_files(folder, CHECKPOINTS)) - finals):
+            yield path, f"checkpoints of {record.get('kind')} jobs"
+        yield from ((path, "trained detectors") for path in sorted(finals) if models)
+        yield from ((path, "files of Slurm jobs") for path in _of_slurm(folder, directory))
+
+
+def _files(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    """Files of a job's folder that no link leads to."""
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        here = folder.resolve() / path.relative_to(folder).parent
+        if path.parent.resolve() == here and (path.is_file() or path.is_symlink()):
+            yield path
+
+
+def _of_slurm(folder: Path, directory: Path) -> list[Path]:
+    """What submitit keeps of a job, where it lies below `directory`."""
+    queued = store.read_json(folder / NUMBER) or {}
+    number, where = str(queued.get("number")), str(queued.get("folder"))
+    if "\0" in where or not re.fullmatch(r"\d+(_\d+)?", number):
+        return []
+    if not Path(os.path.realpath(where)).is_relative_to(directory.resolve()):
+        return []
+    return sorted(_files(Path(where), [f"{number}_*"]))

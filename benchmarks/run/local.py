@@ -285,13 +285,16 @@ def _stop(this: Run) -> None:
 
 @contextmanager
 def _terminate_as_interrupt():
-    """SIGTERM and SIGHUP end a run as Ctrl-C does."""
+    """SIGTERM and SIGHUP end a run as Ctrl-C does. What is ignored stays so: `nohup` ignores
+    SIGHUP, and the run is to outlive its terminal."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
     before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

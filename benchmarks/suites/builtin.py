@@ -140,7 +140,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         check(self)
-        if "/" in self.name or not self.name.strip("."):
+        if "/" in self.name or not self.name.strip(".") or not self.name.isprintable():
             raise InputError(
                 f"name: {self.name!r} cannot be the name of the folder with the results"
             )

@@ -157,3 +157,13 @@ def test_find_names_the_nearest():
         config.find({"alpha": 1, "beta": 2}, "alpa", "thing")
     with pytest.raises(InputError, match="unknown thing 'zzz'; known: alpha, beta"):
         config.find({"alpha": 1, "beta": 2}, "zzz", "thing")
+
+
+@pytest.mark.parametrize("row", [PROTOCOLS["small-retinanet"], RECIPES["moco-v2-small"]])
+@pytest.mark.parametrize("key", ["name", "version"])
+def test_what_a_row_is_cannot_be_set(row, key):
+    """They name the folders of results, and the row that a record claims."""
+    assert config.override(row, {"name": row.name}) == row
+    for value in ("../../elsewhere", "/elsewhere", 7):
+        with pytest.raises(InputError, match=key):
+            config.override(row, {key: value})

@@ -96,6 +96,20 @@ def test_rows_in_the_order_asked_and_groups_of_one_left_out(frame):
     assert [name for name, _ in grid.sections[1].rows] == ["c"]
 
 
+def test_one_name_over_two_backbones_in_different_protocols(frame):
+    """Alone in the groups that count, the row keeps the digits that tell it from the other."""
+    other = frame.copy()
+    other.loc[(other["starting_point"] == "a") & (other["protocol"] == "c4"), "weights"] = "f" * 64
+    other.loc[other["starting_point"] == "b", "weights"] = "e" * 64
+    only_fpn = other[(other["starting_point"] != "b") | (other["protocol"] == "fpn")]
+    table = compare.select(only_fpn, ["a", "b"])
+    first, second = table.index
+    assert first.startswith("a (") and "ffffff" not in first and second == "b"
+    pair = compare.pairs(table).iloc[0]
+    assert pair["cells"] == 1 and pair["difference"] == pytest.approx(33 - (31 + 37 + 35) / 3)
+    assert list(compare.select(other, ["a", first, "b"]).index)[-1] == "b"
+
+
 def test_by_class_sorted_by_the_difference_and_cut(frame):
     table = compare.select(frame, ["a", "b"])
     grid = compare.by_class(table)

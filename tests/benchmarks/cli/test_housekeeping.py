@@ -172,3 +172,35 @@ def test_clean_shows_first_and_takes_nothing_else(full, capsys):
     )
     assert cli.main(["clean", str(full), "--models", "--yes"]) == 0
     assert before.keys() - sizes(full).keys() == gone | {"done/detectron2/model_final.pth"}
+
+
+def test_clean_lists_every_path_that_it_would_take(full, capsys):
+    assert cli.main(["clean", str(full)]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    for name in ("done/checkpoint.pt", "done/detectron2/model_0000004.pth", "slurm/7_1_0_log.out"):
+        assert str(full / name) in listed
+
+
+@pytest.mark.parametrize("number", ["*", "7_1", "../x", "", None, ["7"], "7_1/../.."])
+@pytest.mark.parametrize("where", ["{outside}", "{out}/../outside", "{out}/link", "outside", 5])
+def test_clean_takes_nothing_outside_whatever_a_job_says(full, tmp_path_factory, number, where):
+    outside = tmp_path_factory.mktemp("outside")
+    for name in ("7_1_submitted.pkl", "model_0000004.pth", "checkpoint.pt", "last_checkpoint"):
+        (outside / name).write_bytes(b"x")
+    (full / "link").symlink_to(outside)
+    folder = where.format(outside=outside, out=full) if isinstance(where, str) else where
+    store.write_json(full / "done" / slurm.NUMBER, {"number": number, "folder": folder})
+    bad = job(full, "bad")
+    (bad / "detectron2").symlink_to(outside)
+    (bad / "checkpoint-1.pt").symlink_to(outside / "checkpoint.pt")
+    before = sizes(outside)
+    assert cli.main(["clean", str(full), "--models", "--yes"]) == 0
+    assert sizes(outside) == before and len(before) == 4
+    assert (full / "slurm" / "7_10_submitted.pkl").exists()
+    assert not (bad / "checkpoint-1.pt").is_symlink()  # the link itself was the job's
+
+
+def test_clean_leaves_folders_that_are_named_as_files(full):
+    (full / "done" / "checkpoint-2.pt").mkdir()
+    assert cli.main(["clean", str(full), "--yes"]) == 0
+    assert (full / "done" / "checkpoint-2.pt").is_dir()

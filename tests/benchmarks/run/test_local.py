@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -317,6 +318,32 @@ def test_interrupt_ends_the_workers_and_nothing_counts_as_failed(tmp_path, numbe
     assert sorted(results_of(tmp_path)) == ["root"]
     states = {row["title"]: row["state"] for row in store.status(tmp_path)}
     assert states["mid1"] == states["mid2"] == "interrupted" and states["leaf0"] == "planned"
+
+
+@pytest.mark.parametrize("nohup", [True, False])
+def test_the_end_of_the_terminal_ends_a_run_unless_it_was_told_not_to(tmp_path, nohup):
+    """A runner on a terminal of its own, whose other end is closed: the kernel sends SIGHUP."""
+    ours, theirs = os.openpty()
+
+    def on_the_terminal():
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if nohup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path / "out"), "10"],
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=on_the_terminal,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    os.close(theirs)
+    wait_until(lambda: len(runs_of(tmp_path / "out")) == 3)
+    os.close(ours)
+    assert process.wait(60) == (0 if nohup else 130)
+    assert len(results_of(tmp_path / "out")) == (7 if nohup else 1)
 
 
 def test_a_failure_elsewhere_is_taken_over_not_repeated(tmp_path):

@@ -5,10 +5,14 @@ Only what the release of 2021 (v0.6) and today's main have in common is used; ho
 precision and the state of a checkpoint are our own, so that both train alike.
 """
 
+import copy
+import logging
 import math
 import os
 import time
 import weakref
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -21,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detco.common.files import write_atomic
 from detco.common.progress import Report
+from detco.common.values import one_line, shown
 
 from ... import detector
 from ...protocols import Protocol
@@ -34,6 +39,7 @@ from .predict import predict
 from .records import Records
 
 CHECKPOINT_SECONDS = 120
+log = logging.getLogger("detco.transfer")
 
 
 class Trainer(DefaultTrainer):
@@ -61,8 +67,10 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """From the last checkpoint, if there is one; the data go on where it was written."""
-        super().resume_or_load(resume)
+        """From the last checkpoint that can be read, if there is one; the data go on where it was
+        written."""
+        if resume and self.checkpointer.resume():
+            self.start_iter = self.iter + 1
         self.batches.start = self.start_iter
 
     def train(self) -> None:
@@ -191,10 +199,45 @@ class Checkpointer(DetectionCheckpointer):
     """Keeps the last checkpoint only; a kill at any moment leaves one that can be read."""
 
     def save(self, name: str, **more) -> None:
-        before = self.get_checkpoint_file() if self.has_checkpoint() else ""
         super().save(name, **more)
-        if before and self.save_to_disk and before != self.get_checkpoint_file():
-            os.remove(before)
+        for path in self.files() if self.save_to_disk else ():
+            if path.name != f"{name}.pth":
+                path.unlink()
+
+    def files(self) -> list[Path]:
+        """The checkpoints in the job's own folder: the one that `last_checkpoint` names, then the
+        latest. What else it may name, in another folder or behind a link, is none."""
+        folder = Path(self.save_dir)
+        named = ""
+        with suppress(OSError, ValueError):
+            named = (folder / "last_checkpoint").read_text().strip()
+        found = [path for path in folder.glob("model_*.pth") if not path.is_symlink()]
+        return sorted(found, key=lambda path: (path.name == named, path.name), reverse=True)
+
+    def resume(self) -> bool:
+        """Go on from the first of `files` that can be read and is of this job; False where there is
+        none. The log says which cannot. Only tensors and plain values are read: nothing in a file
+        runs."""
+        start = copy.deepcopy(self._state())
+        for path in self.files():
+            try:
+                self._restore(torch.load(path, map_location="cpu", weights_only=True))
+                return True
+            except Exception as error:  # a damaged file may raise anything
+                self._restore(start)
+                if comm.is_main_process():
+                    log.warning("left out: checkpoint %s: %s", path, shown(one_line(error), 200))
+        return False
+
+    def _state(self) -> dict:
+        return {"model": self.model.state_dict()} | {
+            name: part.state_dict() for name, part in self.checkpointables.items()
+        }
+
+    def _restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for name, part in self.checkpointables.items():
+            part.load_state_dict(state[name])
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         write_atomic(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)

@@ -1,7 +1,9 @@
 """The engine `detectron2` in processes: killed and resumed, several at once, ends that say why."""
 
 import json
+import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,9 +11,11 @@ import time
 import weakref
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from detco.common.errors import InputError, TrainingError
 from detco.transfer import finetune
@@ -21,6 +25,7 @@ from tests.factories.detectors import SGD, fine_tune, job_for, shortened
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
 from detco.transfer.engines.detectron2 import launch as detectron2_launch
+from detco.transfer.engines.detectron2 import train
 
 run = partial(fine_tune, "detectron2")
 
@@ -206,3 +211,121 @@ def test_what_ended_a_training_is_one_line(error, words):
 def test_a_start_that_cannot_work_is_refused(launch, words, scenes, tmp_path):
     with pytest.raises(InputError, match=words):
         run(shortened("small-retinanet"), scenes, "voc", tmp_path, launch=launch)
+
+
+# --- what a job goes on from: only its own checkpoints, never another file, never code -----------
+
+
+class Part:
+    """Stands for the trainer: what it holds is the number of the checkpoint it was read from."""
+
+    def __init__(self):
+        self.number = 0
+
+    def state_dict(self):
+        return {"number": self.number}
+
+    def load_state_dict(self, state):
+        self.number = state["number"]
+
+
+class Harm:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def checkpointer(folder: Path):
+    torch.manual_seed(0)
+    return train.Checkpointer(nn.Linear(2, 2), str(folder), trainer=Part())
+
+
+def number_of(folder: Path):
+    """The number of the checkpoint that a job goes on from, None from the start; both parts of it
+    must be of one file."""
+    made = checkpointer(folder)
+    fresh = made.model.weight.detach().clone()
+    resumed, number = made.resume(), made.checkpointables["trainer"].number
+    expected = torch.full_like(fresh, number) if resumed else fresh
+    assert torch.equal(made.model.weight, expected)
+    return number if resumed else None
+
+
+def write(path: Path, number: int, **changes):
+    weights = {"weight": torch.full((2, 2), float(number)), "bias": torch.zeros(2)}
+    torch.save({"model": weights, "trainer": {"number": number}} | changes, path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "job" / "detectron2"
+    folder.mkdir(parents=True)
+    write(folder / "model_0000001.pth", 1)
+    write(folder / "model_0000002.pth", 2)
+    write(tmp_path / "model_0000009.pth", 9)  # of another job
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("model_0000001.pth", 1),
+        (None, 2),
+        ("", 2),
+        ("\n", 2),
+        ("../../model_0000009.pth", 2),
+        ("{parent}/model_0000009.pth", 2),
+        ("model_0000003.pth", 2),
+        ("evil.pkl", 2),
+        ("model_0000007.pth", 2),
+        ("\0", 2),
+        (b"\xff\xfe", 2),
+    ],
+)
+def test_only_a_checkpoint_of_its_own_folder_is_read(folder, tag, expected):
+    (folder / "evil.pkl").write_bytes(pickle.dumps(Harm(folder / "ran")))
+    (folder / "model_0000007.pth").symlink_to(folder.parents[1] / "model_0000009.pth")
+    if isinstance(tag, str):
+        tag = tag.format(parent=folder.parents[1]).encode()
+    if tag is not None:
+        (folder / "last_checkpoint").write_bytes(tag)
+    assert number_of(folder) == expected and not (folder / "ran").exists()
+
+
+def damaged(kind: str, path: Path):
+    if kind == "code":
+        torch.save({"model": Harm(path.parent / "ran"), "trainer": {"number": 5}}, path)
+    elif kind == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif kind == "another model":
+        write(path, 5, model={"weight": torch.ones(3, 2), "bias": torch.ones(2)})
+    elif kind == "half a state":
+        write(path, 5, trainer={})
+    else:
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("kind", ["code", "cut", "another model", "half a state", "empty"])
+def test_one_that_cannot_be_read_gives_way_to_the_one_before_then_to_the_start(
+    folder, kind, caplog
+):
+    caplog.set_level(logging.WARNING)
+    (folder / "last_checkpoint").write_text("model_0000002.pth")
+    damaged(kind, folder / "model_0000002.pth")
+    assert number_of(folder) == 1
+    assert "model_0000002.pth" in caplog.text and "model_0000001.pth" not in caplog.text
+    damaged(kind, folder / "model_0000001.pth")
+    assert number_of(folder) is None and "model_0000001.pth" in caplog.text
+    assert not (folder / "ran").exists()
+
+
+def test_the_last_one_alone_is_kept(folder):
+    made = checkpointer(folder)
+    nn.init.constant_(made.model.weight, 3.0)
+    made.checkpointables["trainer"].number = 3
+    made.save("model_0000003")
+    assert [path.name for path in folder.glob("*.pth")] == ["model_0000003.pth"]
+    assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
+    assert number_of(folder) == 3 and (folder.parents[1] / "model_0000009.pth").exists()
