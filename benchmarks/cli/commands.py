@@ -1,5 +1,11 @@
-"""The `detco` command's arguments as rows: each command with its text, an example and its
-options."""
+"""The commands of `detco`: a row of COMMANDS each.
+
+To add one: a row with its name, the function that it calls ("module:function" below benchmarks),
+a text, an example and its options. The function takes the parsed arguments and returns the exit
+status: 0, 1 for failed or left-out work, 2 for wrong input, which it may also raise as InputError.
+Its module is imported only when it is called: this file and what it imports stay light, so that
+`detco --help` is quick. The first of two words is a group: its text is a row of GROUPS.
+"""
 
 from pathlib import Path
 
@@ -36,12 +42,14 @@ from .parser import (
 COMMANDS = (
     Command(
         "doctor",
+        "cli.doctor:main",
         "say what is installed, what is missing and what that means",
         "detco doctor --json",
         (JSON,),
     ),
     Command(
         "pretrain",
+        "cli.run:pretrain",
         "make a backbone file from a folder of pictures; goes on by itself if interrupted",
         "detco pretrain detco-small --images photos --out runs/detco --set epochs=20",
         (
@@ -68,6 +76,7 @@ COMMANDS = (
     ),
     Command(
         "weights import",
+        "cli.weights:import_",
         "a checkpoint of another project, or a public one by its name, as a backbone file",
         "detco weights import moco_v2_800ep_pretrain.pth.tar --out moco-v2-800ep.safetensors",
         (
@@ -104,6 +113,7 @@ COMMANDS = (
     ),
     Command(
         "weights show",
+        "cli.weights:show_",
         "what a backbone file or a checkpoint holds, or how two differ",
         "detco weights show runs/detco/backbone.safetensors --compare"
         " moco_v2_800ep_pretrain.pth.tar",
@@ -125,6 +135,7 @@ COMMANDS = (
     ),
     Command(
         "weights export",
+        "cli.weights:export",
         "a backbone as a file for Detectron2 or torchvision, or a trained detector as a folder for"
         " Detectron2",
         "detco weights export backbone.safetensors --to detectron2 backbone.pkl\n"
@@ -150,6 +161,7 @@ COMMANDS = (
     ),
     Command(
         "weights list",
+        "cli.weights:list_",
         "public checkpoints: how they were made, where they are, whether a copy is here",
         "detco weights list --dir checkpoints\n         detco weights list moco-v2-800ep",
         (
@@ -162,10 +174,15 @@ COMMANDS = (
         ),
     ),
     Command(
-        "protocols", "list the transfer protocols", "detco protocols show small-retinanet", (JSON,)
+        "protocols",
+        "cli.tools:protocols",
+        "list the transfer protocols",
+        "detco protocols show small-retinanet",
+        (JSON,),
     ),
     Command(
         "protocols show",
+        "cli.tools:protocol",
         "every setting of one protocol",
         "detco protocols show coco-retinanet-90k --detectron2",
         (
@@ -184,6 +201,7 @@ COMMANDS = (
     ),
     Command(
         "data scenes",
+        "cli.tools:scenes",
         "draw labelled scenes in VOC, COCO and Cityscapes layout",
         "detco data scenes scenes --images 1000 --seed 0",
         (
@@ -199,6 +217,7 @@ COMMANDS = (
     ),
     Command(
         "data check",
+        "cli.tools:check",
         "sizes, fingerprint and everything wrong with a data set",
         "detco data check voc VOC2007",
         (
@@ -215,6 +234,7 @@ COMMANDS = (
     ),
     Command(
         "data subset",
+        "cli.tools:subset",
         "write a share of a COCO annotation file; smaller shares lie within larger ones",
         "detco data subset coco/annotations/instances_train2017.json --percent 1",
         (
@@ -231,6 +251,7 @@ COMMANDS = (
     ),
     Command(
         "speed views",
+        "cli.tools:speed_views",
         "pictures a second: the usual torchvision pipeline for the four views, and ours",
         "detco speed views --images photos",
         (
@@ -242,6 +263,7 @@ COMMANDS = (
     ),
     Command(
         "speed step",
+        "cli.tools:speed_step",
         "time and peak memory of a training step: DetCo written straight from the paper, and ours",
         "detco speed step --recipe detco-200ep --device cuda",
         (
@@ -253,6 +275,7 @@ COMMANDS = (
     ),
     Command(
         "speed runner",
+        "cli.tools:speed_runner",
         "what running a job costs beyond the job, with a process for each and with workers reused",
         "detco speed runner --jobs 1000",
         (
@@ -264,6 +287,7 @@ COMMANDS = (
     ),
     Command(
         "transfer",
+        "cli.run:transfer",
         "fine-tune and test one detector from one backbone file",
         "detco transfer small-retinanet --weights runs/detco/backbone.safetensors --data my-voc"
         " --out runs",
@@ -296,6 +320,7 @@ COMMANDS = (
     ),
     Command(
         "predict",
+        "cli.predict:predict",
         "what a trained detector finds on pictures, as COCO JSON and drawn",
         "detco predict runs/fpn photos --out found --score 0.7",
         (
@@ -326,6 +351,7 @@ COMMANDS = (
     ),
     Command(
         "run",
+        "cli.run:suite",
         "run a whole comparison and print its table; goes on where it was interrupted",
         "detco run demo\n         detco run own_pictures.yaml --seeds 3\n         detco run"
         " paper-voc --data datasets --weights detco=detco.safetensors --start random,detco"
@@ -385,12 +411,14 @@ COMMANDS = (
     ),
     Command(
         "status",
+        "cli.status:show",
         "where every job below a folder stands",
         "detco status demo",
         (folder("dir", "a folder of runs"), JSON),
     ),
     Command(
         "logs",
+        "cli.housekeeping:logs",
         "the log of one job",
         "detco logs demo 'retinanet from detco-small'\n         detco logs demo 3f91c2 --follow",
         (
@@ -404,6 +432,7 @@ COMMANDS = (
     ),
     Command(
         "clean",
+        "cli.housekeeping:clean",
         "delete what finished jobs no longer need; shows it first",
         "detco clean demo\n         detco clean demo --yes",
         (
@@ -414,6 +443,7 @@ COMMANDS = (
     ),
     Command(
         "table",
+        "cli.outcomes:table",
         "the AP table of all results below a folder, or a table of the DetCo paper",
         "detco table demo --baseline supervised --format latex\n         detco table runs --against"
         " detco-arxiv-v1\n         detco table --paper 4",
@@ -444,6 +474,7 @@ COMMANDS = (
     ),
     Command(
         "compare",
+        "cli.outcomes:compare",
         "two or more starting points: wins, ties and losses, by protocol, size and class of object",
         "detco compare detco-small moco-v2-small random demo",
         (
@@ -458,6 +489,7 @@ COMMANDS = (
     ),
     Command(
         "report",
+        "cli.outcomes:report",
         "one HTML page with tables, charts, curves, example pictures and settings",
         "detco report demo",
         (
@@ -469,6 +501,7 @@ COMMANDS = (
     ),
     Command(
         "attention",
+        "report.examples:attention",
         "attention maps of backbones over pictures, as in the paper's figure",
         "detco attention --weights a.safetensors b.safetensors --images photos --out maps.png",
         (

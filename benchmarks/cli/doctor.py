@@ -54,10 +54,10 @@ MEANS = {
 TIGHT = 5.0  # GB of free disk below which a run may not fit
 
 
-def main(as_json: bool) -> int:
+def main(args) -> int:
     """Print what was found; exit status 1 if something needed is missing or broken."""
     found = examine()
-    if as_json:
+    if args.json:
         print(json.dumps(found, indent=1))
     else:
         for line in found["facts"]:

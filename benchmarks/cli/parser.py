@@ -26,9 +26,12 @@ Option = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Command:
-    """`name` may be two words; `options` are rows for `add_argument`."""
+    """A row of COMMANDS. `name` may be two words; `call`: "module:function" below benchmarks, which
+    takes the parsed arguments and returns the exit status; `options` are rows for
+    `add_argument`."""
 
     name: str
+    call: str
     text: str
     example: str
     options: tuple[Option, ...]
@@ -216,7 +219,7 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
         )
         for key, more in command.options:
             sub.add_argument(key, **more)
-        sub.set_defaults(command=command.name)
+        sub.set_defaults(command=command.name, call=command.call)
         if command.name == "protocols":
             inside["protocols"] = sub.add_subparsers(metavar="ACTION")
     return top

@@ -1,21 +1,91 @@
-"""`detco run`, and what the other commands that work share with it: the work under a live view."""
+"""The commands that work: `detco pretrain`, `transfer` and `run`. Jobs planned, run under a live
+view, their outcome printed."""
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.pretrain.recipes import RECIPES
+from detco.results import store
 
+from .. import config
 from .. import run as executors
-from ..plan import cost, suite_plan
+from ..plan import cost, single, suite_plan
+from ..plan import jobs as planning
 from ..plan.jobs import Job
-from ..run import live
+from ..run import live, worker
 from ..run.local import finished
 from ..suites import files
+from ..suites.builtin import StartingPoint
 from . import dry_run as planned
 from . import outcomes
 from . import text as show
+
+
+def pretrain(args) -> int:
+    """One backbone file."""
+    changes = config.parse_assignments(args.changes)
+    start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
+    supervised = config.find(RECIPES, args.recipe, "recipe").traits.needs_labels
+    images, out = suite_plan.folder_of_images(args.images, supervised), args.out.absolute()
+    place = planning.Place(out, device=args.device)
+    job = planning.pretrain_job(start, {}, images, out, place)
+    suite_plan.refuse_other_run(job)
+    if args.probe:
+        job = replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
+    # of torchrun; its first process keeps the record and shows the progress
+    if int(os.environ.get("RANK", "0")):
+        return _help(job)
+    _say_assumed(job.spec["recipe"])
+    failed = work([job], args, out, args.recipe)
+    if not failed:
+        print(f"backbone: {args.out / 'backbone.safetensors'}")
+        if args.probe:
+            _say_probe(job, args.probe)
+    return failed
+
+
+def _say_probe(job: Job, folder: Path) -> None:
+    record = store.read_json(job.folder / "record.json")
+    if record["spec"].get("probe") != job.spec["probe"]:
+        print(f"no accuracy on {folder}: the run had finished without it; a new --out measures it")
+        return
+    knn = record["facts"]["knn"]
+    # without one --probe came in later
+    before = f" (before training: {knn['0']:.1%})" if "0" in knn else ""
+    print(f"k-nearest-neighbour accuracy on {folder}: {list(knn.values())[-1]:.1%}{before}")
+
+
+def _help(job: Job) -> int:
+    """Take part in a pretraining as one of several processes, in silence: the first says what is
+    wrong with the input."""
+    try:
+        if not store.outcome(job.folder, job.id, time.time()):
+            worker.run_pretrain(job.spec, job.folder, lambda *_, **__: None)
+    except InputError:
+        return 2
+    return 0
+
+
+def _say_assumed(recipe: dict) -> None:
+    values = ", ".join(f"{name}={recipe[name]}" for name in recipe["assumed"])
+    if values:
+        print(f"assumed, as the papers do not say (or to be small): {values}")
+
+
+def transfer(args) -> int:
+    """One fine-tuning."""
+    job = single.job_of(args)
+    failed = work([job], args, args.out, job.title)
+    if not failed and args.keep_model:
+        show.kept([job], args.keep_model)
+    if failed or job.kind == "machine":
+        return failed
+    return outcomes.after_run([job], args.out, keep=False)
 
 
 def suite(args) -> int:

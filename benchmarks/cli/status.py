@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from detco.common.errors import InputError
 from detco.results import store
 
 from ..plan import cost
@@ -19,11 +20,13 @@ LONGEST = 100  # characters of an error; the log has all of it
 NAMES = {"planned": "waiting", "interrupted": "waiting"}  # states of a runner for those of a folder
 
 
-def show(directory: Path, as_json: bool) -> int:
+def show(args) -> int:
     """How much of the whole is done, then a line for each job that is at work, failed or
     interrupted."""
-    rows = store.status(directory)
-    if as_json:
+    if not args.dir.is_dir():
+        raise InputError(f"no folder {args.dir}")
+    rows = store.status(args.dir)
+    if args.json:
         print(json.dumps(rows, indent=1))
         return 0
     print(_head(rows))

@@ -117,10 +117,9 @@ def test_predict_writes_a_coco_file_and_draws(kept, scenes, tmp_path, capsys):
         == 1
     )
     streams = capsys.readouterr()
-    assert (
-        streams.err.startswith(f"detco: cannot read the picture {broken}")
-        and streams.err.count("\n") == 1
-    )
+    # a slow machine says every ten seconds where it stands
+    (said,) = (line for line in streams.err.splitlines() if not line.startswith("predict:"))
+    assert said.startswith(f"detco: cannot read the picture {broken}")
     found = json.loads((out / "predictions.json").read_text())
     names = {image["id"]: image["file_name"].rsplit("/", 1)[1] for image in found["images"]}
     own = json.loads((kept / "predictions.json").read_text())
