@@ -169,13 +169,8 @@ class Pretraining:
                 f" ({self.recipe.batch}); give more pictures or --set"
                 f" batch={len(self.data.pictures)}"
             )
-        if self.recipe.traits.needs_labels and (
-            len(self.data.classes) < 2 or -1 in self.data.labels
-        ):
-            raise InputError(
-                f"{self.pictures.root}: supervised pretraining needs a folder of pictures for each"
-                " class"
-            )
+        if self.recipe.traits.needs_labels:
+            self.data.pictures.refuse_without_classes()
 
     def _build(self) -> None:
         r, process = self.recipe, self.process

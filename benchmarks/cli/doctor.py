@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import detco
+from detco.common import loading
 from detco.common.precision import fast_bf16
 
 from ..run.machine import cores
@@ -52,6 +53,7 @@ MEANS = {
     "defusedxml": "VOC data cannot be read",
 }
 TIGHT = 5.0  # GB of free disk below which a run may not fit
+TIGHT_SHARED = 1e9  # bytes of shared memory below which processes that load images may be too many
 
 
 def main(args) -> int:
@@ -91,6 +93,14 @@ def examine() -> dict:
     _detectron2(facts, alarms)
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     facts += [_fact("cores", str(cores())), _fact("disk", f"{free:.0f} GB free here")]
+    shared = loading.shared_memory()
+    if shared is not None:
+        facts.append(_fact("shared memory", f"{shared / 1e9:.2g} GB free in {loading.SHARED}"))
+        if shared < TIGHT_SHARED:
+            alarms.append(
+                f"only {shared / 1e6:.0f} MB free in {loading.SHARED}: fewer processes load images;"
+                f" {loading.MORE}"
+            )
     if free < TIGHT:
         alarms.append(
             f"only {free:.1f} GB free on this disk: checkpoints and drawn data may not fit"

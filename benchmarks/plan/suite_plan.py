@@ -191,11 +191,8 @@ def folder_of_images(folder: Path, by_class: bool = False) -> Source:
     from detco.pretrain.data import listing
 
     pictures = listing.find(folder)
-    if by_class and len(pictures.classes) < 2:
-        raise InputError(
-            f"{folder}: supervised pretraining needs one folder of pictures for each class, at"
-            " least two"
-        )
+    if by_class:
+        pictures.refuse_without_classes()
     return Source(folder.absolute(), pictures.fingerprint, (), len(pictures))
 
 

@@ -8,10 +8,11 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
 
 EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+    (
+        *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp"),
+        *(".tif", ".tiff", ".ppm", ".pgm"),
+    )
 )
+ARCHIVES = frozenset((".tar", ".tgz", ".gz", ".zip", ".7z"))
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 REMEMBER_FROM = 50_000  # pictures; fewer are listed again each time
 SETTLED = 2.0  # seconds after which a change of a folder is sure to change its time stamp again
 DEEPEST = 20  # folders below one another
@@ -55,11 +61,15 @@ class Names(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Files under ``root`` in sorted order; ``names`` are relative paths, ``sizes`` bytes, (n,)."""
+    """Files under ``root`` in sorted order; ``names`` are relative paths, ``sizes`` bytes, (n,).
+
+    passed_over: how many other files there are, by their endings.
+    """
 
     root: Path
     names: Names
     sizes: np.ndarray
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,10 +90,37 @@ class Pictures:
         )
         return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
+    @property
+    def doubts(self) -> list[str]:
+        """What a user should know before training on them, one line each."""
+        found = []
+        if self.passed_over:
+            found.append(f"{self.root}: passed over {_counts(self.passed_over)}")
+        if len(self.classes) > 1 and SPLITS.issuperset(map(str.lower, self.classes)):
+            found.append(
+                f"{self.root}: its folders {', '.join(self.classes)} are splits, and all of them"
+                f" are taken; name one of them, e.g. {self.root / self.classes[0]}"
+            )
+        return found
+
+    def refuse_without_classes(self) -> None:
+        """InputError unless there are at least two folders, each picture is in one, and the folders
+        are classes."""
+        classes = self.classes
+        if len(classes) < 2 or any("/" not in name for name in self.names):
+            raise InputError(
+                f"{self.root}: supervised pretraining needs a folder of pictures for each class, at"
+                " least two"
+            )
+        if SPLITS.issuperset(map(str.lower, classes)):
+            raise InputError(
+                f"{self.root}: its folders {', '.join(classes)} are splits, not classes; name one"
+                f" of them, e.g. {self.root / classes[0]}"
+            )
+
     def only(self, indices: Sequence[int]) -> Pictures:
-        return Pictures(
-            self.root, Names.of(self.names[i] for i in indices), self.sizes[list(indices)]
-        )
+        names = Names.of(self.names[i] for i in indices)
+        return Pictures(self.root, names, self.sizes[list(indices)], self.passed_over)
 
     def without(self, bad: dict[int, str]) -> Pictures:
         return self.only([i for i in range(len(self)) if i not in bad]) if bad else self
@@ -100,6 +137,8 @@ def find(source: Path) -> Pictures:
     """
     source = Path(source)
     if source.is_file():
+        if source.suffix.lower() in ARCHIVES:
+            raise InputError(f"{source} is an archive: unpack it and name the folder")
         return _of_text(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder of pictures")
@@ -107,52 +146,75 @@ def find(source: Path) -> Pictures:
     if remembered:
         return remembered
     began = time.time()
-    found, folders = _walk(str(source))
+    found, folders, others = _walk(str(source))
     if not found:
-        raise InputError(f"{source}: no pictures in this folder ({', '.join(sorted(EXTENSIONS))})")
+        raise InputError(f"{source}: {_nothing(others)}")
     found.sort()
-    pictures = Pictures(
-        source, Names.of(name for name, _ in found), np.array([size for _, size in found], np.int64)
-    )
+    names, sizes = Names.of(name for name, _ in found), [size for _, size in found]
+    pictures = Pictures(source, names, np.array(sizes, np.int64), others)
     if len(found) >= REMEMBER_FROM:
         _remember(pictures, folders, began)
     return pictures
 
 
-def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int]]:
-    """Pictures below ``root`` as (relative path, bytes), and its folders with the times of their
-    last change (ns)."""
+def _counts(others: Mapping[str, int]) -> str:
+    """`70 files: 40 .heic, 30 without ending`, the most frequent first."""
+    ends = sorted(others, key=lambda end: (-others[end], end))
+    named = [f"{others[end]} {end or 'without ending'}" for end in ends[:8]]
+    total = sum(others.values())
+    more = ", ..." if len(ends) > 8 else ""
+    return f"{total} file{'s' * (total > 1)}: {', '.join(named)}{more}"
 
-    def scan(folder: str) -> tuple[int, list, list]:
+
+def _nothing(others: Mapping[str, int]) -> str:
+    text = f"no pictures in this folder ({', '.join(sorted(EXTENSIONS))})"
+    if others:
+        text += f"; it holds {_counts(others)}"
+    if ARCHIVES & others.keys():
+        text += "; unpack archives (and shards of WebDataset) first"
+    return text
+
+
+def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int], dict[str, int]]:
+    """Pictures below ``root`` as (relative path, bytes), its folders with the times of their last
+    change (ns), and how many other files there are, by their endings."""
+
+    def scan(folder: str) -> tuple[int, list, list, Counter]:
         changed, files, below = os.stat(os.path.join(root, folder)).st_mtime_ns, [], []
+        others: Counter[str] = Counter()
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
+                end = os.path.splitext(entry.name)[1].lower()
                 if entry.is_dir():
                     below.append(f"{folder}{entry.name}/")
-                elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                    dangling = entry.is_symlink() and not os.path.exists(
-                        entry.path
-                    )  # a bad picture like others
+                elif end in EXTENSIONS:
+                    # A link that leads nowhere is a bad picture like others.
+                    dangling = entry.is_symlink() and not os.path.exists(entry.path)
                     files.append((folder + entry.name, 0 if dangling else entry.stat().st_size))
-        return changed, files, below
+                else:
+                    others[end] += 1
+        return changed, files, below, others
 
     found, folders, level = [], {}, [""]
+    passed_over: Counter[str] = Counter()
     with ThreadPoolExecutor(THREADS) as pool:
         while level:
             scanned = list(pool.map(scan, level))
-            folders |= {
-                folder: changed for folder, (changed, _, _) in zip(level, scanned, strict=True)
-            }
-            found += [file for _, files, _ in scanned for file in files]
-            level = [folder for _, _, below in scanned for folder in below]
+            below: list[str] = []
+            for folder, (changed, files, inside, others) in zip(level, scanned, strict=True):
+                folders[folder] = changed
+                found += files
+                below += inside
+                passed_over += others
+            level = below
             if any(folder.count("/") > DEEPEST for folder in level):
                 raise InputError(
                     f"{root}: folders more than {DEEPEST} deep; does a link lead back to a folder"
                     " above it?"
                 )
-    return found, folders
+    return found, folders, dict(passed_over)
 
 
 def _of_text(source: Path) -> Pictures:
@@ -165,9 +227,7 @@ def _of_text(source: Path) -> Pictures:
                 path = os.path.normpath(os.path.join(os.path.abspath(source.parent), line.strip()))
                 paths[path] = _size(path)
                 if paths[path] < 0:
-                    raise InputError(
-                        f"{source}, line {number}: no such picture: {line.strip()[:200]!r}"
-                    )
+                    raise InputError(f"{source}, line {number}: {_not_there(source, line.strip())}")
     if not paths:
         raise InputError(f"{source}: no paths in this file (one a line)")
     root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
@@ -177,6 +237,16 @@ def _of_text(source: Path) -> Pictures:
         Names.of(os.path.relpath(name, root) for name in names),
         np.array([paths[name] for name in names], np.int64),
     )
+
+
+def _not_there(source: Path, line: str) -> str:
+    path, _, label = line.rpartition(" ")
+    if path and _size(os.path.join(os.path.abspath(source.parent), path.strip())) >= 0:
+        return (
+            f"a path and a label ({label[:40]!r}), but a list holds paths alone, one a line; for"
+            " supervised pretraining lay the pictures into a folder for each class"
+        )
+    return f"no such picture: {line[:200]!r}"
 
 
 def _size(path: str) -> int:
@@ -197,7 +267,12 @@ def _remember(pictures: Pictures, folders: dict[str, int], began: float) -> None
     written is no error."""
     place = _place(pictures.root)
     about = json.dumps(
-        {"root": os.fsdecode(pictures.root.absolute()), "folders": folders, "began": began}
+        {
+            "root": os.fsdecode(pictures.root.absolute()),
+            "folders": folders,
+            "began": began,
+            "passed_over": pictures.passed_over,
+        }
     )
     arrays: dict[str, Any] = {
         "about": np.array(about),
@@ -221,6 +296,6 @@ def _remembered(root: Path) -> Pictures | None:
             now = os.stat(root / folder).st_mtime_ns
             if now != changed or now > (about["began"] - SETTLED) * 1e9:
                 return None
-        return Pictures(root, names, sizes)
+        return Pictures(root, names, sizes, about["passed_over"])
     except Exception:  # missing, damaged, of another version, a folder gone: list again
         return None

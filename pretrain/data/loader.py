@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from detco.common import loading
+
 from ..recipes import Recipe
 from . import views
 from .decoding import BadPicture, decode, memory
@@ -135,21 +137,31 @@ class Batches(Sampler):
                 yield epoch, order[first : first + share].tolist()
 
 
-def loader(dataset: Views, batches: Batches, cuda: bool, processes_here: int = 1) -> DataLoader:
-    """The batches, made by the recipe's number of worker processes."""
+def loader(dataset: Views, batches: Batches, cuda: bool, processes_here: int = 1) -> Iterator[dict]:
+    """The batches, made by the recipe's number of worker processes, or by as many as there is
+    shared memory for. Raises TrainingError where one of them dies or hangs."""
     workers = dataset.recipe.workers
-    if workers < 0:
-        workers = (
-            min(16, (os.cpu_count() or 1) // processes_here) if cuda else 0
-        )  # a CPU has training to do
-    return DataLoader(
+    if workers < 0:  # a CPU has training to do
+        workers = min(16, (os.cpu_count() or 1) // processes_here) if cuda else 0
+    if workers:
+        share = dataset.recipe.batch // batches.world
+        workers = loading.fitting(workers, processes_here * share * _bytes(dataset))
+    made = DataLoader(
         dataset,
         batch_size=None,
         sampler=batches,
         num_workers=workers,
         pin_memory=cuda,
         worker_init_fn=_one_thread if workers else None,
+        timeout=loading.TIMEOUT if workers else 0,
     )
+    return loading.batches(made)
+
+
+def _bytes(dataset: Views) -> int:
+    """Of what one picture becomes in a batch."""
+    made = dataset[0, [0]]
+    return sum(value.nbytes for value in made.values() if isinstance(value, Tensor))
 
 
 def _one_thread(_: int) -> None:

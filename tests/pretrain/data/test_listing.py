@@ -167,3 +167,71 @@ def test_bad_text_files_are_refused(tmp_path, content, message):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match=message):
         find(tmp_path / "list.txt")
+
+
+# --- what is not taken, and what it may mean -----------------------------------------------------
+
+
+def test_jfif_and_jpe_are_pictures_and_others_are_counted_by_ending(tmp_path):
+    for name in ("a.jfif", "b.JPE", "c.jpg", "d.heic", "e.heic", "noending", "sub/f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for folder in (tmp_path, tmp_path / "sub"):  # settled
+        os.utime(folder, (time.time() - 60,) * 2)
+    for _ in range(2):  # listed, then remembered
+        pictures = find(tmp_path)
+        assert list(pictures.names) == ["a.jfif", "b.JPE", "c.jpg"]
+        assert pictures.passed_over == {".heic": 2, "": 1, ".txt": 1}
+        (line,) = pictures.doubts
+        assert "4 files" in line and "2 .heic, 1 without ending, 1 .txt" in line
+
+
+def test_nothing_but_shards_is_said_to_be_that(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number:04}.tar").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"3 files: 3 \.tar; unpack"):
+        find(tmp_path)
+    with pytest.raises(InputError, match="archive: unpack"):
+        find(tmp_path / "0000.tar")
+
+
+def test_a_list_with_labels_is_said_to_be_that(tmp_path):
+    (tmp_path / "a b.jpg").write_bytes(b"x")
+    source = tmp_path / "list.txt"
+    source.write_text("a b.jpg\na b.jpg 7\n")
+    with pytest.raises(InputError, match="line 2: a path and a label"):
+        find(source)
+    source.write_text("a b.jpg\nc.jpg 7\n")
+    with pytest.raises(InputError, match="line 2: no such picture"):
+        find(source)
+
+
+@pytest.mark.parametrize(
+    "folders, splits",
+    [
+        (("train", "val"), True),
+        (("Train", "Test", "valid"), True),
+        (("train", "dog"), False),
+        (("cat", "dog"), False),
+        (("train",), False),
+    ],
+)
+def test_splits_are_no_classes(folders, splits, tmp_path):
+    for name in folders:
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / "1.jpg").write_bytes(b"x")
+    pictures = find(tmp_path)
+    assert any("are splits" in line for line in pictures.doubts) is splits
+    if splits or len(folders) < 2:
+        with pytest.raises(InputError, match="splits, not classes" if splits else "each class"):
+            pictures.refuse_without_classes()
+    else:
+        pictures.refuse_without_classes()
+
+
+def test_a_picture_outside_every_class_is_refused(tmp_path):
+    for name in ("cat/1.jpg", "dog/1.jpg", "1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match="each class"):
+        find(tmp_path).refuse_without_classes()

@@ -16,6 +16,8 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
+from detco.common import loading
+
 from ...data import cityscapes
 from ...data.dataset import Dataset
 from ...data.inspection import Unreadable, fault_now
@@ -185,14 +187,18 @@ class TrainLoader:
             cfg.SEED,
             self.start,
         )
+        # All processes of a machine share its memory; masks take about as much as the picture.
+        largest = 2 * 3 * max(cfg.INPUT.MIN_SIZE_TRAIN) * cfg.INPUT.MAX_SIZE_TRAIN
+        workers = loading.fitting(cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH * largest)
         loader = DataLoader(
             MappedRecords(self.records, mapper(cfg, True), cfg.SEED),
             batch_sampler=batches,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            num_workers=workers,
             collate_fn=list,
+            timeout=loading.TIMEOUT if workers else 0,
             generator=torch.Generator(),  # of its own: no draw is taken from the training's
         )
-        for found in loader:
+        for found in loading.batches(loader):
             items, broken = items_of(found)
             self.broken += broken
             yield items

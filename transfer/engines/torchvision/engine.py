@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from detco.common import backbone_file
+from detco.common import backbone_file, loading
 from detco.common.errors import InputError, TrainingError
 from detco.common.files import write_atomic
 from detco.common.precision import fast_bf16
@@ -198,12 +198,18 @@ def lr_factor(schedule: Schedule, iteration: int) -> float:
     return warm * 0.1 ** sum(iteration >= step for step in schedule.steps)
 
 
-def _loader(items: Drawn | Tested, keys) -> DataLoader:
+def _loader(items: Drawn | Tested, keys, protocol: Protocol) -> Iterator[list]:
     """Worker processes only for sets that do not fit into the cache; what fits is decoded once and
     kept."""
     pixels = sum(image["width"] * image["height"] * 3 for image in items.dataset.images)
     workers = 0 if pixels <= CACHE_BYTES else min(8, os.cpu_count() or 1)
-    return DataLoader(items, batch_sampler=keys, num_workers=workers, collate_fn=list)
+    resize = protocol.resize
+    largest = 3 * max(*resize.train, resize.test) * max(resize.train_max, resize.test_max)
+    workers = loading.fitting(workers, protocol.schedule.images * largest)
+    timeout = loading.TIMEOUT if workers else 0
+    return loading.batches(
+        DataLoader(items, batch_sampler=keys, num_workers=workers, collate_fn=list, timeout=timeout)
+    )
 
 
 def _train_batches(
@@ -212,7 +218,7 @@ def _train_batches(
     """The batches from iteration `start` on; pictures that cannot be read are replaced and
     counted."""
     keys = batches(pictures, job.protocol.resize, job.protocol.schedule.images, job.seed, start)
-    for found in _loader(Drawn(pictures, job.seed), placed(keys, start)):
+    for found in _loader(Drawn(pictures, job.seed), placed(keys, start), job.protocol):
         items, broken = replacing.items_of(found)
         replaced.add(broken)
         yield items
@@ -264,7 +270,7 @@ def predict(
     keys = [
         [(n, short, False) for n in numbers[i : i + step]] for i in range(0, len(numbers), step)
     ]
-    for batch_keys, batch in zip(keys, _loader(Tested(pictures), keys)):
+    for batch_keys, batch in zip(keys, _loader(Tested(pictures), keys, job.protocol)):
         replacing.refuse(batch)
         inputs = [picture.to(job.device).float() for picture, _ in batch]
         for (number, _, _), picture, detections in zip(batch_keys, inputs, model(inputs)):
