@@ -47,8 +47,14 @@ def _write(file: BinaryIO, content: Content) -> None:
         content = content.encode("utf-8", errors="backslashreplace")
     if isinstance(content, bytes):
         file.write(content)
-    else:
+        return
+    try:
         content(file)
+    except RuntimeError as error:  # of torch.save, about positions, where the disk is full
+        before: BaseException | None = error
+        while before is not None and not isinstance(before, OSError):
+            before = before.__cause__ or before.__context__
+        raise before or error from None
 
 
 def remove_abandoned(path: Path) -> None:

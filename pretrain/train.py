@@ -4,6 +4,7 @@ several machines."""
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -27,6 +28,8 @@ from .journal import Journal
 from .methods.encoder import Trunk
 from .probe import Probe
 from .recipes import Recipe, recipe_hash
+
+log = logging.getLogger("detco.pretrain")
 
 REMEDIES = "a smaller lr, a longer warmup_epochs or precision=float32 may help"
 
@@ -106,6 +109,7 @@ class Pretraining:
         if state:
             self._same(state.get("identity", {}))
         self._read_pictures()
+        self._say()
         self._build()
         start = self._restore(state) if state else 0
         self._train(start)
@@ -171,6 +175,15 @@ class Pretraining:
             )
         if self.recipe.traits.needs_labels:
             self.data.pictures.refuse_without_classes()
+
+    def _say(self) -> None:
+        """What a record should hold of the pictures."""
+        if not self.process.first:
+            return
+        for text in self.pictures.doubts:
+            log.warning("%s", text)
+        if self.recipe.traits.needs_labels:
+            log.info("%s classes: %s", len(self.data.classes), ", ".join(self.data.classes))
 
     def _build(self) -> None:
         r, process = self.recipe, self.process
@@ -327,5 +340,6 @@ class Pretraining:
             "assumed": json.dumps(r.assumed),
             "precision": self.precision,
             "groups": str(self.groups),
+            **({"classes": json.dumps(self.data.classes)} if r.traits.needs_labels else {}),
             **self.identity,
         }

@@ -1,6 +1,7 @@
 """The commands that work: `detco pretrain`, `transfer` and `run`. Jobs planned, run under a live
 view, their outcome printed."""
 
+import logging
 import os
 import sys
 import time
@@ -28,6 +29,9 @@ from . import text as show
 
 def pretrain(args) -> int:
     """One backbone file."""
+    helper = int(os.environ.get("RANK", "0"))  # of torchrun; its first process speaks for all
+    if helper:
+        logging.getLogger("detco.plan").setLevel(logging.ERROR)
     changes = config.parse_assignments(args.changes)
     start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
     supervised = config.find(RECIPES, args.recipe, "recipe").traits.needs_labels
@@ -37,10 +41,12 @@ def pretrain(args) -> int:
     suite_plan.refuse_other_run(job)
     if args.probe:
         job = replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
-    # of torchrun; its first process keeps the record and shows the progress
-    if int(os.environ.get("RANK", "0")):
+    if helper:
         return _help(job)
     _say_assumed(job.spec["recipe"])
+    if images.classes:
+        more = ", ..." if len(images.classes) > 10 else ""
+        print(f"{len(images.classes)} classes: {', '.join(images.classes[:10])}{more}")
     failed = work([job], args, out, args.recipe)
     if not failed:
         print(f"backbone: {args.out / 'backbone.safetensors'}")

@@ -44,6 +44,7 @@ class Source:
     images: int = 0  # pictures; of a labelled data set: to train on
     tested: int = 0  # pictures to test on
     arch: str = ""  # of a backbone, where it is known
+    classes: tuple[str, ...] = ()  # of pictures in a folder for each class
 
 
 # iterations from which a fine-tuning keeps its trained detector without being asked to

@@ -3,6 +3,7 @@ work starts."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from .jobs import (
 if TYPE_CHECKING:
     from detco.transfer.protocols import Protocol
 
+log = logging.getLogger("detco.plan")
 T = TypeVar("T")
 IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
 
@@ -193,7 +195,10 @@ def folder_of_images(folder: Path, by_class: bool = False) -> Source:
     pictures = listing.find(folder)
     if by_class:
         pictures.refuse_without_classes()
-    return Source(folder.absolute(), pictures.fingerprint, (), len(pictures))
+    for text in pictures.doubts:
+        log.warning("detco: %s", text)
+    classes = pictures.classes if by_class else ()
+    return Source(folder.absolute(), pictures.fingerprint, images=len(pictures), classes=classes)
 
 
 def refuse_other_run(job: Job) -> None:

@@ -34,6 +34,7 @@ def run_scenes(spec: dict, folder: Path, report: Report) -> dict:
 
 def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
     """Makes the job's backbone file; goes on from its checkpoint."""
+    from detco.common import backbone_file
     from detco.pretrain import recipes, train
 
     recipe = config.build(recipes.Recipe, spec["recipe"], "recipe")
@@ -47,7 +48,13 @@ def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
             report,
             spec.get("probe"),
         )
-    return {"facts": {"knn": store.read_json(folder / "probe.json")}} if spec.get("probe") else {}
+    metadata = backbone_file.read_metadata(folder / "backbone.safetensors")
+    facts: dict = {}
+    if "classes" in metadata:
+        facts["classes"] = json.loads(metadata["classes"])
+    if spec.get("probe"):
+        facts["knn"] = store.read_json(folder / "probe.json")
+    return {"facts": facts} if facts else {}
 
 
 def run_transfer(spec: dict, folder: Path, report: Report) -> dict:

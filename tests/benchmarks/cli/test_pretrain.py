@@ -1,6 +1,7 @@
 """`detco pretrain`: what it says, and its part under torchrun."""
 
 import json
+import shutil
 
 import pytest
 
@@ -48,6 +49,27 @@ def test_assumed_settings_probe_and_text_file(drawn, tmp_path, capfd):
         .out.splitlines()[-1]
         .startswith(f"no accuracy on {drawn / 'unlabelled'}: the run had finished")
     )
+
+
+def test_what_is_trained_on_is_said_and_recorded(drawn, tmp_path, capfd):
+    """Classes of supervised pretraining, and files that are passed over."""
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn / "classification", photos)
+    (photos / "notes.heic").write_bytes(b"x")
+    classes = sorted(path.name for path in photos.iterdir() if path.is_dir())
+    words = ["pretrain", "supervised-small", "--images", str(photos), "--out", str(tmp_path / "a")]
+    assert cli.main([*words, "--set", "epochs=1", "--set", "batch=4", "--device", "cpu"]) == 0
+    said = capfd.readouterr()
+    assert f"{len(classes)} classes: {', '.join(classes)[:20]}" in said.out
+    assert "1 file: 1 .heic" in said.err
+    record = store.read_json(tmp_path / "a" / "record.json")
+    assert record["facts"]["classes"] == classes
+    assert any("1 file: 1 .heic" in text for text in record["warnings"])
+    shutil.move(photos, tmp_path / "level" / "train")
+    shutil.copytree(tmp_path / "level" / "train", tmp_path / "level" / "val")
+    words[3], words[5] = str(tmp_path / "level"), str(tmp_path / "b")
+    assert cli.main(words) == 2
+    assert "splits, not classes" in capfd.readouterr().err and not (tmp_path / "b").exists()
 
 
 def test_other_processes_of_torchrun_work_in_silence(drawn, tmp_path, monkeypatch, capfd):
