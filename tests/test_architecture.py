@@ -9,6 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from detco.benchmarks.cli.commands import COMMANDS
+from detco.benchmarks.run import EXECUTORS
+from detco.benchmarks.run.worker import KINDS
+from detco.pretrain.methods import METHODS
+from detco.transfer.checkpoints.layouts import LAYOUTS as CHECKPOINT_LAYOUTS
+from detco.transfer.data import LAYOUTS
+from detco.transfer.engines import ENGINES
+from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.scoring import SCORERS
 from tests.factories import ROOT
 
 PACKAGES = ("common", "pretrain", "transfer", "benchmarks", "results")
@@ -20,18 +29,11 @@ ALLOWED = {  # beside themselves
     "benchmarks": {"common", "pretrain", "transfer", "results"},
 }
 FULL = 14  # files in a folder
-NAMES = {
-    "moco",
-    "detco",
-    "supervised",
-    "detectron2",
-    "torchvision",
-    "replay",
-    "voc",
-    "coco",
-    "cityscapes",
-    "local",
-    "slurm",
+NAMES = {  # of the members of all doors
+    *(METHODS | ENGINES | LAYOUTS | SCORERS | EXECUTORS | PROTOCOLS),
+    *(layout.name for layout in CHECKPOINT_LAYOUTS),
+    # jobs are of the kinds `pretrain` and `transfer`, which are words of commands too
+    *({command.name for command in COMMANDS} - KINDS.keys()),
 }
 HEAVY = (
     "torch",
@@ -185,9 +187,9 @@ def compared_names(tree: ast.AST) -> list[tuple[int, str]]:
 def test_members_of_doors_are_not_told_by_their_names():
     wrong = []
     for path in sources():
-        own = {path.stem, path.parent.name}
+        own = (path.stem, path.parent.name)  # moco.py is that of moco-v1 too
         for line, name in compared_names(ast.parse(path.read_text())):
-            if name not in own:
+            if not name.startswith(own):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} compares with {name!r}")
     assert wrong == []
 

@@ -17,6 +17,8 @@ from detco.common.errors import InputError
 from detco.common.settings import check
 from detco.common.values import flatten
 
+from .scoring import SCORERS
+
 # Ranges: every way to make a row checks them.
 Count = Annotated[int, Ge(1)]
 Amount = Annotated[int, Ge(0)]
@@ -148,12 +150,15 @@ class Protocol:
     resize: Resize = Resize()
     detector: Detector = Detector()
     metrics: tuple[Literal["box", "mask", "keypoint", "semantic"], ...] = ("box",)
-    scorer: Literal["coco", "voc2007", "voc2012", "cityscapes"] = "coco"
+    scorer: str = "coco"  # a row of SCORERS
     arch: str = "resnet50"  # of the backbone, where the weights are random
     data: Published | None = None  # any other data set of that kind can be given
 
     def __post_init__(self) -> None:
         check(self)
+        if self.scorer not in SCORERS:
+            known = ", ".join(SCORERS)
+            raise InputError(f"Protocol: scorer must be one of {known}, got {self.scorer!r}")
 
 
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO

@@ -220,8 +220,8 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
         for key, more in command.options:
             sub.add_argument(key, **more)
         sub.set_defaults(command=command.name, call=command.call)
-        if command.name == "protocols":
-            inside["protocols"] = sub.add_subparsers(metavar="ACTION")
+        if any(other.name.startswith(f"{command.name} ") for other in commands):
+            inside[command.name] = sub.add_subparsers(metavar="ACTION")
     return top
 
 

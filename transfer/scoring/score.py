@@ -17,14 +17,8 @@ from detco.common.errors import InputError
 
 from ..data.dataset import Dataset
 from ..data.reading import numbers, rle_fits, short
-from . import cityscapes, voc
+from . import SCORERS, get, voc
 
-SCORES = {  # what each scorer can score; how: SCORERS below
-    "coco": ("box", "mask", "keypoint"),
-    "voc2007": ("box",),
-    "voc2012": ("box",),
-    "cityscapes": ("mask", "semantic"),
-}
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
 BOX_STATS = ("ap", "ap50", "ap75", "aps", "apm", "apl")
 KEYPOINT_STATS = ("ap", "ap50", "ap75", "apm", "apl")
@@ -55,10 +49,10 @@ def score(
     everything (2012). `where` opens the messages. Raises InputError for predictions that do not fit
     the data set.
     """
-    if scorer not in SCORES or not set(metrics) <= set(SCORES[scorer]):
+    if scorer not in SCORERS or not set(metrics) <= set(SCORERS[scorer].metrics):
         raise ValueError(f"no scorer {scorer!r} for metrics {metrics!r}")
     _check(dataset, predictions, metrics, where)
-    return SCORERS[scorer](dataset, predictions, metrics)
+    return get(scorer)(dataset, predictions, metrics)
 
 
 def rehearse(dataset: Dataset, scorer: str, metrics: tuple[str, ...]) -> None:
@@ -288,26 +282,25 @@ def _places(entries, place: dict) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array([entry["category_id"] for entry in entries], np.int64)
 
 
-def _all_coco(
+def coco_metrics(
     dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...]
 ) -> dict[str, float]:
+    """The scorer `coco`."""
     result: dict[str, float] = {}
     for metric in metrics:
         result |= _coco(dataset, predictions, metric)
     return result
 
 
-def _cityscapes(
+def voc2007(
     dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...]
 ) -> dict[str, float]:
-    own = cityscapes.mean_iou if "semantic" in metrics else cityscapes.instance_ap
-    return own(dataset, predictions)
+    """The scorer `voc2007`, boxes only."""
+    return _voc(dataset, predictions, "voc2007")
 
 
-# To add a scorer: a row here, (dataset, predictions, metrics) -> percent, and one in SCORES.
-SCORERS = {
-    "coco": _all_coco,
-    "voc2007": lambda dataset, predictions, _: _voc(dataset, predictions, "voc2007"),
-    "voc2012": lambda dataset, predictions, _: _voc(dataset, predictions, "voc2012"),
-    "cityscapes": _cityscapes,
-}
+def voc2012(
+    dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...]
+) -> dict[str, float]:
+    """The scorer `voc2012`, boxes only."""
+    return _voc(dataset, predictions, "voc2012")
