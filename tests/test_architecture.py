@@ -2,6 +2,7 @@
 properties, not their names."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -137,6 +138,19 @@ def test_only_its_engine_imports_detectron2():
     assert importers and {path.parent for path in importers} == {
         ROOT / "transfer" / "engines" / "detectron2"
     }
+
+
+def test_no_test_module_imports_another():
+    """What several need is made in tests/factories, once."""
+    modules = sorted((ROOT / "tests").rglob("test_*.py")) + sorted(
+        (ROOT / "tests").rglob("conftest.py")
+    )
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules
+        for name in re.findall(r"^ *(?:from|import) tests\b.*\btest_\w+", path.read_text(), re.M)
+    ]
+    assert len(modules) > 50 and wrong == []
 
 
 def test_no_folder_is_crowded():

@@ -24,7 +24,8 @@ from detco.benchmarks.cli import run
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
 from detco.results import store
-from tests.benchmarks.run.test_local import ROOT, alive, wait_until
+from tests.factories import ROOT
+from tests.factories.processes import alive, wait_until
 
 GRID = """
 name: grid

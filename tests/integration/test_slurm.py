@@ -16,17 +16,19 @@ from detco.benchmarks.run import slurm
 from detco.benchmarks.run.local import last_lines
 from detco.common.errors import InputError
 from detco.results import store
-from tests.benchmarks.run.test_local import (
-    ROOT,
+from tests.factories import ROOT
+from tests.factories.jobs import (
     WORKER,
+    asks_of,
     grid,
     job,
     names,
     results_of,
+    run,
+    run_on_slurm,
     runs_of,
-    wait_until,
 )
-from tests.benchmarks.run.test_local import run as run_here
+from tests.factories.processes import wait_until
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -63,12 +65,6 @@ CHECKPOINTED = WORKER.replace(
     "    for step in range(int(state.read_text()) if state.exists() else 0, spec['steps']):\n"
     "        state.write_text(str(step + 1))\n",
 )
-
-
-def asks_of(**settings):
-    """Resources, the fake jobs' as those of transfers."""
-    asks = slurm.resources({"gpus": 0, "time": "10", **settings})
-    return asks | {"fake": asks["transfer"]}
 
 
 def free_ports(count):
@@ -167,13 +163,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(slurm, "GONE", 3.0)
 
 
-def run(jobs, out, asks=None, view=lambda run: None, worker=WORKER):
-    script = out / "fake_worker.py"
-    out.mkdir(parents=True, exist_ok=True)
-    script.write_text(worker)
-    return slurm.run(jobs, asks or asks_of(), out, view, (sys.executable, str(script)))
-
-
 def numbers_of(out):
     """Folder name -> its number in the queue."""
     return {
@@ -183,8 +172,8 @@ def numbers_of(out):
 
 def test_a_grid_gives_the_records_of_a_local_run(cluster, quick, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
-    run_here(grid(here, 2), here)
-    assert set(names(run(grid(there, 2), there)).values()) == {"done"}
+    run(grid(here, 2), here)
+    assert set(names(run_on_slurm(grid(there, 2), there)).values()) == {"done"}
     assert results_of(there) == results_of(here) and set(runs_of(there).values()) == {1}
     number = {name: text.partition("_")[0] for name, text in numbers_of(there).items()}
     assert (
@@ -199,7 +188,7 @@ def test_a_grid_gives_the_records_of_a_local_run(cluster, quick, tmp_path):
     }
     ended = {path.parent.name: path.stat().st_mtime for path in there.glob("*/record.json")}
     assert all(began[j.id] >= ended[need] - 0.02 for j in grid(there) for need in j.needs)
-    assert set(names(run(grid(there, 2), there)).values()) == {"done"} and set(
+    assert set(names(run_on_slurm(grid(there, 2), there)).values()) == {"done"} and set(
         runs_of(there).values()
     ) == {1}
 
@@ -211,7 +200,7 @@ def test_failures_are_told_and_tried_again(cluster, quick, tmp_path):
         job(tmp_path, "after", ["fail"]),
         job(tmp_path, "killed", fate="killed"),
     ]
-    outcome = run(jobs, tmp_path)
+    outcome = run_on_slurm(jobs, tmp_path)
     assert names(outcome) == {
         "good": "done",
         "fail": "failed",
@@ -222,7 +211,7 @@ def test_failures_are_told_and_tried_again(cluster, quick, tmp_path):
     assert "left the queue without a record" in outcome.states["killed"].error
     assert "about to end" in "".join(last_lines(jobs[0], 9))
     mended = [job(tmp_path, j.id, j.needs) for j in jobs]
-    assert set(names(run(mended, tmp_path)).values()) == {"done"}
+    assert set(names(run_on_slurm(mended, tmp_path)).values()) == {"done"}
     assert runs_of(tmp_path) == {"good": 1, "fail": 2, "killed": 2, "after": 1}
 
 
@@ -230,9 +219,9 @@ DRIVER = """
 import sys
 from pathlib import Path
 from detco.benchmarks.run import slurm
-from tests.integration import test_slurm
+from tests.factories.jobs import grid, run_on_slurm
 slurm.POLL = 0.3
-test_slurm.run(test_slurm.grid(Path(sys.argv[1]), 10), Path(sys.argv[1]))
+run_on_slurm(grid(Path(sys.argv[1]), 10), Path(sys.argv[1]))
 """
 
 
@@ -248,7 +237,7 @@ def test_the_queue_outlives_the_runner_and_nothing_is_submitted_twice(cluster, q
         runner.kill()
         runner.wait()
     assert len(numbers) == 7
-    assert set(names(run(grid(tmp_path, 10), tmp_path)).values()) == {"done"}
+    assert set(names(run_on_slurm(grid(tmp_path, 10), tmp_path)).values()) == {"done"}
     assert numbers_of(tmp_path) == numbers and set(runs_of(tmp_path).values()) == {1}
 
 
@@ -279,7 +268,7 @@ def test_a_job_thrown_out_goes_on_from_its_checkpoint(cluster, quick, tmp_path, 
         subprocess.run(urgent[-1], check=True, stdout=subprocess.DEVNULL)
 
     long = job(tmp_path, "long", steps=60)
-    assert names(run([long], tmp_path, view=look, worker=CHECKPOINTED)) == {"long": "done"}
+    assert names(run_on_slurm([long], tmp_path, view=look, worker=CHECKPOINTED)) == {"long": "done"}
     assert urgent and runs_of(tmp_path) == {"long": 2} and int(steps.read_text()) == 60
     assert store.read_json(long.folder / "record.json")["status"] == "done"
 
@@ -287,7 +276,7 @@ def test_a_job_thrown_out_goes_on_from_its_checkpoint(cluster, quick, tmp_path, 
 def test_what_slurm_does_not_take_is_one_line(cluster, quick, tmp_path):
     asks = asks_of(partition="nowhere")
     with pytest.raises(InputError, match=r"Slurm refuses the jobs: .*partition"):
-        run([job(tmp_path, "a")], tmp_path, asks)
+        run_on_slurm([job(tmp_path, "a")], tmp_path, asks)
 
 
 def test_several_machines_pretrain_together(cluster, quick, tmp_path, scenes):
@@ -389,4 +378,4 @@ def test_wrong_resources_are_refused(texts, words):
 def test_no_slurm_here_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="there is no squeue here"):
-        run([job(tmp_path / "out", "a")], tmp_path / "out")
+        run_on_slurm([job(tmp_path / "out", "a")], tmp_path / "out")

@@ -8,7 +8,7 @@ import scipy.stats
 from detco.common.errors import InputError
 from detco.results import compare, tables
 from detco.results.render import render
-from tests.results.test_tables import run
+from tests.factories.records import transfer_record
 
 CLASSES = ("ant", "bee", "cat")
 # (starting point, protocol) -> AP of each seed; the third protocol has single runs, the fourth only
@@ -32,7 +32,7 @@ def frame():
     records = []
     for (start, protocol), values in VALUES.items():
         for seed, value in enumerate(values):
-            record = run("random", "c4", seed, value)
+            record = transfer_record("random", "c4", seed, value)
             record |= {
                 "id": f"{start}{protocol}{seed}",
                 "starting_point": start,

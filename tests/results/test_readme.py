@@ -5,15 +5,14 @@ import pytest
 from detco.common.errors import InputError
 from detco.results import readme, store
 from tests.factories import ROOT
-from tests.results.test_store import put
-from tests.results.test_tables import run
+from tests.factories.records import put, transfer_record
 
 
 def demo(folder, **changes):
     """Records as a run leaves them, with the paths and the name of its machine."""
     for start in ("random", "detco-small"):
         for seed, value in enumerate((20.0, 22.5)):
-            record = run(start, "c4", seed, value + 5 * (start != "random"), **changes)
+            record = transfer_record(start, "c4", seed, value + 5 * (start != "random"), **changes)
             record["versions"] = {"torch": "2.15", "torchvision": "0.30"}
             record["hardware"] = {"host": "me", "cores": 2, "processor": "P"}
             record |= {"code": "0123456789abcdef-changed", "wall_seconds": 90.0}
@@ -53,7 +52,7 @@ def test_only_the_block_changes(tmp_path):
 
 def test_records_are_kept_without_the_machine(tmp_path):
     source, target = demo(tmp_path / "run"), tmp_path / "kept"
-    put(target / "old", run("random", "c4", 9, 1.0))
+    put(target / "old", transfer_record("random", "c4", 9, 1.0))
     (tmp_path / "README.md").write_text(f"{readme.BEGIN}\n{readme.END}")
     assert readme.main([str(tmp_path / "README.md"), str(target), str(source)]) == 0
     kept, problems = store.read(target)
@@ -71,7 +70,7 @@ def test_records_are_kept_without_the_machine(tmp_path):
 def test_refusals(tmp_path, capsys):
     (tmp_path / "README.md").write_text("no marks")
     assert readme.main([str(tmp_path / "README.md"), str(tmp_path)]) == 2
-    put(tmp_path / "bad", run("random", "c4", 0, 200.0))
+    put(tmp_path / "bad", transfer_record("random", "c4", 0, 200.0))
     assert readme.main([str(tmp_path / "README.md"), str(tmp_path)]) == 2
     assert "outside 0..100" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"outside 0\.\.100"):

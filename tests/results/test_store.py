@@ -9,43 +9,13 @@ import sys
 import pytest
 
 from detco.results import store
-
-
-def record(number=0, **changes):
-    """A sound transfer record."""
-    made = {
-        "format": 1,
-        "id": f"{number:064x}",
-        "kind": "transfer",
-        "status": "done",
-        "spec": {"kind": "transfer"},
-        "starting_point": "random",
-        "protocol": "p",
-        "protocol_version": 1,
-        "protocol_hash": "h",
-        "scorer": "coco",
-        "engine": "torchvision",
-        "scaling": "1",
-        "seed": 0,
-        "weights": {"sha256": ""},
-        "data": {},
-        "deviations": [],
-        "metrics": {"box_ap": 31.25},
-    }
-    return made | changes
-
+from tests.factories.records import put, sound_record
 
 ON_THE_WAY = {"iteration": 5, "metrics": {"box_ap": 12.5}}
 
 
 def evaluated(evaluations):
-    return record(facts={"evaluations": evaluations})
-
-
-def put(folder, content):
-    folder.mkdir(parents=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    (folder / "record.json").write_text(text)
+    return sound_record(facts={"evaluations": evaluations})
 
 
 def test_write_and_read_back(tmp_path):
@@ -66,21 +36,24 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (json.dumps(record())[:-20], "truncated"),
+        (json.dumps(sound_record())[:-20], "truncated"),
         ("", "truncated"),
         ("[1, 2]", "not a whole JSON object"),
-        (record(format=2), "format 2"),
-        (record(format="1"), "format '1'"),
-        (record(status="running"), "neither done nor failed"),
-        (record(metrics={"box_ap": float("nan")}), "box_ap is nan"),
-        (record(metrics={"box_ap": "31"}), "box_ap is '31'"),
-        (record(metrics={"box_ap": True}), "box_ap is True"),
-        (record(metrics={"box_ap": 100.5}), "outside 0..100"),
-        (record(metrics={"box_ap": -1}), "outside 0..100"),
-        (record(seed="0"), "seed is '0'"),
-        ({k: v for k, v in record().items() if k != "protocol_hash"}, "protocol_hash is None"),
-        (record(facts=[1]), "facts is [1], not a dict"),
-        (record(spec={"launch": "amp"}), "spec.launch is 'amp', not a dict"),
+        (sound_record(format=2), "format 2"),
+        (sound_record(format="1"), "format '1'"),
+        (sound_record(status="running"), "neither done nor failed"),
+        (sound_record(metrics={"box_ap": float("nan")}), "box_ap is nan"),
+        (sound_record(metrics={"box_ap": "31"}), "box_ap is '31'"),
+        (sound_record(metrics={"box_ap": True}), "box_ap is True"),
+        (sound_record(metrics={"box_ap": 100.5}), "outside 0..100"),
+        (sound_record(metrics={"box_ap": -1}), "outside 0..100"),
+        (sound_record(seed="0"), "seed is '0'"),
+        (
+            {k: v for k, v in sound_record().items() if k != "protocol_hash"},
+            "protocol_hash is None",
+        ),
+        (sound_record(facts=[1]), "facts is [1], not a dict"),
+        (sound_record(spec={"launch": "amp"}), "spec.launch is 'amp', not a dict"),
         (evaluated("often"), "facts.evaluations is 'often', not a list"),
         (evaluated([5]), "facts.evaluations[0] is no iteration with its metrics"),
         (
@@ -110,10 +83,10 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
     ],
 )
 def test_doubtful_records_are_named_and_left_out(tmp_path, content, reason):
-    put(tmp_path / "good", record(1))
+    put(tmp_path / "good", sound_record(1))
     put(tmp_path / "bad" / "deep", content)
     records, problems = store.read(tmp_path)
-    assert [r["id"] for r in records] == [record(1)["id"]]
+    assert [r["id"] for r in records] == [sound_record(1)["id"]]
     assert len(problems) == 1 and problems[0].startswith(
         str(tmp_path / "bad" / "deep" / "record.json")
     )
@@ -127,8 +100,8 @@ def test_sound_evaluations_on_the_way_are_read(tmp_path):
 
 
 def test_a_copied_record_counts_once(tmp_path):
-    put(tmp_path / "a", record(1))
-    put(tmp_path / "b", record(1))
+    put(tmp_path / "a", sound_record(1))
+    put(tmp_path / "b", sound_record(1))
     records, problems = store.read(tmp_path)
     assert (
         len(records) == 1 and "second record" in problems[0] and str(tmp_path / "b") in problems[0]
@@ -136,7 +109,7 @@ def test_a_copied_record_counts_once(tmp_path):
 
 
 def test_unfinished_are_the_planned_without_a_record(tmp_path):
-    put(tmp_path / "a", record(1))
+    put(tmp_path / "a", sound_record(1))
     for name in "ab":
         (tmp_path / name).mkdir(exist_ok=True)
         store.write_json(tmp_path / name / "spec.json", {"id": name})
@@ -154,8 +127,8 @@ def test_status_of_every_state(tmp_path):
     progress = {"stage": "train", "done": 3, "total": 9, "figures": {"loss": 1.5}, "started": 0}
     job("planned")
     job("interrupted", progress=progress)
-    job("done", record=record(kind="fake", wall_seconds=12.5))
-    job("failed", record=record(kind="fake", status="failed", error="no space", metrics={}))
+    job("done", record=sound_record(kind="fake", wall_seconds=12.5))
+    job("failed", record=sound_record(kind="fake", status="failed", error="no space", metrics={}))
     job("running", progress=progress)
     lock = store.take(tmp_path / "running")
     rows = {row["title"]: row for row in store.status(tmp_path)}

@@ -16,6 +16,7 @@ import scipy.stats
 from detco.common.errors import InputError
 from detco.results import grids, store, tables
 from detco.results.render import render
+from tests.factories.records import failed_record, planned_spec, transfer_record
 
 VALUES = {  # (starting point, protocol) -> box AP of each seed
     ("detco-small", "c4"): [31.25, 33.5, 30.0],
@@ -24,76 +25,12 @@ VALUES = {  # (starting point, protocol) -> box AP of each seed
     ("supervised", "retinanet"): [20.5, 22.25, 21.0],
     ("random", "c4"): [10.0, 12.0, 11.5],
 }
-ORDER = {"detco-small": 0, "supervised": 1, "random": 2, "moco": 3, "c4": 0, "retinanet": 1}
-
-
-def run(start, protocol, seed, value, **changes):
-    """A record as a worker writes it."""
-    sha = "" if start == "random" else (start.encode().hex() * 4)[:64]
-    made = {
-        "format": 1,
-        "id": f"{start}/{protocol}/{seed}",
-        "kind": "transfer",
-        "status": "done",
-        "starting_point": start,
-        "protocol": protocol,
-        "protocol_version": 1,
-        "protocol_hash": f"hash-{protocol}",
-        "engine": "torchvision",
-        "scorer": "voc2007" if protocol == "c4" else "coco",
-        "scaling": "1",
-        "seed": seed,
-        "weights": {"sha256": sha},
-        "data": {"layout": "voc", "train": {"fingerprint": "f1"}, "test": {"fingerprint": "f2"}},
-        "metrics": {"box_ap": value, "box_ap50": value + 20, "box_ap/dog": value},
-        "deviations": [],
-        "spec": {
-            "weights": "random" if start == "random" else "file",
-            "weights_identity": f"made by {start}",
-            "data": {"root": "/data/pets", "identity": "plan of pets"},
-            "order": [ORDER[start], ORDER[protocol]],
-        },
-    }
-    made["id"] += str(sorted(changes.items()))
-    return made | changes
-
-
-def failed(start, protocol, seed):
-    return run(
-        start,
-        protocol,
-        seed,
-        0.0,
-        status="failed",
-        metrics={},
-        weights=None,
-        data={},
-        error="no memory",
-    )
-
-
-def planned(start, protocol, seed):
-    """The spec of a job that has no record yet: it knows its weights and data by the jobs that make
-    them."""
-    record = run(start, protocol, seed, 0.0)
-    spec = record["spec"]
-    kept = (
-        "kind",
-        "starting_point",
-        "protocol",
-        "protocol_version",
-        "protocol_hash",
-        "engine",
-        "scorer",
-        "scaling",
-    )
-    return {"id": record["id"] + "p", "seed": seed, **{key: record[key] for key in kept}, **spec}
 
 
 @pytest.fixture
 def records():
     return [
-        run(*cell, seed, value)
+        transfer_record(*cell, seed, value)
         for cell, values in VALUES.items()
         for seed, value in enumerate(values)
     ]
@@ -169,7 +106,7 @@ def test_intervals_against_scipy(pairing):
         start: {seed: draw.normal(30, 2) for seed in of_start} for start, of_start in seeds.items()
     }
     records = [
-        run(start, "c4", seed, value)
+        transfer_record(start, "c4", seed, value)
         for start, found in values.items()
         for seed, value in found.items()
     ]
@@ -201,7 +138,7 @@ def test_intervals_against_scipy(pairing):
 
 def test_runs_without_any_spread_have_an_interval_of_zero():
     records = [
-        run(start, "c4", seed, value)
+        transfer_record(start, "c4", seed, value)
         for start, value in (("random", 20.0), ("supervised", 21.0))
         for seed in (0, 1)
     ]
@@ -212,7 +149,7 @@ def test_runs_without_any_spread_have_an_interval_of_zero():
 def test_a_seed_counts_once(records):
     """The same cell and seed run twice is not a second trial: n and the spread stay, and the
     footnote says so."""
-    table = table_of([*records, run("detco-small", "c4", 1, 99.0, wall_seconds=7)])
+    table = table_of([*records, transfer_record("detco-small", "c4", 1, 99.0, wall_seconds=7)])
     column = table.loc["detco-small", group(table, "c4")]["box_ap"]
     assert column["n"] == 3 and column["mean"] == pytest.approx(
         np.mean(VALUES["detco-small", "c4"])
@@ -280,7 +217,7 @@ def test_a_narrow_terminal_gets_blocks(records):
     ],
 )
 def test_nothing_is_averaged_across(records, key, other):
-    table = table_of([*records, run("detco-small", "c4", 7, 90.0, **{key: other})])
+    table = table_of([*records, transfer_record("detco-small", "c4", 7, 90.0, **{key: other})])
     c4 = [name for name in table.columns.unique("group") if name.startswith("c4")]
     means = [table.loc["detco-small", (name, "box_ap", "mean")] for name in c4]
     assert len(set(c4)) == 2 and sorted(means) == pytest.approx(
@@ -291,7 +228,10 @@ def test_nothing_is_averaged_across(records, key, other):
 
 def test_two_weights_of_one_name_are_two_rows(records):
     table = table_of(
-        [*records, run("detco-small", "c4", 7, 90.0, weights={"sha256": "abcdef" + 58 * "0"})]
+        [
+            *records,
+            transfer_record("detco-small", "c4", 7, 90.0, weights={"sha256": "abcdef" + 58 * "0"}),
+        ]
     )
     named = [name for name in table.index if name.startswith("detco-small")]
     assert len(named) == 2 and "detco-small (abcdef)" in named
@@ -300,9 +240,9 @@ def test_two_weights_of_one_name_are_two_rows(records):
 
 def test_failed_and_missing_cells_are_visible(records):
     more = [
-        failed("random", "retinanet", 0),
-        failed("supervised", "c4", 2),
-        planned("moco", "c4", 0),
+        failed_record("random", "retinanet", 0),
+        failed_record("supervised", "c4", 2),
+        planned_spec("moco", "c4", 0),
     ]
     table = table_of([*records, *more])
     text = text_of(table)
@@ -315,7 +255,9 @@ def test_failed_and_missing_cells_are_visible(records):
 
 
 def test_planned_and_failed_runs_join_the_group_of_the_finished_ones(records):
-    table = table_of([*records, planned("detco-small", "c4", 5), failed("detco-small", "c4", 6)])
+    table = table_of(
+        [*records, planned_spec("detco-small", "c4", 5), failed_record("detco-small", "c4", 6)]
+    )
     column = table.loc["detco-small", group(table, "c4")]["box_ap"]
     assert (column["n"], column["planned"], column["failed"]) == (3, 1, 1) and len(table) == 3
 
@@ -365,7 +307,7 @@ def test_intervals_are_explained_only_where_there_are_some(records):
 def test_nothing_yet():
     with pytest.raises(InputError, match="no fine-tuning results yet"):
         table_of([{"kind": "pretrain", "status": "done"}])
-    assert "–" in text_of(table_of([planned("random", "c4", 0)]))
+    assert "–" in text_of(table_of([planned_spec("random", "c4", 0)]))
 
 
 def test_csv_has_full_precision(records):
@@ -429,7 +371,7 @@ def test_ten_thousand_records_load_and_pivot_in_three_seconds(tmp_path):
     for number, (protocol, start, seed) in enumerate(
         itertools.product(range(25), range(40), range(10))
     ):
-        record = run("random", "c4", seed, 20 + number % 7)
+        record = transfer_record("random", "c4", seed, 20 + number % 7)
         record |= {"id": f"{number}", "starting_point": f"s{start}", "protocol": f"p{protocol}"}
         folder = tmp_path / record["protocol"] / f"{start}-{seed}"
         folder.mkdir(parents=True)
@@ -444,7 +386,7 @@ def test_ten_thousand_records_load_and_pivot_in_three_seconds(tmp_path):
 
 def detectron2(value, seed, own=None, **changes):
     facts = {"detectron2": {"which": own[0], "hash": own[1]}} if own else {}
-    return run("random", "c4", seed, value, engine="detectron2", facts=facts, **changes)
+    return transfer_record("random", "c4", seed, value, engine="detectron2", facts=facts, **changes)
 
 
 OLD, NEW = ("release of 2021", "a8676b80f7de"), ("main, 2025-11 or later", "acd65d6c626b")
@@ -480,7 +422,7 @@ def test_runs_of_different_detectron2_are_never_averaged():
 
 
 def test_one_detectron2_needs_no_word():
-    planned_too = planned("random", "c4", 7) | {"engine": "detectron2"}
+    planned_too = planned_spec("random", "c4", 7) | {"engine": "detectron2"}
     table = table_of([detectron2(10.0, 0, OLD), detectron2(12.0, 1, OLD), planned_too])
     (name,) = table.columns.unique("group")
     cell = tables.cell(table, name, "box_ap")

@@ -19,7 +19,8 @@ from detco.benchmarks.scenes import draw as scenes
 from detco.common.files import sha256_of
 from detco.results import store
 from tests.factories import ROOT
-from tests.results.test_tables import run as record_of_run
+from tests.factories.processes import detco
+from tests.factories.records import transfer_record
 
 SUITE = """
 scenes: {images: 16, size: 64, unlabelled: 8, classification: 8}
@@ -37,15 +38,6 @@ engine: torchvision
 def drawn(tmp_path_factory):
     return scenes.draw(
         tmp_path_factory.mktemp("drawn"), images=8, size=64, unlabelled=0, classification=0
-    )
-
-
-def detco(*words, **more):
-    """The command in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "detco.benchmarks.cli.main", *map(str, words)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=300, **more
     )
 
 
@@ -254,7 +246,7 @@ def test_data_check_lists_what_is_wrong(capsys, drawn, tmp_path):
 
 def test_table_leaves_out_doubtful_records_by_path(capsys, tmp_path):
     for number, value in enumerate([30.0, 32.0, float("nan")]):
-        record = record_of_run("detco-small", "c4", number, value)
+        record = transfer_record("detco-small", "c4", number, value)
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "record.json").write_text(json.dumps(record))
     assert cli.main(["table", str(tmp_path), "--format", "csv", "--metrics", "box_ap"]) == 0

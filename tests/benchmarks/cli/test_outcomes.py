@@ -13,9 +13,7 @@ import pytest
 from detco.benchmarks.cli import main as cli
 from detco.results.paper import numbers
 from detco.transfer.protocols import PROTOCOLS, protocol_hash
-from tests.results.paper.test_verdicts import headline
-from tests.results.test_store import put
-from tests.results.test_tables import run
+from tests.factories.records import headline, put, transfer_record
 
 FORMS = ("terminal", "md", "csv", "latex", "html")
 
@@ -39,7 +37,7 @@ def runs(tmp_path):
         ("detco-small", (31.25, 33.5, 30.0)),
     ):
         for seed, value in enumerate(values):
-            put(folder / f"{start}-{seed}", run(start, "c4", seed, value))
+            put(folder / f"{start}-{seed}", transfer_record(start, "c4", seed, value))
     return folder
 
 
@@ -132,7 +130,7 @@ ROW = {"name": "c4", "version": 1, "schedule": {"iterations": 250}}
 
 
 def sound(**changes):
-    record = run("detco-small", "c4", 5, 70.0)
+    record = transfer_record("detco-small", "c4", 5, 70.0)
     return record | {"id": "trap"} | changes
 
 
@@ -259,7 +257,9 @@ def test_latex_compiles(capsys, runs, as_published, tmp_path):
     document."""
     put(
         runs / "hostile",
-        run("random", "c4", 7, 11.0, deviations=[r"50 % of_it & \more {#1} ~ ^ $x$ < > | ≤"]),
+        transfer_record(
+            "random", "c4", 7, 11.0, deviations=[r"50 % of_it & \more {#1} ~ ^ $x$ < > | ≤"]
+        ),
     )
     calls = [["table", "--paper", number] for number in numbers.PAPER]
     calls += [

@@ -1,6 +1,5 @@
 """What a job's identity depends on, and what it does not."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -118,22 +117,10 @@ def test_identity_follows_the_content_of_pictures_and_data(drawn, photos, tmp_pa
 
 
 def test_a_backbone_file_counts_by_its_content(drawn, photos, tmp_path):
-    from safetensors.torch import save_file
-
     from detco.common import backbone_file
 
     trunk = backbone_file.random_backbone("resnet18", 0)
-    metadata = {
-        "format": "detco-backbone",
-        "format_version": "1",
-        "method": "made up",
-        "arch": "resnet18",
-        "channel_order": "RGB",
-        "mean": json.dumps(trunk.mean),
-        "std": json.dumps(trunk.std),
-        "stride_in": "3x3",
-    }
-    save_file(trunk.tensors, tmp_path / "a.safetensors", metadata)
+    backbone_file.write(tmp_path / "a.safetensors", trunk)
     shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     start = (StartingPoint("x", weights=tmp_path / "a.safetensors"),)
     (first,) = suite_plan.plan(suite_of(drawn, photos, start=start), Path("out"))

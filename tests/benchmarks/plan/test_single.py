@@ -2,6 +2,7 @@
 subset`, `protocols show`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,22 +236,16 @@ def test_data_subset(scenes, tmp_path, capsys):
 @pytest.mark.detectron2
 def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
     import yaml
-    from safetensors.torch import save_file
 
     from detco.common import backbone_file
 
-    backbone = backbone_file.random_backbone("resnet18", 0)
-    metadata = {
-        "format": "detco-backbone",
-        "format_version": "1",
-        "method": "x",
-        "arch": "resnet18",
-        "channel_order": "BGR",
-        "mean": "[1, 2, 3]",
-        "std": "[4, 5, 6]",
-        "stride_in": "3x3",
-    }
-    save_file(backbone.tensors, tmp_path / "own.safetensors", metadata)
+    backbone = replace(
+        backbone_file.random_backbone("resnet18", 0),
+        channel_order="BGR",
+        mean=(1.0, 2.0, 3.0),
+        std=(4.0, 5.0, 6.0),
+    )
+    backbone_file.write(tmp_path / "own.safetensors", backbone)
     base = ["protocols", "show", "coco-retinanet-90k", "--detectron2"]
     assert cli.main(base) == 0
     plain = yaml.safe_load(capsys.readouterr().out)

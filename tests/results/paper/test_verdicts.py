@@ -8,66 +8,7 @@ import pytest
 from detco.common.errors import InputError
 from detco.results.paper import claims, numbers, verdicts
 from detco.results.render import render
-
-NUMBERS = numbers.of_source(numbers.DETCO)
-AT_90K = ("coco-mask-rcnn-c4-90k", "coco-mask-rcnn-fpn-90k", "coco-retinanet-90k")
-IMAGES = {"coco": 5000, "voc": 4952, "cityscapes": 500}
-
-
-def run(start, protocol, seed, value, metric="box_ap", **changes):
-    """A record of the Detectron2 engine that nothing stands against."""
-    method, _, epochs = start.partition("@")
-    weights = {
-        "method": method,
-        "arch": "resnet50",
-        "sha256": start.encode().hex().ljust(64, "0"),
-        "epochs": epochs,
-    }
-    data = protocol.split("-")[0]
-    made = {
-        "format": 1,
-        "id": f"{start}/{protocol}/{seed}/{metric}/{sorted(changes)}",
-        "kind": "transfer",
-        "status": "done",
-        "starting_point": start.replace("@", "-"),
-        "protocol": protocol,
-        "protocol_version": 1,
-        "protocol_hash": protocol,
-        "engine": "detectron2",
-        "scorer": {"voc": "voc2007"}.get(data, data),
-        "scaling": "1",
-        "seed": seed,
-        "deviations": [],
-        "weights": None if start == "random" else weights,
-        "metrics": {metric: value},
-        "data": {
-            "train": {"fingerprint": "a"},
-            "test": {"fingerprint": "b", "images": IMAGES.get(data)},
-        },
-        "spec": {
-            "weights": "random" if start == "random" else "file",
-            "data": {"root": f"/{data}"},
-            "order": [0, 0],
-        },
-    }
-    return made | changes
-
-
-def printed(protocol, method, metric="box_ap", epochs=None):
-    found = NUMBERS[
-        (NUMBERS.protocol == protocol) & (NUMBERS.method == method) & (NUMBERS.metric == metric)
-    ]
-    found = found if epochs is None else found[found.epochs == epochs]
-    assert len(found) == 1
-    return float(found["value"].iloc[0])
-
-
-def three(start, protocol, mean, spread=0.1, **more):
-    """Three seeds around a mean with that sample standard deviation exactly."""
-    return [
-        run(start, protocol, seed, mean + shift, **more)
-        for seed, shift in enumerate((-spread, 0, spread))
-    ]
+from tests.factories.records import AT_90K, NUMBERS, headline, paper_record, three_seeds
 
 
 @pytest.mark.parametrize(
@@ -90,7 +31,7 @@ def three(start, protocol, mean, spread=0.1, **more):
 )
 def test_verdict_and_tolerance_by_hand(protocol, published_value, values, tolerance, verdict):
     cells = verdicts.compare(
-        [run("detco@200", protocol, seed, value) for seed, value in enumerate(values)]
+        [paper_record("detco@200", protocol, seed, value) for seed, value in enumerate(values)]
     )
     (cell,) = cells.itertuples()
     assert (cell.published, cell.verdict, cell.n, cell.reason) == (
@@ -145,8 +86,8 @@ def test_verdict_and_tolerance_by_hand(protocol, published_value, values, tolera
 )
 def test_not_comparable_and_why(changes, reason):
     records = [
-        run("detco@200", AT_90K[0], 0, 39.4),
-        run("moco-v2@200", AT_90K[0], 0, 38.9, **changes),
+        paper_record("detco@200", AT_90K[0], 0, 39.4),
+        paper_record("moco-v2@200", AT_90K[0], 0, 38.9, **changes),
     ]
     if "weights" in changes:
         records[1]["weights"] = changes["weights"] | {"sha256": "x" * 64}
@@ -165,7 +106,9 @@ def test_not_comparable_and_why(changes, reason):
 def test_random_supervised_and_twins_by_epochs():
     protocol = "voc-faster-rcnn-c4-24k"
     starts = ("random", "supervised@90", "moco-v2@200", "moco-v2@800", "moco-v2@")
-    cells = verdicts.compare([run(start, protocol, 0, 50.0) for start in starts]).set_index("row")
+    cells = verdicts.compare(
+        [paper_record(start, protocol, 0, 50.0) for start in starts]
+    ).set_index("row")
     found = cells["published"].dropna().to_dict()
     assert found == {
         "random": 33.8,
@@ -198,8 +141,8 @@ def test_method_is_that_of_the_weights_not_of_a_name(start, weights, found):
 
 def test_other_sources_and_what_has_no_twin():
     records = [
-        run("moco-v2@800", "voc-faster-rcnn-c4-24k", 0, 57.5),
-        run("mine@5", "my-protocol", 0, 10.0),
+        paper_record("moco-v2@800", "voc-faster-rcnn-c4-24k", 0, 57.5),
+        paper_record("mine@5", "my-protocol", 0, 10.0),
     ]
     cells = verdicts.compare(records, "moco-detection-readme")
     assert cells[["published", "verdict"]].values.tolist() == [[57.4, "reproduced"]]
@@ -218,7 +161,7 @@ NEW = {"detectron2": {"which": "main, 2026-06", "hash": "acd65d6c626b"}}
 
 def test_two_detectron2_have_a_verdict_each_and_a_note():
     records = [
-        run("detco@200", AT_90K[0], seed, 39.4 + 2 * (facts is NEW), facts=facts)
+        paper_record("detco@200", AT_90K[0], seed, 39.4 + 2 * (facts is NEW), facts=facts)
         for seed in (0, 1)
         for facts in (OLD, NEW)
     ]
@@ -255,16 +198,6 @@ def verdict_of(records, words):
 HEADLINE = "DetCo+AA beats supervised by 1.6 / 1.2 / 1.0 box AP on C4 / FPN / RetinaNet (at 90k"
 
 
-def headline(*gains, spread=0.1, **more):
-    records = []
-    for protocol, gain in zip(AT_90K, gains, strict=True):
-        base = printed(protocol, "supervised")
-        records += three("supervised@90", protocol, base, spread) + three(
-            "detco-aa@200", protocol, base + gain, spread, **more
-        )
-    return records
-
-
 @pytest.mark.parametrize(
     "gains, spread, verdict",
     [
@@ -288,7 +221,7 @@ def test_claim_needs_comparable_cells_of_every_part():
     single = [record for record in headline(1.6, 1.2, 1.0) if record["seed"] == 0]
     found, parts = verdict_of(single, HEADLINE)
     assert found == "undecided" and parts["measured"].str.contains("single run").all()
-    twice = headline(1.6, 1.2, 1.0) + three(
+    twice = headline(1.6, 1.2, 1.0) + three_seeds(
         "detco-aa@200", AT_90K[0], 39.8, starting_point="again-detco-aa"
     )
     for record in twice[-3:]:
@@ -307,7 +240,7 @@ def test_published_numbers_measured_again_make_every_claim_hold():
     for row in NUMBERS.itertuples():
         epochs = 90 if pd.isna(row.epochs) else row.epochs
         start = "random" if row.method == "random" else f"{row.method}@{epochs}"
-        records += three(start, row.protocol, row.value, 0.05, metric=row.metric)
+        records += three_seeds(start, row.protocol, row.value, 0.05, metric=row.metric)
     merged = {}
     for record in records:  # one record a run, as an engine writes it
         key = (record["starting_point"], record["protocol"], record["seed"])

@@ -17,9 +17,7 @@ from detco.results import compare, tables
 from detco.results.report import evaluations
 from detco.results.report import page as report
 from detco.results.report.examples import Box, Example
-from tests.results.paper.test_verdicts import three
-from tests.results.test_tables import failed, planned, run
-from tests.transfer.backbones.test_attention import save_backbone
+from tests.factories.records import failed_record, planned_spec, three_seeds, transfer_record
 
 VOID = {"meta", "img", "br", "image", "use", "input"}
 
@@ -63,11 +61,14 @@ def records():
         ("random", "c4"): [10.0, 12.0],
     }
     made = [
-        run(*cell, seed, value)
+        transfer_record(*cell, seed, value)
         for cell, found in values.items()
         for seed, value in enumerate(found)
     ]
-    made += [failed("random", "retinanet", 0), run("detco-small", "retinanet", 0, 21.0)]
+    made += [
+        failed_record("random", "retinanet", 0),
+        transfer_record("detco-small", "retinanet", 0, 21.0),
+    ]
     for record in made:
         record |= {"versions": {"torch": "2.15"}, "hardware": {"cores": 2}, "code": "abc"}
         record["spec"] |= {
@@ -92,7 +93,7 @@ def material(records, tmp_path):
     return report.Material(
         title="pets & <more>",
         records=records,
-        unfinished=[planned("moco", "c4", 0)],
+        unfinished=[planned_spec("moco", "c4", 0)],
         problems=["/runs/x/record.json: metric box_ap is nan, not a finite number"],
         training={"c4": {"detco-small": [(n, 5 / n) for n in range(1, 400)], "random": [(1, 2.0)]}},
         examples={"c4 v1": [Example(tmp_path / "one.jpg", 64, 48, [box], found)]},
@@ -168,7 +169,7 @@ def test_page_has_the_numbers_of_the_table(material, records):
 def test_summary_says_what_is_noise(detco, random, said):
     cells = (("detco-small", detco), ("random", random))
     records = [
-        run(start, "c4", seed, value)
+        transfer_record(start, "c4", seed, value)
         for start, values in cells
         for seed, value in enumerate(values)
     ]
@@ -180,7 +181,7 @@ def test_schedule_curve_and_published_numbers_are_shown():
     records = [
         r
         for k, ap in ((12, 29.4), (90, 39.3), (180, 41.5))
-        for r in three("detco@200", f"coco-mask-rcnn-c4-{k}k", ap)
+        for r in three_seeds("detco@200", f"coco-mask-rcnn-c4-{k}k", ap)
     ]
     text = report.page(report.Material("x", records))
     page = Page(text)
@@ -193,7 +194,7 @@ def test_schedule_curve_and_published_numbers_are_shown():
 
 
 def evaluated(start, seed, value, on_the_way):
-    record = run(start, "c4", seed, value)
+    record = transfer_record(start, "c4", seed, value)
     record["spec"] |= {
         "protocol_row": {"name": "c4", "version": 1, "schedule": {"iterations": 900}}
     }
@@ -212,7 +213,7 @@ def test_ap_on_the_way_is_the_mean_over_seeds_and_ends_at_the_result():
         evaluated("detco-small", 1, 34.0, {300: 14.0, 450: 1.0, 600: 22.0}),
         evaluated("detco-small", 2, 99.0, {}),
         evaluated("random", 0, 12.0, {600: 5.0}),
-        run("supervised", "c4", 0, 50.0),
+        transfer_record("supervised", "c4", 0, 50.0),
     ]
     runs = tables.frame(records)
     columns = compare.headline_columns(tables.ap_table(runs))
@@ -235,7 +236,9 @@ def test_ap_on_the_way_is_the_mean_over_seeds_and_ends_at_the_result():
     ]
     assert (
         evaluations.curves(
-            runs, [run("random", "c4", 0, 50.0) | {"id": r["id"]} for r in records], columns
+            runs,
+            [transfer_record("random", "c4", 0, 50.0) | {"id": r["id"]} for r in records],
+            columns,
         )
         == {}
     )
@@ -260,7 +263,7 @@ def test_without_any_result():
 def runs(tmp_path_factory, scenes):
     """Two starting points of the replay engine, as `detco transfer` makes them."""
     out = tmp_path_factory.mktemp("runs")
-    save_backbone(backbone_file.random_backbone("resnet18", 1), out / "second.safetensors")
+    backbone_file.write(out / "second.safetensors", backbone_file.random_backbone("resnet18", 1))
     for name, start in (("first", "random"), ("second", str(out / "second.safetensors"))):
         words = [
             "transfer",
@@ -336,7 +339,7 @@ def test_commands_of_a_suite_draw_and_pretrain_first():
             },
         },
     ]
-    record = run("detco-small", "c4", 4, 20.0)
+    record = transfer_record("detco-small", "c4", 4, 20.0)
     record |= {"starting_point": "mine"}
     record["spec"] |= {
         "needs": ["p" * 64, "s" * 64],
@@ -369,9 +372,9 @@ def test_commands_of_a_suite_draw_and_pretrain_first():
     ],
 )
 def test_commands_start_the_engine_as_it_was(launch, said):
-    record = run("random", "c4", 0, 20.0)
+    record = transfer_record("random", "c4", 0, 20.0)
     record["spec"] |= {"weights": "random", "launch": launch}
-    plain = run("random", "c4", 1, 20.0)
+    plain = transfer_record("random", "c4", 1, 20.0)
     line, *other = reproduce.commands([record, plain])["random"]
     if said:
         assert line.endswith(f"--out again{said} --seed 0") and other[0].endswith(

@@ -5,7 +5,7 @@ import pytest
 
 from detco.results import tables
 from detco.results.report import schedule
-from tests.results.paper.test_verdicts import printed, run, three
+from tests.factories.records import paper_record, printed, three_seeds
 
 
 def curves(records, **more):
@@ -16,7 +16,7 @@ def test_points_are_means_at_their_iterations_beside_the_published():
     records = [
         r
         for k, ap in ((12, 29.4), (90, 39.3))
-        for r in three("detco@200", f"coco-mask-rcnn-c4-{k}k", ap, spread=0.2)
+        for r in three_seeds("detco@200", f"coco-mask-rcnn-c4-{k}k", ap, spread=0.2)
     ]
     (lines,) = curves(records, methods={"detco-200": ("detco", 200)}).values()
     assert [line.name for line in lines] == ["detco-200", "detco-200, published"]
@@ -49,9 +49,11 @@ def test_points_are_means_at_their_iterations_beside_the_published():
 )
 def test_what_differs_is_a_chart_of_its_own(key, other, said):
     lengths = ("coco-mask-rcnn-c4-12k", "coco-mask-rcnn-c4-90k")
-    records = [run("random", name, seed, 20.0) for name in lengths for seed in (0, 1)]
+    records = [paper_record("random", name, seed, 20.0) for name in lengths for seed in (0, 1)]
     records += [
-        run("random", name, seed, 60.0, **{key: other}) for name in lengths for seed in (0, 1)
+        paper_record("random", name, seed, 60.0, **{key: other})
+        for name in lengths
+        for seed in (0, 1)
     ]
     charts = curves(records)
     assert [[y for _, y in line.points] for lines in charts.values() for line in lines] == [
@@ -63,9 +65,9 @@ def test_what_differs_is_a_chart_of_its_own(key, other, said):
 
 def test_other_settings_of_one_name_are_not_averaged_in():
     lengths = ("coco-mask-rcnn-c4-12k", "coco-mask-rcnn-c4-90k")
-    records = [run("random", name, 0, 20.0) for name in lengths]
+    records = [paper_record("random", name, 0, 20.0) for name in lengths]
     records.append(
-        run(
+        paper_record(
             "random",
             lengths[0],
             0,

@@ -93,7 +93,7 @@ def test_overlay_goes_from_dark_to_bright():
 def test_command_draws_every_picture_for_every_backbone(tmp_path, picture, backbone, capsys):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        save_backbone(backbone, tmp_path / name / "backbone.safetensors")
+        backbone_file.write(tmp_path / name / "backbone.safetensors", backbone)
     (tmp_path / "photos").mkdir()
     for number in range(3):
         (tmp_path / "photos" / f"{number}.png").write_bytes(picture.read_bytes())
@@ -135,20 +135,6 @@ def test_command_draws_every_picture_for_every_backbone(tmp_path, picture, backb
     ):
         assert cli.main([*words, "--images", str(picture), *more]) == 2
         assert text in capsys.readouterr().err
-
-
-def save_backbone(backbone, path):
-    from safetensors.torch import save_file
-
-    meta = {
-        "format": "detco-backbone",
-        "format_version": "1",
-        "method": "random",
-        "arch": backbone.arch,
-        "channel_order": "RGB",
-    }
-    meta |= {"mean": str(list(backbone.mean)), "std": str(list(backbone.std)), "stride_in": "3x3"}
-    save_file({name: tensor.contiguous() for name, tensor in backbone.tensors.items()}, path, meta)
 
 
 def test_detections_are_right_once_on_an_object_of_their_class():

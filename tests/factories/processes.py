@@ -1,0 +1,40 @@
+"""The command in a process of its own; waiting for others."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.factories import ROOT
+
+
+def environment(**more: str) -> dict[str, str]:
+    """In which a process imports this checkout and computes with one thread."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+
+
+def command(*words) -> list[str]:
+    """`detco WORDS`, started through Python."""
+    return [sys.executable, "-m", "detco.benchmarks.cli.main", *map(str, words)]
+
+
+def detco(*words, **more) -> subprocess.CompletedProcess[str]:
+    """The command, run to its end."""
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, env=environment(), timeout=300, **more
+    )
+
+
+def wait_until(condition, seconds=30):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
