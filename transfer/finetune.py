@@ -11,7 +11,7 @@ from detco.common.progress import Report
 
 from . import engines
 from .data import dataset as datasets
-from .data import inspection, official
+from .data import inspection, labels, official
 from .protocols import Protocol, departures, protocol_hash
 from .scoring import score
 
@@ -31,7 +31,7 @@ def finetune(
     """Run one protocol and return everything a result record says about it.
 
     backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed,
-        `train` and `test` (splits).
+        `train` and `test` (splits); `strict` and `merge_classes` as in `dataset.load`.
     keep_model: "final" or "best" leaves that detector in `out` (detco.transfer.detector).
     Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts;
     predictions stay in `out`. Raises InputError for anything wrong with what was given,
@@ -59,6 +59,7 @@ def finetune(
         *_other_backbone(protocol, trunk),
         *departures(protocol),
         *official.deviations(protocol, train, test),
+        *labels.deviations(train, test),
     ]
     del train  # the engine may let go of it
     outcome = engines.get(engine).run(job, report)
@@ -146,8 +147,9 @@ def load_data(
             k: v for k, v in data.items() if v
         }
     keypoints, semantic = "keypoint" in protocol.metrics, "semantic" in protocol.metrics
-    train = datasets.load(layout, root, data["train"], keypoints=keypoints, semantic=semantic)
-    test = datasets.load(layout, root, data["test"], train.categories, keypoints, semantic)
+    asked = (keypoints, semantic, bool(data.get("strict")), bool(data.get("merge_classes")))
+    train = datasets.load(layout, root, data["train"], None, *asked)
+    test = datasets.load(layout, root, data["test"], train.categories, *asked)
     if keypoints:
         train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
     if "mask" in protocol.metrics:
@@ -196,4 +198,5 @@ def _facts(dataset: datasets.Dataset) -> dict:
         "split": dataset.split,
         "images": len(dataset.images),
         "fingerprint": dataset.fingerprint,
+        **dataset.facts,
     }

@@ -83,6 +83,17 @@ PAIRED = option(
     action="store_true",
 )
 STRICT = option("--strict", "exit status 1 if a record had to be left out", action="store_true")
+STRICT_DATA = option(
+    "--strict",
+    "refuse a data set with a single bad object; default: up to 1 in 100, and always up to 5, are"
+    " left out",
+    action="store_true",
+)
+MERGE_CLASSES = option(
+    "--merge-classes",
+    "make classes one whose names differ in case, spaces or Unicode form only",
+    action="store_true",
+)
 VERIFY = option(
     "--verify",
     "decode every labelled picture to the end before anything starts; default: read the headers",

@@ -104,6 +104,7 @@ def suite(args) -> int:
         eval_period=period,
         keep_model=args.keep_model or wanted.keep_model,
     )
+    wanted = files.with_labels(wanted, args.strict, args.merge_classes)
     wanted, absent = files.without_absent(wanted)
     for text in absent:
         print(f"detco: without {text}", file=sys.stderr)

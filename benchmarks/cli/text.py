@@ -147,15 +147,16 @@ def facts(values: dict, as_json: bool) -> int:
     return 0
 
 
-def data_check(layout: str, root: Path, splits: Sequence[str] | None, as_json: bool) -> int:
+def data_check(args) -> int:
     """Numbers, fingerprint and everything wrong with a data set; exit status 2 if anything is."""
     from detco.transfer.data import dataset
 
     from ..run import live
 
-    with live.of_task(f"{layout} {root}") as report:
-        found = dataset.check(layout, root, splits, report=report)
-    if as_json:
+    root, asked = args.root, {"strict": args.strict, "merge_classes": args.merge_classes}
+    with live.of_task(f"{args.layout} {root}") as report:
+        found = dataset.check(args.layout, root, args.split, report=report, **asked)
+    if args.json:
         print(json.dumps(asdict(found) | {"root": str(found.root)}, indent=1))
     else:
         print(found)

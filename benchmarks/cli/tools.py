@@ -36,7 +36,7 @@ def scenes(args) -> int:
 
 def check(args) -> int:
     """`detco data check`"""
-    return text.data_check(args.layout, args.root, args.split, args.json)
+    return text.data_check(args)
 
 
 def subset(args) -> int:

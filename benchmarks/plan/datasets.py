@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from detco.common.errors import InputError
@@ -31,7 +31,7 @@ def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Sou
     from detco.transfer.data import inspection
 
     data = find_splits(data)
-    named = {"layout": data.layout, "root": str(data.root), "train": data.train, "test": data.test}
+    named = {**asdict(data), "root": str(data.root)}
     train, test = finetune.load_data(protocol, named)
     for split in (train, test):
         (check or inspection.refuse)(split)

@@ -177,6 +177,8 @@ def _transfer_spec(run: FineTuning, place: Place) -> dict:
         "identity": source.identity,
         "pictures": [source.images, source.tested],
     }
+    if run.data.merge_classes:
+        where["merge_classes"] = True
     return {
         "starting_point": run.name,
         "weights": str(run.weights.path),

@@ -64,11 +64,14 @@ def data_of(args, protocol) -> Data:
     from detco.transfer.data import official
 
     if args.data is not None and not official.holds(protocol, args.data):
-        return Data(args.data, args.layout, args.train, args.test)
+        named = (args.data, args.layout, args.train, args.test)
+        return Data(*named, args.strict, args.merge_classes)
     found = official.locate(protocol, args.data)
     return Data(
         Path(found["root"]),
         found["layout"],
         args.train or found["train"],
         args.test or found["test"],
+        args.strict,
+        args.merge_classes,
     )

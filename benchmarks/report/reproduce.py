@@ -122,6 +122,7 @@ def _transfer(runs: Sequence[dict], made: Mapping[str, dict]) -> str:
     words = ["detco", "transfer", record["protocol"], "--weights", weights, "--data", root]
     for key in ("layout", "train", "test"):
         words += [f"--{key}", str(data[key])] if isinstance(data.get(key), str) else []
+    words += ["--merge-classes"] if data.get("merge_classes") else []
     words += ["--engine", record["engine"], "--name", record["starting_point"], "--out", OUT]
     words += _started(spec)
     words += _changes(

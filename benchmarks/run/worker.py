@@ -65,7 +65,6 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
         protocols.Protocol, protocols.from_record(spec["protocol_row"]), "protocol"
     )
     weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
-    data = {key: spec["data"][key] for key in ("layout", "root", "train", "test")}
     launch = config.build(engines.Launch, distributed.launch_here(spec.get("launch", {})), "launch")
     helps = spec["kind"] == "machine"  # in the folder of the first machine, which reports
     curves = Curves(folder / "tb", report)
@@ -73,7 +72,7 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
         return finetune.finetune(
             protocol,
             weights,
-            data,
+            spec["data"],
             engine=spec["engine"],
             seed=spec["seed"],
             out=folder.parent if helps else folder,

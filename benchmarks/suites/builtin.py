@@ -49,12 +49,15 @@ class Scenes:
 @dataclass(frozen=True)
 class Data:
     """A labelled data set. What is left out is found: the layout by its folders, the splits by
-    their usual names."""
+    their usual names. strict: a single bad object is refused; merge_classes: classes whose names
+    differ in case, spaces or Unicode form only become one."""
 
     root: Path
     layout: str | None = None
     train: str | None = None
     test: str | None = None
+    strict: bool = False
+    merge_classes: bool = False
 
     def __post_init__(self) -> None:
         check(self)

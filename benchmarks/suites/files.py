@@ -122,6 +122,19 @@ def _with_only(suite: Suite, names: Sequence[str]) -> Suite:
     return replace(suite, start=tuple(kept), protocols=tuple(tasks))
 
 
+def with_labels(suite: Suite, strict: bool, merge_classes: bool) -> Suite:
+    """The suite with all its own data sets read in this way, see `Data`."""
+
+    def changed(data: Data | None) -> Data | None:
+        if data is None:
+            return None
+        merge = merge_classes or data.merge_classes
+        return replace(data, strict=strict or data.strict, merge_classes=merge)
+
+    tasks = tuple(replace(task, data=changed(task.data)) for task in suite.protocols)
+    return replace(suite, data=changed(suite.data), protocols=tasks)
+
+
 def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
     """The suite without its optional starting points of which no copy is here, and a line for each
     of those."""

@@ -43,12 +43,12 @@ PICTURE = "_leftImg8bit.png"
 
 def splits(root: Path) -> list[str]:
     """The names of the splits in the folder."""
-    return sorted(path.name for path in (root / "leftImg8bit").glob("*") if path.is_dir())
+    return sorted(path.name for path in (root / "leftImg8bit").glob("[!.]*") if path.is_dir())
 
 
 def has_pixel_classes(root: Path, split: str) -> bool:
     """Whether there are pictures of the classes of pixels, which semantic protocols read."""
-    return any((root / "gtFine" / split).glob("*/*_labelIds.png"))
+    return any((root / "gtFine" / split).glob("[!.]*/[!.]*_labelIds.png"))
 
 
 def truth(picture: str | Path, kind: str) -> Path:
@@ -72,7 +72,7 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
         need_folder(root / folder, LAYOUTS["cityscapes"].needs)
     if not (root / "leftImg8bit" / split).is_dir():
         raise missing_split(root / "leftImg8bit", split, splits(root))
-    pictures = sorted((root / "leftImg8bit" / split).glob(f"*/*{PICTURE}"))
+    pictures = sorted((root / "leftImg8bit" / split).glob(f"[!.]*/[!.]*{PICTURE}"))
     if not pictures:
         raise InputError(
             f"{root / 'leftImg8bit' / split}: the split is empty: no CITY/*{PICTURE} in it"

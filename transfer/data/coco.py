@@ -2,6 +2,7 @@
 pictures."""
 
 import json
+import mmap
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pycocotools import mask as mask_util
 
 from detco.common.errors import InputError
 
-from . import LAYOUTS
+from . import LAYOUTS, exports
 from .reading import (
     Listing,
     Reading,
@@ -22,13 +23,32 @@ from .reading import (
 )
 
 PREFIXES = ("instances_", "person_keypoints_")
+# COCO's files for other tasks that lie beside those, and keys of such files under other names
+OTHER_TASKS = ("captions_", "panoptic_", "stuff_", "image_info_")
+OF_OTHER_TASKS = (b"caption", b"segments_info")
 FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
 
 
 def splits(root: Path) -> list[str]:
-    """The names of the splits in the folder."""
-    files = [*(root / "annotations").glob("*.json"), *root.glob("*/_annotations.coco.json")]
+    """The names of the splits in the folder: of files with objects, not of captions, panoptic
+    segments or predictions beside them."""
+    named = [path for path in (root / "annotations").glob("[!.]*.json") if _has_objects(path)]
+    files = [*named, *root.glob("[!.]*/_annotations.coco.json")]
     return sorted({_split_name(path) for path in files})
+
+
+def _has_objects(path: Path) -> bool:
+    """Whether a file may hold objects, by its name or, for other names, by the keys in it; also
+    true for a broken one, which the reader will name."""
+    if path.name.startswith(PREFIXES):
+        return True
+    if path.name.startswith(OTHER_TASKS) or not path.is_file():
+        return False
+    if not path.stat().st_size:
+        return True
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        keys = [key for key in OF_OTHER_TASKS if text.find(b'"%s"' % key) >= 0]
+        return not keys and text.find(b'"images"') >= 0
 
 
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
@@ -43,7 +63,8 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     path = annotation_file(root, split, keypoints)
     document = parse(path)
     reading = Reading()
-    reading.categories = _categories(document["categories"], path, reading.problems)
+    classes, objects = exports.without_root(document, path, reading)
+    reading.categories = _categories(classes, path, reading.problems)
     images = _images(document["images"], path, reading.problems)
     folder = _picture_folder(root, path, images.values(), reading.problems)
     reading.images = [
@@ -56,7 +77,7 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
         }
         for key, image in sorted(images.items())
     ]
-    _annotations(document["annotations"], path, images, reading)
+    _annotations(exports.numbered(objects, path, reading), path, images, reading)
     return reading
 
 
@@ -202,13 +223,12 @@ def _annotations(
     entries: list[dict], path: Path, images: dict[int, dict], reading: Reading
 ) -> None:
     categories = {category["id"]: category for category in reading.categories}
-    seen: set[int] = set()
-    for index, entry in enumerate(entries, 1):
-        key = entry.get("id", index)
+    for entry in entries:
+        key = entry["id"]
         where = f"{path}: annotation {key}"
-        problem = _id_problem(key, seen) or _problem(entry, images, categories)
+        problem = _problem(entry, images, categories)
         if problem:
-            reading.problems.append(f"{where}: {problem}")
+            reading.faults.append(f"{where}: {problem}")
             continue
         image = images[entry["image_id"]]
         category = categories[entry["category_id"]]
@@ -216,14 +236,6 @@ def _annotations(
             reading.annotations.append(_annotation(key, entry, image, category))
         except ValueError as error:
             reading.faults.append(f"{where} ({image['file_name']}): {error}")
-
-
-def _id_problem(key, seen: set[int]) -> str:
-    """What is wrong with an annotation's id; "" if nothing. Adds it to those that were seen."""
-    if not isinstance(key, int) or key in seen:
-        return "annotation ids must be whole numbers, each used once"
-    seen.add(key)
-    return ""
 
 
 def _problem(entry: dict, images: dict[int, dict], categories: dict[int, dict]) -> str:

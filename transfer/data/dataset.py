@@ -3,17 +3,13 @@ checked."""
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detco.common.errors import InputError
 
-from . import LAYOUTS, Layout, get, inspection, reader
+from . import LAYOUTS, Layout, get, inspection, labels, reader
 from .reading import Reading, fingerprint, need_folder
-
-# Objects with an impossible box or mask that are left out with a warning instead of refused, as a
-# share of all objects: COCO's own train2017 has two boxes without height among its 860,001.
-TOLERATED = 1e-4
 
 # (layout, folder names in lower case, split) -> pictures, pictures with objects (0: not published)
 OFFICIAL = {
@@ -46,7 +42,8 @@ class Dataset:
         "num_keypoints", "difficult" (VOC) if any. Boxes are as written in the file: they may reach
         up to a pixel over the border.
     fingerprint: sha256 over what is labelled; the same wherever the data lie, in whatever order,
-    under whatever ids."""
+        under whatever ids.
+    notes: warnings, a line each; facts: what the record says of them."""
 
     name: str
     layout: str
@@ -56,6 +53,8 @@ class Dataset:
     images: tuple[dict, ...]
     annotations: tuple[dict, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
+    facts: dict = field(default_factory=dict)
 
 
 def load(
@@ -65,15 +64,23 @@ def load(
     categories=None,
     keypoints: bool = False,
     semantic: bool = False,
+    strict: bool = False,
+    merge_classes: bool = False,
 ) -> Dataset:
     """Reads one split. `categories`: those of the training split, whose names and ids then count.
 
     `keypoints`: prefer COCO's person_keypoints file where a split also has an instances file.
     `semantic`: the classes of pixels instead of objects (Cityscapes layout only).
+    `strict`: a single bad object is refused, else few are left out, see `Reading.tolerate`.
+    `merge_classes`: classes whose names are alike become one, see `labels.merged`.
     Raises InputError (one line, with the path) for anything that is missing, malformed or
     contradictory.
     """
-    dataset, problems = _read(layout, root, split, categories, keypoints, semantic)
+    dataset, problems = _read(
+        layout, root, split, categories, keypoints, semantic, strict, merge_classes
+    )
+    for note in dataset.notes:
+        log.warning("%s", note)
     if problems:
         more = len(problems) - 1
         rest = f" (and {more} more: `detco data check {layout} {root}` lists them)" if more else ""
@@ -117,7 +124,14 @@ def _relative(path: str, root: Path) -> str:
 
 
 def _read(
-    layout, root, split, categories=None, keypoints=False, semantic=False
+    layout,
+    root,
+    split,
+    categories=None,
+    keypoints=False,
+    semantic=False,
+    strict=False,
+    merge_classes=False,
 ) -> tuple[Dataset, list[str]]:
     """The data set without its bad parts, and what makes it unusable."""
     row, root = get(layout), _root(root)
@@ -130,15 +144,13 @@ def _read(
     reading = read(root, split, semantic=True) if semantic else read(root, split, keypoints)
     problems = reading.problems
     total = len(reading.annotations) + len(reading.faults)
-    if len(reading.faults) > TOLERATED * total:
-        problems += reading.faults
-    else:
-        for fault in reading.faults:
-            log.warning("left out: %s", fault)
+    where = f"{root}: split '{split}'"
+    reading.tolerate(where, strict)
+    labels.look(reading, where, merge_classes and not semantic)
     if categories is not None:
-        _renumber(reading, categories, f"{root}: split '{split}'")
+        _renumber(reading, categories, where, merge_classes)
     if not total and not problems:
-        problems.append(f"{root}: split '{split}' has pictures but no objects")
+        problems.append(f"{where} has pictures but no objects")
     dataset = Dataset(
         f"{root.name}_{Path(split).stem}",
         layout,
@@ -148,19 +160,25 @@ def _read(
         tuple(reading.images),
         tuple(reading.annotations),
         fingerprint(reading.categories, reading.images, reading.annotations),
+        tuple(reading.notes),
+        reading.facts,
     )
     return dataset, problems
 
 
-def _renumber(reading: Reading, categories, where: str) -> None:
-    """Puts the given categories in place of the reading's own, matched by name."""
+def _renumber(reading: Reading, categories, where: str, merge_classes: bool = False) -> None:
+    """Puts the given categories in place of the reading's own, matched by name; with
+    `merge_classes` also by a name that is alike."""
     ids = {category["name"]: category["id"] for category in categories}
+    alike = {labels.alike(name): name for name in ids}
     names = {category["id"]: category["name"] for category in reading.categories}
     pictures = {image["id"]: image["file_name"] for image in reading.images}
     unknown: dict[str, str] = {}
     kept = []
     for annotation in reading.annotations:
         name = names[annotation["category_id"]]
+        if merge_classes:
+            name = alike.get(labels.alike(name), name)
         if name in ids:
             kept.append({**annotation, "category_id": ids[name]})
         else:
@@ -169,24 +187,31 @@ def _renumber(reading: Reading, categories, where: str) -> None:
     for name, picture in unknown.items():
         reading.problems.append(
             f"{where}: unknown category '{name}' (first in {picture}); training has {have}"
+            + (
+                f"; if '{alike[labels.alike(name)]}' is the same: --merge-classes"
+                if labels.alike(name) in alike
+                else ""
+            )
         )
     reading.categories, reading.annotations = list(categories), kept
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found: a dict a split (see `_numbers`), and the first of `problem_count`
-    problems, a line each."""
+    """What `check` found: a dict a split (see `_numbers`), the first of `problem_count` problems,
+    and notes (warnings), a line each."""
 
     layout: str
     root: Path
     splits: tuple[dict, ...]
     problems: tuple[str, ...]
     problem_count: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
             *(_lines(split) for split in self.splits),
+            *(f"note: {line}" for line in self.notes),
             *(f"wrong: {line}" for line in self.problems),
         ]
         if self.problem_count > len(self.problems):
@@ -201,24 +226,35 @@ def check(
     limit: int = 50,
     report=None,
     keypoints: bool = False,
+    strict: bool = False,
+    merge_classes: bool = False,
 ) -> CheckReport:
     """Reads the named splits (one name, several, or all there are), decodes every picture, lists
     all that is wrong.
 
     The first split's categories count for the others. `limit`: how many problems are listed; all
-    are counted. `report(stage, done, total)` is called as it goes on. `keypoints`: as in `load`.
+    are counted. `report(stage, done, total)` is called as it goes on. `keypoints`, `strict`,
+    `merge_classes`: as in `load`.
     Raises InputError for an unknown layout and a folder that is not there.
     """
     row, root = get(layout), _root(root)
     if isinstance(splits, str):
         splits = [splits]
     names = list(splits or _in_order(row, reader(layout).splits(root)))
-    problems, found, categories = [], [], None
+    problems, found, notes, categories = [], [], [], None
     if not names:
         problems.append(f"{root}: no splits; {row.needs}")
     for name in names:
         try:
-            dataset, wrong = _read(layout, root, name, categories, keypoints)
+            dataset, wrong = _read(
+                layout,
+                root,
+                name,
+                categories,
+                keypoints,
+                strict=strict,
+                merge_classes=merge_classes,
+            )
         except InputError as error:
             problems.append(str(error))
             continue
@@ -227,8 +263,10 @@ def check(
         if row.pixel_classes and reader(layout).has_pixel_classes(root, name):
             pixels = reader(layout).read(root, name, semantic=True)
             wrong += [text for text in pixels.problems if text not in wrong]
-        problems += wrong + _official_problems(found[-1]) + _picture_problems(dataset, report)
-    return CheckReport(layout, root, tuple(found), tuple(problems[:limit]), len(problems))
+        problems += wrong + _picture_problems(dataset, report)
+        notes += [*dataset.notes, *_official_notes(found[-1])]
+    listed = tuple(problems[:limit])
+    return CheckReport(layout, root, tuple(found), listed, len(problems), tuple(notes))
 
 
 def _in_order(layout: Layout, found: list[str]) -> list[str]:
@@ -285,7 +323,7 @@ def _official(dataset: Dataset) -> tuple[int, int] | None:
     return None
 
 
-def _official_problems(numbers: dict) -> list[str]:
+def _official_notes(numbers: dict) -> list[str]:
     where = f"{numbers['root']}: split '{numbers['split']}'"
     keys, words = ("images", "images_with_objects"), ("pictures", "pictures with objects")
     rows = zip(keys, words, numbers["official"] or (0, 0), strict=True)
@@ -308,7 +346,7 @@ def _picture_problems(dataset: Dataset, report=None) -> list[str]:
 def _lines(numbers: dict) -> str:
     """One split as text: a line of numbers, then a line a category."""
     official = {None: "", True: ", the official size", False: ", not the official size"}[
-        None if numbers["official"] is None else not _official_problems(numbers)
+        None if numbers["official"] is None else not _official_notes(numbers)
     ]
     head = (
         f"{numbers['split']}: {numbers['images']:,} pictures{official},"

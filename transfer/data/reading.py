@@ -18,6 +18,11 @@ from detco.common.errors import InputError
 EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
 OUTSIDE = 1.0
+# Bad objects that are left out with a warning instead of refused: this share of all objects, and
+# always so many. COCO's own train2017 has two boxes without height among its 860,001; BCCD has two
+# boxes of one point among 4,886.
+TOLERATED = 0.01
+ALWAYS_TOLERATED = 5
 
 
 @dataclass
@@ -25,8 +30,9 @@ class Reading:
     """One split as it was read, good parts only; what was wrong is in `problems` and `faults`, one
     line each.
 
-    `problems` make a data set unusable. `faults` are single boxes or masks that were left out: see
-    datasets.TOLERATED.
+    `problems` make a data set unusable. `faults` are single objects that were left out, a line an
+    object (the same line for objects that are left out for one reason): see `tolerate`. `notes` are
+    warnings; `facts` what the record says of them.
     """
 
     categories: list[dict] = field(default_factory=list)
@@ -34,6 +40,24 @@ class Reading:
     annotations: list[dict] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+
+    def tolerate(self, where: str, strict: bool = False) -> None:
+        """Few bad objects become a note and the fact `left_out`; many, or any if `strict`, become
+        problems."""
+        if not self.faults:
+            return
+        count, total = len(self.faults), len(self.annotations) + len(self.faults)
+        few = count <= max(ALWAYS_TOLERATED, TOLERATED * total) and self.annotations
+        if strict or not few:
+            self.problems += dict.fromkeys(self.faults)
+            return
+        self.facts["left_out"] = count
+        self.notes.append(
+            f"{where}: {count:,} of {total:,} objects left out (--strict refuses them); the first:"
+            f" {self.faults[0]}"
+        )
 
 
 def need_folder(folder: Path, needs: str) -> Path:

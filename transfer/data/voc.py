@@ -1,6 +1,7 @@
 """The VOC layout: Annotations/NAME.xml, ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -54,7 +55,7 @@ SUFFIXES = (
 def splits(root: Path) -> list[str]:
     """The names of the splits in the folder; VOC's lists by class (aeroplane_train.txt, lines
     `000012 -1`) are none."""
-    paths = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    paths = sorted((root / "ImageSets" / "Main").glob("[!.]*.txt"))
     stems = {path.stem for path in paths}
     return [
         path.stem
@@ -91,7 +92,7 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
         need_folder(root / folder, LAYOUTS["voc"].needs)
     listing = Listing()
     pictures = _pictures(listing.names(root / "JPEGImages"))
-    listed = list(zip(_names(root, split, reading.problems), ids))
+    listed = list(zip(_names(root, split, reading.notes), ids))
     paths = [str(root / "JPEGImages" / pictures[name]) for name, _ in listed if name in pictures]
     sizes = dict(zip(paths, inspection.sizes(paths), strict=True))
     for name, number in listed:
@@ -111,7 +112,7 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
                 reading.problems.append(str(error))
 
 
-def _names(root: Path, split: str, problems: list[str]) -> list[str]:
+def _names(root: Path, split: str, notes: list[str]) -> list[str]:
     """The picture names of a split, in the file's order, each once."""
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
@@ -125,8 +126,12 @@ def _names(root: Path, split: str, problems: list[str]) -> list[str]:
         raise InputError(f"{path}: the split is empty; it must list one picture name a line")
     unique = dict.fromkeys(names)
     if len(unique) < len(names):
-        twice = next(name for name in unique if names.count(name) > 1)
-        problems.append(f"{path}: '{twice}' is listed more than once")
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        again = len(names) - len(unique)
+        notes.append(
+            f"{path}: {again:,} of {len(names):,} lines are repeated and count once; the first:"
+            f" '{twice}'"
+        )
     return list(unique)
 
 
@@ -188,7 +193,7 @@ def _size(tree, side: str, path: Path) -> int:
 def _read_object(node, where: str, image: dict, reading: Reading) -> None:
     name = (node.findtext("name") or "").strip()
     if not name:
-        reading.problems.append(f"{where} has no name")
+        reading.faults.append(f"{where} has no name")
         return
     try:
         corners = [
@@ -197,7 +202,7 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
     except (TypeError, ValueError):
         corners = []
     if not numbers(corners, 4):
-        reading.problems.append(
+        reading.faults.append(
             f"{where} ('{name}') needs a bndbox with four numbers xmin, ymin, xmax, ymax"
         )
         return
