@@ -136,8 +136,10 @@ def _contradiction(r: Recipe) -> str | None:
             )
     if len(r.level_weights) != len(r.levels):
         return f"{len(r.level_weights)} level_weights for {len(r.levels)} levels"
-    if r.method.startswith("moco") and (r.levels, r.terms) != (("res5",), ("global-global",)):
-        return "MoCo has the level res5 and the term global-global only; more is method detco"
+    one = (r.levels, r.terms) == (("res5",), ("global-global",))
+    if r.traits.has_keys and not r.traits.local_views and not one:
+        able = " or ".join(name for name, method in METHODS.items() if method.local_views)
+        return f"{r.method} has the level res5 and the term global-global only; more: method {able}"
     for name in ("crop_scale", "crop_ratio", "blur_sigma", "jigsaw_scale"):
         low, high = getattr(r, name)
         if not 0 < low <= high:

@@ -36,6 +36,7 @@ NAMES = {  # of the members of all doors
     # jobs are of the kinds `pretrain` and `transfer`, which are words of commands too
     *({command.name for command in COMMANDS} - KINDS.keys()),
 }
+BEGINNING = re.compile(r".*\b(method|engine|layout|scorer|executor|protocol)\.startswith")
 HEAVY = (
     "torch",
     "torchvision",
@@ -180,7 +181,7 @@ def test_no_two_public_classes_share_a_name():
 
 def compared_names(tree: ast.AST) -> list[tuple[int, str]]:
     """(line, name) wherever a string that names a member of a door is compared with, or looked for
-    in, something."""
+    in, something, or is one of the choices of a `Literal`."""
     found = []
     for node in ast.walk(tree):
         parts = []
@@ -188,6 +189,10 @@ def compared_names(tree: ast.AST) -> list[tuple[int, str]]:
             parts = [node.left, *node.comparators]
         elif isinstance(node, ast.MatchValue):
             parts = [node.value]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+            parts = [node.slice]
+        elif isinstance(node, ast.Call) and BEGINNING.fullmatch(ast.unparse(node.func)):
+            parts = node.args
         for part in parts:
             items = part.elts if isinstance(part, ast.Tuple | ast.List | ast.Set) else [part]
             found += [
@@ -211,9 +216,10 @@ def test_members_of_doors_are_not_told_by_their_names():
 def test_a_comparison_with_a_name_is_seen():
     tree = ast.parse(
         "if a == 'voc': ...\nif b in ('x', 'slurm'): ...\nmatch c:\n    case 'replay': ...\nd ="
-        " {'coco': 1}\n"
+        " {'coco': 1}\ne: Literal['x', 'moco-v3']\nif f.method.startswith('moco'): ...\n"
     )
-    assert compared_names(tree) == [(1, "voc"), (2, "slurm"), (4, "replay")]
+    found = [(1, "voc"), (2, "slurm"), (4, "replay"), (6, "moco-v3"), (7, "moco")]
+    assert sorted(compared_names(tree)) == found
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -17,6 +17,7 @@ from detco.common.errors import InputError
 from detco.common.settings import check
 from detco.common.values import flatten
 
+from . import data as layouts
 from .scoring import SCORERS
 
 # Ranges: every way to make a row checks them.
@@ -127,7 +128,7 @@ class Published:
     """The data set of the published numbers: "FOLDER/SPLIT" below the folder that
     DETECTRON2_DATASETS names."""
 
-    layout: Literal["voc", "coco", "cityscapes"]
+    layout: str  # a row of LAYOUTS
     train: tuple[str, ...]  # several: joined
     test: str
     classes: Count
@@ -135,6 +136,7 @@ class Published:
 
     def __post_init__(self) -> None:
         check(self)
+        layouts.get(self.layout)
 
 
 @dataclass(frozen=True)

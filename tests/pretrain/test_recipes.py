@@ -178,7 +178,7 @@ def test_hash_covers_what_determines_the_result_only():
         (dict(queue=0), "queue must be at least 1"),
         (dict(patch_size=86), "larger than a cell"),
         (dict(patch_size=16), "patch_size 16 must be more than 16"),
-        (dict(method="moco-v2"), "MoCo has the level res5"),
+        (dict(method="moco-v2"), "moco-v2 has the level res5 .* more: method detco"),
         (
             dict(blur_sigma=(0.1, 75.0)),
             "blur_sigma goes to 75; it must stay below a third of view_size 224",

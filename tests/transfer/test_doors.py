@@ -9,6 +9,7 @@ from detco.benchmarks.cli import main as cli
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.run import worker
 from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
+from detco.common.errors import InputError
 from detco.transfer import protocols
 
 
@@ -42,3 +43,9 @@ def test_a_dummy_protocol_is_planned_and_run(dummy, scenes, tmp_path):
         3,
     )
     assert record["protocol_hash"] == protocols.protocol_hash(dummy)
+
+
+def test_published_data_in_a_layout_without_a_row_are_refused():
+    data = protocols.PROTOCOLS["coco-retinanet-90k"].data
+    with pytest.raises(InputError, match="unknown layout 'yolo': there are voc, coco, cityscapes"):
+        replace(data, layout="yolo")
