@@ -1,11 +1,13 @@
 """An executor that comes in by its door only: a row of EXECUTORS and a class."""
 
+import importlib
 import sys
 from types import ModuleType
 
 import pytest
 
 from detco.benchmarks import run as executors
+from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.plan import cost
 from detco.benchmarks.run import local, worker
@@ -19,7 +21,7 @@ class Here:
     took: tuple[str, ...] = ()
 
     def __init__(self, suite, args):
-        self.name = suite.name
+        self.name = f"the {args.moon} moon"
 
     def launch(self, kind):
         return {}
@@ -28,7 +30,7 @@ class Here:
         Here.took = tuple(job.title for job in jobs)
 
     def room(self):
-        return executors.Room("the moon", 1, {}, "a core")
+        return executors.Room(self.name, 1, {}, "a core")
 
     def costs(self, jobs, out, exact=False):
         return {job.id: cost.Estimate(60.0, 0, 0, False) for job in jobs}
@@ -49,9 +51,14 @@ def here(monkeypatch):
     module = ModuleType("detco.benchmarks.run.here")
     module.Here = Here
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    row = executors.Executor("here:Here", "this process", instead="nothing")
-    monkeypatch.setitem(executors.EXECUTORS, "here", row)
+    option = ("--moon", {"help": "which", "default": "full"})
+    row = executors.Executor("here:Here", "this process", (option,), instead="nothing")
     monkeypatch.setattr(Here, "took", ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(executors.EXECUTORS, "here", row)
+        importlib.reload(commands)  # a row of the file itself is there when commands is imported
+        yield
+    importlib.reload(commands)
 
 
 @pytest.fixture
@@ -64,8 +71,8 @@ def command(scenes, tmp_path):
 
 
 def test_a_dummy_executor_plans_and_runs(here, command, tmp_path, capsys):
-    assert cli.main([*command, "--dry-run"]) == 0
-    assert "time: about 1:00 on the moon" in capsys.readouterr().out
+    assert cli.main([*command, "--dry-run", "--moon", "new"]) == 0
+    assert "time: about 1:00 on the new moon" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert cli.main(command) == 0
     (folder,) = store.job_folders(tmp_path / "out")
@@ -78,6 +85,8 @@ def test_options_of_others_are_refused_with_it_and_wrong_suites_everywhere(here,
     assert cli.main([*command, "--jobs", "2"]) == 2
     said = capsys.readouterr().err
     assert "--jobs needs --executor local" in said and "with here say nothing" in said
+    assert cli.main([*command[:-1], "local", "--moon", "new"]) == 2
+    assert "--moon needs --executor here" in capsys.readouterr().err
     with open(command[1], "a") as file:
         file.write("slurm: {gps: 3}\n")
     assert cli.main(command) == 2
