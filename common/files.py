@@ -1,16 +1,25 @@
 """Files written whole or not at all, their hashes, and the user's cache folder."""
 
+import errno
 import glob
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 ABANDONED = 600  # seconds without a change after which a dead process's temporary file is removed
 
+KINDS = (  # of what is in the place of a file
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 Content = bytes | str | Callable[[BinaryIO], object]
 
@@ -75,6 +84,27 @@ def _abandoned(part: Path) -> bool:
     except OSError as error:
         return isinstance(error, ProcessLookupError)
     return False
+
+
+def refuse_special(path: Path | str) -> None:
+    """OSError where `path` is a pipe, a device, a socket or a folder, or is not there; links are
+    followed. Opening a named pipe would wait for ever, and devices may do anything."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((kind for test, kind in KINDS if test(mode)), "something else")
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+
+
+def open_regular(path: Path | str, mode: str = "rb", **options) -> IO[Any]:
+    """`open` for files that a user names or that lie in data: regular ones only. Raises OSError."""
+    refuse_special(path)
+    return open(path, mode, **options)
+
+
+def read_regular(path: Path | str) -> bytes:
+    """The content of a regular file. Raises OSError."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def sha256_of(path: Path | str) -> str:

@@ -1,7 +1,31 @@
-"""One policy of decoding images, for pretraining and for the engine `torchvision` alike."""
+"""One policy of opening and decoding images, for pretraining and for the engine `torchvision`
+alike."""
+
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from . import files
+
+# What is opened, by content and whatever a name ends in. Pillow knows more, and for PostScript it
+# starts Ghostscript, which runs what stands in the file.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+
+
+def open_image(source: Path | str | BinaryIO) -> Image.Image:
+    """An image of one of FORMATS whose header has been read, to be closed by the caller.
+
+    Raises ValueError for other content, OSError for what is no regular file, and whatever Pillow
+    raises for a broken header.
+    """
+    if isinstance(source, Path | str):
+        files.refuse_special(source)
+    try:
+        return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"cannot identify image file: none of {', '.join(FORMATS)}") from None
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

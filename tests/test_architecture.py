@@ -130,6 +130,12 @@ def test_no_circle_of_imports():
     assert sorted(left) == []
 
 
+def test_one_function_opens_images():
+    """Pillow alone would start Ghostscript for a file that holds PostScript."""
+    openers = [path for path in sources() if "Image.open(" in path.read_text()]
+    assert openers == [ROOT / "common" / "images.py"]
+
+
 def test_only_its_engine_imports_detectron2():
     importers = [
         path

@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision import transforms
 
+from detco.common.images import open_image
 from detco.pretrain.recipes import Recipe
 
 
@@ -51,8 +52,8 @@ class UsualViews:
         self.patch = transforms.Compose([transforms.RandomCrop(r.patch_size), *colour, *normalise])
 
     def __call__(self, path: Path) -> dict[str, Tensor]:
-        with open(path, "rb") as file:
-            picture = Image.open(file).convert("RGB")
+        with open_image(path) as file:
+            picture = file.convert("RGB")
         return {
             "global_query": self.whole(picture),
             "global_key": self.whole(picture),

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from detco.common.images import open_image
+
 from .attention import overlay
 
 LONGEST, SHOWN = 480, 260  # pixels of an embedded picture, and in the page
@@ -133,7 +135,7 @@ def embedded(path: Path) -> str:
 
 
 def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         return ImageOps.exif_transpose(picture).convert("RGB")
 
 

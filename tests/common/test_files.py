@@ -3,11 +3,19 @@
 import errno
 import hashlib
 import os
+import socket
 import subprocess
 
 import pytest
 
-from detco.common.files import cache_dir, cache_file, sha256_of, write_atomic
+from detco.common.files import (
+    cache_dir,
+    cache_file,
+    open_regular,
+    read_regular,
+    sha256_of,
+    write_atomic,
+)
 
 
 @pytest.mark.parametrize("lasting", [True, False])
@@ -85,3 +93,32 @@ def test_cache_lies_where_the_user_says(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_dir() == tmp_path / "home" / ".cache" / "detco"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device", "link to a pipe"])
+def test_only_regular_files_are_opened(kind, tmp_path):
+    path = tmp_path / "x"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    else:
+        os.mkfifo(path)
+    if kind.startswith("link"):
+        path = tmp_path / "link"
+        path.symlink_to(tmp_path / "x")
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        open_regular(path)
+    assert caught.value.filename == str(path)
+
+
+def test_regular_files_are_opened_through_links_too(tmp_path):
+    (tmp_path / "x").write_text("é\n", encoding="utf-8")
+    (tmp_path / "link").symlink_to("x")
+    assert read_regular(tmp_path / "link") == "é\n".encode()
+    with open_regular(tmp_path / "x", "r", encoding="utf-8") as file:
+        assert file.read() == "é\n"
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "none")

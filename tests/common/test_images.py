@@ -1,12 +1,19 @@
 """Pretraining and fine-tuning see the same pixels, and the right ones."""
 
+import os
+import subprocess
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from detco.common.images import to_rgb
+from detco.common.images import FORMATS, open_image, to_rgb
 from detco.pretrain.data.decoding import BadPicture, decode
+from detco.results.report.examples import embedded
+from detco.transfer.data import inspection
+from detco.transfer.data.cityscapes import read as read_cityscapes
 from detco.transfer.data.inspection import Unreadable
+from detco.transfer.data.reading import picture_size
 from detco.transfer.engines.torchvision.pictures import read_rgb
 
 RAMP = np.arange(24).reshape(4, 6)
@@ -67,3 +74,95 @@ def test_pixels_without_a_range_are_refused_on_both_sides(tmp_path):
 def test_rgb_is_left_as_it_is():
     picture = Image.new("RGB", (3, 2), (1, 2, 3))
     assert np.asarray(to_rgb(picture)).tolist() == [[[1, 2, 3]] * 3] * 2
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A file that is there once `gs` was started."""
+    started = tmp_path / "started"
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho > {started}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return started
+
+
+def of_cityscapes(path):
+    """As an image of labels."""
+    picture = path.parent / "leftImg8bit" / "val" / "a" / "a_leftImg8bit.png"
+    labels = path.parent / "gtFine" / "val" / "a" / "a_gtFine_instanceIds.png"
+    for one in (picture, labels):
+        one.parent.mkdir(parents=True)
+    Image.new("RGB", (10, 10)).save(picture)
+    labels.write_bytes(path.read_bytes())
+    raise ValueError(*read_cityscapes(path.parent, "val").problems)
+
+
+def of_check(path):
+    raise ValueError(*inspection.sizes([str(path)], whole=True))
+
+
+READERS = {
+    "pretraining": decode,
+    "torchvision": read_rgb,
+    "headers": picture_size,
+    "labels": of_cityscapes,
+    "check": of_check,
+    "reports": embedded,
+}
+
+
+def test_pillow_would_start_ghostscript(tmp_path, ghostscript):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises((OSError, subprocess.SubprocessError)), Image.open(path) as picture:
+        picture.load()
+    assert ghostscript.exists()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_starts_ghostscript(reader, tmp_path, ghostscript):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises((ValueError, BadPicture), match="cannot identify"):
+        READERS[reader](path)
+    assert not ghostscript.exists()
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("key", ["file_name", "sem_seg_file_name"])
+def test_detectron2_is_given_no_other_formats(key, tmp_path, ghostscript):
+    pytest.importorskip("detectron2")
+    from detectron2.config import get_cfg
+
+    from detco.transfer.engines.detectron2.data import Mapper
+
+    Image.new("RGB", (10, 10)).save(tmp_path / "good.png")
+    (tmp_path / "a.jpg").write_bytes(POSTSCRIPT)
+    record = {"file_name": str(tmp_path / "good.png"), "width": 10, "height": 10}
+    with pytest.raises(Unreadable, match="cannot identify"):
+        Mapper(get_cfg(), True)(record | {key: str(tmp_path / "a.jpg"), "annotations": []})
+    assert not ghostscript.exists()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats_are_known_by_content(kind, tmp_path):
+    path = tmp_path / "a.xyz"
+    Image.new("RGB", (7, 5)).save(path, kind)
+    with open_image(path) as picture:
+        assert picture.size == (7, 5)
+    with open(path, "rb") as file, open_image(file) as picture:
+        assert picture.size == (7, 5)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(BadPicture, match="a named pipe"):
+        decode(tmp_path / "a.jpg")
+    with pytest.raises(Unreadable, match="a named pipe"):
+        read_rgb(str(tmp_path / "a.jpg"))

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as mask_util
 
 from detco.common.errors import InputError
+from detco.common.images import open_image
 
 from . import LAYOUTS
 from .reading import Reading, missing_split, need_folder, picture_size, short
@@ -109,11 +109,11 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
 
 def _read_one(picture: Path, labels: Path, objects_in) -> tuple[tuple[int, int], list[dict]] | str:
     """((height, width), objects) of one picture, or what is wrong with it."""
-    if not labels.is_file():
+    if not labels.exists():
         return f"{labels}: no such file, but {picture} needs it"
     try:
         width, height = picture_size(picture)
-        with Image.open(labels) as image:
+        with open_image(labels) as image:
             ids = np.asarray(image)
     except InputError as error:
         return str(error)

@@ -6,19 +6,17 @@ import mmap
 import os
 from pathlib import Path
 
-from pycocotools import mask as mask_util
-
 from detco.common.errors import InputError
 
-from . import LAYOUTS, exports
+from . import LAYOUTS, exports, masks
 from .reading import (
     Listing,
     Reading,
     box_fault,
+    content_of,
     missing_split,
     need_folder,
     numbers,
-    rle_fits,
     short,
 )
 
@@ -26,7 +24,6 @@ PREFIXES = ("instances_", "person_keypoints_")
 # COCO's files for other tasks that lie beside those, and keys of such files under other names
 OTHER_TASKS = ("captions_", "panoptic_", "stuff_", "image_info_")
 OF_OTHER_TASKS = (b"caption", b"segments_info")
-FAR = 10  # picture sides away from it: pycocotools crashes on polygons much farther out
 
 
 def splits(root: Path) -> list[str]:
@@ -85,7 +82,7 @@ def annotation_file(root: Path, split: str, keypoints: bool = False) -> Path:
     """Where the annotations of a split lie. Raises InputError naming the splits that exist."""
     if split.endswith(".json"):
         for path in (root / split, Path(split)):
-            if path.is_file():
+            if path.exists():
                 return path.absolute()
         raise InputError(f"{root / split}: no such annotation file")
     prefixes = PREFIXES[::-1] if keypoints else PREFIXES
@@ -93,7 +90,7 @@ def annotation_file(root: Path, split: str, keypoints: bool = False) -> Path:
         f"{split}/_annotations.coco.json"
     ]
     for name in names:
-        if (root / name).is_file():
+        if (root / name).exists():
             return root / name
     raise missing_split(root / "annotations", split, splits(root))
 
@@ -109,7 +106,7 @@ def _split_name(path: Path) -> str:
 def parse(path: Path) -> dict:
     """The content of an annotation file. Raises InputError for what is not one."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(content_of(path))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
@@ -265,8 +262,8 @@ def _annotation(key: int, entry: dict, image: dict, category: dict) -> dict:
         "iscrowd": int(bool(entry.get("iscrowd", 0))),
     }
     height, width = image["height"], image["width"]
-    if entry.get("segmentation"):
-        record["segmentation"] = _segmentation(entry["segmentation"], height, width)
+    if entry.get("segmentation") not in (None, [], {}):
+        record["segmentation"] = masks.checked(entry["segmentation"], height, width)
     record["area"] = entry.get("area")
     if record["area"] is None:
         record["area"] = _area(record, height, width)
@@ -282,44 +279,9 @@ def _annotation(key: int, entry: dict, image: dict, category: dict) -> dict:
     return record
 
 
-def _segmentation(mask, height: int, width: int):
-    """Polygons, or RLE as compressed RLE. Parts of fewer than three points draw nothing and are
-    left out."""
-    if isinstance(mask, list):
-        parts = [part for part in mask if numbers(part) and len(part) >= 6 and len(part) % 2 == 0]
-        if not parts:
-            raise ValueError("segmentation has no polygon of three or more points")
-        far = FAR * max(height, width)
-        if any(max(part) > far or min(part) < -far for part in parts):
-            raise ValueError(
-                f"segmentation has points far outside the picture ({width} x {height})"
-            )
-        return parts
-    if not isinstance(mask, dict) or mask.get("size") != [height, width]:
-        raise ValueError(f"segmentation must be polygons, or RLE of size [{height}, {width}]")
-    counts = mask.get("counts")
-    if isinstance(counts, str):
-        rle = {"size": [height, width], "counts": counts}
-        if not rle_fits(rle) or not mask_util.area(rle):
-            raise ValueError("segmentation is RLE that is malformed or empty")
-        return rle
-    whole = isinstance(counts, list) and all(
-        isinstance(count, int) and count >= 0 for count in counts
-    )
-    if not isinstance(counts, list) or not whole or sum(counts) != height * width:
-        raise ValueError(f"the RLE counts must be whole numbers that sum to {height} x {width}")
-    packed = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
-
-
 def _area(record: dict, height: int, width: int) -> float:
     """The area of the mask, or of the box where there is none (files without `area` are common)."""
     mask = record.get("segmentation")
     if mask is None:
         return float(record["bbox"][2] * record["bbox"][3])
-    rle = (
-        mask_util.merge(mask_util.frPyObjects(mask, height, width))
-        if isinstance(mask, list)
-        else mask
-    )
-    return float(mask_util.area(rle))
+    return masks.area(mask, height, width)

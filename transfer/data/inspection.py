@@ -17,10 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
+from detco.common.images import open_image
 from detco.common.progress import Report
 
 from . import LAYOUTS
@@ -153,7 +152,7 @@ def fault_now(image: dict) -> str:
 def read(path: str, whole: bool = False) -> tuple[int, int]:
     """(width, height) after EXIF rotation of one picture; raises whatever Pillow does. whole:
     decoded to the end."""
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         size = upright_size(picture)
         if whole:
             picture.load()

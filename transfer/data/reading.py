@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from pycocotools import mask as mask_util
 
+from detco.common import files
 from detco.common.errors import InputError
+from detco.common.images import open_image
 
 EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
@@ -97,14 +98,6 @@ def box_fault(box: list[float], width: int, height: int) -> str:
     return ""
 
 
-def rle_fits(rle: dict) -> bool:
-    """Whether the counts of compressed RLE stay within its size; pycocotools itself does not
-    look."""
-    height, width = rle["size"]
-    x, y, w, h = mask_util.toBbox(rle)
-    return x + w <= width and y + h <= height
-
-
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """(width, height) after the EXIF rotation that detection readers apply; reads the header
     only."""
@@ -120,7 +113,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of a picture, after EXIF rotation, from its header. Raises InputError if it
     is not a picture."""
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             return upright_size(picture)
     except Exception as error:  # Pillow raises many kinds on broken files
         raise InputError(f"{path}: not a picture that can be read ({short(error)})") from error
@@ -128,7 +121,18 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 
 def short(error: BaseException) -> str:
     """An exception as part of one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()).split(" <_io")[0][:200] or type(error).__name__
+
+
+def content_of(path: Path) -> bytes:
+    """The content of a file of a data set. Raises InputError where it cannot be read, or is a pipe,
+    a device or a folder."""
+    try:
+        return files.read_regular(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {short(error)}") from error
 
 
 class Listing:

@@ -23,7 +23,7 @@ def write(
     """
     if not 0 < percent <= 100:
         raise InputError(f"--percent must be above 0 and at most 100, it is {percent:g}")
-    if not source.is_file():
+    if not source.exists():
         raise InputError(f"no annotation file at {source}")
     document = coco.parse(source)
     out = out or source.with_name(f"{source.stem}_{percent:g}pct.json")

@@ -11,9 +11,19 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as ET
 
 from detco.common.errors import InputError
+from detco.common.files import open_regular
 
 from . import LAYOUTS, inspection
-from .reading import Listing, Reading, box_fault, missing_split, need_folder, numbers, short
+from .reading import (
+    Listing,
+    Reading,
+    box_fault,
+    content_of,
+    missing_split,
+    need_folder,
+    numbers,
+    short,
+)
 
 CLASSES = (
     "aeroplane",
@@ -65,7 +75,7 @@ def splits(root: Path) -> list[str]:
 
 
 def _of_a_class(path: Path) -> bool:
-    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+    with suppress(OSError), open_regular(path, "r", encoding="utf-8", errors="replace") as file:
         return re.fullmatch(r".*\S\s+(-1|0|1)\s*", file.readline()) is not None
     return False
 
@@ -115,10 +125,10 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
 def _names(root: Path, split: str, notes: list[str]) -> list[str]:
     """The picture names of a split, in the file's order, each once."""
     path = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not path.is_file():
+    if not path.exists():
         raise missing_split(path.parent, split, splits(root))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = content_of(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file ({short(error)})") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -167,11 +177,11 @@ def _read_one(
 
 def _parse(path: Path):
     try:
-        tree = ET.parse(path).getroot()
+        tree = ET.fromstring(content_of(path))
     except ET.ParseError as error:
         raise InputError(f"{path}: malformed XML: {short(error)}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except InputError:
+        raise
     except (DefusedXmlException, ValueError, LookupError) as error:  # entities; unknown encodings
         raise InputError(f"{path}: XML that is not accepted: {short(error)}") from error
     if tree.tag != "annotation":

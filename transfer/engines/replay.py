@@ -8,6 +8,7 @@ import numpy as np
 from detco.common.files import write_atomic
 from detco.common.progress import Report
 
+from ..data import masks
 from . import EngineJob, Outcome
 
 
@@ -19,6 +20,7 @@ def run(job: EngineJob, report: Report) -> Outcome:
     )  # rows of a table must not look the same
     draw = np.random.default_rng((job.seed, weights, 7))
     found = []
+    sizes = {image["id"]: (image["height"], image["width"]) for image in job.test.images}
     objects = [a for a in job.test.annotations if not a.get("iscrowd")]
     for i, a in enumerate(objects):
         report("predict", i + 1, len(objects))
@@ -38,7 +40,7 @@ def run(job: EngineJob, report: Report) -> Outcome:
             float(max(1, h + dh)),
         ]
         if "mask" in job.protocol.metrics:
-            result["segmentation"] = a["segmentation"]
+            result["segmentation"] = masks.as_rle(a["segmentation"], *sizes[a["image_id"]])
         if "keypoint" in job.protocol.metrics:
             result["keypoints"] = a["keypoints"]
         found.append(result)

@@ -10,10 +10,10 @@ import importlib
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as rle
 
 from detco.common.errors import InputError
+from detco.common.images import open_image
 
 from ..data.cityscapes import LABELS, SEMANTIC, truth
 from ..data.dataset import Dataset
@@ -152,5 +152,5 @@ def _by_image(dataset: Dataset, predictions: Iterable[dict]) -> dict[int, list[d
 
 
 def _ids(path) -> np.ndarray:
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         return np.asarray(picture)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detco.common.errors import InputError
 
+from ..data import masks
 from ..data.dataset import Dataset
-from ..data.reading import numbers, rle_fits, short
+from ..data.reading import content_of, numbers, short
 from . import SCORERS, get, voc
 
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
@@ -78,11 +78,10 @@ def _as_found(annotation: dict, image: dict) -> dict:
         for key in ("image_id", "category_id", "bbox", "keypoints")
         if key in annotation
     }
-    mask = annotation.get("segmentation")
-    if isinstance(mask, list):
-        height, width = image["height"], image["width"]
-        mask = rle.merge(rle.frPyObjects(mask, height, width))
-    return found | {"score": 1.0} | ({"segmentation": mask} if mask else {})
+    if "segmentation" in annotation:
+        mask = annotation["segmentation"]
+        found["segmentation"] = masks.as_rle(mask, image["height"], image["width"])
+    return found | {"score": 1.0}
 
 
 def score_file(
@@ -90,9 +89,7 @@ def score_file(
 ) -> dict[str, float]:
     """`score` of a JSON file of predictions. Raises InputError for a file that cannot be read."""
     try:
-        predictions = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        predictions = json.loads(content_of(Path(path)))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
@@ -135,15 +132,9 @@ def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]
     ):
         return "bbox must be four finite numbers [x, y, width, height], no negative width or height"
     if "mask" in metrics or "semantic" in metrics:
-        mask, size = entry.get("segmentation"), [image["height"], image["width"]]
-        if (
-            not isinstance(mask, dict)
-            or mask.get("size") != size
-            or not isinstance(mask.get("counts"), str | bytes)
-        ):
-            return f"segmentation must be compressed RLE of size {size}"
-        if not rle_fits(mask):
-            return f"segmentation is malformed RLE: more than {size[0]} x {size[1]} pixels"
+        fault = masks.fault(entry.get("segmentation"), image["height"], image["width"])
+        if fault:
+            return fault
     count = 3 * len(category.get("keypoints") or ())
     if "keypoint" in metrics and count and not numbers(entry.get("keypoints"), count):
         return f"keypoints must be {count} finite numbers x, y, v, ..."

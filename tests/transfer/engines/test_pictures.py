@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pycocotools import mask as rle
 
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
@@ -16,7 +15,6 @@ from detco.transfer.engines.torchvision.pictures import (
     DetectionPictures,
     Wanted,
     batches,
-    decode_mask,
     flip_order,
     read_rgb,
     resized_shape,
@@ -165,21 +163,6 @@ def test_crowds_are_not_trained_on(dataset):
                 0,
             )
         )
-
-
-def test_masks_from_polygons_and_both_kinds_of_rle():
-    image = {"height": 6, "width": 8}
-    mask = np.zeros((6, 8), np.uint8)
-    mask[1:4, 2:7] = 1
-    coded = rle.encode(np.asfortranarray(mask))
-    flat = mask.T.reshape(-1)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
-    counts = np.diff(np.concatenate([[0], edges, [len(flat)]])).tolist()
-    assert np.array_equal(
-        decode_mask({"size": [6, 8], "counts": coded["counts"].decode()}, image), mask
-    )
-    assert np.array_equal(decode_mask({"size": [6, 8], "counts": counts}, image), mask)
-    assert np.array_equal(decode_mask([[2, 1, 7, 1, 7, 4, 2, 4]], image), mask)
 
 
 def test_odd_pictures_become_rgb_and_broken_ones_are_named(tmp_path):

@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from detco.common import loading
+from detco.common.images import open_image
 
 from ...data import cityscapes
 from ...data.dataset import Dataset
@@ -53,6 +54,8 @@ class Mapper(DatasetMapper):
 
     def __call__(self, record: dict) -> dict:
         try:
+            for path in _images(record):  # Detectron2 opens whatever Pillow does
+                open_image(path).close()
             mapped = super().__call__(record)
         except MemoryError:
             raise
@@ -72,10 +75,15 @@ class Mapper(DatasetMapper):
         return mapped
 
 
+def _images(record: dict) -> list[str]:
+    """A record's image and, of classes of pixels, its image of labels."""
+    return [record[key] for key in ("file_name", "sem_seg_file_name") if key in record]
+
+
 def _fault(record: dict) -> str:
     """What is wrong with a record's picture or its picture of labels; "" if nothing."""
-    paths = [record[key] for key in ("file_name", "sem_seg_file_name") if key in record]
-    return next(filter(None, (fault_now(record | {"file_name": path}) for path in paths)), "")
+    faults = (fault_now(record | {"file_name": path}) for path in _images(record))
+    return next(filter(None, faults), "")
 
 
 CLASS_OF_LABEL = torch.full((256,), IGNORED)

@@ -12,11 +12,11 @@ from itertools import count
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as rle
 
 from detco.common.errors import InputError
-from detco.common.images import to_rgb
+from detco.common.images import open_image, to_rgb
 
+from ...data import masks
 from ...data.dataset import Dataset
 from ...data.inspection import Unreadable
 from ...data.reading import short
@@ -122,10 +122,9 @@ class DetectionPictures(torch.utils.data.Dataset):
             "labels": torch.tensor([self.label[a["category_id"]] for a in mine], dtype=torch.int64),
         }
         if self.wanted.masks:
-            masks = [
-                resize_mask(decode_mask(a["segmentation"], image), height, width) for a in mine
-            ]
-            target["masks"] = torch.from_numpy(np.array(masks, np.uint8).reshape(-1, height, width))
+            whole = [masks.decode(a["segmentation"], image["height"], image["width"]) for a in mine]
+            small = [resize_mask(mask, height, width) for mask in whole]
+            target["masks"] = torch.from_numpy(np.array(small, np.uint8).reshape(-1, height, width))
         if self.wanted.keypoints:
             points = np.array([a["keypoints"] for a in mine], np.float32).reshape(
                 len(mine), len(self.names), 3
@@ -191,7 +190,7 @@ class Tested(torch.utils.data.Dataset):
 def read_rgb(path: str) -> Image.Image:
     """A picture as 8-bit RGB, upright, see detco.common.images. Raises Unreadable."""
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             picture.load()
             return to_rgb(picture)
     except MemoryError:
@@ -205,16 +204,6 @@ def flip_order(names: list[str]) -> list[int]:
     swap = {"left": "right", "right": "left"}
     partner = [next((n.replace(a, b) for a, b in swap.items() if a in n), n) for n in names]
     return [names.index(p) if p in names else i for i, p in enumerate(partner)]
-
-
-def decode_mask(segmentation, image: dict) -> np.ndarray:
-    """COCO segmentation (polygons, compressed or uncompressed RLE) -> (H, W) uint8."""
-    height, width = image["height"], image["width"]
-    if isinstance(segmentation, list):
-        segmentation = rle.merge(rle.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = rle.frPyObjects(segmentation, height, width)
-    return rle.decode(segmentation)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

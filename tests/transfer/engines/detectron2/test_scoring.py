@@ -10,8 +10,8 @@ import torch
 from pycocotools import mask as rle
 
 from detco.transfer.data import dataset as datasets
+from detco.transfer.data import masks as coco_masks
 from detco.transfer.data.cityscapes import SEMANTIC
-from detco.transfer.engines.torchvision.pictures import decode_mask
 from detco.transfer.scoring import score as scoring
 
 pytestmark = pytest.mark.detectron2
@@ -60,7 +60,10 @@ def outputs_for(dataset, seed: int, fields=("boxes",)) -> list[tuple[dict, dict]
         output.pred_classes = torch.tensor([int(f[1]) for f in found], dtype=torch.int64)
         output.scores = torch.tensor([f[2] for f in found], dtype=torch.float32)
         if "masks" in fields:
-            masks = [np.roll(decode_mask(f[3]["segmentation"], image), f[4], (0, 1)) for f in found]
+            masks = [
+                np.roll(coco_masks.decode(f[3]["segmentation"], height, width), f[4], (0, 1))
+                for f in found
+            ]
             output.pred_masks = torch.tensor(np.array(masks, bool).reshape(-1, height, width))
         if "keypoints" in fields:
             count = len(dataset.categories[0]["keypoints"])
