@@ -102,8 +102,9 @@ def area(mask: list | dict, height: int, width: int) -> float:
 
 def _has_size(mask: dict, height: int, width: int) -> bool:
     size = mask.get("size")
-    whole = isinstance(size, list | tuple) and set(map(type, size)) == {int}
-    return whole and list(size) == [height, width]
+    if not isinstance(size, list | tuple) or set(map(type, size)) != {int}:
+        return False
+    return list(size) == [height, width]
 
 
 def _polygons(mask: list, height: int, width: int) -> list:

@@ -25,7 +25,7 @@ def test_masks_written_as_polygons_are_replayed(scenes, tmp_path):
     """Boxes are moved, masks are not: each that is found overlaps its own fully, so its AP at an
     IoU of 0.75 is that at 0.5."""
     root = with_polygons(scenes / "coco", tmp_path / "coco")
-    words = ["transfer", "--protocol", "small-mask-rcnn-c4", "--weights", "random"]
+    words = ["transfer", "small-mask-rcnn-c4", "--weights", "random"]
     words += ["--data", str(root), "--engine", "replay", "--out", str(tmp_path / "out")]
     assert cli.main(words) == 0
     (path,) = (tmp_path / "out").rglob("predictions.json")
