@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ def join(device: str):
         )
         if joins:
             dist.destroy_process_group()
+
+
+def averaged(figures: dict[str, Tensor], process: Process) -> dict[str, float]:
+    """The means of scalars over all processes, which all call this."""
+    values = torch.stack(list(figures.values()))
+    if process.world > 1:
+        dist.all_reduce(values)
+        values /= process.world
+    return dict(zip(figures, values.tolist(), strict=True))
 
 
 def distributed(model: nn.Module, process: Process, has_unused_parameters: bool) -> nn.Module:

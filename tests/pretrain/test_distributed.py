@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 
 from detco.common.errors import InputError
 from detco.pretrain import methods
+from detco.pretrain.data.listing import find
+from detco.pretrain.data.training import TrainingImages
 from detco.pretrain.distributed import distributed
-from detco.pretrain.train import Pretraining, Process
+from detco.pretrain.train import Process, run
 from tests.factories.pretraining import DETCO, MOCO, child, losses
 
 
@@ -45,7 +47,7 @@ def test_one_process_of_two_groups_is_two_processes_of_one_group(pictures, tmp_p
 
 
 def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, monkeypatch):
-    run = Pretraining(MOCO, pictures, tmp_path / "out", 0, Process(torch.device("cpu"), 1, 2), None)
+    second = Process(torch.device("cpu"), 1, 2)
 
     def gather(into, mine):
         into[:] = [12, mine]
@@ -54,21 +56,22 @@ def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, mo
     with pytest.raises(
         InputError, match=r"not the same folder for all processes \(runs there are at \[12, 0\]\)"
     ):
-        run.go()
+        run(MOCO, pictures, tmp_path / "out", 0, second)
 
 
 def test_bad_pictures_of_other_processes_count(pictures, tmp_path, monkeypatch):
     """Each meets its own; all stop together, or the ones that know of nothing would wait for
     ever."""
-    run = Pretraining(MOCO, pictures, tmp_path, 0, Process(torch.device("cpu"), 0, 2), None)
+    first = Process(torch.device("cpu"), 0, 2)
+    data = TrainingImages(find(pictures), MOCO, 0, 0, first, tmp_path / "bad.txt")
     seen = {}
-    run.bad = seen.update
+    data.bad = seen.update
 
     def gather(into, mine):
         into[:] = [mine, {7: "truncated"}]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    run._take_note({3: "empty"})
+    data.note({3: "empty"})
     assert seen == {3: "empty", 7: "truncated"}
 
 

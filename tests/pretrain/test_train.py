@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from detco.common.errors import InputError
 from detco.pretrain import methods
+from detco.pretrain.learner import Learner
 from detco.pretrain.recipes import RECIPES, recipe_hash
-from detco.pretrain.train import Pretraining, Process, TrainingError, pretrain
+from detco.pretrain.train import Process, TrainingError, pretrain
 from tests.factories.pretraining import MOCO, TINY
 
 
@@ -109,11 +110,11 @@ def test_supervised_runs_train_from_the_first_iteration(pictures, tmp_path):
     recipe = replace(
         RECIPES["supervised-small"], **{**TINY, "fill_queue": True, "queue": 16, "epochs": 1}
     )
-    run = Pretraining(recipe, pictures, tmp_path, 0, Process(torch.device("cpu")), None)
-    run.go()
+    assert Learner(recipe, 0, 2, 3, Process(torch.device("cpu"))).filling == 0
+    made = load_file(pretrain(recipe, pictures, tmp_path, device="cpu"))
     torch.manual_seed(0)
     start = methods.build(recipe, 1, 2).trunk.conv1.weight
-    assert run.filling == 0 and not torch.equal(run.model.trunk.conv1.weight, start)
+    assert not torch.equal(made["conv1.weight"], start)
 
 
 def test_one_picture_a_process_is_no_error(pictures, tmp_path):
