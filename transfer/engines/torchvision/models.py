@@ -278,17 +278,27 @@ def _c4(protocol: Protocol, backbone: Backbone, classes: int, precision) -> nn.M
     it."""
     d, width = protocol.detector, channels(backbone)["res5"]
     res5 = Cast(Res5Head(backbone), precision)
-    heads = {}
+    heads: dict[str, nn.Module] = {}
     if "mask" in protocol.metrics:
         heads = {
             "mask_roi_pool": RoIAlign({"res4": 16}, d.mask_size, d.sampling_ratio),
             "mask_head": res5,
             "mask_predictor": Cast(mask_rcnn.MaskRCNNPredictor(width, 256, classes + 1), precision),
         }
-    box = RoIAlign({"res4": 16}, d.roi_size, d.sampling_ratio), Res5BoxHead(res5)
-    body = DetectorTrunk(backbone, ("res4",))
+    heads |= {
+        "box_roi_pool": RoIAlign({"res4": 16}, d.roi_size, d.sampling_ratio),
+        "box_head": Res5BoxHead(res5),
+    }
     return _rcnn(
-        d, backbone, body, channels(backbone)["res4"], (16,), box, width, classes, heads, precision
+        d,
+        backbone,
+        classes,
+        precision,
+        body=DetectorTrunk(backbone, ("res4",)),
+        body_width=channels(backbone)["res4"],
+        strides=(16,),
+        box_width=width,
+        heads=heads,
     )
 
 
@@ -301,7 +311,7 @@ def _fpn(
     body = Pyramid(backbone, tuple(STRIDES), width, LastLevelMaxPool())
     levels = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
     fine = RoIAlign(levels, d.mask_size, d.sampling_ratio)
-    heads = {}
+    heads: dict[str, nn.Module] = {}
     if "mask" in protocol.metrics:
         head = mask_rcnn.MaskRCNNHeads(width, (width,) * d.mask_convs, 1)
         predictor = mask_rcnn.MaskRCNNPredictor(width, width, classes + 1)
@@ -317,16 +327,38 @@ def _fpn(
             "keypoint_head": Cast(head, precision),
             "keypoint_predictor": KeypointPredictor(d.keypoint_convs[-1], keypoints),
         }
-    box_head = Cast(faster_rcnn.TwoMLPHead(width * d.roi_size**2, d.fc_width), precision)
-    box = RoIAlign(levels, d.roi_size, d.sampling_ratio), box_head
+    head = faster_rcnn.TwoMLPHead(width * d.roi_size**2, d.fc_width)
+    heads |= {
+        "box_roi_pool": RoIAlign(levels, d.roi_size, d.sampling_ratio),
+        "box_head": Cast(head, precision),
+    }
     return _rcnn(
-        d, backbone, body, width, (4, 8, 16, 32, 64), box, d.fc_width, classes, heads, precision
+        d,
+        backbone,
+        classes,
+        precision,
+        body=body,
+        body_width=width,
+        strides=(4, 8, 16, 32, 64),
+        box_width=d.fc_width,
+        heads=heads,
     )
 
 
 def _rcnn(
-    d, backbone, body, body_width, strides, box, box_width, classes, heads, precision
+    d: Detector,
+    backbone: Backbone,
+    classes: int,
+    precision: torch.dtype | None,
+    *,
+    body: nn.Module,
+    body_width: int,
+    strides: tuple[int, ...],
+    box_width: int,
+    heads: dict[str, nn.Module],
 ) -> nn.Module:
+    """Body, RPN and heads. `strides`: of the levels that `body` gives, all `body_width` wide;
+    `heads`: arguments of RoIHeads, `box_head` gives `box_width` features."""
     anchors = Anchors(d, strides)
     rpn = RegionProposalNetwork(
         anchors,
@@ -340,8 +372,7 @@ def _rcnn(
         nms_thresh=0.7,
     )
     roi_heads = RoIHeads(
-        *box,
-        faster_rcnn.FastRCNNPredictor(box_width, classes + 1),
+        box_predictor=faster_rcnn.FastRCNNPredictor(box_width, classes + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=d.roi_batch,
