@@ -59,7 +59,13 @@ LAYOUTS = {
         title="VOC",
         marker="Annotations",
         needs="a VOC layout has Annotations, ImageSets/Main and JPEGImages",
-        pairs=(("trainval", "test"), ("train", "test"), ("train", "val"), ("train", "valid")),
+        pairs=(
+            ("trainval", "test"),
+            ("train", "test"),
+            ("train", "val"),
+            ("train", "valid"),
+            ("train", "validation"),
+        ),
         reads_headers=True,  # the XML often has no size, or a wrong one
     ),
     "coco": Layout(
@@ -72,6 +78,7 @@ LAYOUTS = {
             ("train2014", "val2014"),
             ("train", "val"),
             ("train", "valid"),
+            ("train", "validation"),
             ("train", "test"),
         ),
     ),
@@ -101,7 +108,11 @@ def reader(name: str) -> Any:
 
 
 def layout_of(folder: Path) -> str | None:
-    """The layout of a data set by the folders in it."""
+    """The layout of a data set: by the folder that marks it, and by splits that its reader finds
+    (Kaggle's `annotations/` hold XML files, exports of tools have no marker)."""
     # not exists(): some systems ignore case
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return next((name for name, layout in LAYOUTS.items() if layout.marker in names), None)
+    marked = [name for name, layout in LAYOUTS.items() if layout.marker in names]
+    order = [*marked, *LAYOUTS] if names else []
+    with_splits = (name for name in order if reader(name).splits(folder))
+    return next(with_splits, marked[0] if marked else None)

@@ -4,6 +4,7 @@ pictures."""
 import json
 import mmap
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from detco.common.errors import InputError
@@ -30,8 +31,7 @@ def splits(root: Path) -> list[str]:
     """The names of the splits in the folder: of files with objects, not of captions, panoptic
     segments or predictions beside them."""
     named = [path for path in (root / "annotations").glob("[!.]*.json") if _has_objects(path)]
-    files = [*named, *root.glob("[!.]*/_annotations.coco.json")]
-    return sorted({_split_name(path) for path in files})
+    return sorted({*map(_split_name, named), *exports.files_of_splits(root)})
 
 
 def _has_objects(path: Path) -> bool:
@@ -63,11 +63,12 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     classes, objects = exports.without_root(document, path, reading)
     reading.categories = _categories(classes, path, reading.problems)
     images = _images(document["images"], path, reading.problems)
-    folder = _picture_folder(root, path, images.values(), reading.problems)
+    folder = _picture_folder(root, path, images.values())
+    _find_others(root, path, folder, images, reading)
     reading.images = [
         {
             "id": key,
-            "file_name": os.path.join(folder, image["file_name"]),
+            "file_name": os.path.join(folder, image.get("found") or image["file_name"]),
             "name": _name(image["file_name"]),
             "width": image["width"],
             "height": image["height"],
@@ -86,21 +87,21 @@ def annotation_file(root: Path, split: str, keypoints: bool = False) -> Path:
                 return path.absolute()
         raise InputError(f"{root / split}: no such annotation file")
     prefixes = PREFIXES[::-1] if keypoints else PREFIXES
-    names = [f"annotations/{prefix}{split}.json" for prefix in (*prefixes, "")] + [
-        f"{split}/_annotations.coco.json"
-    ]
+    names = [f"annotations/{prefix}{split}.json" for prefix in (*prefixes, "")]
     for name in names:
         if (root / name).exists():
             return root / name
+    others = {_split_name(path): path for path in (root / "annotations").glob("[!.]*.json")}
+    for found in (exports.files_of_splits(root), others):
+        if split in found:
+            return found[split]
     raise missing_split(root / "annotations", split, splits(root))
 
 
 def _split_name(path: Path) -> str:
     if path.name == "_annotations.coco.json":
         return path.parent.name
-    return next(
-        (path.stem[len(prefix) :] for prefix in PREFIXES if path.stem.startswith(prefix)), path.stem
-    )
+    return exports.split_in(path.stem)
 
 
 def parse(path: Path) -> dict:
@@ -189,31 +190,65 @@ def _name(file_name: str) -> str:
     return os.path.basename(file_name) if os.path.isabs(file_name) else file_name
 
 
-def _picture_folder(root: Path, path: Path, images, problems: list[str]) -> Path:
-    """The folder that has the listed pictures, or the one that lacks fewest of them; what it lacks
-    goes to problems."""
-    split, listing = _split_name(path), Listing()
-    near = [
-        parent / name
-        for parent in (root, root / "images")
-        for name in listing.names(parent)
-        if split.startswith(name)
-    ]  # train2017_1pct.json: pictures in train2017
-    near.sort(key=lambda folder: len(folder.name), reverse=True)
-    fewest, best = None, root / split
-    for folder in (*near, root / "images", root, path.parent):
+def _picture_folder(root: Path, path: Path, images: Collection[dict]) -> Path:
+    """The folder that has the listed pictures, or the one that lacks fewest of them."""
+    fewest, best = len(images) + 1, root
+    listing = Listing()
+    for folder in _usual_folders(root, path):
         if not folder.is_dir():
             continue
-        missing = [
-            image["file_name"] for image in images if not listing.has(folder, image["file_name"])
-        ]
-        if fewest is None or len(missing) < len(fewest):
+        missing = sum(not listing.has(folder, image["file_name"]) for image in images)
+        if missing < fewest:
             fewest, best = missing, folder
         if not missing:
             break
-    assert fewest is not None  # path.parent is a folder: `path` was read from it
-    problems += [f"{best / name}: no such picture, but {path} lists it" for name in fewest]
     return best
+
+
+def _usual_folders(root: Path, path: Path) -> list[Path]:
+    """Where the pictures of an annotation file may lie, the likeliest first. Those of
+    train2017_1pct.json are in train2017."""
+    near, listing = [], Listing()
+    for parent in (root, root / "images"):
+        for name in listing.names(parent):
+            if _split_name(path).startswith(name):
+                near.append(parent / name)
+    near.sort(key=lambda folder: len(folder.name), reverse=True)
+    own = near[0] if near else path.parent
+    inside = [own / "data", own / "images"]
+    return [*near, root / "images", root, path.parent, *inside, root / "data"]
+
+
+def _find_others(root: Path, path: Path, folder: Path, images: dict, reading: Reading) -> None:
+    """Pictures that are not where the file says: `found` is their place, where it is certain; the
+    rest are problems that say where one of that name lies.
+
+    Where the split has a folder, another split's picture of that name is not it.
+    """
+    listing = Listing()
+    absent = [one for one in images.values() if not listing.has(folder, one["file_name"])]
+    if not absent:
+        return
+    own = root / _split_name(path)
+    tops = [top for top in (own, root / "images" / own.name, path.parent) if top.is_dir()]
+    if path.parent in (root, root / "annotations"):
+        tops = tops[:-1] or [root]
+    near, anywhere = exports.Elsewhere(tops), exports.Elsewhere([root])
+    found = []
+    for image in absent:
+        image["found"] = near.find(image["file_name"])
+        if image["found"]:
+            found.append(image)
+            continue
+        there = anywhere.find(image["file_name"])
+        hint = f"; there is {there}" if there else ""
+        listed = folder / image["file_name"]
+        reading.problems.append(f"{listed}: no such picture, but {path} lists it{hint}")
+    if found:
+        reading.notes.append(
+            f"{path}: {len(found):,} of {len(images):,} pictures lie elsewhere than it says; the"
+            f" first: '{found[0]['file_name']}' is {found[0]['found']}"
+        )
 
 
 def _annotations(

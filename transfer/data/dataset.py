@@ -97,6 +97,8 @@ def default_splits(layout: str, root: Path | str) -> tuple[str, str]:
         if set(pair) <= set(found):
             return pair
     have = f"there are {', '.join(found)}" if found else f"there are none; {row.needs}"
+    if len(found) == 1:
+        have = f"there is {found[0]} only; `detco data split {root}` makes two of it"
     raise InputError(f"{root}: which splits are for training and for testing? Name them ({have})")
 
 

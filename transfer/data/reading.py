@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import struct
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from detco.common import files
 from detco.common.errors import InputError
 from detco.common.images import open_image
 
+# of images, in lower case; of several that share a name the first counts
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
 OUTSIDE = 1.0
@@ -140,6 +143,7 @@ class Listing:
 
     def __init__(self):
         self._names: dict[str, frozenset[str]] = {}
+        self._stems: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
 
     def names(self, folder: str | Path) -> frozenset[str]:
         """The names in a folder; empty if there is no such folder."""
@@ -148,6 +152,20 @@ class Listing:
             found = os.listdir(folder) if os.path.isdir(folder) else ()
             self._names[folder] = frozenset(found)
         return self._names[folder]
+
+    def stems(self, folder: str | Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+        """File by name without suffix, as written and in Unicode form NFC, of the files with one
+        of these suffixes in any case; where files share a name, the suffix that comes first
+        counts."""
+        key = (str(folder), suffixes)
+        if key not in self._stems:
+            found = self._stems[key] = {}
+            for suffix in reversed(suffixes):
+                for name in sorted(self.names(folder), reverse=True):
+                    if name.lower().endswith(suffix) and not name.startswith("."):
+                        stem = name[: -len(suffix)]
+                        found[unicodedata.normalize("NFC", stem)] = found[stem] = name
+        return self._stems[key]
 
     def has(self, folder: Path, name: str) -> bool:
         """Whether folder/name is there; `name` may have sub-folders in it."""

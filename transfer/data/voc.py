@@ -1,6 +1,9 @@
-"""The VOC layout: Annotations/NAME.xml, ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg."""
+"""The VOC layout: Annotations/NAME.xml, ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg; also without
+lists, with a folder for each split, and with XML files beside the images."""
 
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +16,9 @@ from defusedxml import ElementTree as ET
 from detco.common.errors import InputError
 from detco.common.files import open_regular
 
-from . import LAYOUTS, inspection
+from . import LAYOUTS, exports, inspection
 from .reading import (
+    SUFFIXES,
     Listing,
     Reading,
     box_fault,
@@ -47,31 +51,47 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".JPG",
-    ".JPEG",
-    ".png",
-    ".PNG",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".gif",
-)
+
+
+# Names of the folders of annotations and of images, the published ones first; "" is beside
+# each other.
+ANNOTATIONS = ("Annotations", "annotations", "labels", "")
+IMAGES = ("JPEGImages", "images", "Images", "")
+ALL = "all"  # the split of a folder without lists
 
 
 def splits(root: Path) -> list[str]:
-    """The names of the splits in the folder; VOC's lists by class (aeroplane_train.txt, lines
-    `000012 -1`) are none."""
+    """The names of the splits in the folder: its lists, without VOC's lists by class
+    (aeroplane_train.txt, lines `000012 -1`); else its folders of split names with annotations in
+    them; else `all`, where it has annotations itself."""
     paths = sorted((root / "ImageSets" / "Main").glob("[!.]*.txt"))
     stems = {path.stem for path in paths}
-    return [
+    listed = [
         path.stem
         for path in paths
         if not (path.stem.rpartition("_")[2] in stems - {path.stem} and _of_a_class(path))
     ]
+    if listed or not root.is_dir():
+        return listed
+    folders = sorted(path for path in root.iterdir() if exports.SPLIT_FOLDER.fullmatch(path.name))
+    found = [folder.name for folder in folders if _annotation_folder(folder)]
+    return found or ([ALL] if _annotation_folder(root) else [])
+
+
+def _annotation_folder(root: Path) -> Path | None:
+    """The folder that has XML files: one of the usual ones in `root`, or itself."""
+    folders = (root / name for name in ANNOTATIONS)
+    return next((folder for folder in folders if any(folder.glob("[!.]*.xml"))), None)
+
+
+def _image_folder(root: Path) -> Path:
+    """The folder of images: one of the usual ones in `root`, or itself. Raises InputError."""
+    for name in IMAGES[:-1]:
+        if (root / name).is_dir():
+            return root / name
+    if any(name.lower().endswith(SUFFIXES) for name in Listing().names(root)):
+        return root
+    return need_folder(root / IMAGES[0], LAYOUTS["voc"].needs)
 
 
 def _of_a_class(path: Path) -> bool:
@@ -98,32 +118,74 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
 
 def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) -> None:
     """Adds one split of one folder to the reading; its pictures get the next numbers."""
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        need_folder(root / folder, LAYOUTS["voc"].needs)
-    listing = Listing()
-    pictures = _pictures(listing.names(root / "JPEGImages"))
-    listed = list(zip(_names(root, split, reading.notes), ids))
-    paths = [str(root / "JPEGImages" / pictures[name]) for name, _ in listed if name in pictures]
-    sizes = dict(zip(paths, inspection.sizes(paths), strict=True))
-    for name, number in listed:
-        if name not in pictures:
-            reading.problems.append(
-                f"{root / 'JPEGImages' / name}.jpg: no such picture, but split '{split}' lists it"
-            )
-        elif not listing.has(root / "Annotations", f"{name}.xml"):
-            reading.problems.append(
-                f"{root / 'Annotations' / name}.xml: no such file, but split '{split}' lists it"
-            )
-        else:
-            picture = str(root / "JPEGImages" / pictures[name])
+    listed = (root / "ImageSets" / "Main").is_dir()
+    if not listed and split not in splits(root):
+        need_folder(root / "Annotations", LAYOUTS["voc"].needs)
+        raise missing_split(root, split, splits(root))
+    base = root if listed or split == ALL else root / split
+    annotations = _annotation_folder(base) or need_folder(
+        base / "Annotations", LAYOUTS["voc"].needs
+    )
+    images, listing = _image_folder(base), Listing()
+    if listed:
+        names = _names(root, split, reading.notes)
+    else:
+        names = sorted(path.stem for path in annotations.glob("[!.]*.xml"))
+        _note_unlabelled(images, names, reading.notes)
+    located = [_located(name, annotations, images, listing) for name in names]
+    paths = [picture for picture, _ in located if picture]
+    looks = dict(zip(paths, inspection.sizes(paths), strict=True))
+    elsewhere: exports.Elsewhere | None = None
+    for name, (picture, xml), number in zip(names, located, ids):
+        if picture and xml:
             try:
-                _read_one(root, name, picture, sizes[picture], number, reading)
+                _read_one(Path(xml), name, picture, looks[picture], number, reading)
             except InputError as error:
                 reading.problems.append(str(error))
+            continue
+        elsewhere = elsewhere or exports.Elsewhere([root], (*SUFFIXES, ".xml"))
+        path = annotations / f"{name}.xml" if picture else images / f"{name}.jpg"
+        what = "file" if picture else "picture"
+        there = elsewhere.find_stem(name, (".xml",) if picture else SUFFIXES)
+        hint = f"; there is {there}" if there else ""
+        reading.problems.append(f"{path}: no such {what}, but split '{split}' lists it{hint}")
+
+
+def _located(
+    name: str, annotations: Path, images: Path, listing: Listing
+) -> tuple[str | None, str | None]:
+    """Paths of the image and the XML of a listed name, which may have folders and, as some tools
+    write it, a suffix or the other Unicode form."""
+    parent, base = os.path.split(name)
+    picture = _file(images / parent, base, SUFFIXES, listing)
+    stem, suffix = os.path.splitext(base)
+    if picture is None and suffix.lower() in SUFFIXES:
+        base = stem
+        picture = _file(images / parent, base, SUFFIXES, listing)
+    xml = _file(annotations / parent, base, (".xml",), listing)
+    return picture, xml
+
+
+def _file(folder: Path, stem: str, suffixes: tuple[str, ...], listing: Listing) -> str | None:
+    """The file of this stem in a folder; of several, that of the first suffix."""
+    found = listing.stems(folder, suffixes)
+    for text in (stem, unicodedata.normalize("NFC", stem)):
+        if text in found:
+            return os.path.join(folder, found[text])
+    return None
+
+
+def _note_unlabelled(images: Path, names: list[str], notes: list[str]) -> None:
+    """Images without an XML file belong to no split."""
+    stems = Listing().stems(images, SUFFIXES)
+    count = len(set(stems.values())) - sum(name in stems for name in names)
+    if count > 0:
+        notes.append(f"{images}: {count:,} images without an XML file are left out")
 
 
 def _names(root: Path, split: str, notes: list[str]) -> list[str]:
-    """The picture names of a split, in the file's order, each once."""
+    """The picture names of a split, in the file's order, each once. Quotes around names and lines
+    that begin with `# ` are passed over."""
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.exists():
         raise missing_split(path.parent, split, splits(root))
@@ -131,7 +193,9 @@ def _names(root: Path, split: str, notes: list[str]) -> list[str]:
         lines = content_of(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file ({short(error)})") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [
+        line.strip().strip("\"'").replace("\\", "/") for line in lines if _is_name(line.strip())
+    ]
     if not names:
         raise InputError(f"{path}: the split is empty; it must list one picture name a line")
     unique = dict.fromkeys(names)
@@ -145,21 +209,15 @@ def _names(root: Path, split: str, notes: list[str]) -> list[str]:
     return list(unique)
 
 
-def _pictures(files: frozenset[str]) -> dict[str, str]:
-    """File name by name without suffix; where several pictures share a name, the suffix that comes
-    first above."""
-    found: dict[str, str] = {}
-    for suffix in reversed(SUFFIXES):
-        found |= {file[: -len(suffix)]: file for file in files if file.endswith(suffix)}
-    return found
+def _is_name(line: str) -> bool:
+    return bool(line.strip("\"'")) and not line.startswith("# ") and line != "#"
 
 
 def _read_one(
-    root: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading
+    path: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading
 ) -> None:
     """Adds one picture and its objects; `size`: (width, height), or why the picture cannot be
     read."""
-    path = root / "Annotations" / f"{name}.xml"
     tree = _parse(path)
     if isinstance(size, str):
         raise InputError(f"{picture}: {size}")
