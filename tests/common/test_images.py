@@ -67,7 +67,7 @@ def test_both_sides_see_the_same_pixels(make, tmp_path):
 def test_pixels_without_a_range_are_refused_on_both_sides(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "a.tiff")
     for read, error in ((decode, BadPicture), (read_rgb, Unreadable)):
-        with pytest.raises(error, match="floating-point pixels have no defined range"):
+        with pytest.raises(error, match="floating-point pixels"):
             read(tmp_path / "a.tiff")
 
 

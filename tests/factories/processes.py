@@ -1,6 +1,7 @@
 """The command in a process of its own; waiting for others."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -38,3 +39,15 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def random_moments(seed: int | None = None) -> random.Random:
+    """What draws the moments of kills. A test that fails shows the seed; the environment variable
+    repeats it."""
+    told = os.environ.get("DETCO_TEST_SEED")
+    if told is not None:
+        seed = int(told)
+    elif seed is None:
+        seed = random.randrange(2**32)
+    print(f"DETCO_TEST_SEED={seed}")
+    return random.Random(seed)

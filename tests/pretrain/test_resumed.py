@@ -6,7 +6,6 @@ import signal
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +14,7 @@ from detco.common.errors import InputError
 from detco.pretrain import checkpoints
 from detco.pretrain.train import pretrain
 from tests.factories.pretraining import DETCO, MOCO, child
+from tests.factories.processes import random_moments
 
 
 def test_killed_at_random_moments_it_goes_on_to_bit_identical_weights(pictures, tmp_path):
@@ -25,16 +25,16 @@ def test_killed_at_random_moments_it_goes_on_to_bit_identical_weights(pictures, 
     times = [time.monotonic() for line in whole.stdout if json.loads(line)["stage"] == "pretrain"]
     assert whole.wait() == 0 and len(times) == 9
     step = (times[-1] - times[0]) / 8  # seconds, with its checkpoint
-    out, kills, rng = tmp_path / "killed", 0, np.random.default_rng()
+    out, kills, draw = tmp_path / "killed", 0, random_moments()
     while True:
         process = child("detco-small", pictures, out, **settings)
         stages = (json.loads(line)["stage"] for line in process.stdout)
-        steps = int(rng.integers(1, 4))  # of this attempt, and then up to a step more
+        steps = draw.randint(1, 3)  # of this attempt, and then up to a step more
         if (
             next(itertools.islice((s for s in stages if s == "pretrain"), steps - 1, None), None)
             and kills < 5
         ):
-            time.sleep(rng.uniform(0, step))
+            time.sleep(draw.uniform(0, step))
             process.send_signal(signal.SIGKILL)
         list(stages)  # to its end, or a run that is left alone would break on the closed pipe
         process.stdout.close()

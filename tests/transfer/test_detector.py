@@ -119,7 +119,7 @@ def test_files_that_are_no_detectors(tmp_path):
     with pytest.raises(InputError, match="is not a readable safetensors file"):
         detector.read(path)
     path.write_bytes(whole)
-    with pytest.raises(InputError, match="is a whole trained detector, not a backbone file"):
+    with pytest.raises(InputError, match="trained detector, not a backbone"):
         backbone_file.read(path)
     detector.write(path, trained(tensors={"a": torch.tensor([1.0, float("nan")])}))
     with pytest.raises(InputError, match="a is not finite"):

@@ -58,6 +58,7 @@ def test_keep_model_keeps_one_file_and_says_where(kept, scenes, capsys):
 def test_a_run_finished_without_it_says_so_and_is_the_same_run(scenes, tmp_path, capsys):
     assert transfer(scenes, tmp_path) == 0
     first = [path.read_text() for path in tmp_path.rglob("record.json")]
+    assert len(first) == 1
     assert "trained detector" not in capsys.readouterr().out and not list(
         tmp_path.rglob(detector.NAME)
     )

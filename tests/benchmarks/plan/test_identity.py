@@ -88,9 +88,9 @@ def test_a_suite_keeps_detectors_that_are_asked_for_or_took_long(drawn, tmp_path
         planned(**long).spec["keep_model"] == "" and planned(**longer).spec["keep_model"] == "final"
     )
     assert planned(**longer, engine="replay").spec["keep_model"] == ""
-    with pytest.raises(InputError, match="the engine replay trains nothing that could be kept"):
+    with pytest.raises(InputError, match="replay trains nothing"):
         planned(engine="replay", keep_model="final")
-    with pytest.raises(InputError, match=r"keep_model must be '', 'final' or 'best', got .*'bset'"):
+    with pytest.raises(InputError, match=r"keep_model must be .*'bset'"):
         planned(keep_model="bset")
 
 

@@ -302,6 +302,7 @@ def test_other_parameters_in_the_same_folder_are_refused(root):
 
 def test_a_finished_set_is_returned_untouched(root):
     times = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    assert len(times) > IMAGES
     assert draw(root, images=IMAGES, seed=3, unlabelled=5, classification=17) == root
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == times
 

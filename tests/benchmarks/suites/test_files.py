@@ -127,7 +127,7 @@ def test_wrong_files_are_refused_with_the_path(tmp_path, text, parts):
 def test_unknown_suite_and_missing_file():
     with pytest.raises(InputError, match="unknown suite 'dmeo'; did you mean 'demo'"):
         files.load("dmeo")
-    with pytest.raises(InputError, match=r"cannot read the suite file nowhere.yaml: No such file"):
+    with pytest.raises(InputError, match=r"nowhere.yaml: No such file"):
         files.load("nowhere.yaml")
 
 

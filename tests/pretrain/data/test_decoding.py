@@ -162,9 +162,7 @@ def test_bad_pictures_are_reported_listed_and_left_out(tmp_path, caplog):
 def test_more_than_one_percent_bad_is_an_error(tmp_path):
     pictures = folder_of(tmp_path, good=395)
     bad = check(pictures, lambda i: decode(pictures.path(i)), threads=1)
-    with pytest.raises(
-        InputError, match=r"4 of 399 pictures .* cannot be read, more than 1 %: .*cut\.jpg"
-    ):
+    with pytest.raises(InputError, match=r"4 of 399 pictures .*cut\.jpg"):
         Bad(pictures, tmp_path / "bad.txt")(bad)
 
 

@@ -53,9 +53,7 @@ def test_table_of_public_checkpoints():
 def test_copies_are_verified(tmp_path, monkeypatch, moco):
     path = saved(moco, tmp_path / "moco_v2_200ep_pretrain.pth.tar")
     row = zoo.BY_NAME["moco-v2-200ep"]
-    with pytest.raises(
-        InputError, match=r"not the published moco-v2-200ep: its md5 begins with .*; remove it"
-    ):
+    with pytest.raises(InputError, match=r"not the published moco-v2-200ep.*md5"):
         zoo.find(row, tmp_path)
     digest = sha256_of(path)[:8]
     right = zoo.Known(row.name, row.method, row.epochs, row.layout, row.url, row.licence, digest)
@@ -102,7 +100,7 @@ def test_download(tmp_path, moco):
     row = zoo.Known("mine", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", digest)
     assert zoo.get(row, tmp_path / "copies", download=True).read_bytes() == source.read_bytes()
     wrong = zoo.Known("other", "moco-v2", 200, "moco-v2", source.as_uri(), "MIT", "0" * 12)
-    with pytest.raises(InputError, match=r"not the published other: .*nothing was kept"):
+    with pytest.raises(InputError, match=r"published other: .*nothing was kept"):
         zoo.get(wrong, tmp_path / "others", download=True)
     assert not list((tmp_path / "others").iterdir())
 
@@ -172,7 +170,7 @@ def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
         {"start": ["mine", "random"], "data": {"root": "d"}}, tmp_path / "s.yaml"
     )
     assert suite.start[0].weights == tmp_path / "mine" and suite.start[0].name == "mine"
-    with pytest.raises(InputError, match=r"no copy of mine in .*save https://x/mine\.pth as"):
+    with pytest.raises(InputError, match=r"no copy of mine .*https://x/mine\.pth"):
         suite_plan.weights_of(suite.start[0], None)
     (tmp_path / "weights").mkdir()
     torch.save(

@@ -67,7 +67,7 @@ def test_a_single_folder_and_its_splits(catalog):
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"datasets/VOC2007: no such folder .*DETECTRON2_DATASETS"):
+    with pytest.raises(InputError, match=r"VOC2007: no .*DETECTRON2_DATASETS"):
         official.locate(VOC)
     with pytest.raises(InputError, match="small-retinanet is for any data set"):
         official.locate(PROTOCOLS["small-retinanet"], tmp_path)
@@ -100,9 +100,7 @@ def test_linear_rule():
         400,
     ) and scaling == "1/4"
     assert scaled(VOC, 32)[1] == "2" and scaled(VOC, 16) == (VOC, "1")
-    with pytest.raises(
-        InputError, match="a batch of 1000000 leaves voc-faster-rcnn-c4-24k no iteration"
-    ):
+    with pytest.raises(InputError, match=r"batch of 1000000 leaves .*no iteration"):
         scaled(VOC, 1_000_000)
     assert departures(quarter)[:3] == (
         "schedule.iterations 96000 (row: 24000)",
@@ -157,9 +155,7 @@ def test_a_share_of_coco_that_is_not_there_says_how_to_write_it(tmp_path):
     row = PROTOCOLS["coco-5pct-retinanet"]
     with pytest.raises(
         InputError,
-        match=(
-            r"detco data subset .*/coco/annotations/instances_train2017.json --percent 5` writes it"
-        ),
+        match=(r"data subset .*_train2017.json --percent 5"),
     ):
         official.locate(row, tmp_path)
     (tmp_path / "coco" / "annotations" / "instances_train2017_5pct.json").touch()

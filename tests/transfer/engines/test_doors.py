@@ -39,12 +39,12 @@ def test_a_dummy_engine_runs_and_is_scored(perfect, scenes, tmp_path):
 
 def test_what_its_row_says_it_lacks_is_refused_before_it_starts(perfect, scenes, tmp_path):
     data = {"layout": "voc", "root": scenes / "voc"}
-    with pytest.raises(InputError, match="small-retinanet needs the engine detectron2"):
+    with pytest.raises(InputError, match="needs the engine detectron2"):
         finetune.finetune(PROTOCOLS["small-retinanet"], "random", data, tmp_path, perfect)
     row = PROTOCOLS["small-faster-rcnn-fpn"]
-    with pytest.raises(InputError, match="--amp: only the engine detectron2 has this, not perfect"):
+    with pytest.raises(InputError, match=r"--amp: .*not perfect"):
         finetune.finetune(row, "random", data, tmp_path, perfect, launch=engines.Launch(amp="bf16"))
-    with pytest.raises(InputError, match="the engine perfect trains nothing that could be kept"):
+    with pytest.raises(InputError, match="perfect trains nothing"):
         finetune.finetune(row, "random", data, tmp_path, perfect, keep_model="final")
 
 

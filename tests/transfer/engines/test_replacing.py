@@ -127,12 +127,10 @@ def test_different_pictures_count_towards_the_limit_however_often_they_are_drawn
     later.load_state_dict(replaced.state_dict())
     with pytest.raises(InputError) as error:
         later.add([("/p/x", "cannot read the picture /p/x: cut")])
-    assert (
-        str(error.value)
-        == f"{limit + 1} of {pictures:,} training pictures cannot be read, up to {limit} are"
-        " replaced; the first: cannot read the picture /p/0: cut; bring them back and start"
-        f" again (`detco data check coco {coco} --split train` lists all)"
-    )
+    text = str(error.value)
+    assert text.startswith(f"{limit + 1} of {pictures:,} training pictures")
+    assert f"up to {limit} are replaced" in text and "/p/0: cut" in text
+    assert f"detco data check coco {coco} --split train" in text
     assert len(replaced.reasons) == limit  # the state is a copy
 
 
@@ -273,7 +271,7 @@ def test_too_many_end_the_run(workers, coco, tmp_path, engine):
     truncate(job.train, *range(0, 30, 2))
     with pytest.raises(
         InputError,
-        match=r"^[6-9] of 30 training pictures cannot be read, up to 5 are replaced; the",
+        match=r"^[6-9] of 30 .*up to 5 are replaced",
     ) as error:
         engine(job, workers=workers)
     assert "\n" not in str(error.value) and not (job.out / "predictions.json").exists()

@@ -5,7 +5,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -155,7 +154,9 @@ def test_every_small_protocol_runs_on_both_layouts(name, layout, scenes, tmp_pat
     )
     test = datasets.load(layout, scenes / layout, {"coco": "val", "voc": "test"}[layout])
     sizes = {image["id"]: image for image in test.images}
-    for found in json.loads((tmp_path / "predictions.json").read_text()):
+    predictions = json.loads((tmp_path / "predictions.json").read_text())
+    assert predictions
+    for found in predictions:
         image = sizes[found["image_id"]]
         x, y, w, h = found["bbox"]
         assert (
@@ -211,7 +212,7 @@ def test_keypoints_return_to_the_pictures_own_pixels(scenes):
 
 
 def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path):
-    with pytest.raises(TrainingError, match=r"loss not finite at iteration [12]: .*(nan|inf)"):
+    with pytest.raises(TrainingError, match=r"iteration [12]: .*(nan|inf)"):
         finetune.finetune(
             tiny("small-retinanet", lr=1e30, clip=0.0, warmup=0),
             "random",
@@ -251,9 +252,7 @@ def test_killed_training_goes_on_to_the_same_predictions(scenes, tmp_path):
         if line.startswith("train 5"):
             killed.kill()
     killed.wait()
-    deadline = time.monotonic() + 5
-    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    assert (tmp_path / "killed" / "checkpoint.pt").exists()
     resumed = start(tmp_path / "killed").communicate()[0]
     assert 0 < resumed.count("train") <= 4  # iterations before the checkpoint are not repeated
     expected = json.loads((tmp_path / "whole" / "predictions.json").read_text())

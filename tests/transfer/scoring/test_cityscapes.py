@@ -56,7 +56,7 @@ def test_classes_of_pixels_have_the_boxes_and_areas_of_their_pixels(pixels):
 
 
 def test_only_cityscapes_has_classes_of_pixels(scenes):
-    with pytest.raises(InputError, match="needs a data set in Cityscapes layout, this one is coco"):
+    with pytest.raises(InputError, match=r"Cityscapes layout, .*coco"):
         datasets.load("coco", scenes / "coco", "val", semantic=True)
 
 
@@ -138,7 +138,7 @@ def test_predictions_on_void_alone_score_0(tmp_path):
 
 def test_scorer_refuses_other_layouts(scenes):
     other = datasets.load("coco", scenes / "coco", "val")
-    with pytest.raises(InputError, match="needs Cityscapes layout, this data set is in coco"):
+    with pytest.raises(InputError, match=r"Cityscapes layout, .*coco"):
         scoring.score(other, [], "cityscapes", ("mask",))
 
 

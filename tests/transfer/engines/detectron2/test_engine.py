@@ -90,9 +90,7 @@ def check_predictions(predictions: list[dict], row, root: Path, layout: str) -> 
 
 def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path):
     row = shortened("small-retinanet", lr=1e30, clip=0.0, warmup=0)
-    with pytest.raises(
-        TrainingError, match=r"loss not finite at iteration [12]: .*(nan|inf).*; lower schedule.lr"
-    ):
+    with pytest.raises(TrainingError, match=r"iteration [12]: .*(nan|inf).*schedule.lr"):
         run(row, scenes, "coco", tmp_path)
     assert not (tmp_path / "predictions.json").exists()
 
@@ -126,11 +124,9 @@ def test_half_precision_trains_and_is_said(name, scenes, tmp_path):
 
 def test_other_engines_refuse_what_they_lack(scenes, tmp_path):
     data = {"layout": "cityscapes", "root": scenes / "cityscapes"}
-    with pytest.raises(InputError, match="cityscapes-semantic needs the engine detectron2"):
+    with pytest.raises(InputError, match="needs the engine detectron2"):
         finetune.finetune(shortened("cityscapes-semantic"), "random", data, tmp_path, "torchvision")
-    with pytest.raises(
-        InputError, match="--num-gpus, --amp: only the engine detectron2 has this, not replay"
-    ):
+    with pytest.raises(InputError, match=r"--num-gpus, --amp: .*not replay"):
         finetune.finetune(
             shortened("small-retinanet"),
             "random",

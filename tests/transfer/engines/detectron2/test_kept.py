@@ -178,9 +178,7 @@ def test_detectron2_alone_finds_the_same_classes_of_pixels(scenes, tmp_path):
             == (best == numbers[result["category_id"]])
         ).all()
     other = replace(kept, protocol=replace(row, detector=replace(row.detector, fcn_dilation=4)))
-    with pytest.raises(
-        InputError, match="fcn_dilation 4 has no key in plain Detectron2; only 6 can be exported"
-    ):
+    with pytest.raises(InputError, match="fcn_dilation 4 has no key"):
         detectron2_export.plain_config(other)
 
 
@@ -295,8 +293,6 @@ def test_tensors_of_another_detector_are_refused(scenes, tmp_path):
     given = trained(engine="detectron2", protocol=shortened("small-faster-rcnn-fpn"))
     with pytest.raises(
         InputError,
-        match=(
-            r"the tensors are not those of a faster-rcnn-fpn of detectron2: a.weight has no place"
-        ),
+        match=(r"faster-rcnn-fpn .*a.weight has no place"),
     ):
         list(detections.detect(given, []))

@@ -118,9 +118,7 @@ def test_a_tensor_without_place_and_a_place_without_tensor_are_named():
     assert "layer1.0.conv9.weight has no place" in str(error.value)
     assert "backbone.bottom_up.res2.0.conv1.weight gets nothing" in str(error.value)
     small = replace(backbone, tensors=backbone.tensors | {"conv1.weight": torch.zeros(64, 3, 3, 3)})
-    with pytest.raises(
-        InputError, match=r"conv1.weight \(64, 3, 3, 3\) does not fit \(64, 3, 7, 7\)"
-    ):
+    with pytest.raises(InputError, match=r"conv1.weight .*3, 3\).*7, 7\)"):
         detectron2_models.load_backbone(model, small)
     with pytest.raises(InputError, match=r"layer1\.2\.bn1\.bias has no place"):
         detectron2_models.load_backbone(model, drawn("resnet34"))
@@ -225,8 +223,6 @@ def test_memory_is_judged_before_the_start(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, int(needed * 0.6)))
     with pytest.raises(
         InputError,
-        match=(
-            r"2 pictures of the largest size need about .* GiB on a GPU, it has .*: lower --batch"
-        ),
+        match=(r"2 pictures .* GiB .*--batch"),
     ):
         memory.check(cfg, 2)
