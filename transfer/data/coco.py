@@ -6,10 +6,11 @@ import mmap
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from detco.common.errors import InputError
 
-from . import LAYOUTS, exports, masks
+from . import LAYOUTS, exports, fields, masks
 from .reading import (
     Listing,
     Reading,
@@ -21,6 +22,8 @@ from .reading import (
     short,
 )
 
+# what is read of a category
+OF_A_CATEGORY = ("id", "name", "keypoints", "keypoint_flip", "skeleton", "sigmas")
 PREFIXES = ("instances_", "person_keypoints_")
 # COCO's files for other tasks that lie beside those, and keys of such files under other names
 OTHER_TASKS = ("captions_", "panoptic_", "stuff_", "image_info_")
@@ -60,9 +63,10 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     path = annotation_file(root, split, keypoints)
     document = parse(path)
     reading = Reading()
+    remarks = fields.mend(document)
     classes, objects = exports.without_root(document, path, reading)
-    reading.categories = _categories(classes, path, reading.problems)
-    images = _images(document["images"], path, reading.problems)
+    reading.categories = _categories(classes, path, reading, remarks)
+    images = images_of(document["images"], path, reading.problems)
     folder = _picture_folder(root, path, images.values())
     _find_others(root, path, folder, images, reading)
     reading.images = [
@@ -75,7 +79,8 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
         }
         for key, image in sorted(images.items())
     ]
-    _annotations(exports.numbered(objects, path, reading), path, images, reading)
+    _annotations(exports.numbered(objects, path, reading), path, images, reading, remarks)
+    reading.notes += remarks.lines(path)
     return reading
 
 
@@ -112,7 +117,8 @@ def parse(path: Path) -> dict:
         raise InputError(
             f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    # no UTF-8, nested too deep, a number of thousands of digits
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: malformed JSON: {short(error)}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
@@ -124,34 +130,41 @@ def parse(path: Path) -> dict:
     return document
 
 
-def _categories(entries: list[dict], path: Path, problems: list[str]) -> list[dict]:
+def _categories(
+    entries: list[dict], path: Path, reading: Reading, remarks: fields.Remarks
+) -> list[dict]:
     """The category records by id, with the pairs of keypoints that a mirror swaps where they can be
     told."""
-    found, names = {}, set()
+    known: dict[Any, dict] = {}
+    names = set()
     for entry in entries:
-        key, name, points = entry.get("id"), entry.get("name"), entry.get("keypoints") or []
-        if not isinstance(key, int) or not isinstance(name, str) or not name:
-            problems.append(
-                f"{path}: a category needs a whole number 'id' and a 'name':"
-                f" {json.dumps(entry)[:80]}"
+        key, name = entry.get("id"), entry.get("name")
+        if not fields.is_id(key) or not fields.is_text(name):
+            reading.problems.append(
+                f"{path}: a category needs a whole number 'id' and a 'name': {fields.found(entry)}"
             )
-        elif key in found or name in names:
-            problems.append(f"{path}: category {key} ('{name}') occurs more than once")
-        elif not isinstance(points, list) or any(not isinstance(point, str) for point in points):
-            problems.append(
-                f"{path}: category {key} ('{name}'): 'keypoints' must be a list of names"
-            )
-        elif "sigmas" in entry and not (
-            numbers(entry["sigmas"], len(points)) and min(entry["sigmas"], default=1) > 0
-        ):
-            problems.append(
-                f"{path}: category {key} ('{name}'): 'sigmas' must be one positive number a"
-                " keypoint"
-            )
+            continue
+        where = f"{path}: category {key} ('{name}')"
+        problem = fields.keypoint_problem(entry)
+        if problem:
+            reading.problems.append(f"{where}: {problem}")
+        elif key in known or name in names:
+            reading.problems.append(f"{where} occurs more than once")
         else:
-            found[key] = {"keypoint_flip": _mirrored(points), **entry} if points else entry
-        names.add(name if isinstance(name, str) else None)
-    return [found[key] for key in sorted(found)]
+            known[key] = _category(entry, remarks)
+        names.add(name)
+    return [known[key] for key in sorted(known)]
+
+
+def _category(entry: dict, remarks: fields.Remarks) -> dict:
+    """The record of one category: what this project reads of it, no more."""
+    record = {key: entry[key] for key in OF_A_CATEGORY if key in entry}
+    if not record.get("keypoints"):
+        return {key: record[key] for key in ("id", "name")}
+    if fields.skeleton(record) is None:
+        remarks.add("categories have a skeleton that is no pairs of keypoints", record["skeleton"])
+        del record["skeleton"]
+    return {"keypoint_flip": _mirrored(record["keypoints"]), **record}
 
 
 def _mirrored(points: list[str]) -> list[list[str]]:
@@ -160,30 +173,41 @@ def _mirrored(points: list[str]) -> list[list[str]]:
     return [pair for pair in pairs if pair[1] in points]
 
 
-def _images(entries: list[dict], path: Path, problems: list[str]) -> dict[int, dict]:
-    found: dict[int, dict] = {}
+def images_of(entries: list[dict], path: Path, problems: list[str]) -> dict[int, dict]:
+    """The images of a document by id; what is wrong goes to problems."""
+    known: dict[Any, dict] = {}
     for entry in entries:
-        key, name, sides = (
-            entry.get("id"),
-            entry.get("file_name"),
-            [entry.get("width"), entry.get("height")],
-        )
-        if not isinstance(key, int) or not isinstance(name, str) or not name:
+        key, name = entry.get("id"), entry.get("file_name")
+        if not fields.is_id(key) or not _is_name(name):
             problems.append(
                 f"{path}: an image needs a whole number 'id' and a 'file_name':"
-                f" {json.dumps(entry)[:80]}"
+                f" {fields.found(entry)}"
             )
-        elif key in found:
+        elif key in known:
             problems.append(
-                f"{path}: image id {key} occurs more than once ({found[key]['file_name']}, {name})"
+                f"{path}: image id {key} occurs more than once ({known[key]['file_name']}, {name})"
             )
-        elif any(not isinstance(side, int) or side <= 0 for side in sides):
+        elif not fields.is_size(entry.get("width"), entry.get("height")):
+            size = f"{fields.found(entry.get('width'))} x {fields.found(entry.get('height'))}"
             problems.append(
                 f"{path}: image {key} ({name}): width and height must be positive whole numbers"
+                f" (of pixels), found {size}"
             )
         else:
-            found[key] = entry
-    return found
+            known[key] = entry
+    return known
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be that of a file; bytes that are no text are written as surrogates."""
+    try:
+        return (
+            isinstance(name, str)
+            and bool(name.encode(errors="surrogateescape"))
+            and "\0" not in name
+        )
+    except UnicodeEncodeError:
+        return False
 
 
 def _name(file_name: str) -> str:
@@ -252,66 +276,86 @@ def _find_others(root: Path, path: Path, folder: Path, images: dict, reading: Re
 
 
 def _annotations(
-    entries: list[dict], path: Path, images: dict[int, dict], reading: Reading
+    entries: list[dict],
+    path: Path,
+    images: dict[int, dict],
+    reading: Reading,
+    remarks: fields.Remarks,
 ) -> None:
     categories = {category["id"]: category for category in reading.categories}
     for entry in entries:
-        key = entry["id"]
-        where = f"{path}: annotation {key}"
-        problem = _problem(entry, images, categories)
+        where = f"{path}: annotation {entry['id']}"
+        problem = _reference_problem(entry, images, categories)
         if problem:
             reading.faults.append(f"{where}: {problem}")
             continue
         image = images[entry["image_id"]]
         category = categories[entry["category_id"]]
         try:
-            reading.annotations.append(_annotation(key, entry, image, category))
+            record = _annotation(entry, image, category)
         except ValueError as error:
             reading.faults.append(f"{where} ({image['file_name']}): {error}")
+            continue
+        reading.annotations.append(record)
+        _remark(entry, record, remarks)
 
 
-def _problem(entry: dict, images: dict[int, dict], categories: dict[int, dict]) -> str:
-    """Why an entry cannot be an object of this file; "" if it can."""
+def _reference_problem(entry: dict, images: dict[int, dict], categories: dict[int, dict]) -> str:
+    """What is wrong with an entry's image and category; "" if nothing."""
     image_id, category_id = entry.get("image_id"), entry.get("category_id")
-    if not isinstance(image_id, int) or image_id not in images:
-        return f"refers to image {image_id}, which the file does not list"
-    if not isinstance(category_id, int) or category_id not in categories:
-        return f"unknown category {category_id}, which the file does not list"
-    if not numbers(entry.get("bbox"), 4):
-        return "bbox must be four numbers [x, y, width, height]"
+    if not fields.is_id(image_id) or image_id not in images:
+        return f"refers to image {fields.found(image_id)}: the file lists no good image of that id"
+    if not fields.is_id(category_id) or category_id not in categories:
+        known = ", ".join(map(str, list(categories)[:10])) + ", ..." * (len(categories) > 10)
+        return f"unknown category {fields.found(category_id)}: the file's are {known or 'none'}"
     return ""
 
 
-def _annotation(key: int, entry: dict, image: dict, category: dict) -> dict:
+def _annotation(entry: dict, image: dict, category: dict) -> dict:
     """The record of one object. Raises ValueError saying what is wrong with its box, mask, area or
     keypoints."""
-    fault = box_fault(entry["bbox"], image["width"], image["height"])
-    if fault:
-        box = " ".join(f"{value:g}" for value in entry["bbox"])
-        raise ValueError(f"the box {box} {fault}")
+    height, width = image["height"], image["width"]
     record = {
-        "id": key,
+        "id": entry["id"],
         "image_id": image["id"],
         "category_id": category["id"],
-        "bbox": entry["bbox"],
-        "iscrowd": int(bool(entry.get("iscrowd", 0))),
+        "bbox": _box(entry.get("bbox"), width, height),
+        "iscrowd": fields.crowd(entry.get("iscrowd")),
     }
-    height, width = image["height"], image["width"]
     if entry.get("segmentation") not in (None, [], {}):
         record["segmentation"] = masks.checked(entry["segmentation"], height, width)
-    record["area"] = entry.get("area")
+    record["area"] = fields.area(entry.get("area"), width, height)
     if record["area"] is None:
         record["area"] = _area(record, height, width)
-    elif not numbers([record["area"]]):
-        raise ValueError("area must be a number")
-    if category.get("keypoints"):
-        record["keypoints"] = entry.get("keypoints") or [0] * (3 * len(category["keypoints"]))
-        if not numbers(record["keypoints"], 3 * len(category["keypoints"])):
-            raise ValueError(
-                f"keypoints must be {len(category['keypoints'])} times x, y, visibility"
-            )
+    count = len(category.get("keypoints", ()))
+    if count:
+        record["keypoints"] = fields.keypoints(entry.get("keypoints"), count, width, height)
         record["num_keypoints"] = sum(flag > 0 for flag in record["keypoints"][2::3])
     return record
+
+
+def _remark(entry: dict, record: dict, remarks: fields.Remarks) -> None:
+    """What was taken otherwise than an annotation says."""
+    if entry.get("area") == 0:
+        remarks.add("objects state no area but 0: that of the mask or box counts", entry["id"])
+    if entry.get("num_keypoints", 0) and "keypoints" not in record:
+        remarks.add("objects have keypoints, but their category names none", entry["id"])
+    stated = entry.get("num_keypoints")
+    if "keypoints" in record and stated not in (None, record["num_keypoints"]):
+        remarks.add("objects state another num_keypoints than are visible, which count", stated)
+
+
+def _box(value: object, width: int, height: int) -> list:
+    """`bbox` of an annotation. Raises ValueError."""
+    if not isinstance(value, list) or not numbers(value, 4):
+        raise ValueError(
+            f"bbox must be four numbers [x, y, width, height], found {fields.found(value)}"
+        )
+    fault = box_fault(value, width, height)
+    if fault:
+        written = " ".join(f"{side:g}" for side in value)
+        raise ValueError(f"the box {written} {fault}")
+    return value
 
 
 def _area(record: dict, height: int, width: int) -> float:

@@ -86,8 +86,8 @@ def numbers(values, count: int | None = None) -> bool:
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
     try:
-        return math.isfinite(sum(values))
-    except (TypeError, OverflowError):
+        return all(map(math.isfinite, values)) and bool not in set(map(type, values))
+    except (TypeError, OverflowError):  # a text; a whole number beyond all floats
         return False
 
 
@@ -180,7 +180,8 @@ def fingerprint(categories, images, annotations) -> str:
     pictures = {image["id"]: image["name"] for image in images}
     digest = hashlib.sha256()
     for image in sorted(images, key=lambda image: image["name"]):
-        digest.update(f"{image['name']}\0{image['width']}\0{image['height']}\n".encode())
+        line = f"{image['name']}\0{image['width']}\0{image['height']}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     objects = []
     for a in annotations:
         mask = a.get("segmentation", ())
@@ -195,7 +196,8 @@ def fingerprint(categories, images, annotations) -> str:
         packed = [
             _packed(values) for values in (a["bbox"], [a["area"]], a.get("keypoints", ()), *parts)
         ]
-        objects.append(hashlib.sha256("\0".join(text).encode() + b"".join(packed)).digest())
+        names_of = "\0".join(text).encode(errors="surrogateescape")
+        objects.append(hashlib.sha256(names_of + b"".join(packed)).digest())
     for one in sorted(objects):
         digest.update(one)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
 
-from . import coco
+from . import coco, fields
 
 
 def write(
@@ -29,14 +29,22 @@ def write(
     out = out or source.with_name(f"{source.stem}_{percent:g}pct.json")
     if out.exists() and out.samefile(source):
         raise InputError(f"{out} is the source itself; choose another --out")
-    images = document["images"]
+    fields.mend(document)
+    problems: list[str] = []
+    images = list(coco.images_of(document["images"], source, problems).values())
+    if problems:
+        raise InputError(problems[0])
     order = sorted(
         images, key=lambda image: hashlib.sha256(f"{seed} {image.get('id')}".encode()).digest()
     )
     kept = {image.get("id") for image in order[: max(1, round(len(images) * percent / 100))]}
     share = {
         "images": [image for image in images if image.get("id") in kept],
-        "annotations": [a for a in document["annotations"] if a.get("image_id") in kept],
+        "annotations": [
+            a
+            for a in document["annotations"]
+            if fields.is_id(a.get("image_id")) and a["image_id"] in kept
+        ],
     }
     write_atomic(out, json.dumps(document | share))
     return out, {"of": len(images)} | {key: len(rows) for key, rows in share.items()}

@@ -112,7 +112,7 @@ BAD_COCO = [
     ({**COCO, "images": []}, "the split is empty"),
     ({**COCO, "annotations": []}, "has pictures but no objects"),
     (changed("images", 0, id=3), "image id 3 occurs more than once (b.jpg, a.jpg)"),
-    (changed("images", 0, id="7"), "an image needs a whole number 'id'"),
+    (changed("images", 0, id="b7"), "an image needs a whole number 'id'"),
     (changed("images", 0, width=0), "image 7 (b.jpg): width and height must be positive"),
     (changed("categories", 0, name="person"), "category 5 ('person') occurs more than once"),
     (changed("categories", 0, id=5), "category 5 ('person') occurs more than once"),
@@ -120,14 +120,17 @@ BAD_COCO = [
     (changed("categories", 1, sigmas=[0.1]), "'sigmas' must be one positive number a keypoint"),
     (
         changed("annotations", 1, image_id=99),
-        "annotation 8: refers to image 99, which the file does not list",
+        "annotation 8: refers to image 99: the file lists no good image",
     ),
     (changed("annotations", 1, category_id=6), "annotation 8: unknown category 6"),
-    (changed("annotations", 1, bbox=[1, 2, 3]), "annotation 8: bbox must be four numbers"),
-    (changed("annotations", 1, bbox=[1, 2, 3, "4"]), "annotation 8: bbox must be four numbers"),
+    (changed("annotations", 1, bbox=[1, 2, 3]), "annotation 8 (b.jpg): bbox must be four numbers"),
+    (
+        changed("annotations", 1, bbox=[1, 2, 3, "4"]),
+        "annotation 8 (b.jpg): bbox must be four numbers",
+    ),
     (
         changed("annotations", 1, bbox=[1, 2, 3, float("nan")]),
-        "annotation 8: bbox must be four numbers",
+        "annotation 8 (b.jpg): bbox must be four numbers",
     ),
     (
         changed("annotations", 1, bbox=[1, 2, 3, 0]),
