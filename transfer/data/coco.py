@@ -1,7 +1,6 @@
 """The COCO layout: one JSON file a split with images, annotations and categories, and folders of
 pictures."""
 
-import json
 import mmap
 import os
 from collections.abc import Collection
@@ -15,11 +14,10 @@ from .reading import (
     Listing,
     Reading,
     box_fault,
-    content_of,
+    json_of,
     missing_split,
     need_folder,
     numbers,
-    short,
 )
 
 # what is read of a category
@@ -111,15 +109,7 @@ def _split_name(path: Path) -> str:
 
 def parse(path: Path) -> dict:
     """The content of an annotation file. Raises InputError for what is not one."""
-    try:
-        document = json.loads(content_of(path))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
-        ) from error
-    # no UTF-8, nested too deep, a number of thousands of digits
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: malformed JSON: {short(error)}") from error
+    document = json_of(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise InputError(f"{path}: not a COCO annotation file: it has no list '{key}'")

@@ -3,6 +3,7 @@ folder listings."""
 
 import difflib
 import hashlib
+import json
 import math
 import os
 import struct
@@ -10,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -136,6 +138,21 @@ def content_of(path: Path) -> bytes:
         return files.read_regular(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {short(error)}") from error
+
+
+def json_of(path: Path) -> Any:
+    """The JSON in a file of a data set. Raises InputError for what is none, or cannot be read."""
+    try:
+        return json.loads(content_of(path))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
+        ) from error
+    except InputError:
+        raise
+    # no UTF-8, nested too deep, a whole number of thousands of digits
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InputError(f"{path}: malformed JSON: {short(error)}") from error
 
 
 class Listing:

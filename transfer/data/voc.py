@@ -16,7 +16,7 @@ from defusedxml import ElementTree as ET
 from detco.common.errors import InputError
 from detco.common.files import open_regular
 
-from . import LAYOUTS, exports, inspection
+from . import LAYOUTS, exports, fields, inspection
 from .reading import (
     SUFFIXES,
     Listing,
@@ -58,6 +58,10 @@ CLASSES = (
 ANNOTATIONS = ("Annotations", "annotations", "labels", "")
 IMAGES = ("JPEGImages", "images", "Images", "")
 ALL = "all"  # the split of a folder without lists
+
+
+# what tools write for an object that is left out of the score, or is not
+DIFFICULT = {"": 0, "0": 0, "false": 0, "1": 1, "true": 1}
 
 
 def splits(root: Path) -> list[str]:
@@ -255,7 +259,9 @@ def _size(tree, side: str, path: Path) -> int:
     try:
         return int(float(text))
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: size/{side} is '{text.strip()}', not a number") from error
+        raise InputError(
+            f"{path}: size/{side} is {fields.found(text.strip())}, not a number"
+        ) from error
 
 
 def _read_object(node, where: str, image: dict, reading: Reading) -> None:
@@ -287,7 +293,12 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
         written = " ".join(f"{value:g}" for value in corners)
         reading.faults.append(f"{where} ('{name}'): the box {written} {fault}")
         return
-    difficult = (node.findtext("difficult") or "").strip().lower() in ("1", "true")
+    stated = (node.findtext("difficult") or "0").strip().lower()
+    if stated not in DIFFICULT:
+        reading.faults.append(
+            f"{where} ('{name}'): difficult must be 0 or 1, found {fields.found(stated)}"
+        )
+        return
     reading.annotations.append(
         {
             "image_id": image["id"],
@@ -295,7 +306,7 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
             "bbox": box,
             "area": box[2] * box[3],
             "iscrowd": 0,
-            "difficult": int(difficult),
+            "difficult": DIFFICULT[stated],
         }
     )
 

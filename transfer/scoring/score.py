@@ -3,7 +3,6 @@ engine."""
 
 import contextlib
 import io
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from pycocotools.cocoeval import COCOeval
 
 from detco.common.errors import InputError
 
-from ..data import masks
+from ..data import fields, masks
 from ..data.dataset import Dataset
-from ..data.reading import content_of, numbers, short
+from ..data.reading import json_of, numbers
 from . import SCORERS, get, voc
 
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
@@ -88,14 +87,7 @@ def score_file(
     dataset: Dataset, path: Path | str, scorer: str = "coco", metrics: tuple[str, ...] = ("box",)
 ) -> dict[str, float]:
     """`score` of a JSON file of predictions. Raises InputError for a file that cannot be read."""
-    try:
-        predictions = json.loads(content_of(Path(path)))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: malformed JSON: {error.msg}: line {error.lineno}, column {error.colno}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: malformed JSON: {short(error)}") from error
+    predictions = json_of(Path(path))
     return score(dataset, predictions, scorer, metrics, where=str(path))
 
 
@@ -114,19 +106,14 @@ def _check(dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...], 
 
 def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]) -> str:
     """What is wrong with one prediction; "" if nothing."""
-    try:
-        image, category = (
-            images.get(entry.get("image_id")),
-            categories.get(entry.get("category_id")),
-        )
-    except TypeError:  # a list or an object for an id
-        return "image_id and category_id must be whole numbers"
-    if image is None:
-        return f"image_id {entry.get('image_id')} is not in the test split"
-    if category is None:
-        return f"category_id {entry.get('category_id')} is not among the categories"
+    image_id, category_id = entry.get("image_id"), entry.get("category_id")
+    if not fields.is_id(image_id) or image_id not in images:
+        return f"image_id {fields.found(image_id)} is not in the test split"
+    if not fields.is_id(category_id) or category_id not in categories:
+        return f"category_id {fields.found(category_id)} is not among the categories"
+    image, category = images[image_id], categories[category_id]
     if not numbers([entry.get("score")]) or not 0 <= entry["score"] <= 1:
-        return f"score {entry.get('score')} is not a number from 0 to 1"
+        return f"score {fields.found(entry.get('score'))} is not a number from 0 to 1"
     if ("box" in metrics or "bbox" in entry) and not (
         numbers(entry.get("bbox"), 4) and min(entry["bbox"][2:]) >= 0
     ):
