@@ -237,6 +237,35 @@ COMMANDS = (
         ),
     ),
     Command(
+        "data split",
+        "cli.tools:split",
+        "divide a data set that has no splits, a share of each class: VOC without lists, one COCO"
+        " file, or a folder for each class",
+        "detco data split MY_DATA --val 0.2 --group '(.*)_frame'",
+        (
+            folder("root", "the data set"),
+            option("--val", "share to test on; default 0.2", metavar="S", type=float, default=0.2),
+            option(
+                "--group",
+                "a regular expression: images in whose names it (or its first group) matches the"
+                " same text stay together, e.g. frames of a video",
+                metavar="PATTERN",
+            ),
+            SEED,
+        ),
+    ),
+    Command(
+        "data convert",
+        "cli.tools:convert",
+        "a data set in YOLO's format as COCO files; the images stay where they are",
+        "detco data convert yolo MY_YOLO my-coco",
+        (
+            option("format", "yolo", metavar="FORMAT", choices=("yolo",)),
+            folder("root", "the data set: a data.yaml, or classes.txt with images/ and labels/"),
+            option("out", "the new folder", metavar="OUT", type=Path),
+        ),
+    ),
+    Command(
         "data subset",
         "cli.tools:subset",
         "write a share of a COCO annotation file; smaller shares lie within larger ones",

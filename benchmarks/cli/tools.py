@@ -4,6 +4,7 @@ import os
 
 from detco.common.errors import InputError
 
+from .. import config
 from ..run import live
 from . import text
 
@@ -48,6 +49,36 @@ def subset(args) -> int:
         f"{out}: {counts['images']:,} of {counts['of']:,} pictures, {counts['annotations']:,}"
         " objects"
     )
+    return 0
+
+
+def split(args) -> int:
+    """`detco data split`"""
+    from detco.transfer.data.making import split as making
+
+    done = making.write(args.root, args.val, args.seed, args.group)
+    for part, path in done.files.items():
+        objects = f", {done.objects[part]:,} objects" if done.objects else ""
+        print(f"{path}: {done.images[part]:,} images{objects}")
+    return 0
+
+
+def convert(args) -> int:
+    """`detco data convert`"""
+    from detco.transfer.data.making import yolo
+
+    about = yolo.description(args.root)
+    if about is None:
+        raise InputError(
+            f"{args.root}: no data.yaml (or classes.txt) that names classes and splits"
+        )
+    text = about.read_text(encoding="utf-8-sig", errors="replace")
+    if about.suffix == ".txt":
+        content = {"names": [line for line in text.splitlines() if line.strip()]}
+    else:
+        content = config.load_yaml(text, str(about))
+    for path, (images, objects) in yolo.convert(args.root, content, args.out.absolute()).items():
+        print(f"{path}: {images:,} images, {objects:,} objects")
     return 0
 
 

@@ -126,13 +126,16 @@ def find_splits(data: Data) -> Data:
     """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot
     be told."""
     from detco.transfer.data import dataset
+    from detco.transfer.data.making import yolo
 
     if not data.root.is_dir():
         raise InputError(f"no data set folder at {data.root}")
     layout = data.layout or layout_of(data.root)
     if layout is None:
         listed = ", ".join(f"{row.marker}/ ({name})" for name, row in LAYOUTS.items())
-        raise InputError(f"{data.root}: no known layout; expected one of {listed}")
+        of_yolo = yolo.description(data.root)
+        hint = f"; for YOLO's: `detco data convert yolo {data.root} OUT`" if of_yolo else ""
+        raise InputError(f"{data.root}: no known layout; expected one of {listed}{hint}")
     train, test = data.train, data.test
     if train is None or test is None:
         usual = dataset.default_splits(layout, data.root)

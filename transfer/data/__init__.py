@@ -25,7 +25,8 @@ class Reader(Protocol):
     splits: the names of the splits below a data set's folder. read: one split; `keypoints` asks for
     those where a split also has objects without. Of layouts with pixel classes also
     `read(root, split, semantic=True)`, the classes of pixels in place of objects, and
-    `has_pixel_classes(root, split) -> bool`. InputError for what is not there.
+    `has_pixel_classes(root, split) -> bool`, and of those that can be divided
+    `write_splits(root, split, parts) -> dict`, files by part. InputError for what is not there.
     """
 
     def splits(self, root: Path) -> list[str]: ...

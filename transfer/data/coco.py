@@ -3,7 +3,7 @@ pictures."""
 
 import mmap
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +354,29 @@ def _area(record: dict, height: int, width: int) -> float:
     if mask is None:
         return float(record["bbox"][2] * record["bbox"][3])
     return masks.area(mask, height, width)
+
+
+def write_splits(root: Path, split: str, parts: Mapping[str, list[dict]]) -> dict[str, Path]:
+    """annotations/instances_PART.json for the images (records) of each part of the one split there
+    is, with paths relative to the data set's folder."""
+    from .making.split import written
+
+    source = annotation_file(root, split)
+    document = parse(source)
+    texts = {}
+    for part, images in parts.items():
+        paths = {image["id"]: Path(image["file_name"]) for image in images}
+        kept = [
+            entry | {"file_name": _below(root, paths[entry["id"]])}
+            for entry in document["images"]
+            if entry.get("id") in paths
+        ]
+        objects = [entry for entry in document["annotations"] if entry.get("image_id") in paths]
+        path = root / "annotations" / f"instances_{part}.json"
+        texts[path] = json.dumps(document | {"images": kept, "annotations": objects})
+    written(texts)
+    return dict(zip(parts, texts))
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

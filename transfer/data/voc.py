@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -320,3 +320,15 @@ def _number(reading: Reading) -> None:
     for number, annotation in enumerate(reading.annotations, 1):
         annotation["id"] = number
         annotation["category_id"] = ids[annotation.pop("category")]
+
+
+def write_splits(root: Path, split: str, parts: Mapping[str, list[dict]]) -> dict[str, Path]:
+    """Lists in ImageSets/Main for the images (records) of each part of the one split there is."""
+    from .making.split import written
+
+    if split != ALL and not (root / "ImageSets" / "Main").is_dir():
+        raise InputError(f"{root}: to divide that folder: `detco data split {root / split}`")
+    files = {part: root / "ImageSets" / "Main" / f"{part}.txt" for part in parts}
+    names = {part: [image["name"] for image in images] for part, images in parts.items()}
+    written({files[part]: "".join(f"{name}\n" for name in names[part]) for part in parts})
+    return files
