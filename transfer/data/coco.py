@@ -1,6 +1,7 @@
 """The COCO layout: one JSON file a split with images, annotations and categories, and folders of
 pictures."""
 
+import json
 import mmap
 import os
 from collections.abc import Collection, Mapping
