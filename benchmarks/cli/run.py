@@ -32,6 +32,24 @@ def pretrain(args) -> int:
     helper = int(os.environ.get("RANK", "0"))  # of torchrun; its first process speaks for all
     if helper:
         logging.getLogger("detco.plan").setLevel(logging.ERROR)
+    job, classes = pretraining_of(args)
+    if helper:
+        return _help(job)
+    _say_assumed(job.spec["recipe"])
+    if classes:
+        more = ", ..." if len(classes) > 10 else ""
+        print(f"{len(classes)} classes: {', '.join(classes[:10])}{more}")
+    failed = work([job], args, job.folder, args.recipe)
+    if not failed:
+        print(f"backbone: {args.out / 'backbone.safetensors'}")
+        if args.probe:
+            _say_probe(job, args.probe)
+    return failed
+
+
+def pretraining_of(args) -> tuple[Job, tuple[str, ...]]:
+    """The job that the parsed arguments of `detco pretrain` describe, and the classes it learns, if
+    any. Raises InputError."""
     changes = config.parse_assignments(args.changes)
     start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
     supervised = config.find(RECIPES, args.recipe, "recipe").traits.needs_labels
@@ -41,18 +59,7 @@ def pretrain(args) -> int:
     suite_plan.refuse_other_run(job)
     if args.probe:
         job = replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
-    if helper:
-        return _help(job)
-    _say_assumed(job.spec["recipe"])
-    if images.classes:
-        more = ", ..." if len(images.classes) > 10 else ""
-        print(f"{len(images.classes)} classes: {', '.join(images.classes[:10])}{more}")
-    failed = work([job], args, out, args.recipe)
-    if not failed:
-        print(f"backbone: {args.out / 'backbone.safetensors'}")
-        if args.probe:
-            _say_probe(job, args.probe)
-    return failed
+    return job, images.classes
 
 
 def _say_probe(job: Job, folder: Path) -> None:

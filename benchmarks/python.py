@@ -1,0 +1,156 @@
+"""What `import detco` needs: the commands' own jobs, started from Python."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stderr, suppress
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from detco.common import backbone_file
+from detco.common.errors import InputError, TrainingError
+from detco.results import store, tables
+from detco.transfer.checkpoints import importer, zoo
+from detco.transfer.checkpoints.reader import formats
+from detco.transfer.engines.torchvision.models import load_resnet
+
+from .cli import commands, outcomes
+from .cli import run as running
+from .plan import single
+from .run.provenance import own_version
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .plan.jobs import Job
+
+JOBS = {"pretrain": lambda args: running.pretraining_of(args)[0], "transfer": single.job_of}
+SAME = 1e-3  # largest difference of features, relative to their largest value
+
+
+def run(words: list[str]) -> Job:
+    """The job that the words of a command describe, done. Raises InputError, TrainingError."""
+    args, message = None, StringIO()
+    with redirect_stderr(message), suppress(SystemExit):
+        args = commands.parser(own_version()).parse_args(words)
+    if args is None:
+        raise InputError(message.getvalue().strip().removeprefix("detco: "))
+    args.again = "the same call"
+    job = JOBS[args.command](args)
+    status = running.work([job], args, args.out, job.title)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        record = store.read_json(job.folder / "record.json") or {}
+        error = record.get("error") or f"no record in {job.folder}"
+        raise (InputError if record.get("error_kind") == "input" else TrainingError)(error)
+    return job
+
+
+def frame(directory: Path, ids: set[str] | None = None) -> pd.DataFrame:
+    """The records below a folder (those with these ids) as a tidy frame."""
+    records, problems = outcomes.read(directory)
+    for problem in problems:
+        warnings.warn(f"left out: {problem}", stacklevel=3)
+    return tables.frame(record for record in records if ids is None or record["id"] in ids)
+
+
+def weights_of(
+    backbone: str | Path | Mapping[str, Tensor] | nn.Module, name: str | None, out: Path
+) -> tuple[str, str | None]:
+    """A backbone as `--weights` takes it, and its name. What is in memory, or of another project,
+    becomes a backbone file in OUT/backbones. Raises InputError."""
+    if isinstance(backbone, nn.Module | Mapping):
+        name = name or "backbone"
+        return str(_written(_from_memory(backbone, out), name, out)), name
+    path = importer.file_of(Path(backbone)) if str(backbone) in zoo.BY_NAME else Path(backbone)
+    if str(backbone) == "random" or not path.is_file() or formats.is_backbone_file(path):
+        return str(path), name
+    name = name or (str(backbone) if str(backbone) in zoo.BY_NAME else path.stem)
+    return str(_written(importer.open_any(path), name, out)), name
+
+
+def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backbone_file.Backbone:
+    """Through a file: what a checkpoint on disk is checked for, this is too."""
+    state = backbone.state_dict() if isinstance(backbone, nn.Module) else dict(backbone)
+    tensors = {key: value.detach().cpu() for key, value in state.items()}
+    path = out / "backbones" / "in-memory.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.save(tensors, path)
+        found = importer.load(path)[0]
+    finally:
+        path.unlink(missing_ok=True)
+    if isinstance(backbone, nn.Module):
+        _refuse_another_graph(backbone, found)
+    return found
+
+
+def _written(backbone: backbone_file.Backbone, name: str, out: Path) -> Path:
+    """Under its content's hash: another backbone of the same name gets a file of its own."""
+    part = out / "backbones" / f"{name}.safetensors"
+    digest = backbone_file.write(part, backbone)
+    return part.replace(part.with_name(f"{name}-{digest[:8]}.safetensors"))
+
+
+def _refuse_another_graph(module: nn.Module, backbone: backbone_file.Backbone) -> None:
+    """InputError where the module gives other features (res5) than the ResNet that its tensors
+    make: the tensors do not say strides, pooling or activations."""
+    layers = [part for name, part in module.named_modules() if name.split(".")[-1] == "layer4"]
+    if not layers:
+        return
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    features = []
+    net = load_resnet(backbone)
+    for whole, layer in ((module, layers[0]), (net, net.layer4)):
+        handle = layer.register_forward_hook(lambda _, __, made: features.append(made))
+        modes = {part: part.training for part in whole.modules()}
+        try:
+            whole.eval()
+            device = next(whole.parameters()).device
+            with torch.no_grad():
+                whole(images.to(device))
+        finally:
+            handle.remove()
+            for part, training in modes.items():
+                part.training = training
+    theirs, ours = (made.float().cpu() for made in features)
+    if theirs.shape != ours.shape or (theirs - ours).abs().max() > SAME * ours.abs().max():
+        raise InputError(
+            f"the module's features are not those of a {backbone.arch} with its tensors: it has"
+            " another stride, pooling or activation, which the detectors here do not build"
+        )
+
+
+class Preprocessing(nn.Module):
+    """RGB images (n, 3, h, w), 0..255 -> what a backbone expects."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: backbone_file.Backbone):
+        super().__init__()
+        self.reverse = backbone.channel_order == "BGR"
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.float()
+        if self.reverse:
+            images = images.flip(-3)
+        return (images - self.mean) / self.std
+
+
+def load_backbone(path: Path) -> nn.Module:
+    """See `detco.load_backbone`."""
+    if str(path) in zoo.BY_NAME:
+        path = importer.file_of(path)
+    backbone = importer.open_any(path)
+    net = load_resnet(backbone).eval()
+    net.preprocessing = Preprocessing(backbone)
+    return net
