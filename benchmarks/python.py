@@ -107,7 +107,7 @@ def _refuse_another_graph(module: nn.Module, backbone: backbone_file.Backbone) -
     images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     features = []
     net = load_resnet(backbone)
-    for whole, layer in ((module, layers[0]), (net, net.layer4)):
+    for whole, layer in ((module, layers[0]), (net, net.get_submodule("layer4"))):
         handle = layer.register_forward_hook(lambda _, __, made: features.append(made))
         modes = {part: part.training for part in whole.modules()}
         try:
@@ -127,7 +127,7 @@ def _refuse_another_graph(module: nn.Module, backbone: backbone_file.Backbone) -
         )
 
 
-class Preprocessing(nn.Module):
+class Normalise(nn.Module):
     """RGB images (n, 3, h, w), 0..255 -> what a backbone expects."""
 
     mean: Tensor
@@ -152,5 +152,5 @@ def load_backbone(path: Path) -> nn.Module:
         path = importer.file_of(path)
     backbone = importer.open_any(path)
     net = load_resnet(backbone).eval()
-    net.preprocessing = Preprocessing(backbone)
+    net.preprocessing = Normalise(backbone)
     return net

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,7 @@ class _Face(ModuleType):
         super().__setattr__(name, value)
 
 
-_FUNCTIONS = {"detco.pretrain": pretrain, "detco.results": results}
+_FUNCTIONS: dict[str, Callable] = {"detco.pretrain": pretrain, "detco.results": results}
 sys.modules[__name__].__class__ = _Face
 
 
