@@ -2,16 +2,16 @@
 can act on."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_args
 
 from detco.common import settings
 from detco.common.errors import InputError
-from detco.common.values import nearest
+from detco.common.values import nearest, shown
 
 T = TypeVar("T")
+LARGEST = 200_000  # characters of a YAML document
 IDENTITY = ("name", "version")  # of a row: they say which it is, and name folders
 EARLIER_NAMES = {"optimiser": "optimizer"}  # of settings
 
@@ -75,43 +75,17 @@ def parse_assignments(texts: Iterable[str], option: str = "--set") -> dict[str, 
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InputError(
-                f"{option} {text}: expected key=value, e.g. {option} schedule.iterations=50"
+                f"{option} {shown(text)}: expected key=value, e.g. {option} schedule.iterations=50"
             )
-        changes[key.strip()] = load_yaml(value, f"{option} {text}")
+        changes[key.strip()] = load_yaml(value, f"{option} {shown(text)}")
     return changes
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """YAML with three traps closed: `1e-3` is a number, `24:00:00` a text, and a key given twice is
-    an error."""
-    import yaml
+    """What a YAML document holds, see `detco.benchmarks.documents`. Raises InputError."""
+    from . import documents
 
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise InputError(
-                    f"{where}: line {node.start_mark.line + 1}: {twice} is given twice"
-                )
-            return super().construct_mapping(node, deep)
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-        list("-+0123456789"),
-    )
-    text_first = ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
-    for digit in "0123456789":
-        Loader.yaml_implicit_resolvers[digit] = [text_first, *Loader.yaml_implicit_resolvers[digit]]
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise InputError(
-            f"{where}: {line}not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})"
-        ) from None
+    return documents.load(text, where)
 
 
 def find(table: Mapping[str, T], name: str, what: str) -> T:

@@ -32,6 +32,8 @@ def write_atomic(path: Path | str, content: Content, lasting: bool = True) -> No
     for thousands of small files that can be made again. Raises OSError with the path in it.
     """
     path = Path(path)
+    if not path.name or path.is_dir():
+        raise OSError(errno.EISDIR, "cannot write: it is a folder", str(path))
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Small pure functions on values and texts."""
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -50,13 +51,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def told(error: OSError) -> str:
+    """`PATH: no space left on the device`: which file, and why. What names no file is written to
+    standard output."""
+    why = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        why = "no space left on the device"
+    return f"{error.filename or 'standard output'}: {why}"
+
+
 def one_line(problem: BaseException) -> str:
     """What went wrong, for a log or a record: a user's mistake as it is, else with its type."""
+    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC and problem.filename:
+        return told(problem)
     text = " ".join(str(problem).split()) or "no message"
     return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
 
 
 def shown(text: str, longest: int = 80) -> str:
     """Text out of a file as it can be printed: no control characters, one line, not endless."""
-    plain = text if text.isprintable() else ascii(text)[1:-1]
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return plain if len(plain) <= longest else plain[: longest - 3] + "..."

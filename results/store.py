@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from detco.common.files import write_atomic
 
-FORMAT = 1
+from . import schema
+from .schema import FORMAT
+
 REQUIRED = {"id": str, "kind": str, "status": str, "spec": dict, "metrics": dict}
 OF_A_TRANSFER = {
     "starting_point": str,
@@ -32,23 +33,6 @@ OF_A_TRANSFER = {
     "deviations": list,
 }
 PLANNED = {key: kind for key, kind in OF_A_TRANSFER.items() if key != "deviations"} | {"id": str}
-IF_THERE = {  # dotted: inside of a transfer's record, as it need not know all of them
-    "weights": dict,
-    "weights.sha256": str,
-    "spec.data": dict,
-    "spec.data.root": str,
-    "spec.data.layout": str,
-    "spec.data.identity": str,
-    "spec.weights": str,
-    "spec.weights_identity": str,
-    "spec.order": list,
-    "spec.launch": dict,
-    "facts": dict,
-    "facts.evaluations": list,
-    "facts.detectron2": dict,
-    "facts.detectron2.hash": str,
-    "facts.detectron2.which": str,
-}
 
 
 def write_json(path: Path, value: object) -> None:
@@ -59,10 +43,34 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> dict | None:
     """The object in a JSON file; None where the file is missing, truncated or something else."""
     try:
-        value = json.loads(Path(path).read_text())
+        content = Path(path).read_bytes() if Path(path).is_file() else b""  # no pipe, no device
+        value = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record of a job's folder; None where there is none, or it is not to be trusted."""
+    record = read_json(folder / "record.json")
+    return None if record is None or problem_of(record) else record
+
+
+def read_spec(folder: Path) -> dict | None:
+    """The plan of a job's folder; None where there is none, or its fields are of other types."""
+    spec = read_json(folder / "spec.json")
+    return None if spec is None or spec_problem(spec) else spec
+
+
+def read_progress(folder: Path) -> dict:
+    """What the job at work last said; nothing where its fields are of other types."""
+    progress = read_json(folder / "progress.json") or {}
+    return {} if schema.misfit(progress, schema.PROGRESS) else progress
+
+
+def spec_problem(spec: dict) -> str | None:
+    """What is wrong with a plan. None: nothing."""
+    return _mistyped(spec, {"id": str}) or schema.misfit(spec, schema.SPEC)
 
 
 def job_folders(directory: Path) -> Iterator[Path]:
@@ -105,12 +113,12 @@ def read(
 
 def folders(directory: Path) -> dict[str, Path]:
     """Where each run has its files: id -> job folder."""
-    found = (
-        (read_json(folder / "record.json") or {}).get("id") for folder in job_folders(directory)
-    )
-    return {
-        str(run): folder for run, folder in zip(found, job_folders(directory), strict=True) if run
-    }
+    found: dict[str, Path] = {}
+    for folder in job_folders(directory):
+        record = read_record(folder)
+        if record:
+            found.setdefault(record["id"], folder)
+    return found
 
 
 def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = None) -> str | None:
@@ -131,6 +139,8 @@ def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = N
     for name, value in record["metrics"].items():
         if fault := _fault(value):
             return f"metric {name} is {value!r}, {fault}"
+    if problem := schema.misfit(record, schema.RECORD):
+        return problem
     return _misfit(record, protocols or {}) if transfer else None
 
 
@@ -142,14 +152,6 @@ def _mistyped(record: dict, kinds: Mapping[str, type]) -> str | None:
     return None
 
 
-def _inside(record: dict, dotted: str) -> Any:
-    """What stands at `spec.data.root`; None where it or a part of the way is missing."""
-    value: Any = record
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def _fault(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return "not a finite number"
@@ -158,16 +160,7 @@ def _fault(value: object) -> str:
 
 def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | None:
     """Whether a transfer's parts contradict one another: its plan, its claims, its metrics."""
-    for dotted, kind in IF_THERE.items():
-        found = _inside(record, dotted)
-        if found is not None and not isinstance(found, kind):
-            return f"{dotted} is {found!r}, not a {kind.__name__}"
-    order = record["spec"].get("order")
-    if order and [type(place) for place in order] != [int, int]:
-        return f"spec.order is {order!r}, not two whole numbers"
-    if not all(isinstance(text, str) for text in record["deviations"]):
-        return f"deviations are {record['deviations']!r}, not texts"
-    if problem := _evaluations(_inside(record, "facts.evaluations") or ()):
+    if problem := _evaluations((record.get("facts") or {}).get("evaluations") or ()):
         return problem
     if record["status"] == "done" and not record["metrics"] and not record.get("undefined"):
         return "is done, but has no metrics"
@@ -223,7 +216,7 @@ def unfinished(directory: Path) -> list[dict]:
     """The specs of jobs below a folder that were planned and have no record yet; what is no whole
     spec is none."""
     folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
-    specs = filter(None, (read_json(folder / "spec.json") for folder in folders))
+    specs = [spec for spec in map(read_spec, folders) if spec]
     return [
         spec for spec in specs if spec.get("kind") != "transfer" or not _mistyped(spec, PLANNED)
     ]
@@ -254,22 +247,20 @@ def release(lock: int) -> None:
 def outcome(folder: Path, identity: str, since: float) -> dict | None:
     """The record of this very run, if it is done, or failed after the time `since`: earlier
     failures are to be retried."""
-    path = folder / "record.json"
-    record = read_json(path)
-    if record is None or record.get("id") != identity or problem_of(record):
+    record = read_record(folder)
+    if record is None or record["id"] != identity:
         return None
     return record if record["status"] == "done" or record.get("ended", 0.0) >= since else None
 
 
 def done(directory: Path) -> dict[str, Path]:
     """The folder of every job done below `directory`, by the job's id."""
-    records = ((folder, read_json(folder / "record.json")) for folder in job_folders(directory))
-    found = {
-        record.get("id"): folder
+    records = ((folder, read_record(folder)) for folder in job_folders(directory))
+    return {
+        record["id"]: folder.absolute()
         for folder, record in records
-        if record and record.get("status") == "done"
+        if record and record["status"] == "done"
     }
-    return {key: folder.absolute() for key, folder in found.items() if isinstance(key, str)}
 
 
 def is_taken(folder: Path) -> bool:
@@ -299,8 +290,7 @@ def status(directory: Path) -> list[dict]:
 
 
 def _status(folder: Path) -> dict:
-    spec, record = read_json(folder / "spec.json"), read_json(folder / "record.json")
-    progress = read_json(folder / "progress.json") or {}
+    spec, record, progress = read_spec(folder), read_record(folder), read_progress(folder)
     spec = spec or (record or {}).get("spec") or {}
     row = {
         "folder": str(folder),
@@ -327,7 +317,7 @@ def _status(folder: Path) -> dict:
             "state": "running",
             "seconds": time.time() - progress.get("started", time.time()),
         }
-    if record is not None and record.get("status") in ("done", "failed"):
+    if record is not None:
         row |= {"error": record.get("error"), "seconds": record.get("wall_seconds")}
         return row | {"state": record["status"]}
     if (folder / "record.json").exists():

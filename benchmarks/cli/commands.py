@@ -37,8 +37,10 @@ from .parser import (
     changes,
     folder,
     not_negative,
+    number,
     option,
     share,
+    whole,
 )
 
 COMMANDS = (
@@ -209,10 +211,18 @@ COMMANDS = (
         (
             option("out", "the new folder", metavar="OUT", type=Path),
             option(
-                "--images", "labelled pictures; default 1000", metavar="N", type=int, default=1000
+                "--images",
+                "labelled pictures; default 1000",
+                metavar="N",
+                type=whole(4, 10**7),
+                default=1000,
             ),
             option(
-                "--size", "their shorter side; default 128", metavar="PIXELS", type=int, default=128
+                "--size",
+                "their shorter side; default 128",
+                metavar="PIXELS",
+                type=whole(64, 4096),
+                default=128,
             ),
             SEED,
         ),
@@ -289,7 +299,13 @@ COMMANDS = (
         "detco speed views --images photos",
         (
             folder("--images", "JPEG pictures; default: drawn ones of the size of photographs"),
-            option("--count", "so many of them; default 32", metavar="N", type=int, default=32),
+            option(
+                "--count",
+                "so many of them; default 32",
+                metavar="N",
+                type=whole(1, 10**5),
+                default=32,
+            ),
             REPEATS,
             DEVICE,
         ),
@@ -301,7 +317,7 @@ COMMANDS = (
         "detco speed step --recipe detco-200ep --device cuda",
         (
             option("--recipe", "default: detco-200ep on a GPU, else detco-small", metavar="RECIPE"),
-            option("--batch", "default: the recipe's", metavar="N", type=int),
+            option("--batch", "default: the recipe's", metavar="N", type=whole(1, 10**5)),
             REPEATS,
             DEVICE,
         ),
@@ -312,9 +328,19 @@ COMMANDS = (
         "what running a job costs beyond the job, with a process for each and with workers reused",
         "detco speed runner --jobs 1000",
         (
-            option("--jobs", "that only wait; default 1000", metavar="N", type=int, default=1000),
             option(
-                "--seconds", "that each waits; default 0.1", metavar="S", type=float, default=0.1
+                "--jobs",
+                "that only wait; default 1000",
+                metavar="N",
+                type=whole(1, 10**6),
+                default=1000,
+            ),
+            option(
+                "--seconds",
+                "that each waits; default 0.1",
+                metavar="S",
+                type=number(0, 3600),
+                default=0.1,
             ),
         ),
     ),
@@ -439,6 +465,7 @@ COMMANDS = (
                 type=not_negative,
             ),
             option("--dry-run", "print the plan and its cost, and stop", action="store_true"),
+            option("--yes", "also a plan of more than 10,000 jobs", action="store_true"),
             VERIFY,
             STRICT_DATA,
             MERGE_CLASSES,
@@ -569,11 +596,15 @@ COMMANDS = (
                 "--size",
                 "shorter side that pictures are resized to; default 224",
                 metavar="PIXELS",
-                type=int,
+                type=whole(1, 4096),
                 default=224,
             ),
             option(
-                "--most", "pictures taken of a folder; default 6", metavar="N", type=int, default=6
+                "--most",
+                "pictures taken of a folder; default 6",
+                metavar="N",
+                type=whole(1, 10**4),
+                default=6,
             ),
         ),
     ),

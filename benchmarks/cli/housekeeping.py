@@ -61,10 +61,7 @@ def find(directory: Path, name: str) -> Path:
     its title. Raises InputError."""
     if not directory.is_dir():
         raise InputError(f"no folder {directory}")
-    jobs = [
-        (folder, store.read_json(folder / "spec.json") or {})
-        for folder in store.job_folders(directory)
-    ]
+    jobs = [(folder, store.read_spec(folder) or {}) for folder in store.job_folders(directory)]
     named = Path(name).absolute()
     for matches in (
         lambda folder, spec: (

@@ -9,15 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 from detco.common.errors import InputError
+from detco.common.values import told
 
 from ..run.provenance import own_version
-from . import commands
+from . import commands, text
+
+NO_MEMORY = "can't allocate memory"  # torch's words
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 (work failed), 2 (bad input), 130
     (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
+    text.print_anything()
     os.environ.setdefault(
         "THP_MEM_ALLOC_ENABLE", "1"
     )  # torch: large tensors in huge pages, far fewer page faults
@@ -25,10 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     args.again = shlex.join(["detco", *argv])
     args.json = getattr(args, "json", False)
     try:
-        return function_of(args.call)(args)
+        status = function_of(args.call)(args)
+        sys.stdout.flush()
+        return status
     except InputError as error:
-        print(f"detco: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return text.refuse(str(error))
     except KeyboardInterrupt:
         print("detco: stopped", file=sys.stderr)
         return 130
@@ -36,8 +41,11 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a file in the place of a folder, no rights, a full disk
-        print(f"detco: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return text.refuse(told(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and NO_MEMORY not in str(error):
+            raise
+        return text.refuse("not enough memory for this; ask for less of it, or for smaller ones")
 
 
 def function_of(call: str) -> Callable[[Any], int]:

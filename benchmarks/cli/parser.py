@@ -2,20 +2,22 @@
 and the parser made of the rows."""
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from detco.common.values import nearest
+from detco.common.values import nearest, shown
 from detco.transfer.data import LAYOUTS
 from detco.transfer.engines import ENGINES
 
 from ..run import EXECUTORS
 
 PRECISIONS = ("fp16", "bf16")
+LONGEST = 800  # characters of an error
 KEPT = ("final", "best")
 VALUES = {
     "--amp": PRECISIONS,
@@ -45,18 +47,41 @@ def folder(name: str, text: str, **more) -> Option:
     return option(name, text, type=Path, metavar="DIR", **more)
 
 
-def not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, it is {number}")
-    return number
+def whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """A whole number in a range."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            if least == 0 and number < 0 and text.strip().startswith("-"):
+                raise argparse.ArgumentTypeError(f"must not be negative, it is {text}")
+            limits = f"from {least} to {most}" if most < 2**63 - 1 else f"of at least {least}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, it is {text!r}")
+        return number
+
+    return read
 
 
-def share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, it is {text}")
-    return number
+def number(least: float, most: float) -> Callable[[str], float]:
+    """A number in a range, never nan."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}, it is {text!r}")
+        return found
+
+    return read
+
+
+not_negative, positive = whole(0), whole(1)
+share = number(0, 1)
 
 
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
@@ -99,7 +124,7 @@ VERIFY = option(
     "decode every labelled picture to the end before anything starts; default: read the headers",
     action="store_true",
 )
-REPEATS = option("--repeats", "default 5", metavar="N", type=int, default=5)
+REPEATS = option("--repeats", "default 5", metavar="N", type=whole(1, 10_000), default=5)
 AMP = option(
     "--amp",
     "automatic mixed precision: fp16 (default) or bf16; detectron2 only",
@@ -201,6 +226,7 @@ class Parser(argparse.ArgumentParser):
             known = [choice.strip("' ") for choice in wrong[3].split(",")]
             message = f"unknown {wrong[1].lower()} {wrong[2]!r}"
             message += nearest(wrong[2], known) or f"; known: {', '.join(known)}"
+        message = shown(" ".join(message.split()), LONGEST)
         print(f"detco: {message} (see `{self.prog} --help`)", file=sys.stderr)
         raise SystemExit(2)
 

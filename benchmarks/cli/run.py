@@ -122,7 +122,15 @@ def suite(args) -> int:
     missing: list[str] | None = [] if args.dry_run else None
     with live.pictures_checked(wanted.name, args.verify) as check:
         jobs = suite_plan.plan(
-            wanted, out, args.engine, args.seeds, args.device, launches, missing, check
+            wanted,
+            out,
+            args.engine,
+            args.seeds,
+            args.device,
+            launches,
+            missing,
+            check,
+            None if args.yes else suite_plan.MOST_JOBS,
         )
     site.take(jobs)
     if args.dry_run:

@@ -65,7 +65,7 @@ def _as_run(rows: Sequence[dict]) -> tuple[Run, dict[str, dict]]:
     """The rows as a runner knows them, with what the workers last said."""
     now, states = time.time(), {}
     for row in rows:
-        spec = store.read_json(Path(row["folder"]) / "spec.json") or {}
+        spec = store.read_spec(Path(row["folder"])) or {}
         seconds = 1.0
         with suppress(KeyError, TypeError):  # a plan that another version of this program made
             (found,) = cost.estimate([Job("", "", "", Path(), spec)], {}, cost.CPU).values()

@@ -1,6 +1,7 @@
 """What the commands print: plans, states, tables, protocols, facts; each function returns the exit
 status."""
 
+import io
 import json
 import sys
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from detco.common.values import shown
 from detco.results import store
 
 from .. import config
@@ -18,14 +20,30 @@ from ..run.worker import command
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
 
 
+LONGEST = 1000  # characters of an error
+
+
+def print_anything() -> None:
+    """Names of files and rows hold signs that a terminal's encoding may lack (LANG=C): those are
+    printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def refuse(problem: str) -> int:
+    """One line on what is wrong with the input; exit status 2."""
+    print(f"detco: {shown(' '.join(problem.split()), LONGEST)}", file=sys.stderr)
+    return 2
+
+
 def outcome(run: Run, again: str) -> int:
     """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2
     if all was bad input."""
     _warnings(run)
     failed = run.named("failed")
     if len(run.states) == 1 and failed and failed[0].error_kind == "input":
-        print(f"detco: {failed[0].error}", file=sys.stderr)
-        return 2
+        return refuse(failed[0].error or "")
     for state in failed:
         print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
         if state.error_kind != "input":
@@ -69,9 +87,7 @@ def kept(jobs: Sequence[Job], wanted: str) -> None:
     from detco.transfer.detector import NAME
 
     records = [
-        (job.folder, store.read_json(job.folder / "record.json") or {})
-        for job in jobs
-        if job.kind == "transfer"
+        (job.folder, store.read_record(job.folder) or {}) for job in jobs if job.kind == "transfer"
     ]
     done = [
         (folder / NAME, record["spec"].get("keep_model"))

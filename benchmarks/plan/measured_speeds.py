@@ -99,7 +99,8 @@ def measured(records: Iterable[dict], here: Mapping | None) -> dict[str, dict]:
     for record in records:
         stages, hardware = record.get("stages"), record.get("hardware", {})
         other = here is not None and any(hardware.get(key) != here.get(key) for key in HARDWARE)
-        if record.get("status") != "done" or stages is None or other:
+        seconds_known = stages is not None and "wall_seconds" in record
+        if record.get("status") != "done" or not seconds_known or other:
             continue
         speed = speeds.setdefault(
             speed_key(record["spec"]), {"stages": {}, "other": 0.0, "jobs": 0}
@@ -128,13 +129,13 @@ def known(out: Path, here: Mapping | None) -> dict[str, dict]:
 
     here: None for machines that cannot be looked at from here; then all records count and none that
     are remembered."""
-    records = (store.read_json(folder / "record.json") for folder in store.job_folders(out))
+    records = (store.read_record(folder) for folder in store.job_folders(out))
     return (_remembered(here) if here else {}) | measured(filter(None, records), here)
 
 
 def remember(jobs: Iterable[Job], here: Mapping) -> None:
     """Keep the speeds of finished jobs for plans elsewhere."""
-    records = filter(None, (store.read_json(job.folder / "record.json") for job in jobs))
+    records = filter(None, (store.read_record(job.folder) for job in jobs))
     _remember(here, measured(records, here))
 
 

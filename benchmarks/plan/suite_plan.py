@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("detco.plan")
 T = TypeVar("T")
+MOST_JOBS = 10_000  # of a plan that nobody has confirmed
 IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
 
 
@@ -75,19 +76,22 @@ def plan(
     launches: tuple[Mapping, Mapping] = ({}, {}),
     missing: list[str] | None = None,
     check: Callable | None = None,
+    most: int | None = MOST_JOBS,
 ) -> list[Job]:
     """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what
     cannot work.
 
     seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own)
         and of pretrainings, see Place;
-    missing, check: see Inputs.
+    missing, check: see Inputs; most: jobs that a plan may have.
     """
     from detco.transfer import engines
 
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing, check), engine or suite.engine
+    if wanted not in engines.ENGINES:  # a plan can be made for one that is not installed only
+        wanted = engines.resolve(wanted)
     place = Place(
         out.absolute(),
         inputs.read(lambda: engines.resolve(wanted), wanted),
@@ -100,6 +104,10 @@ def plan(
     scenes = scenes_job(suite.scenes, place) if suite.scenes else None
     pretrainings = _pretrainings(suite, scenes, place, inputs)
     columns = _columns(suite, scenes, inputs, seeds)
+    count = len(pretrainings) + sum(column.seeds * len(column.start) for column in columns)
+    if most is not None and count > most:
+        text = f"{count:,} jobs; to plan more than {most:,} say --yes"
+        raise InputError(f"suite {suite.name}: {text}")
     _refuse_what_the_engine_lacks(columns, place, inputs)
     sources = _sources(suite, pretrainings, place, inputs)
     _refuse_another_random(suite, columns, {source.arch for source in sources} - {""})
@@ -148,9 +156,7 @@ def _transfers(
 def folders(out: Path) -> dict[str, Path]:
     """The folder of every job planned or done below `out`, by the job's id: it stays there,
     whatever its row is called now."""
-    specs = (
-        (store.read_json(folder / "spec.json") or {}, folder) for folder in store.job_folders(out)
-    )
+    specs = ((store.read_spec(folder) or {}, folder) for folder in store.job_folders(out))
     return {
         spec["id"]: folder.absolute() for spec, folder in specs if isinstance(spec.get("id"), str)
     } | store.done(out)
@@ -204,8 +210,8 @@ def folder_of_images(folder: Path, by_class: bool = False) -> Source:
 def refuse_other_run(job: Job) -> None:
     """InputError where a job's folder holds another run: its files would be taken for this
     one's."""
-    there = store.read_json(job.folder / "spec.json")
-    done = (store.read_json(job.folder / "record.json") or {}).get("status") == "done"
+    there = store.read_spec(job.folder)
+    done = (store.read_record(job.folder) or {}).get("status") == "done"
     if there and there.get("id") != job.id and (done or list(job.folder.glob("checkpoint*"))):
         keys = {
             "recipe": "recipe settings",

@@ -204,7 +204,7 @@ def _done_before(state: State) -> bool:
 
 def progress_of(state: State) -> dict:
     """What a running job's worker last said."""
-    return STARTING | (store.read_json(state.job.folder / "progress.json") or {})
+    return STARTING | store.read_progress(state.job.folder)
 
 
 def describe(state: State, progress: dict | None) -> str:

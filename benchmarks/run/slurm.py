@@ -252,7 +252,7 @@ def submit(
     earlier ones included."""
     numbers, waiting, lost = {}, {}, set()
     for state in states:  # they stand after what they need
-        number = (store.read_json(state.job.folder / NUMBER) or {}).get("number")
+        number = str((store.read_json(state.job.folder / NUMBER) or {}).get("number"))
         if state.name == "failed" or lost & set(state.job.needs):
             lost.add(state.job.id)
         elif state.name == "waiting" and number in queued:

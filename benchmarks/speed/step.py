@@ -75,9 +75,11 @@ def measure(
         raise InputError(
             f"recipe {name}: the step is compared for DetCo with four levels and three terms"
         )
-    if repeats < 1 or (batch or 1) < 1:
+    if batch is None:
+        batch = row.batch
+    if repeats < 1 or batch < 1:
         raise InputError("--batch and --repeats must be at least 1")
-    row = replace(row, batch=batch or row.batch)
+    row = replace(row, batch=batch)
     try:
         ways, gib = _ways(row, place)
         seconds = speed.alternate(ways, repeats, speed.device_clock(place), report)

@@ -24,8 +24,11 @@ def load(name_or_file: str) -> Suite:
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml") and not path.exists():
         config.find(SUITES, name_or_file, "suite")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file; a suite is a name or a YAML file")
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(config.LARGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read the suite file {path}: {getattr(error, 'strerror', None) or error}"

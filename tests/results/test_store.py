@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from detco.results import store
+from detco.results import schema, store
 from tests.factories.records import put, sound_record
 
 ON_THE_WAY = {"iteration": 5, "metrics": {"box_ap": 12.5}}
@@ -164,3 +164,51 @@ sys.stdin.read()
     lock = store.take(tmp_path)
     assert lock is not None
     os.close(lock)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hardware": None}, "hardware is None"),
+        ({"stages": "x"}, "stages is 'x'"),
+        ({"stages": {"train": [1]}}, "stages is"),
+        ({"wall_seconds": "long"}, "wall_seconds is 'long'"),
+        ({"warnings": [1]}, "warnings is [1]"),
+        ({"spec": {"kind": "transfer", "needs": "all"}}, "spec.needs is 'all'"),
+        ({"spec": {"kind": "transfer", "protocol_row": {"schedule": 3}}}, "spec.protocol_row.sch"),
+        ({"versions": {"torch": [2]}}, "versions is"),
+        ({"anything": {"else": [2**64]}}, "beyond 64 bits"),
+        ({"anything": [float("inf")]}, "not finite"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_left_out(tmp_path, changes, reason):
+    put(tmp_path / "good", sound_record(1))
+    put(tmp_path / "odd", sound_record(2, **changes))
+    records, problems = store.read(tmp_path)
+    assert [found["id"] for found in records] == [f"{1:064x}"]
+    assert len(problems) == 1 and reason in problems[0] and str(tmp_path / "odd") in problems[0]
+    assert store.read_record(tmp_path / "odd") is None
+    assert list(store.done(tmp_path)) == list(store.folders(tmp_path)) == [f"{1:064x}"]
+
+
+def test_nesting_beyond_reason_is_left_out():
+    deep: list = []
+    for _ in range(schema.DEEPEST + 1):
+        deep = [deep]
+    assert "deep" in schema.misfit({"a": deep}, schema.SPEC)
+    assert schema.misfit({"a": deep[0][0]}, schema.SPEC) is None
+
+
+def test_progress_that_does_not_fit_says_nothing(tmp_path):
+    good = {"stage": "train", "done": 3, "total": 9, "figures": {"loss": 1.5, "lr": "nan"}}
+    store.write_json(tmp_path / "progress.json", good)
+    assert store.read_progress(tmp_path) == good
+    for key, value in (("done", "3"), ("figures", [1]), ("trained", [1]), ("speed", {})):
+        store.write_json(tmp_path / "progress.json", good | {key: value})
+        assert store.read_progress(tmp_path) == {}
+
+
+def test_a_pipe_in_the_place_of_a_record_is_none(tmp_path):
+    os.mkfifo(tmp_path / "record.json")
+    assert store.read_json(tmp_path / "record.json") is None
+    assert store.read(tmp_path)[0] == []
