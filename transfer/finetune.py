@@ -43,6 +43,7 @@ def finetune(
     train, test = load_data(protocol, data)
     for dataset in (train, test):
         inspection.refuse(dataset, report=report)
+    train, test = inspection.noted(train), inspection.noted(test)
     score.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = (

@@ -42,7 +42,7 @@ def check(args) -> int:
 
 def subset(args) -> int:
     """`detco data subset`"""
-    from detco.transfer.data import subsets
+    from detco.transfer.data.making import subsets
 
     out, counts = subsets.write(args.file, args.percent, args.seed, args.out)
     print(

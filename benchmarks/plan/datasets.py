@@ -35,6 +35,7 @@ def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Sou
     train, test = finetune.load_data(protocol, named)
     for split in (train, test):
         (check or inspection.refuse)(split)
+        inspection.noted(split)
     identity = canonical_hash([train.fingerprint, test.fingerprint])
     return data, Source(data.root.absolute(), identity, (), len(train.images), len(test.images))
 
@@ -102,7 +103,7 @@ def _share_is_there(data: Data, write: bool) -> bool:
     ):
         return True  # or the reader will say what is wrong
     if write:
-        from detco.transfer.data import subsets
+        from detco.transfer.data.making import subsets
 
         subsets.write(whole, int(share[2]), 0)
     return write

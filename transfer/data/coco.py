@@ -364,6 +364,7 @@ def write_splits(root: Path, split: str, parts: Mapping[str, list[dict]]) -> dic
 
     source = annotation_file(root, split)
     document = parse(source)
+    fields.mend(document)  # ids as they were read
     texts = {}
     for part, images in parts.items():
         paths = {image["id"]: Path(image["file_name"]) for image in images}

@@ -267,6 +267,8 @@ def check(
             wrong += [text for text in pixels.problems if text not in wrong]
         problems += wrong + _picture_problems(dataset, report)
         notes += [*dataset.notes, *_official_notes(found[-1])]
+        turned = inspection.turned(dataset)
+        notes += [inspection.turned_note(dataset, turned)] if turned else []
     listed = tuple(problems[:limit])
     return CheckReport(layout, root, tuple(found), listed, len(problems), tuple(notes))
 

@@ -9,12 +9,14 @@ network's disk answers many at once.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
@@ -23,7 +25,7 @@ from detco.common.images import open_image
 from detco.common.progress import Report
 
 from . import LAYOUTS
-from .reading import short, upright_size
+from .reading import short, turned_unseen, upright_size
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -33,6 +35,8 @@ LOOKING = 16  # threads that read headers: they wait for the disk
 SETTLED = 2.0  # seconds after which a change of a file is sure to change its time stamp again
 STAGE = "check pictures"
 
+log = logging.getLogger("detco.transfer")
+
 
 class Unreadable(InputError):
     """A picture that cannot be decoded, or no longer has the size it should have. `path`: which."""
@@ -40,6 +44,43 @@ class Unreadable(InputError):
     def __init__(self, text: str, path: str = ""):
         super().__init__(text)
         self.path = path
+
+
+class Size(tuple):
+    """(width, height) of a picture after EXIF rotation. `turned`: EXIF turns it and the size does
+    not tell, see `reading.turned_unseen`."""
+
+    turned = False
+
+
+def noted(dataset: Dataset) -> Dataset:
+    """The data set with a warning and the fact `turned`, where EXIF turns pictures and nothing
+    tells whether the boxes are meant for them as shown (as they are read) or as stored."""
+    found = turned(dataset)
+    if not found:
+        return dataset
+    note = turned_note(dataset, found)
+    log.warning("%s", note)
+    facts = dataset.facts | {"turned": len(found)}
+    return replace(dataset, notes=(*dataset.notes, note), facts=facts)
+
+
+def turned(dataset: Dataset) -> list[str]:
+    """The pictures that EXIF turns while their size does not tell."""
+    paths = [image["file_name"] for image in dataset.images]
+    return [
+        path
+        for path, size in zip(paths, sizes(paths), strict=True)
+        if isinstance(size, Size) and size.turned
+    ]
+
+
+def turned_note(dataset: Dataset, found: Sequence[str]) -> str:
+    return (
+        f"{dataset.root}: split '{dataset.split}': {len(found):,} pictures are turned or mirrored"
+        " by EXIF, and their size does not tell whether the boxes are; they are read as EXIF shows"
+        f" them: see that boxes fit, or store them upright; the first: {found[0]}"
+    )
 
 
 def refuse(dataset: Dataset, whole: bool = False, report: Report | None = None) -> None:
@@ -153,7 +194,8 @@ def read(path: str, whole: bool = False) -> tuple[int, int]:
     """(width, height) after EXIF rotation of one picture; raises whatever Pillow does. whole:
     decoded to the end."""
     with open_image(path) as picture:
-        size = upright_size(picture)
+        size = Size(upright_size(picture))
+        size.turned = turned_unseen(picture)
         if whole:
             picture.load()
     return size
@@ -161,11 +203,11 @@ def read(path: str, whole: bool = False) -> tuple[int, int]:
 
 class Memory:
     """The good pictures below the folder that all `paths` share: path -> (bytes, time of change,
-    width, height, whole)."""
+    width, height, flags), the last 1 for decoded whole plus 2 for `Size.turned`."""
 
     def __init__(self, paths: Sequence[str]):
         self.root = os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
-        self.place = cache_file("inspected", self.root, ".json")
+        self.place = cache_file("looked-at", self.root, ".json")
         self.known = self._read()
         self.new: dict[str, list[int]] = {}
 
@@ -185,17 +227,20 @@ class Memory:
         """(width, height) of a picture that was good and has not changed since; None where that is
         not known."""
         match self.known.get(self._name(path)):
-            case [size, changed, width, height, decoded]:
-                same = (size, changed) == (state.st_size, state.st_mtime_ns) and (
-                    decoded or not whole
-                )
-                return (width, height) if same else None
+            case [size, changed, width, height, int(flags)]:
+                if (size, changed) == (state.st_size, state.st_mtime_ns) and (
+                    flags & 1 or not whole
+                ):
+                    known = Size((width, height))
+                    known.turned = bool(flags & 2)
+                    return known
         return None
 
     def note(self, path: str, state: os.stat_result, size: tuple[int, int], whole: bool) -> None:
         """Remember a good picture, unless it could change once more without another time stamp."""
         if time.time() - state.st_mtime_ns / 1e9 > SETTLED:
-            self.new[self._name(path)] = [state.st_size, state.st_mtime_ns, *size, int(whole)]
+            flags = int(whole) + 2 * getattr(size, "turned", False)
+            self.new[self._name(path)] = [state.st_size, state.st_mtime_ns, *size, flags]
 
     def save(self) -> None:
         """Written beside and moved, so that it is whole or not there. What another process has
@@ -207,7 +252,7 @@ class Memory:
         for name, entry in self.new.items():
             before = known.get(name)
             if not (
-                isinstance(before, list) and before[:4] == entry[:4] and not entry[4]
+                isinstance(before, list) and before[:4] == entry[:4] and not entry[4] & 1
             ):  # decoded whole counts for more
                 known[name] = entry
         with suppress(OSError):

@@ -47,6 +47,7 @@ def deviations(train: Dataset, test: Dataset) -> list[str]:
     for title, dataset in (("training", train), ("test", test)):
         facts, objects = dataset.facts, len(dataset.annotations)
         counts = (
+            ("turned", "images turned by EXIF whose boxes may not be", len(dataset.images)),
             ("left_out", "bad objects left out", objects),
             ("images_repeated", "images listed more than once", len(dataset.images)),
             ("objects_repeated", "objects listed more than once", objects),

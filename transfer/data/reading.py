@@ -103,15 +103,24 @@ def box_fault(box: list[float], width: int, height: int) -> str:
     return ""
 
 
-def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) after the EXIF rotation that detection readers apply; reads the header
-    only."""
+def orientation(picture: Image.Image) -> int:
+    """How EXIF says a picture is turned, 1 to 8 (1: not); reads the header only."""
     if picture.format == "PNG" and "exif" not in picture.info:
-        return (
-            picture.size
-        )  # Pillow would decode all of the picture to look for EXIF behind the pixels
-    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
-    return picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+        return 1  # Pillow would decode all of the picture to look for EXIF behind the pixels
+    turn = picture.getexif().get(EXIF_ORIENTATION, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) after the EXIF rotation that detection readers apply."""
+    return picture.size[::-1] if orientation(picture) >= 5 else picture.size
+
+
+def turned_unseen(picture: Image.Image) -> bool:
+    """Whether EXIF turns or mirrors a picture and its size does not tell: by 180 degrees, or a
+    square one. Annotations of the picture as it is stored then look like good ones."""
+    turn = orientation(picture)
+    return turn in (2, 3, 4) or (turn >= 5 and picture.width == picture.height)
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:

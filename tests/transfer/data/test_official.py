@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from detco.common.errors import InputError
-from detco.transfer.data import dataset, official, subsets
+from detco.transfer.data import dataset, official
+from detco.transfer.data.making import subsets
 from detco.transfer.protocols import PROTOCOLS, Published, departures, scaled
 
 VOC, SEMANTIC = PROTOCOLS["voc-faster-rcnn-c4-24k"], PROTOCOLS["cityscapes-semantic"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
 
-from . import coco, fields
+from .. import coco, fields
 
 
 def write(
