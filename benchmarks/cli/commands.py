@@ -241,6 +241,11 @@ COMMANDS = (
                 metavar="NAME",
                 action="append",
             ),
+            option(
+                "--keypoints",
+                "of COCO's two files of a split, the one with keypoints",
+                action="store_true",
+            ),
             STRICT_DATA,
             MERGE_CLASSES,
             JSON,

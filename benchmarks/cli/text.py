@@ -169,7 +169,8 @@ def data_check(args) -> int:
 
     from ..run import live
 
-    root, asked = args.root, {"strict": args.strict, "merge_classes": args.merge_classes}
+    root, options = args.root, ("strict", "merge_classes", "keypoints")
+    asked = {option: getattr(args, option) for option in options}
     with live.of_task(f"{args.layout} {root}") as report:
         found = dataset.check(args.layout, root, args.split, report=report, **asked)
     if args.json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from detco.common.errors import InputError
 
 from . import LAYOUTS, Layout, get, inspection, labels, reader
-from .reading import Reading, fingerprint, need_folder
+from .reading import Reading, check_command, fingerprint, need_folder
 
 # (layout, folder names in lower case, split) -> pictures, pictures with objects (0: not published)
 OFFICIAL = {
@@ -83,7 +83,9 @@ def load(
         log.warning("%s", note)
     if problems:
         more = len(problems) - 1
-        rest = f" (and {more} more: `detco data check {layout} {root}` lists them)" if more else ""
+        asked = {"keypoints": keypoints, "strict": strict, "merge_classes": merge_classes}
+        command = check_command(layout, Path(root), split, **asked)
+        rest = f" (and {more} more: `{command}` lists them)" if more else ""
         raise InputError(problems[0] + rest)
     return dataset
 

@@ -25,7 +25,7 @@ from detco.common.images import open_image
 from detco.common.progress import Report
 
 from . import LAYOUTS
-from .reading import short, turned_unseen, upright_size
+from .reading import check_command, short, turned_unseen, upright_size
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -95,11 +95,10 @@ def refuse(dataset: Dataset, whole: bool = False, report: Report | None = None) 
     found = list(filter(None, faults(dataset.images, whole, report=said)))
     if found:
         more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
-        lists = (
-            f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
-        )
+        command = check_command(dataset.layout, dataset.root, dataset.split)
         raise InputError(
-            f"{found[0]}{more}; mend the files or take them out of split {dataset.split} ({lists})"
+            f"{found[0]}{more}; mend the files or take them out of split {dataset.split}"
+            f" (`{command}` lists all)"
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import struct
 import unicodedata
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
 OUTSIDE = 1.0
+LARGEST = 2**53  # of a number in data
 # Bad objects that are left out with a warning instead of refused: this share of all objects, and
 # always so many. COCO's own train2017 has two boxes without height among its 860,001; BCCD has two
 # boxes of one point among 4,886.
@@ -83,12 +85,21 @@ def missing_split(where: Path, split: str, found: Iterable[str]) -> InputError:
     )
 
 
+def check_command(layout: str, root: Path, split: str, **options: bool) -> str:
+    """The command that lists all that is wrong with a split, as a shell takes it."""
+    words = ["detco", "data", "check", layout, str(root), "--split", split]
+    words += [f"--{name.replace('_', '-')}" for name, given in options.items() if given]
+    return shlex.join(words)
+
+
 def numbers(values, count: int | None = None) -> bool:
-    """Whether `values` is a list of `count` (any number if None) finite numbers."""
+    """Whether `values` is a list of `count` (any number if None) finite numbers, none so large that
+    NumPy could not count in it."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
     try:
-        return all(map(math.isfinite, values)) and bool not in set(map(type, values))
+        finite = all(map(math.isfinite, values)) and max(map(abs, values), default=0) < LARGEST
+        return finite and bool not in set(map(type, values))
     except (TypeError, OverflowError):  # a text; a whole number beyond all floats
         return False
 

@@ -15,6 +15,7 @@ from detco.common.errors import InputError
 
 from ..data.dataset import Dataset
 from ..data.inspection import Unreadable
+from ..data.reading import check_command
 
 # Distinct broken pictures that a run may have: a share of those to train on, at least so many.
 SHARE, LEAST = 0.001, 5
@@ -82,9 +83,8 @@ class Replaced:
     """
 
     def __init__(self, dataset: Dataset, pictures: int, warn: bool = True):
-        self.remedy = (
-            f"`detco data check {dataset.layout} {dataset.root} --split {dataset.split}` lists all"
-        )
+        command = check_command(dataset.layout, dataset.root, dataset.split)
+        self.remedy = f"`{command}` lists all"
         self.limit, self.total = max(LEAST, int(SHARE * pictures)), pictures
         self.reasons: dict[str, str] = {}  # by path, in the order in which they were met
         self.draws, self.warn = 0, warn

@@ -1,15 +1,18 @@
 """`detco data check`: everything that is wrong, and the counts."""
 
+import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from detco.benchmarks.cli.main import main
 from detco.common.errors import InputError
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.dataset import check, load
-from tests.factories.datasets import H, W, picture, refused, write_coco, xml
+from tests.factories.datasets import COCO, H, W, picture, refused, write_coco, xml
 
 
 def test_several_problems_are_counted_and_all_listed_by_check(voc):
@@ -18,7 +21,9 @@ def test_several_problems_are_counted_and_all_listed_by_check(voc):
     )
     (voc / "JPEGImages/two.jpg").unlink()
     line = refused("JPEGImages/two.jpg: no such picture", "voc", voc, "trainval", strict=True)
-    assert line.endswith(f"(and 3 more: `detco data check voc {voc}` lists them)")
+    assert line.endswith(
+        f"(and 3 more: `detco data check voc {voc} --split trainval --strict` lists them)"
+    )
     report = check("voc", voc, "trainval", strict=True)
     assert report.problem_count == len(report.problems) == 4
     for part in (
@@ -151,3 +156,16 @@ def test_official_train2017_also_counts_pictures_with_objects(monkeypatch, tmp_p
         report = check("coco", root)
         assert report.splits[0]["official"] == sizes and len(report.notes) == problems
         assert ("not the official size" in str(report)) == bool(problems)
+
+
+def test_the_command_of_a_message_lists_what_it_promises(tmp_path, capsys):
+    """Also for a folder with a space in it, and where keypoints are in a file of their own."""
+    bad = json.loads(json.dumps(COCO))
+    for image in bad["images"]:
+        image["width"] = 0
+    root = write_coco(tmp_path / "my data")
+    write_coco(root, bad, "annotations/person_keypoints_train.json")
+    line = refused("lists them", "coco", root, "train", keypoints=True)
+    command = line.split("`")[1]
+    assert main(shlex.split(command)[1:]) == 2
+    assert capsys.readouterr().out.count("width and height must be") == 3

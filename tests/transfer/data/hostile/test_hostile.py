@@ -123,7 +123,7 @@ def is_fine(what, *args, **kwargs) -> bool:
         what(*args, **kwargs)
         return True
     except InputError as error:
-        assert len(str(error).splitlines()) == 1 and len(str(error)) < 2000, str(error)[:3000]
+        assert str(error).isprintable() and len(str(error)) < 2000, str(error)[:3000]
         return False
     finally:
         signal.alarm(0)
