@@ -600,7 +600,22 @@ def made() -> dict[str, Made]:
             (("query", 0), ("target", 1)),
             epochs="300",
         ),
-        "detco": Made({"state_dict": names()}, "detco", "detco"),
+        "detco": Made({"state_dict": names()}, "detco", "detco", said="detco"),
+        "bare in a state_dict": Made({"state_dict": names()}, "bare", "unknown"),
+        "caffe under torchvision's names": Made(
+            names() | fc, "caffe", "unknown", scale="msra", said="caffe"
+        ),
+        "torchvision detector": Made(
+            names("backbone.body.")
+            | some("backbone.fpn.inner_blocks.0.0.weight", "rpn.head.conv.0.0.weight"),
+            "torchvision-detector",
+            "unknown",
+        ),
+        "detr": Made(
+            {"model": names("backbone.0.body.") | some("transformer.w", "class_embed.bias")},
+            "torchvision-detector",
+            "unknown",
+        ),
         "detco.pytorch": Made(
             {**TRAINING, "state_dict": detco_pytorch()},
             "detco-pytorch",
@@ -661,27 +676,27 @@ def made() -> dict[str, Made]:
             (("base", 0),),
             ".ckpt",
         ),
-        "torchvision": Made(names() | fc, "torchvision", "supervised"),
+        "torchvision": Made(names() | fc, "torchvision", "unknown"),
         "pytorch/examples": Made(
             {**TRAINING, "state_dict": wrapped(names() | fc), "best_acc1": torch.tensor(70.0)},
             "torchvision",
-            "supervised",
+            "unknown",
             suffix=".pth.tar",
             epochs="200",
         ),
         "torch.compile": Made(
-            {"state_dict": wrapped(names() | fc, "_orig_mod.")}, "torchvision", "supervised"
+            {"state_dict": wrapped(names() | fc, "_orig_mod.")}, "torchvision", "unknown"
         ),
-        "timm": Made(names() | fc, "timm", "supervised", suffix=".safetensors", said="timm"),
+        "timm": Made(names() | fc, "timm", "unknown", suffix=".safetensors", said="timm"),
         "numpy": Made({k: v.numpy() for k, v in names().items()}, "bare", "unknown", suffix=".npz"),
         "hugging face": Made(
             hugging_face("resnet.") | linears("classifier.", 1),
             "hugging-face",
-            "supervised",
+            "unknown",
             suffix=".safetensors",
         ),
         "hugging face, no classifier": Made(
-            hugging_face(""), "hugging-face", "supervised", suffix=".bin"
+            hugging_face(""), "hugging-face", "unknown", suffix=".bin"
         ),
         "detectron2 of torchvision": Made(
             {

@@ -86,8 +86,8 @@ COMMANDS = (
         (
             option(
                 "source",
-                "a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file, or a name of `detco"
-                " weights list`",
+                "a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file, a folder of a hub, an"
+                " index of shards, or a name of `detco weights list`",
                 metavar="SRC",
             ),
             option("--out", "the new backbone file", metavar="FILE", type=Path, required=True),
@@ -102,6 +102,11 @@ COMMANDS = (
                 "e.g. key, momentum or teacher, where there are two; default: query, base or"
                 " student",
                 metavar="ROLE",
+            ),
+            option(
+                "--prefix",
+                "take only the tensors whose names begin so, e.g. `model.` of Lightning",
+                metavar="TEXT",
             ),
             option(
                 "--method",

@@ -17,7 +17,11 @@ def import_(args) -> int:
 
     path, row = _source(args)
     backbone, report = importer.load(
-        path, args.forced or (row.layout if row else None), args.encoder, args.method
+        path,
+        args.forced or (row.layout if row else None),
+        args.encoder,
+        args.method,
+        args.prefix or "",
     )
     digest = backbone_file.write(args.out, backbone)
     facts = _facts(backbone, report) | {"backbone": str(args.out), "sha256": digest}

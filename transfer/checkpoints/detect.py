@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from detco.common import resnet
 from detco.common.errors import InputError
 from detco.common.values import shown
 
@@ -20,17 +21,88 @@ Places = Mapping[
     str, Mapping[str, torch.Tensor]
 ]  # where in the file (a/b: nested) -> its tensors by name
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
+AVERAGE = re.compile(r"((?:\w+\.)*?\w*(?:ema|average)\w*\.)(.*)")
+TRUNK = re.compile(
+    r"(.*\.)(?:layer1\.0\.conv1|res2\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)"
+    r"\.weight"
+)
+NETWORK = 20  # tensors that a set of weights has at least
+OTHER_STEMS = (
+    (r"(.*\.)?attnpool\..*", "CLIP's ResNet (a stem of three convolutions, attention pooling)"),
+    (
+        r"(.*\.)?(conv1|stem)\.[13-9]\.(conv\.)?weight",
+        "a ResNet-C or -D (a stem of three convolutions)",
+    ),
+    (r"(.*\.)?layer\d\.\d+\.conv\d\.\d\.filt", "an anti-aliased ResNet (BlurPool)"),
+    (r"(.*\.)?layer\d\.\d+\.se\..*", "an SE-ResNet"),
+)
 LISTED = 8  # names in an error
 LONGEST, MOST = 1000, 20_000  # characters of a name, tensors; patterns take long for endless ones
 EXPANDED = 1 << 20  # bytes that a tensor may seem to have although the file has fewer (`expand`)
 
 
-def places(data: Any) -> Places:
-    """Every dictionary in which some row looks for an encoder: place -> its tensors."""
+def places(data: Any, prefix: str = "") -> Places:
+    """Every dictionary of tensors in a file, first those in which some row looks for an encoder:
+    place -> its tensors. Averages beside the weights have a place of their own.
+
+    prefix: only what lies behind it in the names, which lose it. Raises InputError if nothing does.
+    """
     wanted = dict.fromkeys(
         at for layout in layouts.LAYOUTS for encoder in layout.encoders for at in encoder.at
     )
-    return {at: tensors for at in wanted if (tensors := tensors_of(inside(data, at)))}
+    found = {at: tensors for at in wanted if (tensors := tensors_of(inside(data, at)))}
+    others = {at: tensors for at, tensors in _others(data) if at not in found}
+    if not found and len(others) == 1:
+        found = {ANYWHERE[0]: others.popitem()[1]}
+    split: dict[str, Mapping[str, torch.Tensor]] = {}
+    for at, tensors in (found | others).items():
+        split |= _averages(at, tensors)
+    if not prefix:
+        return split
+    kept = {at: behind for at, tensors in split.items() if (behind := _behind(tensors, prefix))}
+    if not kept:
+        names = [name for tensors in split.values() for name in tensors]
+        raise InputError(f"has no tensor behind {shown(prefix)}{_offer(names)}")
+    return kept
+
+
+def _others(data: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
+    """Dictionaries with at least NETWORK tensors, wherever they lie."""
+    try:
+        tensors = tensors_of(data) if place else {}
+    except InputError:  # what is odd elsewhere in the file does not matter
+        return
+    if len(tensors) >= NETWORK:
+        yield place, tensors
+    if isinstance(data, dict) and depth < 4:
+        for key, value in list(data.items())[:MOST]:
+            if isinstance(key, str) and isinstance(value, dict):
+                yield from _others(value, f"{place}/{key}".strip("/"), depth + 1)
+
+
+def _averages(at: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, dict]:
+    """One dictionary split into the weights and moving averages of them, which some projects keep
+    beside them as `ema.NAME`, mmcv as `ema_` and the name with `_` for `.`."""
+    flat = {"ema_" + name.replace(".", "_"): name for name in tensors}
+    sets: dict[str, dict] = {at: {}}
+    for name, tensor in tensors.items():
+        found = AVERAGE.fullmatch(name)
+        if name in flat:
+            sets.setdefault(f"{at}:ema", {})[flat[name]] = tensor
+        elif found and found[2] in tensors:
+            sets.setdefault(f"{at}:{found[1].strip('.')}", {})[found[2]] = tensor
+        else:
+            sets[at][name] = tensor
+    return sets
+
+
+def _behind(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    prefix = prefix.rstrip(".") + "."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def inside(data: Any, path: str) -> Any:
@@ -83,6 +155,17 @@ def find(name: str) -> CheckpointLayout:
             f" {', '.join(a.name for a in layouts.LAYOUTS)}"
         )
     return found
+
+
+def refuse_relatives(places: Places) -> None:
+    """InputError for a ResNet whose names show that it is another network than torchvision's."""
+    named = {name: tensor for tensors in places.values() for name, tensor in tensors.items()}
+    known = f"the detectors here take torchvision's ResNets: {', '.join(resnet.ARCHS)}"
+    for pattern, what in OTHER_STEMS:
+        if any(re.fullmatch(pattern, name) for name in named):
+            raise InputError(f"holds {what}; {known}")
+    if any(t.ndim == 4 and n.endswith("downsample.1.weight") for n, t in named.items()):
+        raise InputError(f"holds a ResNet-D (it pools before a shortcut); {known}")
 
 
 def recognise(content: formats.Content, places: Places) -> CheckpointLayout:
@@ -161,7 +244,13 @@ def _unknown(content: formats.Content, places: Places) -> str:
         return "holds a vision transformer; the detectors here take ResNets"
     begins = Counter(shown(".".join(name.split(".")[:2])) for name in names)
     listed = ", ".join(f"{begin}..." for begin, _ in begins.most_common(LISTED))
-    return (
-        f"names its tensors like no known project: {listed}; if it is a ResNet, --as NAME says"
-        " whose"
-    )
+    return f"names its tensors like no known project: {listed}{_offer(names)}"
+
+
+def _offer(names: list[str]) -> str:
+    """Prefixes behind which a ResNet stands, as what to say."""
+    found = dict.fromkeys(match[1] for name in names if (match := TRUNK.fullmatch(name)))
+    if not found:
+        return "; a ResNet under no names that are known here"
+    said = " or ".join(f"--prefix {shown(prefix)}" for prefix in list(found)[:LISTED])
+    return f"; a ResNet under known names stands behind a prefix: say {said}"

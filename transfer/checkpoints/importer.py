@@ -6,7 +6,6 @@ by the layout's row. What is not used is never read from the disk.
 """
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -21,10 +20,10 @@ from detco.common.errors import InputError
 from detco.common.files import sha256_of
 from detco.common.values import shown
 
-from . import detect, zoo
+from . import detect, graph, zoo
 from .detect import LISTED, Places, inside, tensors_at
-from .layouts import COUNTERS, CheckpointLayout, EncoderPlace, Preprocessing
-from .reader import formats
+from .layouts import COUNTERS, CheckpointLayout, EncoderPlace
+from .reader import folders, formats
 
 METHOD_PATHS = (
     "hyper_parameters/method",
@@ -33,7 +32,6 @@ METHOD_PATHS = (
 )  # solo-learn, also OmegaConf's
 METHOD = re.compile(r"[\w.+-]{1,40}")
 EPOCH_PATHS, EPOCHS = ("epoch", "meta/epoch"), range(1, 1_000_000)
-ASSUMED = "preprocessing: that of the project, the file does not say"
 
 
 @dataclass(frozen=True)
@@ -49,51 +47,60 @@ class ImportReport:
 
 
 def load(
-    path: Path, forced: str | None = None, encoder: str | None = None, method: str | None = None
+    path: Path,
+    forced: str | None = None,
+    encoder: str | None = None,
+    method: str | None = None,
+    prefix: str = "",
 ) -> tuple[backbone_file.Backbone, ImportReport]:
-    """The backbone in a checkpoint, and how it was found.
+    """The backbone in a checkpoint (a file, an index of shards, a folder), and how it was found.
 
     forced: the layout's name, else it is recognised; encoder: e.g. "key" or "teacher", else the
     first of the layout's row that the file has; method: what to call it, else what file or row
-    say. Raises InputError: one line with all that is wrong.
+    say; prefix: only what lies behind it in the tensors' names. Raises InputError: one line with
+    all that is wrong.
     """
-    path = Path(path)
+    path = folders.file_of(Path(path))
     if formats.is_backbone_file(path):
         raise InputError(f"{path} is a backbone file of this project already: use it as it is")
     content = formats.read(path)
     try:
-        places = detect.places(content.data)
+        places = detect.places(content.data, prefix)
+        detect.refuse_relatives(places)
         layout = detect.find(forced) if forced else detect.recognise(content, places)
         present = _encoders(layout, places)
         chosen = _choose(layout, present, encoder)
         found, dropped = _take(layout, chosen, present, tensors_at(places, chosen))
         arch = resnet.arch_of(found)
         tensors, notes = _complete(layout, arch, found)
-        pre, assumed = _preprocessing(layout, content.data)
-        if not forced and layout.doubt:
-            notes += (layout.doubt,)
         if not forced and (twins := detect.lookalikes(content, places)):
             notes += (f"{', '.join(twins)} look the same; if it is one of those, say it with --as",)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
     backbone_file.check_tensors(path, arch, tensors)
-    origin = _origin(path, content.data, layout)
-    row = zoo.BY_NAME.get(origin["source"])
+    try:
+        network = graph.Network(layout, arch, tensors, tensors_at(places, chosen))
+        style = graph.style_of(network, path, content, bool(forced))
+    except InputError as error:
+        raise InputError(f"{path} {error}") from None
+    metadata, row = _origin(path, content.data, layout)
     if row and not row.digest:
         notes += (f"taken for {row.name} by its name: its source publishes no hash",)
-    metadata = origin | {
+    stated_method = metadata.pop("method")
+    own_method = "unknown" if style.untrained else stated_method
+    metadata |= {
         "adapter": layout.name,  # a word of earlier versions
         "encoder": chosen.role,
-        "assumed": json.dumps(assumed),
+        "assumed": json.dumps(style.assumed),
         "images_seen": "",
     }
+    pre = style.preprocessing
     order = (pre.channel_order, pre.mean, pre.std, pre.stride_in)
-    own_method = metadata.pop("method")
     backbone = backbone_file.Backbone(
         arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items()))
     )
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
-    return backbone, ImportReport(layout, chosen, others, dropped, notes)
+    return backbone, ImportReport(layout, chosen, others, dropped, (*notes, *style.notes))
 
 
 def file_of(path: Path) -> Path:
@@ -131,10 +138,27 @@ def _encoders(layout: CheckpointLayout, places: Places) -> list[EncoderPlace]:
             for name in tensors_at(places, encoder)
         )
     ]
+    present += _further(layout, present, places)
     if not present:
         where = " or ".join(dict.fromkeys(encoder.prefix or "conv1" for encoder in layout.encoders))
         raise InputError(f"cannot be read as {layout.name}: it has no ResNet under {where}")
     return present
+
+
+def _further(
+    layout: CheckpointLayout, present: list[EncoderPlace], places: Places
+) -> list[EncoderPlace]:
+    """The same encoders in dictionaries that the row does not name: averages beside the weights."""
+    used = {next(at for at in encoder.at if at in places) for encoder in present}
+    found = []
+    for at in (at for at in places if at not in used):
+        for encoder in present:
+            names = (_renamed(layout, encoder, name) or "" for name in places[at])
+            if any(name.startswith("layer1.") for name in names):
+                role = re.split("[:/]", at)[-1] or "top"
+                role += "" if len(used) == len(present) == 1 else f"-{encoder.role}"
+                found.append(EncoderPlace(role, encoder.prefix, (at,)))
+    return found
 
 
 def _choose(
@@ -188,9 +212,16 @@ def _take(
         more = f" and {len(unexplained) - LISTED} more" if len(unexplained) > LISTED else ""
         raise InputError(
             f"has what {layout.name} does not explain:"
-            f" {', '.join(sorted(unexplained)[:LISTED])}{more}"
+            f" {', '.join(sorted(unexplained)[:LISTED])}{more}{_alone(chosen)}"
         )
     return tensors, dict(dropped)
+
+
+def _alone(chosen: EncoderPlace) -> str:
+    """How an encoder is taken whatever else there is."""
+    if not chosen.prefix:
+        return ""
+    return f"; --prefix {chosen.prefix} takes that network alone"
 
 
 def _twin(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str | None:
@@ -212,7 +243,14 @@ def _complete(layout: CheckpointLayout, arch: str, tensors: dict) -> tuple[dict,
         )
         for name, value in tensors.items()
     }
-    if layout.affine_norm:
+    counted = any("running_" in name for name in done)
+    if not counted and not layout.affine_norm:
+        raise InputError(
+            "has normalisation without running statistics (GroupNorm, LayerNorm, or another that"
+            f" was multiplied into its scale); as {layout.name} it should have batch normalisation,"
+            " and with it the features would be wrong"
+        )
+    if not counted:
         missing = [name for name in shapes if "running_" in name and name not in done]
         done |= {n: (torch.ones if n.endswith("var") else torch.zeros)(shapes[n]) for n in missing}
         notes = (
@@ -223,18 +261,16 @@ def _complete(layout: CheckpointLayout, arch: str, tensors: dict) -> tuple[dict,
     return done, notes
 
 
-def _origin(path: Path, data: Any, layout: CheckpointLayout) -> dict[str, str]:
-    """Method, epochs and source: of the public checkpoint that the file is, else what it says
-    itself."""
-    digest = sha256_of(path)
+def _origin(
+    path: Path, data: Any, layout: CheckpointLayout
+) -> tuple[dict[str, str], zoo.Known | None]:
+    """Method, epochs and source: of the public checkpoint that the file is, which is returned too,
+    else what it says itself."""
+    digest = folders.digest_of(path)
     row = zoo.same_file(path, digest)
     if row and row.layout == layout.name:
-        return {
-            "method": row.method,
-            "epochs": str(row.epochs or ""),
-            "source": row.name,
-            "source_sha256": digest,
-        }
+        origin = {"method": row.method, "epochs": str(row.epochs or ""), "source": row.name}
+        return origin | {"source_sha256": digest}, row
     stated = (
         value
         for at in METHOD_PATHS
@@ -248,24 +284,5 @@ def _origin(path: Path, data: Any, layout: CheckpointLayout) -> dict[str, str]:
     counted = (
         "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)
     )  # Lightning's may be one less
-    return {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
-
-
-def _preprocessing(layout: CheckpointLayout, data: Any) -> tuple[Preprocessing, list[str]]:
-    """(preprocessing, what of it is assumed): our own exports bring theirs along."""
-    own = inside(data, "preprocessing")
-    if not isinstance(own, dict) or own.keys() != {"channel_order", "mean", "std", "stride_in"}:
-        return layout.preprocessing, [ASSUMED]
-    numbers = [own[key] for key in ("mean", "std")]
-    sound = all(
-        type(v) is tuple and len(v) == 3 and all(type(n) is float and math.isfinite(n) for n in v)
-        for v in numbers
-    )
-    sound = sound and min(own["std"]) > 0
-    if (
-        not sound
-        or own["channel_order"] not in ("RGB", "BGR")
-        or own["stride_in"] not in ("3x3", "1x1")
-    ):
-        raise InputError("says a preprocessing that makes no sense")
-    return Preprocessing(**own), []
+    origin = {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
+    return origin, None

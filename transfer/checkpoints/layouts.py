@@ -17,7 +17,8 @@ from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 from .renames import CAFFE2, DETECTRON2, HUGGING_FACE, SEQUENTIAL
 
-COUNTERS = r".*num_batches_tracked"  # of batch normalisation; no network uses them for its features
+# of batch normalisation and of averages; no network uses them for its features
+COUNTERS = r".*num_batches_tracked|(.*\.)?n_averaged"
 ANYWHERE = ("state_dict", "model", "model_state_dict", "")
 
 
@@ -65,7 +66,7 @@ class CheckpointLayout:
     preprocessing: Preprocessing = IMAGENET
     only_forced: bool = False  # looks like another layout: taken only where the user says so
     affine_norm: bool = False  # normalisation without statistics: mean 0, variance 1
-    doubt: str = ""  # what the import says where the names prove little
+    vague: bool = False  # names that prove no style: statistics and what else is said decide
 
 
 def _bare(*prefixes: str) -> tuple[EncoderPlace, ...]:
@@ -137,12 +138,13 @@ SOLO_LEARN = CheckpointLayout(
 )
 TORCHVISION = CheckpointLayout(
     "torchvision",
-    "supervised",
+    "unknown",  # a classifier may have been put on top of frozen features
     "pytorch/vision: models/resnet.py; pytorch/examples: imagenet/main.py",
     _bare(""),
     (r"conv1\.weight", r"fc\.weight"),
     (r"prototypes\..*", r"projection_head\..*"),
     drop=(r"fc\.(weight|bias)",),
+    vague=True,
 )
 D2_HEADS = (
     r"stem\.fc\..*",
@@ -329,10 +331,7 @@ LAYOUTS = (
         _bare(""),
         (r"conv1\.weight", r"/only=state_dict"),
         (r"fc\..*", r"prototypes\..*", r"projection_head\..*"),
-        doubt=(
-            "bare names in `state_dict` are how DetCo was released; where they are another's, say"
-            " --as bare --method NAME"
-        ),
+        only_forced=True,
     ),
     CheckpointLayout(
         "detco-pytorch",
@@ -409,12 +408,14 @@ LAYOUTS = (
         name="timm",
         learnt="huggingface/pytorch-image-models: timm/models/resnet.py",
         only_forced=True,
+        vague=False,
     ),
     replace(
         TORCHVISION,
         name="byol-converted",
         method="byol",
         only_forced=True,
+        vague=False,
         learnt="ajtejankar/byol-convert: convert.py (from google-deepmind's BYOL)",
     ),
     CheckpointLayout(
@@ -432,13 +433,37 @@ LAYOUTS = (
             r"queue\w*",
             r"student_head\..*",
             r"/author=DenseCL",
-            r"/only=state_dict",
         ),
         drop=(r"(backbone\.)?fc\..*",),
+        vague=True,
+    ),
+    CheckpointLayout(
+        "caffe",
+        "unknown",
+        "open-mmlab/mmdetection: configs/*caffe*; jwyang/faster-rcnn.pytorch: README (Caffe's"
+        " weights under torchvision's names)",
+        _bare("", "backbone."),
+        (r"(backbone\.)?conv1\.weight", r"(backbone\.)?layer4\..*"),
+        drop=(r"(backbone\.)?fc\..*",),
+        preprocessing=MSRA,
+        only_forced=True,
+    ),
+    CheckpointLayout(
+        "torchvision-detector",
+        "unknown",
+        "pytorch/vision: models/detection; facebookresearch/detr: models/backbone.py",
+        _bare("backbone.body.", "backbone.0.body."),
+        (r"backbone\.(0\.)?body\.conv1\.weight",),
+        drop=(
+            r"backbone\.fpn\..*",
+            r"(rpn|roi_heads|head|transformer|class_embed|bbox_embed|query_embed|input_proj)\..*",
+            r"(detr|bbox_attention|mask_head)\..*",
+        ),
+        vague=True,
     ),
     CheckpointLayout(
         "hugging-face",
-        "supervised",
+        "unknown",
         "huggingface/transformers: models/resnet/modeling_resnet.py",
         _bare("resnet.", ""),
         (r"(resnet\.)?embedder\.embedder\.convolution\.weight",),
@@ -455,6 +480,7 @@ LAYOUTS = (
         (r"/__author__=(Caffe2|Detectron2.*)",),
         drop=D2_HEADS,
         rename=DETECTRON2,
+        vague=True,
     ),
     CheckpointLayout(
         "detectron2-msra",
@@ -465,7 +491,7 @@ LAYOUTS = (
         drop=D2_HEADS,
         rename=DETECTRON2,
         preprocessing=MSRA,
-        affine_norm=True,
+        vague=True,
     ),
     CheckpointLayout(
         "msra",

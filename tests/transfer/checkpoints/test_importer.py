@@ -72,7 +72,9 @@ def test_what_is_wrong_is_said_by_name(tmp_path, moco, damage, says):
 
 def test_everything_unexplained_is_counted(tmp_path, moco):
     moco |= {f"module.extra.{n:02d}": torch.ones(1) for n in range(11)}
-    with pytest.raises(InputError, match=r"extra\.00, .*extra\.07 and 3 more$"):
+    with pytest.raises(
+        InputError, match=r"extra\.00, .*extra\.07 and 3 more; --prefix encoder_q\. takes"
+    ):
         importer.load(saved(moco, tmp_path / "a.pth"))
 
 
@@ -101,7 +103,7 @@ def test_bare_names_are_said_to_prove_little(tmp_path):
     path = tmp_path / "a.pth"
     torch.save({"state_dict": checkpoints.names()}, path)
     backbone, report = importer.load(path)
-    assert backbone.method == "detco" and "--as bare" in report.notes[0]
+    assert backbone.method == "unknown" and "detco, caffe look the same" in report.notes[0]
     backbone, report = importer.load(path, "bare", method="mine")
     assert (backbone.method, report.notes) == ("mine", ())
 

@@ -19,18 +19,22 @@ import torch
 from detco.common.errors import InputError
 from detco.common.values import shown
 
-from . import opcodes, stubs, tensors, unpickle
+from . import folders, opcodes, stubs, tensors, unpickle
 
 LARGEST_PICKLE = 1 << 27  # bytes of data.pkl in a torch file; ordinary ones have some 100 kB
 LARGEST_NPZ = 1 << 30  # bytes, unpacked
+UNPACK = "unpack it and import the checkpoint in it"
 NOT_CHECKPOINTS = (
     (
         b"version https://git-lfs",
         "a Git LFS pointer, not the file it points to: run `git lfs pull` where it came from",
     ),
-    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
-    (b"BZh", "compressed with bzip2: unpack it first"),
-    (b"\xfd7zXZ", "compressed with xz: unpack it first"),
+    (b"\x1f\x8b", f"compressed with gzip: {UNPACK} (gunzip; tar xzf for a .tar.gz)"),
+    (b"BZh", f"compressed with bzip2: {UNPACK} (bunzip2; tar xjf for a .tar.bz2)"),
+    (b"\xfd7zXZ", f"compressed with xz: {UNPACK} (unxz; tar xJf for a .tar.xz)"),
+    (b"\x28\xb5\x2f\xfd", f"compressed with zstd: {UNPACK} (unzstd)"),
+    (b"7z\xbc\xaf", f"a 7z archive: {UNPACK}"),
+    (b"Rar!", f"a rar archive: {UNPACK}"),
     (b"\x89HDF", "an HDF5 file (Keras): convert it to .npz or .pth with the project it comes from"),
 )
 
@@ -46,13 +50,13 @@ class Content:
 
 
 def read(path: Path) -> Content:
-    """Open a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file. Raises InputError: one line
-    that says what is wrong."""
-    path = Path(path)
+    """Open a .pth, .pt, .ckpt, .torch, .pkl, .safetensors or .npz file, an index of shards, or a
+    folder with one of them. Raises InputError: one line that says what is wrong."""
+    path = folders.file_of(Path(path))
+    if folders.is_index(path) and path.is_file():
+        return Content("shards", folders.shards(path, read))
     if not path.is_file():
-        raise InputError(
-            f"no checkpoint at {path}" + (" (it is a folder)" if path.is_dir() else "")
-        )
+        raise InputError(f"no checkpoint at {path}")
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
@@ -103,8 +107,8 @@ def _refuse(path: Path, head: bytes) -> None:
         raise InputError(f"{path} is a JSON text, not a checkpoint")
     if head[257:262] == b"ustar":
         raise InputError(
-            f"{path} is a tar archive (torch before 0.2, or a packed folder): save the weights"
-            " again with torch.save"
+            f"{path} is a tar archive: {UNPACK} (tar xf); if torch before 0.2 wrote it, save the"
+            " weights again with a newer one"
         )
 
 
@@ -170,7 +174,11 @@ def _torch_zip(
             " from"
         )
     if len(pickles) != 1:
-        raise InputError("a zip archive, but not one that torch.save or numpy.savez wrote")
+        names = ", ".join(list(entries)[:3]) + (" ..." if len(entries) > 3 else "")
+        raise InputError(
+            f"a zip archive, but not one that torch.save or numpy.savez wrote; it holds"
+            f" {names or 'nothing'}: {UNPACK} (unzip)"
+        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
         raise InputError(
             "a compressed zip archive; torch.save does not compress, so this is a packed folder or"

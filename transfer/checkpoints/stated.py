@@ -1,0 +1,141 @@
+"""What a checkpoint, or a text beside it, says about its network's graph: settings that no tensor
+shows.
+
+Texts (config.json, args.yaml, a config in Python ...) are searched for `key: value`; none is
+parsed, none is run.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detco.common.errors import InputError
+from detco.common.values import shown
+
+NEIGHBOURS = (
+    "config.json",
+    "args.json",
+    "config.yaml",
+    "config.yml",
+    "args.yaml",
+    "hparams.yaml",
+    "config.py",
+)
+OWN = (".json", ".yaml", ".yml", ".py")  # endings of a text that has the checkpoint's name
+LONGEST, DEEPEST, MOST = 1 << 20, 6, 20_000  # bytes of a text; containers, values of a file
+
+NAMES = ("arch", "architecture", "architectures")  # of the whole network
+PARTS = ("backbone", "backbone_name", "model_name", "encoder_name", "base_model", "base_encoder")
+RESNET = re.compile(r"(?i)\w*res_?ne[xs]?t.*")
+# torchvision's graph under other projects' names for it; timm's tags (.a1_in1k) are its training
+KNOWN = re.compile(
+    r"(tv_|ssl_|swsl_|gluon_)?(wide_)?resnet_?(18|34|50|101|152)?(_2)?(_?v1b|_?v1[._]5)?"
+    r"(_scratch)?(\..*)?"
+    r"|r_?(18|34|50|101|152)(_c4|_fpn)?|resnet(model|backbone|for\w+)"
+)
+PREFIX = re.compile(r"(hf_hub:|timm/|torchvision(\.models)?[./]|torchvision://|microsoft/)")
+STRIDES = {
+    ("stride_in_1x1", "true"): "1x1",
+    ("stride_in_1x1", "false"): "3x3",
+    ("style", "caffe"): "1x1",
+    ("style", "pytorch"): "3x3",
+    ("downsample_in_bottleneck", "true"): "1x1",
+    ("downsample_in_bottleneck", "false"): "3x3",
+}
+OTHER_GRAPH = (
+    "deep_stem",
+    "avg_down",
+    "downsample_in_first_stage",
+    "antialias",
+    "antialiased",
+    "aa_layer",
+    "blurpool",
+)
+OFF = ("false", "none", "null", "0", "")
+INTERESTING = "|".join((*NAMES, *PARTS, *OTHER_GRAPH, "style", *(key for key, _ in STRIDES)))
+PAIR = re.compile(rf"(?i)(?<!\w)['\"]?({INTERESTING})['\"]?\s*[=:]\s*\[?\s*['\"]?([\w./:+-]+)")
+MM_TYPE = re.compile(r"type=['\"](ResNe\w+)['\"]")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """`architectures`: names -> where each stands; `stride_in`: "1x1", "3x3" or, unsaid, ""."""
+
+    architectures: dict[str, str]
+    stride_in: str = ""
+    stride_where: str = ""
+
+
+def read(path: Path, data: Any) -> Stated:
+    """Raises InputError, without the file's name, for a graph that is none of torchvision's
+    ResNets, or strides said in two ways."""
+    found, strides = {}, {}
+    for where, key, value in _pairs(path, data):
+        low = value.lower()
+        if key in OTHER_GRAPH and low not in OFF:
+            raise InputError(f"says {key} {shown(value)} ({where}): {_refused()}")
+        if stride := STRIDES.get((key, low)):
+            strides.setdefault(stride, f"{key} {shown(value)} ({where})")
+        if key in NAMES or (key in PARTS and RESNET.fullmatch(value)):
+            found.setdefault(value, where)
+    if len(strides) > 1:
+        raise InputError(f"says {' and '.join(strides.values())}: which stride it has is unclear")
+    for name, where in found.items():
+        if not KNOWN.fullmatch(PREFIX.sub("", name.lower().replace("-", "_"))):
+            raise InputError(f"says architecture {shown(name)} ({where}): {_refused()}")
+    stride = next(iter(strides), "")
+    return Stated(found, stride, strides.get(stride, ""))
+
+
+def _refused() -> str:
+    return (
+        "none of torchvision's ResNets, and the same tensors in another graph give other features;"
+        " if it is wrong, --as NAME reads the file all the same"
+    )
+
+
+def _pairs(path: Path, data: Any) -> Iterator[tuple[str, str, str]]:
+    """(where it stands, key in small letters, value)"""
+    for place, value in _values(data):
+        key = place.rpartition("/")[2].lower()
+        if isinstance(value, str) and len(value) > 200:
+            yield from _in_text(value, place)
+        elif isinstance(value, bool | int | float | str):
+            yield place, key, str(value)
+    for name in (*NEIGHBOURS, *(path.stem + end for end in OWN)):
+        text = path.parent / name
+        if text != path and text.is_file():
+            with open(text, "rb") as file:
+                yield from _in_text(
+                    file.read(LONGEST).decode(errors="replace"), f"{name} beside it"
+                )
+
+
+def _in_text(text: str, where: str) -> Iterator[tuple[str, str, str]]:
+    for key, value in PAIR.findall(text):
+        yield where, key.lower(), value
+    for name in MM_TYPE.findall(text):
+        yield where, "arch", name
+
+
+def _values(data: Any) -> Iterator[tuple[str, Any]]:
+    """Every plain value by its place a/b/c; in a list under the list's own name."""
+    waiting, seen = [("", data, 0)], set()
+    for place, item, depth in waiting:  # grows while it is walked
+        if isinstance(item, torch.Tensor) or len(waiting) > MOST:
+            continue
+        if isinstance(item, dict | list | tuple):
+            if depth < DEEPEST and id(item) not in seen:
+                seen.add(id(item))
+                pairs = item.items() if isinstance(item, dict) else (("", v) for v in item[:100])
+                waiting += [
+                    (f"{place}/{shown(key)}".strip("/"), value, depth + 1)
+                    for key, value in pairs
+                    if isinstance(key, str)
+                ]
+        else:
+            yield place, item
