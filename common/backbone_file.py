@@ -73,8 +73,7 @@ def read(path: Path) -> Backbone:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no backbone file at {path}")
-    hint = "; `detco weights import` makes a backbone file of another project's checkpoint"
-    metadata, tensors = read_tensors(path, hint)
+    metadata, tensors = read_tensors(path, _advice(path))
     missing = [k for k in REQUIRED if k not in metadata]
     if metadata.get("format") == "detco-detector":
         raise InputError(
@@ -100,6 +99,19 @@ def read(path: Path) -> Backbone:
         *pre,
         tuple(sorted(metadata.items())),
     )
+
+
+def _advice(path: Path) -> str:
+    """What to do about a file that cannot be read: one that begins like a safetensors file is
+    damaged, and another project's checkpoint would have to be imported."""
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(9)
+    except OSError:
+        return ""
+    if begins[8:] == b"{":
+        return "; it is damaged: copy or make it again"
+    return "; `detco weights import` makes a backbone file of another project's checkpoint"
 
 
 def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, Tensor]]:

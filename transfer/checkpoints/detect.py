@@ -18,7 +18,7 @@ from .reader import formats
 from .reader.stubs import KINDS, Inert
 
 Places = Mapping[
-    str, Mapping[str, torch.Tensor]
+    str, dict[str, torch.Tensor]
 ]  # where in the file (a/b: nested) -> its tensors by name
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 AVERAGE = re.compile(r"((?:\w+\.)*?\w*(?:ema|average)\w*\.)(.*)")
@@ -26,6 +26,7 @@ TRUNK = re.compile(
     r"(.*\.)(?:layer1\.0\.conv1|res2\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)"
     r"\.weight"
 )
+SAME = "layer1.0.conv1.weight"  # a name of torchvision's that stands for all
 NETWORK = 20  # tensors that a set of weights has at least
 OTHER_STEMS = (
     (r"(.*\.)?attnpool\..*", "CLIP's ResNet (a stem of three convolutions, attention pooling)"),
@@ -54,7 +55,7 @@ def places(data: Any, prefix: str = "") -> Places:
     others = {at: tensors for at, tensors in _others(data) if at not in found}
     if not found and len(others) == 1:
         found = {ANYWHERE[0]: others.popitem()[1]}
-    split: dict[str, Mapping[str, torch.Tensor]] = {}
+    split: dict[str, dict[str, torch.Tensor]] = {}
     for at, tensors in (found | others).items():
         split |= _averages(at, tensors)
     if not prefix:
@@ -168,9 +169,9 @@ def refuse_relatives(places: Places) -> None:
         raise InputError(f"holds a ResNet-D (it pools before a shortcut); {known}")
 
 
-def recognise(content: formats.Content, places: Places) -> CheckpointLayout:
-    """The only row that fits. Raises InputError naming the candidates, or what the names look like
-    where there is none."""
+def recognise(content: formats.Content, places: Places, prefix: str = "") -> CheckpointLayout:
+    """The only row that fits; behind a prefix, where none does, the row that takes a trunk alone.
+    Raises InputError naming the candidates, or what the names look like where there is none."""
     facts = list(_facts(content))
     fitting = [
         layout
@@ -184,6 +185,8 @@ def recognise(content: formats.Content, places: Places) -> CheckpointLayout:
             "could be of several projects; say which:"
             f" {' or '.join(f'--as {a.name}' for a in fitting)}"
         )
+    if prefix and any(SAME in tensors for tensors in places.values()):
+        return next(layout for layout in layouts.LAYOUTS if layout.trunk_only)
     raise InputError(_unknown(content, places))
 
 
@@ -250,7 +253,10 @@ def _unknown(content: formats.Content, places: Places) -> str:
 def _offer(names: list[str]) -> str:
     """Prefixes behind which a ResNet stands, as what to say."""
     found = dict.fromkeys(match[1] for name in names if (match := TRUNK.fullmatch(name)))
+    if SAME in names:
+        row = next(layout for layout in layouts.LAYOUTS if layout.trunk_only)
+        return f"; a ResNet under torchvision's names is in it: --as {row.name} takes it alone"
     if not found:
-        return "; a ResNet under no names that are known here"
+        return "; no ResNet is recognised in them"
     said = " or ".join(f"--prefix {shown(prefix)}" for prefix in list(found)[:LISTED])
     return f"; a ResNet under known names stands behind a prefix: say {said}"

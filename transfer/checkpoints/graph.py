@@ -57,7 +57,8 @@ def style_of(network: Network, path: Path, content: Content, forced: bool) -> St
         return Style(own, (), ())
     notes: list[str] = []
     says = _stated(path, content, forced, notes)
-    pre, assumed = network.layout.preprocessing, (ASSUMED,)
+    pre = network.layout.preprocessing
+    assumed: tuple[str, ...] = (ASSUMED,)
     if from_file := _pixel_mean(network.beside, pre):
         pre, assumed = from_file, ()
         notes.append("mean, std and channel order are the file's own pixel_mean and pixel_std")
@@ -127,8 +128,8 @@ def _scale(pre: Preprocessing) -> str:
 def _pixel_mean(tensors: Mapping[str, Tensor], usual: Preprocessing) -> Preprocessing | None:
     """What Detectron2's detectors keep in their files; the order of the channels follows from the
     means, as blue is the darkest."""
-    found = [tensors.get(name) for name in ("pixel_mean", "pixel_std")]
-    if any(value is None or value.numel() != 3 for value in found):
+    found = [tensors[name] for name in ("pixel_mean", "pixel_std") if name in tensors]
+    if [value.numel() for value in found] != [3, 3]:
         return None
     mean, std = (tuple(value.double().flatten().tolist()) for value in found)
     if not all(map(math.isfinite, mean + std)) or min(std) <= 0:

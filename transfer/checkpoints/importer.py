@@ -31,6 +31,7 @@ METHOD_PATHS = (
     "meta/method",
 )  # solo-learn, also OmegaConf's
 METHOD = re.compile(r"[\w.+-]{1,40}")
+BESIDE = r"(?!layer|conv|bn|stem|norm|downsample).*"  # names that are no part of a trunk
 EPOCH_PATHS, EPOCHS = ("epoch", "meta/epoch"), range(1, 1_000_000)
 
 
@@ -67,10 +68,11 @@ def load(
     try:
         places = detect.places(content.data, prefix)
         detect.refuse_relatives(places)
-        layout = detect.find(forced) if forced else detect.recognise(content, places)
+        layout = detect.find(forced) if forced else detect.recognise(content, places, prefix)
         present = _encoders(layout, places)
         chosen = _choose(layout, present, encoder)
-        found, dropped = _take(layout, chosen, present, tensors_at(places, chosen))
+        alone = layout.trunk_only and bool(forced or prefix)
+        found, dropped = _take(layout, chosen, present, tensors_at(places, chosen), alone)
         arch = resnet.arch_of(found)
         tensors, notes = _complete(layout, arch, found)
         if not forced and (twins := detect.lookalikes(content, places)):
@@ -185,11 +187,17 @@ def _renamed(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str 
 
 
 def _take(
-    layout: CheckpointLayout, chosen: EncoderPlace, present: list[EncoderPlace], state: dict
+    layout: CheckpointLayout,
+    chosen: EncoderPlace,
+    present: list[EncoderPlace],
+    state: dict,
+    alone: bool = False,
 ) -> tuple[dict, dict[str, int]]:
-    """(the trunk's tensors under torchvision's names, dropped names counted by pattern)"""
+    """(the trunk's tensors under torchvision's names, dropped names counted by pattern); alone:
+    whatever does not look like a part of the trunk may be dropped."""
     same_place = [e for e in present if e.role != chosen.role and e.at == chosen.at]
     patterns = [COUNTERS, *layout.drop, *(re.escape(e.prefix) + ".*" for e in same_place)]
+    patterns += [re.escape(chosen.prefix) + BESIDE] if alone else []
     tensors: dict[str, torch.Tensor] = {}
     dropped: Counter = Counter()
     unexplained = []
@@ -234,7 +242,7 @@ def _twin(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str | N
 def _complete(layout: CheckpointLayout, arch: str, tensors: dict) -> tuple[dict, tuple[str, ...]]:
     """Contiguous float32 copies of what has the right shape; statistics of affine normalisations
     added."""
-    shapes, notes = resnet.expected_shapes(arch), ()
+    shapes = resnet.expected_shapes(arch)
     done = {
         name: (
             value.to(torch.float32, copy=True).contiguous()
@@ -250,15 +258,12 @@ def _complete(layout: CheckpointLayout, arch: str, tensors: dict) -> tuple[dict,
             f" was multiplied into its scale); as {layout.name} it should have batch normalisation,"
             " and with it the features would be wrong"
         )
-    if not counted:
-        missing = [name for name in shapes if "running_" in name and name not in done]
-        done |= {n: (torch.ones if n.endswith("var") else torch.zeros)(shapes[n]) for n in missing}
-        notes = (
-            (f"{len(missing)} statistics of affine normalisations set to mean 0, variance 1",)
-            if missing
-            else ()
-        )
-    return done, notes
+    if counted:
+        return done, ()
+    missing = [name for name in shapes if "running_" in name]
+    done |= {n: (torch.ones if n.endswith("var") else torch.zeros)(shapes[n]) for n in missing}
+    note = f"{len(missing)} statistics of affine normalisations set to mean 0, variance 1"
+    return done, (note,)
 
 
 def _origin(

@@ -66,6 +66,8 @@ class CheckpointLayout:
     preprocessing: Preprocessing = IMAGENET
     only_forced: bool = False  # looks like another layout: taken only where the user says so
     affine_norm: bool = False  # normalisation without statistics: mean 0, variance 1
+    # said by the user, or behind a prefix: what lies beside the trunk is left out
+    trunk_only: bool = False
     vague: bool = False  # names that prove no style: statistics and what else is said decide
 
 
@@ -435,6 +437,7 @@ LAYOUTS = (
             r"/author=DenseCL",
         ),
         drop=(r"(backbone\.)?fc\..*",),
+        trunk_only=True,
         vague=True,
     ),
     CheckpointLayout(

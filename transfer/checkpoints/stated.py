@@ -73,7 +73,8 @@ class Stated:
 def read(path: Path, data: Any) -> Stated:
     """Raises InputError, without the file's name, for a graph that is none of torchvision's
     ResNets, or strides said in two ways."""
-    found, strides = {}, {}
+    found: dict[str, str] = {}
+    strides: dict[str, str] = {}
     for where, key, value in _pairs(path, data):
         low = value.lower()
         if key in OTHER_GRAPH and low not in OFF:

@@ -19,6 +19,7 @@ from torch import nn
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
 from detco.transfer.checkpoints import importer, stated, statistics
+from detco.transfer.checkpoints.reader import formats
 from detco.transfer.engines.torchvision.models import load_resnet
 from tests import checkpoints
 from tests.checkpoints import res5, trained
@@ -205,11 +206,14 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_architectures_in_the_file(tmp_path, place):
     path = tmp_path / "a.pth"
-    for name in SAME:
-        assert name in stated.read(path, PLACES[place](name)).architectures
-    for name in OTHERS:
-        with pytest.raises(InputError, match=r"says architecture .*--as NAME"):
-            stated.read(path, PLACES[place](name))
+    for name in (*SAME, *OTHERS):
+        torch.save(PLACES[place](name), path)
+        data = formats.read(path).data
+        if name in SAME:
+            assert name in stated.read(path, data).architectures
+        else:
+            with pytest.raises(InputError, match=r"says architecture .*--as NAME"):
+                stated.read(path, data)
 
 
 def test_unknown_architectures_are_refused_unless_the_layout_is_said(tmp_path):

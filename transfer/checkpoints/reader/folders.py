@@ -47,12 +47,11 @@ def _deepspeed(path: Path) -> Path | None:
     """The weights in a folder that DeepSpeed wrote, which names the newest step in `latest`."""
     if (path / "latest").is_file():
         step = (path / "latest").read_bytes()[:200].decode(errors="replace").strip()
-        path = path / Path(step).name
-    states = path / "mp_rank_00_model_states.pt"
-    if (
-        list(path.glob("zero_pp_rank_*_model_states.pt"))
-        or (path / states.name).with_name("mp_rank_01_model_states.pt").is_file()
-    ):
+        if step in (".", "..") or Path(step).name != step:  # the step lies in the folder
+            return None
+        path = path / step
+    states, several = (path / f"mp_rank_0{n}_model_states.pt" for n in (0, 1))
+    if several.is_file() or list(path.glob("zero_pp_rank_*_model_states.pt")):
         raise InputError(
             f"{path} holds weights that DeepSpeed split between processes: make them one file with"
             " the zero_to_fp32.py that lies beside them, and import that"
