@@ -80,9 +80,10 @@ for _digit in "0123456789":
     ]
 
 
-def load(text: str, where: str) -> Any:
+def load(text: str, where: str, of_settings: bool = True) -> Any:
     """What a YAML document holds: None, bool, int (64 bits), float, text, date, list, dict with
-    texts as keys. Raises InputError, which opens with `where`."""
+    texts as keys. of_settings=False: keys and values of other types too, for files of other tools.
+    Raises InputError, which opens with `where`."""
     if len(text) > LARGEST:
         raise InputError(f"{where}: more than {LARGEST:,} characters, too long for settings")
     try:
@@ -98,7 +99,7 @@ def load(text: str, where: str) -> Any:
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         said = shown(" ".join(str(error).split()), 200)
         raise InputError(f"{where}: not valid YAML (a value that cannot be: {said})") from None
-    odd = _problem(value, "")
+    odd = _problem(value, "") if of_settings else None
     if odd:
         raise InputError(f"{where}: {odd}")
     return value

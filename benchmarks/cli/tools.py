@@ -4,7 +4,7 @@ import os
 
 from detco.common.errors import InputError
 
-from .. import config
+from .. import documents
 from ..run import live
 from . import text
 
@@ -76,7 +76,7 @@ def convert(args) -> int:
     if about.suffix == ".txt":
         content = {"names": [line for line in text.splitlines() if line.strip()]}
     else:
-        content = config.load_yaml(text, str(about))
+        content = documents.load(text, str(about), of_settings=False)
     for path, (images, objects) in yolo.convert(args.root, content, args.out.absolute()).items():
         print(f"{path}: {images:,} images, {objects:,} objects")
     return 0

@@ -33,6 +33,8 @@ def convert(root: Path, about: Mapping, out: Path) -> dict[Path, tuple[int, int]
     shares of the image) or `class x1 y1 x2 y2 ...` (a polygon); an image without labels has no
     objects. The images stay where they are. Raises InputError.
     """
+    if not isinstance(about, Mapping):
+        raise InputError(f"{root}: the YAML file must give 'names' and the places of splits")
     names = _names(about.get("names"), root)
     categories = [{"id": number, "name": name} for number, name in names.items()]
     has_points = "kpt_shape" in about
@@ -84,6 +86,8 @@ def _images(root: Path, about: Mapping, value) -> list[str]:
 def _place(root: Path, about: Mapping, entry: str) -> Path:
     """Where a path of the YAML file lies: below its `path`, or the file's folder; Roboflow writes
     ../train/images for ./train/images."""
+    if "\0" in f"{about.get('path')}{entry}":
+        raise InputError(f"{root}: a path in the YAML file has a NUL in it")
     tried = [Path(str(about.get("path") or ".")) / entry, Path(entry)]
     tried.append(Path(*[part for part in Path(entry).parts if part != ".."]))
     for path in tried:

@@ -101,6 +101,11 @@ def test_what_is_missing_is_named_and_nothing_overwritten(tmp_path, capsys):
         plan_datasets.find_splits(Data(root))
     (root / "data.yaml").write_text(text.replace("images/val", "images/gone"))
     refused(root, "images/gone: no such folder or list")
+    for content in ("", "[1]", "a"):
+        (root / "data.yaml").write_text(content)
+        refused(root, "must give 'names'")
+    (root / "data.yaml").write_text('names: [cup]\ntrain: "a\\0b"\n')
+    refused(root, "NUL")
     for names in ("names: 3", "names: {a: cup}", "train: images/train"):
         (root / "data.yaml").write_text(f"{names}\n")
         refused(root, "'names' must list the classes")
