@@ -1,11 +1,12 @@
 """One policy of opening and decoding images, for pretraining and for the engine `torchvision`
 alike."""
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from . import files
 
@@ -14,11 +15,16 @@ from . import files
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 
 
-def open_image(source: Path | str | BinaryIO) -> Image.Image:
+# Pillow warns of more than half of what it opens; whoever has such images knows.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def open_image(source: Path | str | BinaryIO, reduce: bool = False) -> Image.Image:
     """An image of one of FORMATS whose header has been read, to be closed by the caller.
 
-    Raises ValueError for other content, OSError for what is no regular file, and whatever Pillow
-    raises for a broken header.
+    reduce: a JPEG with more pixels than Pillow opens (179 million) is given at 1/2, 1/4 or 1/8 of
+    its size, by the decoder. Raises ValueError for other content and for more pixels, OSError for
+    what is no regular file, and whatever Pillow raises for a broken header.
     """
     if isinstance(source, Path | str):
         files.refuse_special(source)
@@ -26,6 +32,35 @@ def open_image(source: Path | str | BinaryIO) -> Image.Image:
         return Image.open(source, formats=FORMATS)
     except UnidentifiedImageError:
         raise ValueError(f"cannot identify image file: none of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        if reduce:
+            return _reduced(source)
+        raise ValueError(_too_large()) from None
+
+
+def _too_large() -> str:
+    return f"more than {_limit() / 1e6:.0f} megapixels; cut it into tiles"
+
+
+def _limit() -> int:
+    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
+
+
+def _reduced(source: Path | str | BinaryIO) -> Image.Image:
+    """A JPEG at the largest scale below the limit. Raises ValueError for other formats."""
+    if not isinstance(source, Path | str):
+        source.seek(0)
+    try:
+        picture = JpegImagePlugin.JpegImageFile(source)
+    except SyntaxError:  # what Pillow raises for another format
+        raise ValueError(_too_large()) from None
+    for divisor in (2, 4, 8):
+        width, height = picture.width // divisor, picture.height // divisor
+        if width * height <= _limit():
+            picture.draft(picture.mode, (max(1, width), max(1, height)))
+            return picture
+    picture.close()
+    raise ValueError(_too_large())
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +167,68 @@ def test_a_pipe_is_no_image(tmp_path):
         decode(tmp_path / "a.jpg")
     with pytest.raises(Unreadable, match="a named pipe"):
         read_rgb(str(tmp_path / "a.jpg"))
+
+
+@pytest.fixture
+def small_limit(monkeypatch):
+    """Images of more than 2,000 pixels are too large."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_too_large_an_image_is_told_to_be_cut(tmp_path, small_limit, suffix):
+    path = tmp_path / f"large.{suffix}"
+    Image.new("RGB", (60, 50), "red").save(path)
+    with pytest.raises(ValueError, match="cut it into tiles"):
+        open_image(path)
+    if suffix != "jpg":
+        with pytest.raises(ValueError, match="cut it into tiles"):
+            open_image(path, reduce=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [((40, 40), (40, 40)), ((60, 50), (30, 25)), ((200, 100), (50, 25)), ((300, 300), (38, 38))],
+)
+def test_a_large_jpeg_is_decoded_at_the_largest_scale_that_fits(tmp_path, small_limit, size, read):
+    path = tmp_path / "large.jpg"
+    across = np.linspace(0, 255, size[0], dtype=np.uint8)
+    Image.fromarray(np.tile(across, (size[1], 1))).save(path, quality=95)
+    with open(path, "rb") as file:
+        for source in (path, file):
+            with open_image(source, reduce=True) as picture:
+                pixels = np.asarray(to_rgb(picture)).astype(int)
+            assert pixels.shape == (read[1], read[0], 3)
+            assert abs(pixels[5, :, 0] - np.linspace(0, 255, read[0])).max() < 12
+
+
+def test_more_than_an_eighth_can_mend_is_told_to_be_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.new("L", (400, 400)).save(tmp_path / "large.jpg")
+    with pytest.raises(ValueError, match="cut it into tiles"):
+        open_image(tmp_path / "large.jpg", reduce=True)
+
+
+def test_a_warning_of_an_attack_is_not_shown(tmp_path):
+    """Between half of the limit and the limit Pillow warns; in a process of its own, as a test has
+    other filters."""
+    Image.new("L", (40, 40)).save(tmp_path / "large.png")
+    code = (
+        "import sys; from detco.common.images import Image, open_image;"
+        " Image.MAX_IMAGE_PIXELS = 1000; print(open_image(sys.argv[1]).size)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(40, 40)\n", "")
+
+
+def test_pretraining_reads_a_large_jpeg_reduced_and_labelled_ones_are_told_to_be_cut(
+    tmp_path, small_limit
+):
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (60, 50), "red").save(path)
+    assert decode(path).shape == (25, 30, 3) and decode(path, 10).shape == (10, 12, 3)
+    assert "cut it into tiles" in inspection.sizes([str(path)])[0]
+    Image.new("RGB", (60, 50), "red").save(tmp_path / "large.png")
+    with pytest.raises(BadPicture, match="cut it into tiles"):
+        decode(tmp_path / "large.png")
