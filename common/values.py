@@ -68,7 +68,15 @@ def one_line(problem: BaseException) -> str:
     return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
 
 
+def printable(text: str) -> str:
+    """Text out of a file on one line, with its control characters (a terminal obeys them) as
+    escapes."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def shown(text: str, longest: int = 80) -> str:
     """Text out of a file as it can be printed: no control characters, one line, not endless."""
-    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    plain = printable(text)
     return plain if len(plain) <= longest else plain[: longest - 3] + "..."

@@ -7,7 +7,9 @@ import html
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from detco.common.values import printable
 
 WIDTH = 120  # of a terminal, where nobody says
 CODES = {
@@ -79,10 +81,36 @@ class Grid:
 
 
 def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool = False) -> str:
-    """The grid in a format: terminal, md, latex, html. `colour`: with a terminal's codes."""
+    """The grid in a format: terminal, md, latex, html. `colour`: with a terminal's codes.
+
+    Names come out of files: control characters are shown as escapes, signs of the format as
+    themselves.
+    """
+    grid = _printable(grid)
     if form == "terminal":
         return _terminal(grid, width, colour)
     return {"md": _markdown, "latex": _latex, "html": _html}[form](grid)
+
+
+def _printable(grid: Grid) -> Grid:
+    groups = [
+        Group(
+            printable(group.title),
+            printable(group.below),
+            tuple(map(printable, group.columns)),
+            group.align,
+        )
+        for group in grid.groups
+    ]
+    sections = []
+    for section in grid.sections:
+        rows = [
+            (printable(name), [replace(cell, text=printable(cell.text)) for cell in cells])
+            for name, cells in section.rows
+        ]
+        sections.append(Section(printable(section.title), rows))
+    notes = list(map(printable, grid.notes))
+    return Grid(groups, sections, notes, printable(grid.title), printable(grid.corner))
 
 
 def split(grid: Grid, most: int) -> list[Grid]:
@@ -214,30 +242,38 @@ def _mark(cell: Cell) -> str:
 
 
 def _markdown(grid: Grid) -> str:
+    escape = _plain_markdown
+
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
     def shown(cell: Cell) -> str:
-        text = cell.text + _mark(cell)
+        text = escape(cell.text + _mark(cell))
         return f"**{text}**" if cell.tone == "best" else text
 
     heads = [
-        "<br>".join(filter(None, (g.title, g.below, name)))
+        "<br>".join(map(escape, filter(None, (g.title, g.below, name))))
         for g in grid.groups
         for name in g.columns
     ]
     aligns = ["---:" if g.align == "r" else "---" for g in grid.groups for _ in g.columns]
-    lines = [f"**{grid.title}**", ""] if grid.title else []
-    lines += [line([grid.corner, *heads]), line(["---", *aligns])]
+    lines = [f"**{escape(grid.title)}**", ""] if grid.title else []
+    lines += [line([escape(grid.corner), *heads]), line(["---", *aligns])]
     for section in grid.sections:
-        lines += [line([f"*{section.title}*", *[""] * len(heads)])] if section.title else []
-        lines += [line([name, *map(shown, cells)]) for name, cells in section.rows]
-    return "\n".join([*lines, "", *(f"{_plain_markdown(note)}  " for note in grid.notes)])
+        lines += [line([f"*{escape(section.title)}*", *[""] * len(heads)])] if section.title else []
+        lines += [line([escape(name), *map(shown, cells)]) for name, cells in section.rows]
+    return "\n".join([*lines, "", *(f"{escape(note)}  " for note in grid.notes)])
+
+
+# Signs that Markdown would read as code, emphasis, strike-through, HTML, an entity, a link or a
+# cell's end. `_` within a word and a `~` with a space behind it are none.
+_MARKDOWN = re.compile(
+    r"[\\`*<|]|(?<![^\W_])_|_(?![^\W_])|~(?=\S)|(?<=~)~|&(?=#?\w+;)|\](?=[(\[])|^[>#+-](?=\s)"
+)
 
 
 def _plain_markdown(text: str) -> str:
-    """Signs that Markdown would read as strike-through, emphasis or HTML."""
-    return re.sub(r"[~*<]", lambda found: "\\" + found[0], text)
+    return _MARKDOWN.sub(lambda found: "\\" + found[0], text)
 
 
 def _latex(grid: Grid) -> str:

@@ -168,7 +168,7 @@ def _mistyped(value: Mapping, table: Table, place: str) -> str | None:
         if node is None:
             continue
         if node.kind is not None and not _fits(found, node.kind):
-            return f"{place}{key} is {_short(found)}, not {_named(node.kind)}"
+            return f"{place}{key} is {short(found)}, not {_named(node.kind)}"
         if node.inner and isinstance(found, Mapping):
             problem = _mistyped(found, node, f"{place}{key}.")
             if problem:
@@ -199,7 +199,8 @@ def _named(kind: Kind) -> str:
     return f"a {kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in a message, not endless."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

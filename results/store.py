@@ -138,7 +138,7 @@ def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = N
         return problem
     for name, value in record["metrics"].items():
         if fault := _fault(value):
-            return f"metric {name} is {value!r}, {fault}"
+            return f"metric {name} is {schema.short(value)}, {fault}"
     if problem := schema.misfit(record, schema.RECORD):
         return problem
     return _misfit(record, protocols or {}) if transfer else None

@@ -613,7 +613,7 @@ COMMANDS = (
                 "--most",
                 "pictures taken of a folder; default 6",
                 metavar="N",
-                type=whole(1, 10**4),
+                type=int,
                 default=6,
             ),
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
+from detco.common.values import shown
 from detco.results import store
 
 from .. import config
@@ -51,7 +52,7 @@ def read(directory: Path) -> tuple[list[dict], list[str]]:
 def left_out(problems: Sequence[str], strict: bool = False) -> int:
     """One line for each record that is not to be trusted; exit status 1 for them with `strict`."""
     for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {shown(problem, 400)}", file=sys.stderr)
     return 1 if strict and problems else 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from detco.common.values import shown
+from detco.common.values import printable, shown
 from detco.results import store
 
 from .. import config
@@ -45,10 +45,10 @@ def outcome(run: Run, again: str) -> int:
     if len(run.states) == 1 and failed and failed[0].error_kind == "input":
         return refuse(failed[0].error or "")
     for state in failed:
-        print(f"\nfailed: {state.job.title}: {state.error}", file=sys.stderr)
+        print("\n" + printable(f"failed: {state.job.title}: {state.error}"), file=sys.stderr)
         if state.error_kind != "input":
             print(
-                "".join(f"    {line}\n" for line in last_lines(state.job, LOG_LINES)),
+                "".join(f"    {printable(line)}\n" for line in last_lines(state.job, LOG_LINES)),
                 end="",
                 file=sys.stderr,
             )
@@ -78,7 +78,7 @@ def _warnings(run: Run) -> None:
                 else []
             )
             for text in [*state.warnings[:WARNINGS], *rest]:
-                print(f"{state.job.title}: {text}", file=sys.stderr)
+                print(printable(f"{state.job.title}: {text}"), file=sys.stderr)
 
 
 def kept(jobs: Sequence[Job], wanted: str) -> None:
@@ -187,20 +187,21 @@ def _indented(values: dict, indent: str) -> None:
     width = max(map(len, values), default=0) + 1
     for key, value in values.items():
         if isinstance(value, dict):
-            print(f"{indent}{key}:")
+            print(f"{indent}{printable(str(key))}:")
             _indented(value, indent + "  ")
         else:
-            print(f"{indent}{key + ':':<{width}} {_plain(value)}")
+            print(f"{indent}{printable(str(key)) + ':':<{width}} {_plain(value)}")
 
 
 def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_plain, value)) + "]"
-    return str(value)
+    return printable(str(value))
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Print rows as columns two spaces apart; those numbered in `right` with their ends in line."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
     for row in rows:
         cells = (
@@ -218,11 +219,8 @@ def size(count: float) -> str:
 def near(path: Path) -> str:
     """A path relative to here where it lies below."""
     here = Path.cwd()
-    return (
-        str(path.relative_to(here))
-        if path.is_absolute() and path.is_relative_to(here)
-        else str(path)
-    )
+    inside = path.is_absolute() and path.is_relative_to(here)
+    return printable(str(path.relative_to(here) if inside else path))
 
 
 def in_words(jobs: int) -> str:

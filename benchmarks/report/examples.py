@@ -17,7 +17,7 @@ def attention(args) -> int:
 
     from detco.pretrain.data import listing
     from detco.results.report import attention as drawing
-    from detco.transfer.engines.torchvision.pictures import read_rgb
+    from detco.transfer.backbones.attention import read
 
     if args.out.suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {args.out}: name a picture file, e.g. maps.png")
@@ -32,7 +32,7 @@ def attention(args) -> int:
             if path.is_dir()
             else [path]
         )
-    pictures = [read_rgb(str(path)) for path in paths]
+    pictures = [read(path) for path in paths]
     maps = attention_maps(_names(args.weights), paths, args.level, args.size)
     drawing.save(drawing.figure(pictures, maps, args.level), args.out)
     print(f"attention maps: {args.out}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 
+from detco.common.values import printable
 from detco.results import store
 
 from .local import Run, State
@@ -127,7 +128,7 @@ class Plain:
             }
             left = overall(run, running)[1]
             head = counts(run) + (f", about {clock(left)} left" if left else "")
-            self.say(f"[{head}] {state.job.title}: {describe(state, progress)}")
+            self.say(printable(f"[{head}] {state.job.title}: {describe(state, progress)}"))
 
 
 class Terminal:
@@ -188,7 +189,7 @@ def _line(text: str):
     """A text that is cut where the terminal ends, never broken."""
     from rich.text import Text
 
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 COUNTED = {"elsewhere": "run by another `detco`", "failed": "failed", "blocked": "not run"}

@@ -20,7 +20,10 @@ HEIGHT, GAP, TITLE = 224, 8, 26  # pixels: of a picture in a figure, between the
 
 
 def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The picture under its map. heat: (height, width) of the picture, 0 (dark) to 1 (bright)."""
+    """The picture under its map, at the size of the map. heat: (height, width), 0 (dark) to 1
+    (bright)."""
+    if picture.size != heat.shape[::-1]:
+        picture = picture.resize(heat.shape[::-1], Image.Resampling.BOX)
     anchors = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(heat, anchors, [colour[c] for colour in COLOURS]) for c in range(3)]
     grey = np.asarray(picture.convert("L"), float)[:, :, None]

@@ -1,49 +1,52 @@
-"""Wide tables in several parts."""
+"""Names out of files as every format shows them: a terminal obeys none, Markdown marks none up."""
+
+import html
+import re
 
 import pytest
 
-from detco.results.render import Cell, Grid, Group, Section, split
+from detco.results.render import Cell, Grid, Group, Section, render
 
-COUNTS = (2, 3, 1, 7, 1, 1)  # columns of the groups
+ODD = "\x1b[2J\x1b]0;title\x07\r\b\x9b1m\u202e\n"
+FORMS = ("terminal", "md", "latex", "html")
 
 
-@pytest.fixture
-def wide():
-    groups, names = [], []
-    for number, count in enumerate(COUNTS):
-        own = tuple(f"{number}.{n}" for n in range(count))
-        groups.append(Group(f"group {number}", "", own))
-        names += own
-    sections = [
-        Section(title, [(row, [Cell(f"{row} {name}") for name in names]) for row in rows])
-        for title, rows in (("", ("a", "b")), ("difference", ("c",)))
-    ]
-    return Grid(groups, sections, ["a note"], "title", "corner")
+def grid_of(text: str) -> Grid:
+    """With the text at every place that there is."""
+    columns = [Group(text, text, (text,)), Group(text, "", (text,), "l")]
+    section = Section(text, [(text, [Cell(text, "best", "a"), Cell(text)])])
+    return Grid(columns, [section], [text], text, text)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_control_character_reaches_a_page(form):
+    made = render(grid_of(f"name{ODD}"), form)
+    assert "name" in made and set(made) - {"\n"} == {sign for sign in made if sign.isprintable()}
+    if form != "terminal":  # which breaks long lines
+        assert made.count("\n") == render(grid_of("name"), form).count("\n")
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"),
+    ("text", "expected"),
     [
-        (1, [2, 3, 1, 7, 1, 1]),  # a group stays whole
-        (2, [2, 3, 1, 7, 2]),
-        (5, [5, 1, 7, 2]),
-        (8, [6, 8, 1]),
-        (99, [15]),
+        ("a|b", "a\\|b"),
+        ("`rm`", "\\`rm\\`"),
+        ("*x* __y__ ~~z~~", "\\*x\\* \\_\\_y\\_\\_ \\~\\~z\\~\\~"),
+        ("<img src=x>", "\\<img src=x>"),
+        ("&lt;", "\\&lt;"),
+        ("[click](http://x)", "[click\\](http://x)"),
+        ("\\|", "\\\\\\|"),
+        ("detco_small +0.2 ± 0.9 ~ [a]", "detco_small +0.2 ± 0.9 ~ [a]"),
     ],
 )
-def test_parts_hold_as_many_groups_as_fit_and_each_cell_once(wide, most, sizes):
-    parts = split(wide, most)
-    assert [sum(len(group.columns) for group in part.groups) for part in parts] == sizes
-    assert [group for part in parts for group in part.groups] == wide.groups
-    for part in parts:
-        columns = [name for group in part.groups for name in group.columns]
-        assert [section.title for section in part.sections] == ["", "difference"]
-        for section in part.sections:
-            for row, cells in section.rows:
-                assert [cell.text for cell in cells] == [f"{row} {name}" for name in columns]
-        assert (part.title, part.corner) == ("title", "corner")
-    assert [list(part.notes) for part in parts] == [[]] * (len(parts) - 1) + [["a note"]]
+def test_markdown_shows_signs_as_themselves(text, expected):
+    made = render(grid_of(text), "md")
+    assert made.count(expected) == 12
+    for line in made.splitlines()[2:5]:  # no cell more than there are columns
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 4
 
 
-def test_nothing_to_split():
-    assert split(Grid([], [Section("", [])]), 3) == []
+def test_html_is_still_escaped():
+    text = "<script>alert(1)</script>"
+    made = render(grid_of(text), "html")
+    assert "<script" not in made and html.escape(text) in made

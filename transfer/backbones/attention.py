@@ -15,12 +15,24 @@ from ..engines.torchvision.models import STRIDES, DetectorTrunk
 from ..engines.torchvision.pictures import read_rgb, resized_shape
 
 SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
+MOST = 2**21  # pixels of a picture whose map is drawn; larger ones are reduced
+
+
+def read(path: Path | str) -> Image.Image:
+    """A picture for `maps` and what is drawn from them: RGB, of MOST pixels at most. A figure shows
+    it much smaller, and maps of many megapixels would take gigabytes each."""
+    picture = read_rgb(str(path))
+    scale = (MOST / (picture.width * picture.height)) ** 0.5
+    if scale < 1:
+        size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.BOX)
+    return picture
 
 
 def maps(
     backbone: backbone_file.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT
 ) -> list[np.ndarray]:
-    """One map a picture, (height, width) of the picture, float32 from 0 to 1.
+    """One map a picture, (height, width) of the picture as `read` gives it, float32 from 0 to 1.
 
     The mean over the channels of a level (res2 ... res5), bilinearly upsampled over the picture and
     stretched to 0..1 for each picture by itself (a level without any contrast gives 0). `short`:
@@ -36,7 +48,7 @@ def maps(
         )
     trunk = DetectorTrunk(backbone, (level,)).eval()
     with torch.inference_mode():
-        return [_map(trunk, backbone, read_rgb(path), level, short) for path in pictures]
+        return [_map(trunk, backbone, read(path), level, short) for path in pictures]
 
 
 def _map(

@@ -154,3 +154,19 @@ def test_detections_are_right_once_on_an_object_of_their_class():
     ]
     assert iou(truth[0], found[0]) == pytest.approx(0.8) and iou(truth[0], truth[1]) == 0
     assert iou(Box(0, 0, 4, 4, ""), Box(2, 2, 4, 4, "")) == pytest.approx(4 / 28)
+
+
+def test_large_pictures_are_reduced_and_their_maps_fit(tmp_path, monkeypatch):
+    """Their map is that of the picture at the smaller size; a small one stays as it is."""
+    monkeypatch.setattr(attention, "MOST", 40 * 30)
+    pixels = np.zeros((90, 120, 3), np.uint8)
+    pixels[:, 60:] = 255
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    Image.fromarray(pixels[:30, :40]).save(tmp_path / "small.png")
+    large, small = (attention.read(tmp_path / f"{name}.png") for name in ("large", "small"))
+    assert large.size == small.size == (40, 30)
+    assert np.array_equal(np.asarray(large), pixels[::3, ::3])  # blocks of 3 x 3 alike
+    backbone = backbone_file.random_backbone("resnet18", 0)
+    (heat,) = attention.maps(backbone, [tmp_path / "large.png"], "res3", 64)
+    assert heat.shape == (30, 40)
+    assert drawing.overlay(Image.fromarray(pixels), heat).size == (40, 30)
