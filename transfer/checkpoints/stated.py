@@ -33,8 +33,9 @@ PARTS = ("backbone", "backbone_name", "model_name", "encoder_name", "base_model"
 RESNET = re.compile(r"(?i)\w*res_?ne[xs]?t.*")
 # torchvision's graph under other projects' names for it; timm's tags (.a1_in1k) are its training
 KNOWN = re.compile(
-    r"(tv_|ssl_|swsl_|gluon_)?(wide_)?resnet_?(18|34|50|101|152)?(_2)?(_?v1b|_?v1[._]5)?"
-    r"(_scratch)?(\..*)?"
+    r"((fast|faster|mask|keypoint)_?rcnn_|retinanet_|fcos_|detr_)?(tv_|ssl_|swsl_|gluon_)?"
+    r"(wide_)?resnet_?(18|34|50|101|152)?(_2)?(_?v1b|_?v1[._]5)?"
+    r"(_fpn|_c4)?(_v2|_coco|_scratch)*(\..*)?"
     r"|r_?(18|34|50|101|152)(_c4|_fpn)?|resnet(model|backbone|for\w+)"
 )
 PREFIX = re.compile(r"(hf_hub:|timm/|torchvision(\.models)?[./]|torchvision://|microsoft/)")

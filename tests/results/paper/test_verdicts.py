@@ -128,6 +128,7 @@ def test_random_supervised_and_twins_by_epochs():
         ("detco-aa", {"method": "moco-v2"}, "moco-v2"),
         ("moco-v1-old", {"method": ""}, "moco-v1"),
         ("mine", {"method": "dino"}, "dino"),
+        ("detco-200ep", {"method": "unknown"}, "unknown"),  # no paper's row
     ],
 )
 def test_method_is_that_of_the_weights_not_of_a_name(start, weights, found):

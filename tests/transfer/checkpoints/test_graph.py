@@ -193,6 +193,7 @@ SAME = (
     "tv_resnet18",
     "gluon_resnet18_v1b",
     "torchvision.models.resnet18",
+    "fasterrcnn_resnet18_fpn",
 )
 PLACES = {
     "at the top": lambda name: {"arch": name},
