@@ -141,7 +141,9 @@ def find(source: Path) -> Pictures:
             raise InputError(f"{source} is an archive: unpack it and name the folder")
         return _of_text(source)
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder of pictures")
+        special = source.exists()
+        wrong = "neither a folder nor a regular file" if special else "no such folder of pictures"
+        raise InputError(f"{source}: {wrong}")
     remembered = _remembered(source)
     if remembered:
         return remembered

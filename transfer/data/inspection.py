@@ -8,9 +8,11 @@ network's disk answers many at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import resource
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -176,6 +178,13 @@ def _size(path: str, memory: Memory, whole: bool, again: bool) -> tuple[int, int
         return known
     except FileNotFoundError:
         return "no such picture"
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # of the process, not of the picture
+            raise InputError(
+                f"{path}: {error.strerror}: allow more than `ulimit -n` says (now"
+                f" {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}) and start again"
+            ) from error
+        return f"not a picture that can be read ({short(error)})"
     except Exception as error:  # Pillow raises many kinds on broken files
         return f"not a picture that can be read ({short(error)})"
 

@@ -235,3 +235,9 @@ def test_a_picture_outside_every_class_is_refused(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match="each class"):
         find(tmp_path).refuse_without_classes()
+
+
+def test_a_pipe_is_no_list_of_paths(tmp_path):
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(InputError, match="neither a folder nor a regular file"):
+        find(tmp_path / "list.txt")

@@ -1,6 +1,7 @@
 """Pictures are looked at before anything is trained: headers always, whole files with --verify;
 what was good is remembered."""
 
+import errno
 import json
 import os
 import shutil
@@ -346,3 +347,12 @@ def test_progress_goes_to_the_end_and_to_a_line_every_ten_seconds(coco, monkeypa
     with live.pictures_checked("mine", verify=True) as check:
         check(loaded)
     assert capsys.readouterr().err.splitlines()[-1] == "mine: check pictures 30/30"
+
+
+def test_too_few_open_files_are_no_fault_of_a_picture(coco, monkeypatch):
+    def read(path, whole=False):
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    monkeypatch.setattr(inspection, "read", read)
+    with pytest.raises(InputError, match="ulimit -n"):
+        inspection.sizes([str(path) for path in pictures(coco)])

@@ -195,3 +195,25 @@ def test_class_lists_of_voc_are_no_splits(tmp_path):
     ):
         (folder / f"{name}.txt").write_text(text)
     assert splits(tmp_path) == ["img_train", "train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", 1), ("0", 0), ("true", 1), (" False ", 0), ("", 0), ("2", None)]
+)
+def test_difficult_is_read_or_refused(voc, text, value):
+    """An object that is difficult does not count: a word that says neither is no 0."""
+    path = voc / "Annotations/two.xml"
+    path.write_text(xml(("ant", (3, 4, 10, 20), f"<difficult>{text}</difficult>")))
+    if value is None:
+        refused("difficult must be 0 or 1, found '2'", "voc", voc, "trainval", strict=True)
+        return
+    (found,) = [a for a in load("voc", voc, "trainval").annotations if a["image_id"] == 1]
+    assert found["difficult"] == value
+
+
+@pytest.mark.parametrize("kind", ["list", "xml"])
+def test_a_pipe_in_place_of_a_file_is_named(voc, kind):
+    path = voc / ("ImageSets/Main/trainval.txt" if kind == "list" else "Annotations/one.xml")
+    path.unlink()
+    os.mkfifo(path)
+    refused(f"{path}: cannot be read: a named pipe", "voc", voc, "trainval")

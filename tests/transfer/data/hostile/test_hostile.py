@@ -53,7 +53,7 @@ def places(value, path=()):
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield (*path, key)
-        if isinstance(inner, dict | list):
+        if isinstance(inner, dict | list) and len(path) < 5:
             yield from places(inner, (*path, key))
 
 
