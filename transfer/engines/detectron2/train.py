@@ -199,7 +199,11 @@ class Checkpointer(DetectionCheckpointer):
     """Keeps the last checkpoint only; a kill at any moment leaves one that can be read."""
 
     def save(self, name: str, **more) -> None:
-        super().save(name, **more)
+        try:
+            super().save(name, **more)
+        except Exception:  # half a file would keep a full disk full
+            (Path(self.save_dir) / f"{name}.pth").unlink(missing_ok=True)
+            raise
         for path in self.files() if self.save_to_disk else ():
             if path.name != f"{name}.pth":
                 path.unlink()

@@ -1,6 +1,7 @@
 """The engine `detectron2` in processes: killed and resumed, several at once, ends that say why."""
 
 import json
+import errno
 import logging
 import os
 import pickle
@@ -329,3 +330,17 @@ def test_the_last_one_alone_is_kept(folder):
     assert [path.name for path in folder.glob("*.pth")] == ["model_0000003.pth"]
     assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
     assert number_of(folder) == 3 and (folder.parents[1] / "model_0000009.pth").exists()
+
+
+def test_one_that_does_not_fit_on_the_disk_is_removed(folder, monkeypatch):
+    """Half a file would keep a full disk full."""
+    before = sorted(path.name for path in folder.iterdir())
+
+    def full(_, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpointer(folder).save("model_0000003")
+    assert sorted(path.name for path in folder.iterdir()) == before
