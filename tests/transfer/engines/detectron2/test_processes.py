@@ -1,7 +1,7 @@
 """The engine `detectron2` in processes: killed and resumed, several at once, ends that say why."""
 
-import json
 import errno
+import json
 import logging
 import os
 import pickle
