@@ -562,6 +562,13 @@ COMMANDS = (
         ),
     ),
     Command(
+        "verify",
+        "report.verify:verify",
+        "score finished runs anew from their predictions; exit status 1 where a record differs",
+        "detco verify demo",
+        (folder("dir", "a folder of runs"),),
+    ),
+    Command(
         "report",
         "cli.outcomes:report",
         "one HTML page with tables, charts, curves, example pictures and settings",
