@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from detco.common.errors import InputError
+from detco.common.resnet import ARCHS
 from detco.common.settings import check
 from detco.common.values import flatten
 
@@ -37,6 +38,19 @@ Architecture = Literal[
     "keypoint-rcnn-fpn",
     "fcn-16s",
 ]
+
+
+# What the heads of each architecture find, and the levels of its features that have anchors (0:
+# none have).
+HEADS: dict[str, tuple[frozenset[str], int]] = {
+    "faster-rcnn-c4": (frozenset({"box"}), 1),
+    "faster-rcnn-fpn": (frozenset({"box"}), 5),
+    "mask-rcnn-c4": (frozenset({"box", "mask"}), 1),
+    "mask-rcnn-fpn": (frozenset({"box", "mask"}), 5),
+    "retinanet": (frozenset({"box"}), 5),
+    "keypoint-rcnn-fpn": (frozenset({"box", "keypoint"}), 5),
+    "fcn-16s": (frozenset({"semantic"}), 0),
+}
 
 
 @dataclass(frozen=True)
@@ -161,6 +175,19 @@ class Protocol:
         if self.scorer not in SCORERS:
             known = ", ".join(SCORERS)
             raise InputError(f"Protocol: scorer must be one of {known}, got {self.scorer!r}")
+        if self.arch not in ARCHS:
+            raise InputError(f"Protocol: arch must be one of {', '.join(ARCHS)}, got {self.arch!r}")
+        able, levels = HEADS[self.architecture]
+        if not self.metrics or not able.issuperset(self.metrics):
+            found = list(self.metrics)
+            text = f"metrics must be some of {', '.join(sorted(able))}, got {found}"
+            raise InputError(f"Protocol: {text} ({self.architecture})")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise InputError(f"Protocol: metrics names one twice: {list(self.metrics)}")
+        if levels and len(self.detector.anchors) != levels:
+            text = f"anchors must have {levels} lists of sizes, one for each level"
+            found = len(self.detector.anchors)
+            raise InputError(f"Protocol: detector.{text} of {self.architecture}, got {found}")
 
 
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO

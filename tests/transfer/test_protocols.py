@@ -83,3 +83,21 @@ def test_any_change_changes_the_hash_and_is_named():
 def test_settings_out_of_range_are_refused(key, value):
     with pytest.raises(InputError, match=key):
         config.override(PROTOCOLS["small-retinanet"], {key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "word"),
+    [
+        ("small-retinanet", {"metrics": []}, "metrics"),
+        ("small-retinanet", {"metrics": ["mask"]}, "metrics"),
+        ("small-retinanet", {"metrics": ["box", "box"]}, "twice"),
+        ("small-mask-rcnn-fpn", {"metrics": ["box", "semantic"]}, "metrics"),
+        ("small-retinanet", {"anchors": [[32]]}, "anchors"),
+        ("small-mask-rcnn-fpn", {"anchors": [[32], [64]]}, "anchors"),
+        ("small-faster-rcnn-c4", {"anchors": [[32], [64]]}, "anchors"),
+        ("small-faster-rcnn-c4", {"arch": "resnet19"}, "arch"),
+    ],
+)
+def test_what_could_only_fail_in_the_job_is_refused(name, changes, word):
+    with pytest.raises(InputError, match=word):
+        config.override(PROTOCOLS[name], changes)
