@@ -217,3 +217,8 @@ def test_a_pipe_in_place_of_a_file_is_named(voc, kind):
     path.unlink()
     os.mkfifo(path)
     refused(f"{path}: cannot be read: a named pipe", "voc", voc, "trainval")
+
+
+def test_a_list_that_is_no_text_is_named(voc):
+    (voc / "ImageSets/Main/trainval.txt").write_bytes("tür\n".encode("latin-1"))
+    refused("trainval.txt: not a text file", "voc", voc, "trainval")

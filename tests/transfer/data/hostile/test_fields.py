@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from detco.common.errors import InputError
 from detco.transfer.data.dataset import load
+from detco.transfer.data.making import subsets
 from tests.factories.datasets import COCO, H, W, changed, refused, write_coco
 
 HUGE = 10**400
@@ -149,3 +151,21 @@ def test_texts_that_python_itself_stumbles_over(name, tmp_path):
     path = root / "annotations/instances_train.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
     assert len(refused("instances_train.json: ", "coco", root, "train", strict=True)) < 600
+
+
+def test_a_share_of_a_file_with_mixed_ids_loses_no_object(tmp_path):
+    """Images numbered as text, objects that refer to them by number."""
+    document = json.loads(json.dumps(COCO))
+    for image in document["images"]:
+        image["id"] = str(image["id"])
+    source = write_coco(tmp_path / "set", document) / "annotations/instances_train.json"
+    out, counts = subsets.write(source, 100, 0, tmp_path / "share.json")
+    assert counts == {"of": 3, "images": 3, "annotations": 4}
+    assert len(json.loads(out.read_bytes())["annotations"]) == 4
+
+
+@pytest.mark.parametrize("value", [[7], None, True, HUGE])
+def test_a_share_of_a_file_with_ids_of_other_types_is_refused(value, tmp_path):
+    source = write_coco(tmp_path / "set", changed("images", 0, id=value))
+    with pytest.raises(InputError, match="whole number 'id'"):
+        subsets.write(source / "annotations/instances_train.json", 50, 0)

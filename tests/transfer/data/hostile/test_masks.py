@@ -101,6 +101,12 @@ def test_a_mask_of_another_size_is_refused(size):
         masks.checked({"size": size, "counts": [50, 50]}, 10, 10)
 
 
+def test_points_far_outside_are_refused():
+    """pycocotools allocates memory for the way there."""
+    with pytest.raises(ValueError, match="far outside the picture"):
+        masks.checked([[0, 0, 9, 0, 2_000_000, 9]], 10, 10)
+
+
 def test_an_outline_that_would_not_fit_into_memory_is_refused():
     far = [0, 0, 10_000, 10_000] * 20_000
     with pytest.raises(ValueError, match="outline"):
