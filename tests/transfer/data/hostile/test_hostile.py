@@ -59,8 +59,8 @@ def places(value, path=()):
 
 def damaged(document, draw: random.Random):
     """A JSON document with one to three values replaced, taken away or doubled."""
-    document = json.loads(json.dumps(document))
     for _ in range(draw.randint(1, 3)):
+        document = json.loads(json.dumps(document))  # a copy, also of what was put in before
         *above, key = draw.choice(list(places(document)))
         holder = document
         for step in above:
