@@ -7,6 +7,7 @@ seeds included.
 
 import argparse
 import io
+import json
 import os
 import pickle
 import random
@@ -185,3 +186,39 @@ def test_damaged_files(kind, made, tmp_path, monkeypatch):
         assert outcome(lambda: importer.load(path), path) == "refused"
     assert os.listdir(folder) == [path.name] and os.listdir(tmp_path) == ["files"]
     assert {"read", "refused"} == set(results)  # the damage is neither none nor total
+
+
+def test_damaged_indices_of_shards(made, tmp_path):
+    """An index leads to files beside it and nowhere else, whatever it says."""
+    draw = random.Random("index 0")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for path in (folder / "a.safetensors", tmp_path / "outside.safetensors"):
+        path.write_bytes(made["safetensors"])
+    index = folder / "model.safetensors.index.json"
+    sound = json.dumps({"weight_map": dict.fromkeys(NAMES, "a.safetensors")})
+    words = (
+        "../outside.safetensors",
+        str(tmp_path / "outside.safetensors"),
+        "..",
+        "{",
+        "",
+        ".",
+        "a\\u0000",
+        "model.safetensors.index.json",
+    )
+    results = set()
+    for _ in range(ROUNDS):
+        text = sound.replace("a.safetensors", draw.choice(words), draw.choice((0, 1, 4)))
+        index.write_bytes(
+            draw.choice((flip, cut, splice, lambda data, _: data))(text.encode(), draw)
+        )
+        try:
+            found = formats.read(index).data
+            results.add("read")
+            assert found.keys() <= {*NAMES} and "outside" not in index.read_text()
+        except InputError as error:
+            results.add("refused")
+            assert str(folder) in str(error) and str(error).isprintable()
+    assert results == {"read", "refused"}
+    assert sorted(os.listdir(tmp_path)) == ["files", "outside.safetensors"]

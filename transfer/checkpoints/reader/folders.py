@@ -68,6 +68,8 @@ def shards(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     files = _files(path)
     merged: dict[str, Any] = {}
     for file in sorted(set(files.values())):
+        if not (path.parent / file).is_file():
+            raise InputError(f"{path}: there is no {shown(file)} beside it, which it lists")
         found = read(path.parent / file).data
         listed = [name for name, where in files.items() if where == file]
         missing = [name for name in listed if not isinstance(found, dict) or name not in found]
@@ -83,7 +85,7 @@ def _files(path: Path) -> dict[str, str]:
         if path.stat().st_size > LARGEST:
             raise ValueError
         files = json.loads(path.read_bytes())["weight_map"]
-        sound = all(type(name) is str and Path(name).name == name for name in files.values())
+        sound = all(_is_plain(name) for name in files.values())
         if not files or not sound:
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -93,6 +95,12 @@ def _files(path: Path) -> dict[str, str]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     return files
+
+
+def _is_plain(name: Any) -> bool:
+    """Whether this is the name of a file beside the index, and not of another index."""
+    plain = type(name) is str and Path(name).name == name and name not in ("", ".", "..")
+    return plain and "\0" not in name and not name.endswith(INDEX)
 
 
 def digest_of(path: Path) -> str:
