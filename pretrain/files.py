@@ -15,8 +15,8 @@ from . import checkpoints, export
 class RunFiles:
     """What a run leaves in ``out``.
 
-    ``identity`` says as texts which run it is: `recipe_hash`, `seed`, `pictures`. ``keep``: how
-    many checkpoints.
+    ``identity`` says as texts which run it is: `recipe_hash`, `seed`, `content` (of the images).
+    ``keep``: how many checkpoints.
     """
 
     def __init__(self, out: Path, identity: dict[str, str], keep: int):
@@ -40,7 +40,12 @@ class RunFiles:
 
     def refuse_another(self, identity: dict[str, str]) -> None:
         """InputError where a file of the folder is another run's."""
-        names = {"recipe_hash": "recipe", "seed": "seed", "pictures": "pictures"}
+        names = {"recipe_hash": "recipe", "seed": "seed", "content": "set of images"}
+        if "pictures" in identity:
+            raise InputError(
+                f"{self.out} holds a run of a version that knew images by name and size only:"
+                " whether it saw these cannot be told; use another --out, or remove it"
+            )
         differ = [names[key] for key, value in self.identity.items() if identity.get(key) != value]
         if differ:
             raise InputError(

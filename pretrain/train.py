@@ -70,7 +70,7 @@ def run(
     identity = {
         "recipe_hash": recipe_hash(recipe),
         "seed": str(seed),
-        "pictures": pictures.fingerprint,
+        "content": _content(pictures, process, report),
     }
     files = RunFiles(out, identity, recipe.keep)
     finished = files.finished()
@@ -95,6 +95,14 @@ def run(
     if process.world > 1:
         dist.barrier()
     return files.backbone
+
+
+def _content(pictures: listing.Pictures, process: Process, report: Report | None) -> str:
+    """Of the images; the first process reads them for all."""
+    found = [pictures.content(report) if process.first else ""]
+    if process.world > 1:
+        dist.broadcast_object_list(found, device=process.device)
+    return found[0]
 
 
 def _agree(start: int | str, out: Path, process: Process) -> None:

@@ -1,6 +1,7 @@
 """Records -> a tidy DataFrame -> the AP table: starting points against protocols, mean and spread
 over seeds."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
@@ -63,8 +64,8 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 
     `records` may also hold the specs of jobs that are only planned: their status is `planned`.
     `weights` and `data` identify the content: sha256 of the weights file, fingerprints of both
-    splits, once they are known. `detectron2` is the hash of the Detectron2 that ran, "" where none
-    did, or an older record does not say.
+    splits, once they are known (with a hash of the images, but for older records). `detectron2` is
+    the hash of the Detectron2 that ran, "" where none did, or an older record does not say.
     """
     runs = [record for record in records if record.get("kind") == "transfer"]
     known = _contents_by_plan(runs)
@@ -121,7 +122,11 @@ def _data(run: dict, known: Mapping[str, str]) -> str:
     data = run.get("data") or {}
     train, test = data.get("train"), data.get("test")
     if train and test and isinstance(train, dict) and isinstance(test, dict):
-        return f"{train.get('fingerprint')} {test.get('fingerprint')}"
+        labels = f"{train.get('fingerprint')} {test.get('fingerprint')}"
+        if not train.get("content"):  # an older record: names, sizes and labels
+            return labels
+        text = f"{labels} {train['content']} {test.get('content')}"
+        return hashlib.sha256(text.encode()).hexdigest()
     planned = (run.get("spec", run).get("data") or {}).get("identity", "")
     return known.get(planned, planned)
 

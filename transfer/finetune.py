@@ -1,6 +1,7 @@
 """One transfer from start to metrics: data and weights are read and checked, the engine runs, the
 predictions are scored."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from detco.common.progress import Report
 
 from . import engines
 from .data import dataset as datasets
-from .data import inspection, labels, official
+from .data import labels, official
+from .data.checks import examine
 from .protocols import Protocol, departures, protocol_hash
-from .scoring import score
+from .scoring import SCORERS, ceiling, score
+
+log = logging.getLogger("detco.transfer")
 
 
 def finetune(
@@ -40,10 +44,7 @@ def finetune(
     report = report or (lambda *_, **__: None)
     engine = engines.resolve(engine)
     refuse(protocol, engine, launch, keep_model)
-    train, test = load_data(protocol, data)
-    for dataset in (train, test):
-        inspection.refuse(dataset, report=report)
-    train, test = inspection.noted(train), inspection.noted(test)
+    train, test = prepare(protocol, data, report=report)
     score.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = (
@@ -61,6 +62,7 @@ def finetune(
         *departures(protocol),
         *official.deviations(protocol, train, test),
         *labels.deviations(train, test),
+        *examine.deviations(test),
     ]
     del train  # the engine may let go of it
     outcome = engines.get(engine).run(job, report)
@@ -138,6 +140,24 @@ def refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None
         )
 
 
+def prepare(
+    protocol: Protocol,
+    data: Mapping[str, str],
+    verify: bool = False,
+    report: Report | None = None,
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Training and test set, loaded and examined (detco.transfer.data.checks.examine). Raises
+    InputError."""
+    train, test = load_data(protocol, data)
+    leaves_out = SCORERS[protocol.scorer].leaves_out if "semantic" not in protocol.metrics else ()
+    train, test = examine.examined(train, test, leaves_out, verify, report)
+    if best := ceiling.ceiling(test, protocol):
+        test = replace(test, facts={**test.facts, "ceiling": best})
+    for text in examine.deviations(test):
+        log.warning("%s: %s", test.root, text)
+    return train, test
+
+
 def load_data(
     protocol: Protocol, data: Mapping[str, str]
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -199,5 +219,6 @@ def _facts(dataset: datasets.Dataset) -> dict:
         "split": dataset.split,
         "images": len(dataset.images),
         "fingerprint": dataset.fingerprint,
+        "content": dataset.content,
         **dataset.facts,
     }

@@ -121,7 +121,7 @@ MERGE_CLASSES = option(
 )
 VERIFY = option(
     "--verify",
-    "decode every labelled picture to the end before anything starts; default: read the headers",
+    "decode every labelled picture to the end before anything starts; default: those to test on",
     action="store_true",
 )
 REPEATS = option("--repeats", "default 5", metavar="N", type=whole(1, 10_000), default=5)

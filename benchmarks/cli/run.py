@@ -4,7 +4,6 @@ view, their outcome printed."""
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from detco.results import store
 
 from .. import config
 from .. import run as executors
-from ..plan import cost, single, suite_plan
+from ..plan import cost, datasets, single, suite_plan
 from ..plan import jobs as planning
 from ..plan.jobs import Job
 from ..run import live, worker
@@ -50,13 +49,17 @@ def pretrain(args) -> int:
 def pretraining_of(args) -> tuple[Job, tuple[str, ...]]:
     """The job that the parsed arguments of `detco pretrain` describe, and the classes it learns, if
     any. Raises InputError."""
+    helper = int(os.environ.get("RANK", "0")) > 0  # the first process reads the images for all
     changes = config.parse_assignments(args.changes)
     start = StartingPoint(args.recipe, recipe=args.recipe, settings=changes, seed=args.seed)
     supervised = config.find(RECIPES, args.recipe, "recipe").traits.needs_labels
-    images, out = suite_plan.folder_of_images(args.images, supervised), args.out.absolute()
+    out = args.out.absolute()
+    with live.of_task(args.recipe) as report:
+        images = suite_plan.folder_of_images(args.images, supervised, report, not helper)
     place = planning.Place(out, device=args.device)
     job = planning.pretrain_job(start, {}, images, out, place)
-    suite_plan.refuse_other_run(job)
+    if not helper:
+        suite_plan.refuse_other_run(job)
     if args.probe:
         job = replace(job, spec=job.spec | {"probe": str(args.probe.absolute())})
     return job, images.classes
@@ -77,7 +80,7 @@ def _help(job: Job) -> int:
     """Take part in a pretraining as one of several processes, in silence: the first says what is
     wrong with the input."""
     try:
-        if not store.outcome(job.folder, job.id, time.time()):
+        if (store.read_json(job.folder / "record.json") or {}).get("status") != "done":
             worker.run_pretrain(job.spec, job.folder, lambda *_, **__: None)
     except InputError:
         return 2
@@ -120,7 +123,8 @@ def suite(args) -> int:
     site = executors.chosen(args.executor, wanted, args)
     launches = site.launch("transfer"), site.launch("pretrain")
     missing: list[str] | None = [] if args.dry_run else None
-    with live.pictures_checked(wanted.name, args.verify) as check:
+    with live.of_task(wanted.name) as report:
+        look = datasets.Look(args.verify, report)
         jobs = suite_plan.plan(
             wanted,
             out,
@@ -129,7 +133,7 @@ def suite(args) -> int:
             args.device,
             launches,
             missing,
-            check,
+            look,
             None if args.yes else suite_plan.MOST_JOBS,
         )
     site.take(jobs)
@@ -163,6 +167,17 @@ def _say_without_evaluations(jobs: Sequence[Job]) -> None:
             )
 
 
+def _say_without_content(jobs: Sequence[Job], out: Path) -> None:
+    """Runs of a version that did not read the images prove nothing about those of today."""
+    there = suite_plan.folders(out) if any(job.earlier for job in jobs) else {}
+    count = sum(job.earlier in there and job.id not in there for job in jobs)
+    if count:
+        print(
+            f"{show.in_words(count)} run anew: there are runs of a version that knew images by"
+            " name and size only, so whether they saw these images cannot be told"
+        )
+
+
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is not a folder; name a new one")
@@ -187,6 +202,7 @@ def work(
         site = executors.get(executors.DEFAULT, None, args)
         site.take(jobs)
     jobs = cost.priced(jobs, site.costs(jobs, out))
+    _say_without_content(jobs, out)
     try:
         with live.of_run(name) as look:
             outcome = site.run(jobs, out, look)

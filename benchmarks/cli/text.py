@@ -41,6 +41,7 @@ def outcome(run: Run, again: str) -> int:
     """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2
     if all was bad input."""
     _warnings(run)
+    _done_before(run)
     failed = run.named("failed")
     if len(run.states) == 1 and failed and failed[0].error_kind == "input":
         return refuse(failed[0].error or "")
@@ -79,6 +80,15 @@ def _warnings(run: Run) -> None:
             )
             for text in [*state.warnings[:WARNINGS], *rest]:
                 print(printable(f"{state.job.title}: {text}"), file=sys.stderr)
+
+
+def _done_before(run: Run) -> None:
+    """What was answered from records alone."""
+    before = [state for state in run.named("done") if state.started is None]
+    if len(run.states) == 1 and before:
+        print(f"{before[0].job.title}: done before, nothing trained")
+    elif before:
+        print(f"{len(before)} of {in_words(len(run.states))} done before, nothing trained for them")
 
 
 def kept(jobs: Sequence[Job], wanted: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detco.common.errors import InputError
@@ -21,33 +21,45 @@ SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retin
 SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
 
 
-def load(data: Data, protocol, check: Callable | None = None) -> tuple[Data, Source]:
-    """Both splits loaded as a protocol needs them, so that what is wrong is said now; their content
-    is the identity.
+@dataclass(frozen=True)
+class Look:
+    """How images are looked at while a plan is made. verify: those to train on are decoded too, not
+    only those to test on; report(stage, done, total) is called on the way."""
 
-    check: what pictures of a split are put to; default: the headers are read
-    (detco.transfer.data.inspection)."""
+    verify: bool = False
+    report: Callable | None = None
+
+
+SILENT = Look()
+
+
+def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
+    """Both splits loaded as a protocol needs them, so that what is wrong is said now; labels and
+    images are the identity."""
     from detco.transfer import finetune
-    from detco.transfer.data import inspection
 
     data = find_splits(data)
     named = {**asdict(data), "root": str(data.root)}
-    train, test = finetune.load_data(protocol, named)
-    for split in (train, test):
-        (check or inspection.refuse)(split)
-        inspection.noted(split)
-    identity = canonical_hash([train.fingerprint, test.fingerprint])
-    return data, Source(data.root.absolute(), identity, (), len(train.images), len(test.images))
+    train, test = finetune.prepare(protocol, named, look.verify, look.report)
+    labels = [train.fingerprint, test.fingerprint]
+    return data, Source(
+        data.root.absolute(),
+        canonical_hash([*labels, train.content, test.content]),
+        (),
+        len(train.images),
+        len(test.images),
+        earlier=canonical_hash(labels),
+    )
 
 
 def of_task(
-    suite: Suite, task: Task, protocol, write: bool, loaded: dict, check: Callable | None = None
+    suite: Suite, task: Task, protocol, write: bool, loaded: dict, look: Look = SILENT
 ) -> tuple[Data, Source]:
     """The data set of a task: its own, the suite's, or the published one of its protocol. Raises
     InputError.
 
     write: shares of COCO that are not there; loaded: what was read before, as the same data serve
-    many tasks; check: see `load`."""
+    many tasks; look: see `load`."""
     data = task.data or suite.data
     if data is None and protocol.data is None:
         raise InputError(
@@ -59,7 +71,7 @@ def of_task(
         return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
     key = (data, protocol.metrics)
     if key not in loaded:
-        loaded[key] = load(data, protocol, check)
+        loaded[key] = load(data, protocol, look)
     return loaded[key]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Job:
     """`id`: the hash of what determines the result; `needs`: ids of what must be done before;
-    `cost`: seconds that it takes, see detco.benchmarks.plan.cost."""
+    `cost`: seconds that it takes, see detco.benchmarks.plan.cost. `earlier`: what the id was in
+    versions that did not read the images; such a record proves nothing about these."""
 
     id: str
     kind: str
@@ -31,6 +32,7 @@ class Job:
     spec: dict
     needs: tuple[str, ...] = ()
     cost: float = 1.0
+    earlier: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Source:
     tested: int = 0  # pictures to test on
     arch: str = ""  # of a backbone, where it is known
     classes: tuple[str, ...] = ()  # of pictures in a folder for each class
+    earlier: str = ""  # identity in versions that did not read the images; "": the same
 
 
 # iterations from which a fine-tuning keeps its trained detector without being asked to
@@ -111,6 +114,7 @@ def pretrain_job(
         )
     determines = {"recipe": recipe_hash(recipe), "images": pictures.identity, "seed": start.seed}
     identity = canonical_hash({"kind": "pretrain", **determines})
+    earlier = canonical_hash({"kind": "pretrain", **determines, "images": pictures.earlier})
     spec = {
         "starting_point": start.name,
         "recipe": asdict(recipe),
@@ -124,7 +128,8 @@ def pretrain_job(
     folder = folder or place.there.get(
         identity, place.out / "pretrain" / f"{start.name}-{identity[:8]}"
     )
-    return _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs)
+    job = _job(identity, "pretrain", f"pretrain {start.name}", folder, spec, pictures.needs)
+    return replace(job, earlier=earlier if pictures.earlier else "")
 
 
 def transfer_job(run: FineTuning, place: Place) -> Job:
@@ -135,13 +140,17 @@ def transfer_job(run: FineTuning, place: Place) -> Job:
     """
     protocol, needs = run.protocol, run.weights.needs + run.source.needs
     identity = _transfer_identity(run, place)
+    earlier = ""
+    if run.source.earlier:
+        before = replace(run.source, identity=run.source.earlier)
+        earlier = _transfer_identity(replace(run, source=before), place)
     spec = _transfer_spec(run, place)
     title = f"{protocol.name} from {run.name}, seed {run.seed}"
     usual = place.out / "transfer" / protocol.name / f"{run.name}-seed{run.seed}-{identity[:8]}"
     folder = place.there.get(identity, usual)
     rank = place.launch.get("machine_rank", 0)
     if not rank:
-        return _job(identity, "transfer", title, folder, spec, needs)
+        return replace(_job(identity, "transfer", title, folder, spec, needs), earlier=earlier)
     identity, title = canonical_hash([identity, rank]), f"{title}, machine {rank}"
     return _job(identity, "machine", title, folder / f"machine{rank}", spec, needs)
 

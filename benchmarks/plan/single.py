@@ -52,8 +52,9 @@ def job_of(args) -> Job:
         there=suite_plan.folders(args.out),
     )
     finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
-    with live.pictures_checked(name, args.verify) as check:
-        data, source = datasets.load(data_of(args, protocol), protocol, check)
+    with live.of_task(name) as report:
+        look = datasets.Look(args.verify, report)
+        data, source = datasets.load(data_of(args, protocol), protocol, look)
     weights = suite_plan.weights_of(start, None)
     run = FineTuning(name, weights, protocol, data, source, args.seed, scaling=scaling)
     return transfer_job(run, place)

@@ -51,11 +51,11 @@ class Column:
 
 class Inputs:
     """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a
-    plan is to be made all the same; without it the first of these InputErrors is raised. `check`:
-    see `labelled.load`."""
+    plan is to be made all the same; without it the first of these InputErrors is raised. `look`:
+    see `datasets.load`."""
 
-    def __init__(self, missing: list[str] | None = None, check: Callable | None = None):
-        self.missing, self.check = missing, check
+    def __init__(self, missing: list[str] | None = None, look: datasets.Look = datasets.SILENT):
+        self.missing, self.look = missing, look
 
     def read(self, read: Callable[[], T], stand_in: T) -> T:
         try:
@@ -75,7 +75,7 @@ def plan(
     device: str = "auto",
     launches: tuple[Mapping, Mapping] = ({}, {}),
     missing: list[str] | None = None,
-    check: Callable | None = None,
+    look: datasets.Look = datasets.SILENT,
     most: int | None = MOST_JOBS,
 ) -> list[Job]:
     """The jobs of a suite in the order scenes, pretrainings, transfers. Raises InputError for what
@@ -83,13 +83,13 @@ def plan(
 
     seeds: of every cell, instead of the suite's; launches: of transfers (beside the suite's own)
         and of pretrainings, see Place;
-    missing, check: see Inputs; most: jobs that a plan may have.
+    missing, look: see Inputs; most: jobs that a plan may have.
     """
     from detco.transfer import engines
 
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
-    inputs, wanted = Inputs(missing, check), engine or suite.engine
+    inputs, wanted = Inputs(missing, look), engine or suite.engine
     if wanted not in engines.ENGINES:  # a plan can be made for one that is not installed only
         wanted = engines.resolve(wanted)
     place = Place(
@@ -193,9 +193,11 @@ def weights_of(
     return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
 
 
-def folder_of_images(folder: Path, by_class: bool = False) -> Source:
-    """A user's folder, identified by the names and sizes of its pictures. Raises InputError if
-    there are none."""
+def folder_of_images(
+    folder: Path, by_class: bool = False, report: Callable | None = None, identify: bool = True
+) -> Source:
+    """A user's folder, identified by the names and contents of its images. Raises InputError if
+    there are none. identify: else the images are not read, and it has no identity."""
     from detco.pretrain.data import listing
 
     pictures = listing.find(folder)
@@ -204,7 +206,14 @@ def folder_of_images(folder: Path, by_class: bool = False) -> Source:
     for text in pictures.doubts:
         log.warning("detco: %s", text)
     classes = pictures.classes if by_class else ()
-    return Source(folder.absolute(), pictures.fingerprint, images=len(pictures), classes=classes)
+    content, count = pictures.content(report) if identify else "", len(pictures)
+    return Source(
+        folder.absolute(),
+        content,
+        images=count,
+        classes=classes,
+        earlier=pictures.fingerprint,
+    )
 
 
 def refuse_other_run(job: Job) -> None:
@@ -219,6 +228,11 @@ def refuse_other_run(job: Job) -> None:
             "images_identity": "pictures",
             "seed": "seed",
         }
+        if there.get("id") == job.earlier:
+            raise InputError(
+                f"{job.folder} holds a run of a version that knew images by name and size only:"
+                " whether it saw these cannot be told; choose another folder, or delete that one"
+            )
         changed = dict.fromkeys(
             text for key, text in keys.items() if there.get(key) != job.spec.get(key)
         )
@@ -253,7 +267,7 @@ def _images(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inpu
         if folder is None:
             how = f"name a folder of images under {key!r}, or with --images"
             raise InputError(f"suite {suite.name}: {how} ({start.recipe} learns from them)")
-        return folder_of_images(folder, supervised)
+        return folder_of_images(folder, supervised, inputs.look.report)
 
     return inputs.read(read, Source(folder or Path(key), "unread", (), IMAGENET))
 
@@ -287,7 +301,7 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
                 protocol,
                 inputs.missing is None,
                 loaded,
-                inputs.check,
+                inputs.look,
             )
             data, source = inputs.read(read, (Data(Path()), unread))
         names = task.start or tuple(start.name for start in suite.start)

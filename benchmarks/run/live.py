@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 
 from detco.common.values import printable
 from detco.results import store
@@ -15,6 +14,7 @@ from .local import Run, State
 # of a job that lies before and up to the end of a stage; a stage not named is the whole job
 SHARE = {
     "check pictures": (0.0, 0.0),
+    "hash images": (0.0, 0.0),
     "pictures": (0.0, 0.05),
     "pretrain": (0.05, 1.0),
     "train": (0.0, 0.85),
@@ -64,9 +64,13 @@ def of_task(title: str):
     )
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda stage, done, total, **_: bar.update(
-            task, completed=done, total=total, description=f"{title}: {stage}"
+        yield lambda stage, done, total, **figures: bar.update(
+            task, completed=done, total=total, description=f"{title}: {stage}{_texts(figures)}"
         )
+
+
+def _texts(figures: dict) -> str:
+    return "".join(f", {name} {value}" for name, value in figures.items())
 
 
 def _lines(title: str) -> Callable[..., None]:
@@ -74,27 +78,17 @@ def _lines(title: str) -> Callable[..., None]:
     may be JSON."""
     spoke = time.monotonic()
 
-    def report(stage: str, done: int, total: int, **_) -> None:
+    def report(stage: str, done: int, total: int, **figures) -> None:
         nonlocal spoke
         if time.monotonic() - spoke >= LINE_EVERY:
             spoke = time.monotonic()
             print(
-                f"{title}: {stage} {done:,}" + (f"/{total:,}" if total else ""),
+                f"{title}: {stage} {done:,}" + (f"/{total:,}" if total else "") + _texts(figures),
                 file=sys.stderr,
                 flush=True,
             )
 
     return report
-
-
-@contextmanager
-def pictures_checked(title: str, verify: bool):
-    """What a plan puts the pictures of each split to, under a view. verify: they are decoded whole,
-    else headers are read."""
-    from detco.transfer.data import inspection
-
-    with of_task(title) as report:
-        yield partial(inspection.refuse, whole=verify, report=report)
 
 
 class Plain:

@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from detco.common import contents
 from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
 
@@ -117,6 +118,15 @@ class Pictures:
                 f"{self.root}: its folders {', '.join(classes)} are splits, not classes; name one"
                 f" of them, e.g. {self.root / classes[0]}"
             )
+
+    def content(self, report: Callable | None = None) -> str:
+        """sha256 (hex) over relative paths and what the files hold, which is read once and then
+        remembered (detco.common.contents)."""
+        paths = [os.path.join(self.root, name) for name in self.names]
+        digest = hashlib.sha256()
+        for name, one in zip(self.names, contents.of(paths, str(self.root), report), strict=True):
+            digest.update(name.encode(errors="surrogateescape") + b"\0" + one.digest)
+        return digest.hexdigest()
 
     def only(self, indices: Sequence[int]) -> Pictures:
         names = Names.of(self.names[i] for i in indices)

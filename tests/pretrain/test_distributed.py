@@ -52,6 +52,7 @@ def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, mo
     def gather(into, mine):
         into[:] = [12, mine]
 
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", lambda found, device: None)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     with pytest.raises(InputError, match=r"not the same folder .*\[12, 0\]"):
         run(MOCO, pictures, tmp_path / "out", 0, second)

@@ -109,7 +109,7 @@ def test_finished_run_returns_at_once_and_refuses_to_become_another(pictures, tm
     )  # these do not matter
     (pictures / "a" / "new.png").write_bytes((pictures / "a" / "00.png").read_bytes())
     try:
-        with pytest.raises(InputError, match="another pictures"):
+        with pytest.raises(InputError, match="another set of images"):
             pretrain(recipe, pictures, tmp_path, device="cpu")
     finally:
         (pictures / "a" / "new.png").unlink()

@@ -98,6 +98,7 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
                     "name": name,
                     "width": width,
                     "height": height,
+                    **({"labels": str(truth(picture, kind))} if semantic else {}),
                 }
             )
             for record in objects:

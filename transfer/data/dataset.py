@@ -9,6 +9,7 @@ from pathlib import Path
 from detco.common.errors import InputError
 
 from . import LAYOUTS, Layout, get, inspection, labels, reader
+from .checks import counting
 from .reading import Reading, check_command, fingerprint, need_folder
 
 # (layout, folder names in lower case, split) -> pictures, pictures with objects (0: not published)
@@ -55,6 +56,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     facts: dict = field(default_factory=dict)
+    content: str = ""
 
 
 def load(
@@ -153,6 +155,8 @@ def _read(
     labels.look(reading, where, merge_classes and not semantic)
     if categories is not None:
         _renumber(reading, categories, where, merge_classes)
+    if unit := counting.unit_problem(where, reading.images, reading.annotations):
+        problems.append(unit)
     if not total and not problems:
         problems.append(f"{where} has pictures but no objects")
     dataset = Dataset(

@@ -8,8 +8,9 @@ numbers of two scorers are never averaged. This file imports nothing heavy.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -26,21 +27,49 @@ class Score(Protocol):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A row of SCORERS. implementation: "module:function" in this folder; metrics: that it has."""
+    """A row of SCORERS.
+
+    implementation: "module:function" in this folder. metrics: that it has. leaves_out: which
+    objects it does not count (`detco.transfer.data.checks.counting.REASONS`). of_recall:
+    "module:function" in this folder, the AP (0..1) of a class of which this share is found without
+    a mistake; "": unknown. most: detections it takes of a class and image; 0: all.
+    """
 
     implementation: str
     metrics: tuple[str, ...] = ("box",)
+    leaves_out: tuple[str, ...] = ()
+    of_recall: str = ""
+    most: int = 0
 
 
 SCORERS = {
-    "coco": Scorer("score:coco_metrics", ("box", "mask", "keypoint")),
-    "voc2007": Scorer("score:voc2007"),
-    "voc2012": Scorer("score:voc2012"),
-    "cityscapes": Scorer("cityscapes:cityscapes_metrics", ("mask", "semantic")),
+    "coco": Scorer(
+        "score:coco_metrics",
+        ("box", "mask", "keypoint"),
+        leaves_out=("crowd", "impossible area"),
+        of_recall="ceiling:coco_points",
+        most=100,
+    ),
+    "voc2007": Scorer(
+        "score:voc2007", leaves_out=("difficult",), of_recall="ceiling:eleven_points"
+    ),
+    "voc2012": Scorer("score:voc2012", leaves_out=("difficult",), of_recall="ceiling:area"),
+    "cityscapes": Scorer(
+        "cityscapes:cityscapes_metrics", ("mask", "semantic"), leaves_out=("crowd", "few pixels")
+    ),
 }
 
 
 def get(name: str) -> Score:
     """The function of a scorer."""
-    module, _, made = SCORERS[name].implementation.partition(":")
+    return _function(SCORERS[name].implementation)
+
+
+def ap_of_recall(name: str) -> Callable[[float], float] | None:
+    """See `Scorer.of_recall`."""
+    return _function(SCORERS[name].of_recall) if SCORERS[name].of_recall else None
+
+
+def _function(place: str) -> Any:
+    module, _, made = place.partition(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), made)

@@ -5,10 +5,15 @@ import shutil
 
 import pytest
 
+from detco.benchmarks import config
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import worker
 from detco.benchmarks.scenes import draw as scenes
 from detco.common.errors import InputError
+from detco.common.values import canonical_hash
+from detco.pretrain import train
+from detco.pretrain.data import listing
+from detco.pretrain.recipes import Recipe, recipe_hash
 from detco.results import store
 
 SETTINGS = ("--set", "epochs=1", "--set", "batch=4", "--set", "queue=4", "--device", "cpu")
@@ -72,6 +77,41 @@ def test_what_is_trained_on_is_said_and_recorded(drawn, tmp_path, capfd):
     assert "splits, not classes" in capfd.readouterr().err and not (tmp_path / "b").exists()
 
 
+def test_a_finished_run_is_of_these_images_and_not_of_others_like_them(drawn, tmp_path, capfd):
+    """The same names and sizes with another pixel in one: not served, also not where the record is
+    of a version that did not read the images."""
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(drawn / "unlabelled", images)
+    words = ["pretrain", "moco-v2-small", "--images", str(images), "--out", str(out), *SETTINGS]
+    assert cli.main(words) == 0 and "done before" not in capfd.readouterr().out
+    assert cli.main(words) == 0
+    assert "done before, nothing trained" in capfd.readouterr().out
+    path = sorted(images.iterdir())[0]
+    before = listing.find(images)
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    assert listing.find(images).fingerprint == before.fingerprint
+    assert cli.main(words) == 2
+    assert "holds another run" in capfd.readouterr().err
+    with pytest.raises(InputError, match="another set of images"):
+        train.pretrain(recipe_of(out), images, out, device="cpu")
+    data[-20] ^= 1
+    path.write_bytes(data)
+    assert cli.main(words) == 0
+    older = store.read_json(out / "spec.json") | {"images_identity": before.fingerprint}
+    determines = {"recipe": recipe_hash(recipe_of(out)), "images": before.fingerprint, "seed": 0}
+    older["id"] = canonical_hash({"kind": "pretrain", **determines})
+    store.write_json(out / "spec.json", older)
+    capfd.readouterr()
+    assert cli.main(words) == 2 and "by name and size only" in capfd.readouterr().err
+
+
+def recipe_of(out):
+    spec = store.read_json(out / "spec.json")
+    return config.build(Recipe, spec["recipe"], "recipe")
+
+
 def test_other_processes_of_torchrun_work_in_silence(drawn, tmp_path, monkeypatch, capfd):
     """They leave spec and record to the first, do not begin what is done, and let it say what is
     wrong."""
@@ -99,7 +139,7 @@ def test_other_processes_of_torchrun_work_in_silence(drawn, tmp_path, monkeypatc
 
     monkeypatch.setattr(worker, "run_pretrain", wrong)
     assert cli.main(words) == 2
-    monkeypatch.setattr(store, "outcome", lambda folder, identity, since: {"status": "done"})
+    store.write_json(tmp_path / "out" / "record.json", {"status": "done"})
     assert cli.main(words) == 0
     streams = capfd.readouterr()
     assert streams.out == "" and streams.err == ""

@@ -52,7 +52,7 @@ def folder(tmp_path) -> Path:
     root = tmp_path / "mine"
     (root / "boxes").mkdir(parents=True)
     for split, box in (("some", "1 2 10 12"), ("others", "0 0 32 24")):
-        Image.new("RGB", (32, 24)).save(root / f"{split}.png")
+        Image.new("RGB", (32, 24), "red" if split == "some" else "blue").save(root / f"{split}.png")
         (root / "boxes" / f"{split}.txt").write_text(f"{split}.png {box}\n")
     return root
 

@@ -137,24 +137,37 @@ def test_the_annotated_size_is_that_after_rotation(coco, tmp_path, capsys):
             assert len(lines) == 1 and text in lines[0]
 
 
-def test_a_truncated_picture_is_met_with_verify_only(coco, tmp_path, capsys):
-    """In a plan on paper it is one more line of what is missing, and the plan is printed all the
-    same."""
-    path = truncated(pictures(coco, "val")[3])
+def mine(coco, tmp_path) -> list:
+    """A plan on paper of two protocols on one data set."""
     suite = tmp_path / "mine.yaml"
     protocols = "[small-retinanet, small-mask-rcnn-fpn]"
     suite.write_text(
         f"start: [random]\ndata: {{root: {coco}}}\nprotocols: {protocols}\nengine: replay\n"
     )
-    dry = ["run", suite, "--out", tmp_path / "out", "--device", "cpu", "--dry-run"]
-    assert detco(capsys, *dry) == (0, [])
-    status, (line,) = detco(capsys, *dry, "--verify")  # once, though two protocols need it
+    return ["run", suite, "--out", tmp_path / "out", "--device", "cpu", "--dry-run"]
+
+
+def test_a_truncated_test_picture_is_met_before_anything_runs(coco, tmp_path, capsys):
+    """After all training nothing could stand for it. In a plan on paper it is one more line of what
+    is missing, once though two protocols need it."""
+    path = truncated(pictures(coco, "val")[3])
+    status, (line,) = detco(capsys, *mine(coco, tmp_path))
     assert status == 2 and line.startswith(
         f"detco: before it can run: {path}: not a picture that can be read ("
     )
     assert "truncated" in line
-    status, (line,) = detco(capsys, *transfer(coco, tmp_path / "out", "--verify"))
+    status, (line,) = detco(capsys, *transfer(coco, tmp_path / "out"))
     assert status == 2 and line.startswith(f"detco: {path}: not a picture that can be read (")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_training_picture_is_met_with_verify_only(coco, tmp_path, capsys):
+    """Where it breaks while training goes on, another takes its place."""
+    path = truncated(pictures(coco, "train")[3])
+    assert detco(capsys, *mine(coco, tmp_path)) == (0, [])
+    for words in ((*mine(coco, tmp_path), "--verify"), transfer(coco, tmp_path / "o", "--verify")):
+        status, (line,) = detco(capsys, *words)
+        assert status == 2 and f"{path}: not a picture that can be read (" in line
     assert detco(capsys, *transfer(coco, tmp_path / "out"))[0] == 0
 
 
@@ -344,8 +357,8 @@ def test_progress_goes_to_the_end_and_to_a_line_every_ten_seconds(coco, monkeypa
         {done for _, done, _ in calls}
     )
     monkeypatch.setattr(live, "LINE_EVERY", 0.0)
-    with live.pictures_checked("mine", verify=True) as check:
-        check(loaded)
+    with live.of_task("mine") as report:
+        inspection.refuse(loaded, whole=True, report=report)
     assert capsys.readouterr().err.splitlines()[-1] == "mine: check pictures 30/30"
 
 

@@ -22,6 +22,7 @@ def written(root, turn, size, stated=None):
     exif[ORIENTATION] = turn
     for split in ("train", "val"):
         (root / split).mkdir(parents=True)
+        pixels[size[1] // 2, size[0] // 2] = 9 if split == "val" else 0
         Image.fromarray(pixels).save(root / split / "a.png", exif=exif)
     width, height = stated or size
     document = {
