@@ -209,7 +209,13 @@ def describe(state: State, progress: dict | None) -> str:
     if state.name == "done":
         return f"done in {clock(state.seconds)}"
     if state.name == "elsewhere":
-        return "another runner has it"
+        holder = store.read_progress(state.job.folder)  # it may be stopped, its runner gone
+        who = (
+            f" (process {holder['pid']} on {holder['host']})"
+            if holder.keys() >= {"pid", "host"}
+            else ""
+        )
+        return f"another runner has it{who}"
     if progress is None:
         return "started" if state.name == "running" else state.name
     count = f" {progress['done']}/{progress['total']}" if progress["total"] else ""

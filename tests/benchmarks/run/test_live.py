@@ -111,3 +111,12 @@ def test_an_evaluation_on_the_way_is_part_of_the_training(tmp_path):
 def test_on_a_narrow_terminal_lines_are_cut_not_broken(monkeypatch):
     lines = drawn(monkeypatch, 40)
     assert len(lines) == 5 and max(map(len, lines)) <= 40
+
+
+def test_a_job_that_another_process_holds_says_which(tmp_path):
+    state = local.State(Job("one", "fake", "one", tmp_path / "one", {}), "elsewhere")
+    state.job.folder.mkdir()
+    assert live.describe(state, None) == "another runner has it"
+    said = {"pid": 4321, "host": "node7", "stage": "train"}
+    store.write_json(state.job.folder / "progress.json", said)
+    assert live.describe(state, None) == "another runner has it (process 4321 on node7)"
