@@ -175,7 +175,7 @@ def explained(error: Exception, where: str) -> Exception | None:
     None if unknown."""
     text = str(error)
     if isinstance(error, InputError):  # from a loading process it comes with that one's traceback
-        return InputError(re.sub(r"^detco\.[\w.]*: ", "", text.strip().splitlines()[-1]))
+        return InputError(re.split(r"(?:^|\s)detco\.[\w.]+: ", text.strip())[-1])
     if isinstance(error, FloatingPointError):
         losses = re.findall(r"'(\w+)': (?:np\.float64\()?(-?(?:nan|inf))", text)
         bad = ", ".join(f"{name} = {value}" for name, value in losses) or text.splitlines()[0]
