@@ -250,6 +250,7 @@ def check(
         splits = [splits]
     names = list(splits or _in_order(row, reader(layout).splits(root)))
     problems, found, notes, categories = [], [], [], None
+    there: list[Dataset] = []
     if not names:
         problems.append(f"{root}: no splits; {row.needs}")
     for name in names:
@@ -268,6 +269,7 @@ def check(
             continue
         categories = categories or dataset.categories
         found.append(_numbers(dataset))
+        there.append(dataset)
         if row.pixel_classes and reader(layout).has_pixel_classes(root, name):
             pixels = reader(layout).read(root, name, semantic=True)
             wrong += [text for text in pixels.problems if text not in wrong]
@@ -275,8 +277,27 @@ def check(
         notes += [*dataset.notes, *_official_notes(found[-1])]
         turned = inspection.turned(dataset)
         notes += [inspection.turned_note(dataset, turned)] if turned else []
+    if tuple(one.split for one in there[:2]) in row.pairs:
+        _look_for_copies(there[0], there[1], problems, notes, report)
     listed = tuple(problems[:limit])
     return CheckReport(layout, root, tuple(found), listed, len(problems), tuple(notes))
+
+
+def _look_for_copies(
+    train: Dataset, test: Dataset, problems: list[str], notes: list[str], report
+) -> None:
+    """Test images that are training images: a problem where all are, else a note."""
+    from .checks import content
+
+    said = report and (lambda stage, done, total, **_: report(stage, done, total))
+    doubled = content.shared(train, test, *content.read((train, test), said))
+    if doubled and len(doubled) == len(test.images):
+        problems.append(content.all_shared(train, test, doubled))
+    elif doubled:
+        notes.append(
+            f"{test.root}: {len(doubled):,} of {len(test.images):,} images of '{test.split}' are"
+            f" training images of '{train.split}' too (the first: {doubled[0][0]})"
+        )
 
 
 def _in_order(layout: Layout, found: list[str]) -> list[str]:

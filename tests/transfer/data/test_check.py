@@ -55,7 +55,9 @@ def test_check_counts_by_category_and_size(tmp_path):
     calls = []
     report = check("voc", root, report=lambda *call: calls.append(call))
     train, test = report.splits
-    assert not report.problems and (train["split"], test["split"]) == ("train", "test")
+    assert (train["split"], test["split"]) == ("train", "test")
+    (problem,) = report.problems
+    assert "all 1 test images of split 'test' are training images" in problem
     assert train["categories"] == {
         "x": {"objects": 2, "small": 1, "medium": 1, "large": 0},
         "y": {"objects": 3, "small": 1, "medium": 1, "large": 1},
@@ -75,7 +77,8 @@ def test_check_counts_by_category_and_size(tmp_path):
     assert (
         train["fingerprint"] == load("voc", root, "train").fingerprint and train["official"] is None
     )
-    assert calls == [("check train", 2, 2), ("check test", 1, 1)]
+    assert calls[:2] == [("check train", 2, 2), ("check test", 1, 1)]
+    assert calls[-1] == ("hash images", 3, 3)
     text = str(report)
     assert "x: 2 (1 small, 1 medium, 0 large)" in text and train["fingerprint"] in text
 

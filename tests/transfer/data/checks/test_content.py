@@ -193,3 +193,15 @@ def test_all_are_refused_by_the_loader_too(coco):
     train, _ = loaded("coco", coco, ("train", "val"))
     with pytest.raises(InputError, match="all 30 test images"):
         content.identified(train, train)
+
+
+def test_check_counts_them(coco):
+    train, test = loaded("coco", coco, ("train", "val"))
+    assert not dataset.check("coco", coco).problems
+    for number, image in enumerate(test.images):
+        shutil.copy(train.images[number]["file_name"], image["file_name"])
+        if number == 1:
+            assert any(
+                "2 of 10 images of 'val'" in text for text in dataset.check("coco", coco).notes
+            )
+    assert any("all 10 test images" in text for text in dataset.check("coco", coco).problems)
