@@ -118,7 +118,8 @@ def read_tensors(path: Path, hint: str = "") -> tuple[dict[str, str], dict[str, 
     """(metadata, tensors) of a safetensors file. Raises InputError, which ends with `hint`."""
     try:
         with safe_open(path, framework="pt") as f:
-            return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+            names = f.keys()  # it is not a dict
+            return f.metadata() or {}, {name: f.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file: {shown(str(error), 200)}{hint}"

@@ -26,7 +26,8 @@ ARCHS = (
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 STAGES = ("stem", "res2", "res3", "res4", "res5")
 TRUNK = re.compile(
-    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.(weight|bias|running_mean|running_var)"
+    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))"
+    r"\.(weight|bias|running_mean|running_var)"
 )
 
 

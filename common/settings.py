@@ -4,7 +4,6 @@ pydantic reads them, here alone, and its findings become one line each."""
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
@@ -42,9 +41,9 @@ _MODELS: dict[type, type[BaseModel]] = {}
 def check(settings: object) -> None:
     """For `__post_init__`: InputError where a field's value is not what its annotation allows. It
     names the class, the field, the value and what is allowed."""
-    values = {field.name: getattr(settings, field.name) for field in fields(settings)}  # type: ignore[arg-type]
+    model = _fields_of(type(settings))
     try:
-        _fields_of(type(settings)).model_validate(values)
+        model.model_validate({name: getattr(settings, name) for name in model.model_fields})
     except ValidationError as error:
         raise InputError(f"{type(settings).__name__}: {_said(error.errors()[0], '')}") from None
 

@@ -20,7 +20,8 @@ class Worker:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]):
         self.state = None
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`; what it prints before a job's log is there
+        # What it prints before a job's log is there; closed in `end`.
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

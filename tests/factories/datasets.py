@@ -25,7 +25,8 @@ def picture(path: Path, size=(W, H), **save):
 
 def xml(*objects, size=(W, H)):
     text = "".join(
-        f"<object><name>{name}</name>{more}<bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+        f"<object><name>{name}</name>{more}"
+        f"<bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
         "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
         for name, (a, b, c, d), more in ((*o, "")[:3] for o in objects)
     )

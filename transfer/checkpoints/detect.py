@@ -23,8 +23,8 @@ Places = Mapping[
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 AVERAGE = re.compile(r"((?:\w+\.)*?\w*(?:ema|average)\w*\.)(.*)")
 TRUNK = re.compile(
-    r"(.*\.)(?:layer1\.0\.conv1|res2\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)"
-    r"\.weight"
+    r"(.*\.)(?:layer1\.0\.conv1|res2\.0\.conv1"
+    r"|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)\.weight"
 )
 SAME = "layer1.0.conv1.weight"  # a name of torchvision's that stands for all
 NETWORK = 20  # tensors that a set of weights has at least

@@ -276,8 +276,9 @@ def test_array_written_by_python_2(tmp_path):
     """Protocol 2 of Python 2: bytes are `str`, and names are `numpy.core.multiarray`."""
     raw = np.array([1.0, 200.0], "<f4").tobytes()
     data = (
-        b"\x80\x02}U\x07conv1_wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x80\x02}U\x07conv1_wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+        b"K\x00\x85U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
+        b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89U\x08" + raw + b"tbs."
     )
     (tmp_path / "a.pkl").write_bytes(data)
