@@ -209,6 +209,20 @@ COMMANDS = (
         ),
     ),
     Command(
+        "recipes",
+        "cli.tools:recipes",
+        "list the recipes of pretraining",
+        "detco recipes show detco-small",
+        (JSON,),
+    ),
+    Command(
+        "recipes show",
+        "cli.tools:recipe",
+        "every setting of one recipe, and which of them are assumed",
+        "detco recipes show detco-200ep",
+        (option("name", "a recipe", metavar="NAME"), JSON),
+    ),
+    Command(
         "data scenes",
         "cli.tools:scenes",
         "draw labelled scenes in VOC, COCO and Cityscapes layout",

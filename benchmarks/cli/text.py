@@ -149,6 +149,25 @@ def protocols(name: str | None, as_json: bool) -> int:
     return 0
 
 
+def recipes(name: str | None, as_json: bool) -> int:
+    """All recipes a line each, or every setting of one."""
+    from detco.pretrain.recipes import RECIPES, recipe_hash
+
+    if name is not None:
+        row = config.find(RECIPES, name, "recipe")
+        return facts(asdict(row) | {"hash": recipe_hash(row)[:16]}, as_json)
+    if as_json:
+        every = [asdict(row) | {"hash": recipe_hash(row)[:16]} for row in RECIPES.values()]
+        print(json.dumps(every, indent=1))
+        return 0
+    rows = [("name", "method", "architecture", "epochs", "batch", "source")]
+    for row in RECIPES.values():
+        numbers = str(row.epochs), str(row.batch)
+        rows.append((row.name, row.method, row.arch, *numbers, row.source))
+    columns(rows)
+    return 0
+
+
 def detectron2_config(name: str, weights: Path | None) -> int:
     """The Detectron2 config that a protocol resolves to, as YAML."""
     from detco.common import backbone_file

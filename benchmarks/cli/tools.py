@@ -25,6 +25,16 @@ def protocol(args) -> int:
     return text.protocols(args.name, args.json)
 
 
+def recipes(args) -> int:
+    """`detco recipes`"""
+    return text.recipes(None, args.json)
+
+
+def recipe(args) -> int:
+    """`detco recipes show`"""
+    return text.recipes(args.name, args.json)
+
+
 def scenes(args) -> int:
     """`detco data scenes`"""
     from ..scenes import draw

@@ -184,6 +184,22 @@ def test_examples_in_the_help_can_be_parsed():
     assert all(callable(cli.function_of(command.call)) for command in commands.COMMANDS)
 
 
+def test_recipes_as_json_and_text(capsys):
+    from detco.pretrain.recipes import RECIPES
+
+    assert cli.main(["recipes", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == RECIPES.keys() and listed["moco-v2-200ep"]["queue"] == 65536
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(RECIPES)
+    assert cli.main(["recipes", "show", "detco-small"]) == 0
+    shown = capsys.readouterr().out
+    assert "key_momentum" in shown and str(RECIPES["detco-small"].key_momentum) in shown
+    assert cli.main(["recipes", "show", "detco-smal"]) == 2
+    assert "did you mean 'detco-small'" in capsys.readouterr().err
+
+
 def test_protocols_as_json_and_text(capsys):
     from detco.transfer.protocols import PROTOCOLS, protocol_hash
 
@@ -355,7 +371,9 @@ def test_a_suite_from_drawing_to_table_with_the_real_parts(tmp_path):
 
     again = detco("run", "tiny.yaml", "--device", "cpu", cwd=tmp_path)
     assert again.returncode == 0 and "started" in done.stdout and "started" not in again.stdout
-    assert done.stdout.endswith(again.stdout) and "difference to random" in again.stdout
+    first, _, rest = again.stdout.partition("\n")
+    assert first.startswith("4 of 4 jobs done before, nothing trained")
+    assert done.stdout.endswith(rest) and "difference to random" in rest
     assert {r["id"]: r for r in store.read(tmp_path / "tiny")[0]} == after
     shown = detco("weights", "show", backbone, "--json")
     assert json.loads(shown.stdout)["method"] == "detco"
