@@ -110,9 +110,9 @@ def read_regular(path: Path | str) -> bytes:
 
 
 def sha256_of(path: Path | str) -> str:
-    """The sha256 of a file's content, as hex. Raises OSError."""
+    """The sha256 of a regular file's content, as hex. Raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

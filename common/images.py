@@ -54,13 +54,24 @@ def _reduced(source: Path | str | BinaryIO) -> Image.Image:
         picture = JpegImagePlugin.JpegImageFile(source)
     except SyntaxError:  # what Pillow raises for another format
         raise ValueError(_too_large()) from None
-    for divisor in (2, 4, 8):
-        width, height = picture.width // divisor, picture.height // divisor
-        if width * height <= _limit():
-            picture.draft(picture.mode, (max(1, width), max(1, height)))
-            return picture
-    picture.close()
-    raise ValueError(_too_large())
+    if not decode_at_most(_limit(), picture):
+        picture.close()
+        raise ValueError(_too_large())
+    return picture
+
+
+def decode_at_most(pixels: int, picture: Image.Image) -> bool:
+    """Whether an opened image has no more pixels than that, or is a JPEG, which will then be
+    decoded at 1/2, 1/4 or 1/8 of its size. Nothing is decoded yet."""
+    is_jpeg = isinstance(picture, JpegImagePlugin.JpegImageFile)
+    full = picture.size
+    for divisor in (1, 2, 4, 8) if is_jpeg else (1,):
+        width, height = full[0] // divisor, full[1] // divisor
+        if width * height <= pixels:
+            if divisor > 1:
+                picture.draft(picture.mode, (max(1, width), max(1, height)))
+            return True
+    return False
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

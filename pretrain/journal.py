@@ -29,7 +29,8 @@ class Journal:
         )  # takes a second; only the first process needs it
 
         self.recipe, self.report, self.file = recipe, report, out / "probe.json"
-        self.curves = SummaryWriter(str(out / "tb"), purge_step=start + 1)
+        # the probe before training is at step 0, which a run from the start measures again
+        self.curves = SummaryWriter(str(out / "tb"), purge_step=start + 1 if start else 0)
         self.clock = time.monotonic()
         self.probed: dict[str, float] = {}
         if start and self.file.exists():

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.values import printable
 from detco.results import store
 
 from ..run.slurm import NUMBER
@@ -36,12 +37,19 @@ def logs(args) -> int:
     path = folder / "log.txt"
     if not path.exists() and not (args.follow and store.is_taken(folder)):
         raise InputError(f"{near(folder)} has no log: the job has not begun yet")
-    text = path.read_text(errors="replace")
-    lines = text.splitlines(keepends=True)
+    content = path.read_bytes() if path.exists() else b""
+    lines = _escaped(content).splitlines(keepends=True)
     sys.stdout.write("".join(lines[-args.lines :] if args.lines else lines))
     if args.follow:
-        _follow(path, folder, len(text.encode(errors="replace")))
+        _follow(path, folder, len(content))
     return 0
+
+
+def _escaped(log: bytes) -> str:
+    """Lines of a log, which may hold anything, with their control characters as escapes. Progress
+    bars end their lines with a carriage return."""
+    text = log.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    return "\n".join(printable(line) for line in text.expandtabs().split("\n"))
 
 
 def _follow(path: Path, folder: Path, position: int) -> None:
@@ -49,7 +57,7 @@ def _follow(path: Path, folder: Path, position: int) -> None:
         log.seek(min(position, path.stat().st_size))
         while True:
             last = not store.is_taken(folder)
-            sys.stdout.write(log.read().decode(errors="replace"))
+            sys.stdout.write(_escaped(log.read()))
             sys.stdout.flush()
             if last:
                 return

@@ -16,6 +16,7 @@ COLOURS = (
     (253, 231, 37),
 )  # anchors of viridis, dark to bright
 STRENGTH = 0.6  # of the map over the picture
+WIDEST = 2240  # pixels: a strip of a picture would make a figure of gigabytes
 HEIGHT, GAP, TITLE = 224, 8, 26  # pixels: of a picture in a figure, between them, of a line of text
 
 
@@ -40,7 +41,8 @@ def figure(
         ImageFont.load_default(14),
         f"mean activation of {level}, for each map by itself: dark is low, bright is high",
     )
-    widths = [max(1, round(picture.width * HEIGHT / picture.height)) for picture in pictures]
+    widths = [round(picture.width * HEIGHT / picture.height) for picture in pictures]
+    widths = [min(max(1, width), WIDEST) for width in widths]
     wide = max([*widths, *(round(font.getlength(name)) for name in maps)]) + GAP
     size = (
         max(GAP + wide * (1 + len(maps)), round(font.getlength(note)) + 2 * GAP),

@@ -111,6 +111,8 @@ def test_only_regular_files_are_opened(kind, tmp_path):
         path.symlink_to(tmp_path / "x")
     with pytest.raises(OSError, match="not a regular file") as caught:
         open_regular(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        sha256_of(path)
     assert caught.value.filename == str(path)
 
 

@@ -94,3 +94,19 @@ def test_probe_goes_on_after_an_interruption(tmp_path, recipe):
     journal.close()
     assert json.loads((tmp_path / "probe.json").read_text()) == {"0": 0.2}
     assert curve(tmp_path, "knn")[-1] == (0, 0.2)
+
+
+def test_a_run_that_starts_anew_or_goes_on_repeats_no_point(tmp_path, recipe):
+    """The probe before training is made again where no checkpoint was there; that of the checkpoint
+    itself stays."""
+    for start, accuracy in ((0, 0.1), (0, 0.2), (20, 0.3)):
+        journal = Journal(tmp_path, recipe, start, None)
+        if start == 0:
+            journal.probe(0, 0, accuracy)
+        for done in range(start + 1, start + 31):
+            journal.iteration(done, 60, FIGURES)
+            if done % 20 == 0:
+                journal.probe(done // 20, done, accuracy)
+        journal.close()
+    assert curve(tmp_path, "knn") == [(0, 0.2), (20, 0.2), (40, 0.3)]
+    assert [step for step, _ in curve(tmp_path, "loss")] == [10, 20, 30, 40, 50]

@@ -16,12 +16,14 @@ from ..engines.torchvision.pictures import read_rgb, resized_shape
 
 SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
 MOST = 2**21  # pixels of a picture whose map is drawn; larger ones are reduced
+DECODED = 50_000_000  # pixels that are decoded for it; a small file can hold very many
 
 
 def read(path: Path | str) -> Image.Image:
     """A picture for `maps` and what is drawn from them: RGB, of MOST pixels at most. A figure shows
-    it much smaller, and maps of many megapixels would take gigabytes each."""
-    picture = read_rgb(str(path))
+    it much smaller, and maps of many megapixels would take gigabytes each. Raises InputError for
+    what cannot be read or, JPEGs aside, has more than DECODED pixels."""
+    picture = read_rgb(str(path), DECODED)
     scale = (MOST / (picture.width * picture.height)) ** 0.5
     if scale < 1:
         size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))

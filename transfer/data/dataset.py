@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.values import printable
 
 from . import LAYOUTS, Layout, get, inspection, labels, reader
 from .checks import counting
@@ -219,8 +220,8 @@ class CheckReport:
     def __str__(self) -> str:
         lines = [
             *(_lines(split) for split in self.splits),
-            *(f"note: {line}" for line in self.notes),
-            *(f"wrong: {line}" for line in self.problems),
+            *(f"note: {printable(line)}" for line in self.notes),
+            *(f"wrong: {printable(line)}" for line in self.problems),
         ]
         if self.problem_count > len(self.problems):
             lines.append(f"... and {self.problem_count - len(self.problems)} more")
@@ -380,15 +381,15 @@ def _lines(numbers: dict) -> str:
         None if numbers["official"] is None else not _official_notes(numbers)
     ]
     head = (
-        f"{numbers['split']}: {numbers['images']:,} pictures{official},"
+        f"{printable(numbers['split'])}: {numbers['images']:,} pictures{official},"
         f" {numbers['images_with_objects']:,} with objects; {numbers['objects']:,} objects"
         f" ({numbers['small']:,} small, {numbers['medium']:,} medium, {numbers['large']:,} large;"
         f" {numbers['crowd']:,} crowd, {numbers['difficult']:,} difficult)\n  fingerprint"
         f" {numbers['fingerprint']}"
     )
     rows = [
-        f"  {name}: {row['objects']:,} ({row['small']:,} small, {row['medium']:,} medium,"
-        f" {row['large']:,} large)"
+        f"  {printable(name)}: {row['objects']:,} ({row['small']:,} small,"
+        f" {row['medium']:,} medium, {row['large']:,} large)"
         for name, row in numbers["categories"].items()
     ]
     return "\n".join([head, *rows])

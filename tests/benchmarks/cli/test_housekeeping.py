@@ -83,6 +83,15 @@ def test_logs_whole_and_its_end(runs, capsys):
     )
 
 
+def test_a_log_with_control_characters_is_shown_escaped(runs, capsys):
+    (runs / "cccc" / "log.txt").write_bytes(b"10%\r20%\r\n\x1b[2Jred\x9b1m\n\ta\x85b\n")
+    assert cli.main(["logs", str(runs), "random", "--follow"]) == 0
+    told = "10%\n20%\n\\x1b[2Jred\ufffd1m\n        a\ufffdb\n"
+    assert capsys.readouterr().out == told
+    assert cli.main(["logs", str(runs), "random", "--lines", "2"]) == 0
+    assert capsys.readouterr().out == "".join(told.splitlines(keepends=True)[-2:])
+
+
 def test_a_log_is_followed_until_the_job_is_over(runs, capsys, monkeypatch):
     monkeypatch.setattr(housekeeping, "WAIT", 0.05)
     log = runs / "cccc" / "log.txt"

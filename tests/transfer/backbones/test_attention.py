@@ -170,3 +170,23 @@ def test_large_pictures_are_reduced_and_their_maps_fit(tmp_path, monkeypatch):
     (heat,) = attention.maps(backbone, [tmp_path / "large.png"], "res3", 64)
     assert heat.shape == (30, 40)
     assert drawing.overlay(Image.fromarray(pixels), heat).size == (40, 30)
+
+
+def test_a_small_file_of_very_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """JPEGs are reduced by their decoder instead."""
+    monkeypatch.setattr(attention, "DECODED", 40 * 30)
+    for suffix in ("png", "jpg"):
+        Image.new("RGB", (120, 60), "red").save(tmp_path / f"large.{suffix}")
+    broken = (tmp_path / "large.png").read_bytes()[:-60]  # decoding it would fail otherwise
+    (tmp_path / "large.png").write_bytes(broken)
+    with pytest.raises(InputError, match=r"large\.png: .*megapixels.*reduce it"):
+        attention.read(tmp_path / "large.png")
+    picture = attention.read(tmp_path / "large.jpg")
+    assert picture.size == (30, 15)  # a quarter: half would have 1800 pixels
+    assert np.abs(np.asarray(picture).astype(int) - (255, 0, 0)).max() < 4
+
+
+def test_a_strip_of_a_picture_makes_no_endless_figure():
+    strip, heat = Image.new("RGB", (40_000, 1)), np.zeros((1, 40_000), np.float32)
+    sheet = drawing.figure([strip], {"one": [heat]}, "res5")
+    assert sheet.width == drawing.GAP + 2 * (drawing.WIDEST + drawing.GAP)

@@ -1,5 +1,6 @@
 """`detco data check`: everything that is wrong, and the counts."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -172,3 +173,18 @@ def test_the_command_of_a_message_lists_what_it_promises(tmp_path, capsys):
     command = line.split("`")[1]
     assert main(shlex.split(command)[1:]) == 2
     assert capsys.readouterr().out.count("width and height must be") == 3
+
+
+def test_what_check_prints_holds_no_control_characters(voc):
+    report = check("voc", voc, "trainval")
+    (split,) = report.splits
+    odd = {f"\x1b[31m{name}\n": row for name, row in split["categories"].items()}
+    report = dataclasses.replace(
+        report,
+        splits=({**split, "split": "a\x07", "categories": odd},),
+        notes=("b\x9b1m\n",),
+        problems=("c\x1b]0;title",),
+    )
+    lines = str(report).split("\n")
+    assert all(line.isprintable() for line in lines) and len(lines) == 4 + len(odd)
+    assert r"note: b\x9b1m\n" in lines and r"wrong: c\x1b]0;title" in lines

@@ -19,6 +19,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.solver import get_default_optimizer_params
 from detectron2.utils import comm
+from detectron2.utils.events import TensorboardXWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -91,8 +92,14 @@ class Trainer(DefaultTrainer):
             self.replacements,  # after what draws pictures
             self.evaluation,  # before a checkpoint, which then has its metrics
             Saver(cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
-            hooks.PeriodicWriter(self.build_writers()) if main else None,
+            Writers() if main else None,
         ]
+
+    def build_writers(self) -> list:
+        """Detectron2's own; its TensorBoard files take back what a killed run wrote beyond the
+        checkpoint."""
+        *others, _ = super().build_writers()
+        return [*others, TensorboardXWriter(self.cfg.OUTPUT_DIR, purge_step=self.start_iter)]
 
     def evaluate(self) -> dict[str, float] | None:
         """Metrics (percent) of the detector as it is now, in the first process; None in the
@@ -260,6 +267,16 @@ class Saver(hooks.HookBase):
         elif done % self.period == 0 or now - self.saved > CHECKPOINT_SECONDS:
             self.trainer.checkpointer.save(f"model_{done:07d}")
             self.saved = time.monotonic()
+
+
+class Writers(hooks.PeriodicWriter):
+    """Detectron2's, opened when it is known where training goes on."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def before_train(self) -> None:
+        self._writers = self.trainer.build_writers()
 
 
 class Evaluation(hooks.HookBase):

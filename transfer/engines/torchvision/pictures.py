@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from detco.common.errors import InputError
-from detco.common.images import open_image, to_rgb
+from detco.common.images import decode_at_most, open_image, to_rgb
 
 from ...data import masks
 from ...data.dataset import Dataset
@@ -187,10 +187,16 @@ class Tested(torch.utils.data.Dataset):
             return error
 
 
-def read_rgb(path: str) -> Image.Image:
-    """A picture as 8-bit RGB, upright, see detco.common.images. Raises Unreadable."""
+def read_rgb(path: str, most: int = 0) -> Image.Image:
+    """A picture as 8-bit RGB, upright, see detco.common.images. Raises Unreadable.
+
+    most: pixels that are decoded, 0: all. A JPEG with more is reduced by its decoder, any other
+    picture refused."""
     try:
-        with open_image(path) as picture:
+        with open_image(path, reduce=most > 0) as picture:
+            if most and not decode_at_most(most, picture):
+                found, allowed = picture.width * picture.height / 1e6, most / 1e6
+                raise ValueError(f"{found:.0f} megapixels, at most {allowed:.0f} here; reduce it")
             picture.load()
             return to_rgb(picture)
     except MemoryError:

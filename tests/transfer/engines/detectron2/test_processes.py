@@ -13,12 +13,14 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from detco.common.errors import InputError, TrainingError
+from detco.results.report import curves
 from detco.transfer import finetune
 from detco.transfer.engines import EngineJob, Launch
 from tests.factories.detectors import SGD, fine_tune, job_for, shortened
@@ -93,6 +95,28 @@ def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, 
         expected = (tmp_path / "whole" / file).read_text()
         assert len(expected) > 2 and (tmp_path / "killed" / file).read_text() == expected
     assert [path.name for path in (tmp_path / "killed").rglob("records*")] == []
+
+
+def test_detectron2s_own_curves_repeat_no_point_after_a_restart(tmp_path):
+    """Written every 20 iterations; killed at 70, the checkpoint was of 45."""
+    from detectron2.utils.events import EventStorage
+
+    for first, last in ((0, 70), (45, 90)):
+        trainer = train.Trainer.__new__(train.Trainer)
+        trainer.cfg = SimpleNamespace(OUTPUT_DIR=str(tmp_path))
+        trainer.start_iter, trainer.max_iter = first, 90
+        writers = train.Writers()
+        writers.trainer = weakref.proxy(trainer)
+        with EventStorage(first) as storage:
+            writers.before_train()
+            for trainer.iter in range(first, last):
+                storage.iter = trainer.iter
+                storage.put_scalar("total_loss", float(first))
+                writers.after_step()
+            for writer in writers._writers:
+                writer.close()
+    found = curves.read(tmp_path)["total_loss"]
+    assert found == [(19, 0.0), (39, 0.0), (59, 45.0), (79, 45.0), (89, 45.0)]
 
 
 def test_two_processes_train_one_detector(scenes, tmp_path):
