@@ -15,7 +15,7 @@ from .data import dataset as datasets
 from .data import labels, official
 from .data.checks import examine
 from .protocols import Protocol, departures, protocol_hash
-from .scoring import SCORERS, ceiling, score
+from .scoring import SCORERS, ceiling, refuse_layout, score
 
 log = logging.getLogger("detco.transfer")
 
@@ -163,6 +163,7 @@ def load_data(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Training and test set, checked to hold what the protocol needs (masks, keypoints)."""
     layout, root = data["layout"], Path(data["root"])
+    refuse_layout(protocol.scorer, protocol.metrics, layout, root)
     if not (data.get("train") and data.get("test")):
         data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {
             k: v for k, v in data.items() if v

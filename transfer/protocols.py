@@ -175,12 +175,16 @@ class Protocol:
         if self.scorer not in SCORERS:
             known = ", ".join(SCORERS)
             raise InputError(f"Protocol: scorer must be one of {known}, got {self.scorer!r}")
+        if not set(self.metrics) <= set(SCORERS[self.scorer].metrics):
+            able = ", ".join(SCORERS[self.scorer].metrics)
+            text = f"the scorer {self.scorer!r} has the metrics {able}, got {list(self.metrics)}"
+            raise InputError(f"Protocol: {text}")
         if self.arch not in ARCHS:
             raise InputError(f"Protocol: arch must be one of {', '.join(ARCHS)}, got {self.arch!r}")
-        able, levels = HEADS[self.architecture]
-        if not self.metrics or not able.issuperset(self.metrics):
+        heads, levels = HEADS[self.architecture]
+        if not self.metrics or not heads.issuperset(self.metrics):
             found = list(self.metrics)
-            text = f"metrics must be some of {', '.join(sorted(able))}, got {found}"
+            text = f"metrics must be some of {', '.join(sorted(heads))}, got {found}"
             raise InputError(f"Protocol: {text} ({self.architecture})")
         if len(set(self.metrics)) < len(self.metrics):
             raise InputError(f"Protocol: metrics names one twice: {list(self.metrics)}")

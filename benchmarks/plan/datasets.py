@@ -69,20 +69,23 @@ def of_task(
     data = data or published(protocol, suite.datasets)
     if not _share_is_there(data, write):
         return data, Source(data.root, f"unwritten {data.train}", (), *protocol.data.images)
-    key = (data, protocol.metrics)
+    key = (data, protocol.metrics, protocol.scorer)
     if key not in loaded:
         loaded[key] = load(data, protocol, look)
     return loaded[key]
 
 
-def drawn(suite: Suite, data: Data, scenes: Job) -> tuple[Data, Source]:
+def drawn(suite: Suite, data: Data, protocol, scenes: Job) -> tuple[Data, Source]:
     """A data set that the job `scenes` will draw; its folder's name says the layout, and with it
-    the splits."""
+    the splits. Raises InputError."""
+    from detco.transfer.scoring import refuse_layout
+
     name = str(data.root)
     if name not in DRAWN:
         raise InputError(
             f"suite {suite.name}: the drawn data sets are {', '.join(DRAWN)}; there is no {name!r}"
         )
+    refuse_layout(protocol.scorer, protocol.metrics, data.layout or name, f"suite {suite.name}")
     train, test = DRAWN[name]
     tested = suite.scenes.images // 4
     source = Source(

@@ -286,7 +286,7 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
         )
         own = task.data or suite.data
         if scenes and own:
-            data, source = datasets.drawn(suite, own, scenes)
+            data, source = datasets.drawn(suite, own, protocol, scenes)
         else:
             unread = Source(
                 Path(),

@@ -8,9 +8,11 @@ numbers of two scorers are never averaged. This file imports nothing heavy.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from detco.common.errors import InputError
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -30,7 +32,8 @@ class Scorer:
     """A row of SCORERS.
 
     implementation: "module:function" in this folder. metrics: that it has. leaves_out: which
-    objects it does not count (`detco.transfer.data.checks.counting.REASONS`). of_recall:
+    objects it does not count (`detco.transfer.data.checks.counting.REASONS`). layouts: of the data
+    that it can score (`detco.transfer.data.LAYOUTS`); none named: any. of_recall:
     "module:function" in this folder, the AP (0..1) of a class of which this share is found without
     a mistake; "": unknown. most: detections it takes of a class and image; 0: all.
     """
@@ -38,6 +41,7 @@ class Scorer:
     implementation: str
     metrics: tuple[str, ...] = ("box",)
     leaves_out: tuple[str, ...] = ()
+    layouts: tuple[str, ...] = ()
     of_recall: str = ""
     most: int = 0
 
@@ -55,9 +59,28 @@ SCORERS = {
     ),
     "voc2012": Scorer("score:voc2012", leaves_out=("difficult",), of_recall="ceiling:area"),
     "cityscapes": Scorer(
-        "cityscapes:cityscapes_metrics", ("mask", "semantic"), leaves_out=("crowd", "few pixels")
+        "cityscapes:cityscapes_metrics",
+        ("mask", "semantic"),
+        leaves_out=("crowd", "few pixels"),
+        layouts=("cityscapes",),
     ),
 }
+
+
+def refuse_layout(name: str, metrics: Sequence[str], layout: str, where: object) -> None:
+    """InputError where a scorer cannot score data in that layout. where: what is to be scored."""
+    able = SCORERS[name].layouts
+    if able and layout not in able:
+        others = [
+            other
+            for other, row in SCORERS.items()
+            if not row.layouts and row.metrics and set(metrics) <= set(row.metrics)
+        ]
+        remedy = f"; of any layout: --set scorer={others[0]}" if others else ""
+        raise InputError(
+            f"{where}: the scorer {name!r} needs data in the layout {' or '.join(able)}, these are"
+            f" in {layout}{remedy}"
+        )
 
 
 def get(name: str) -> Score:

@@ -140,11 +140,6 @@ def _official(name: str):
 
 
 def _by_image(dataset: Dataset, predictions: Iterable[dict]) -> dict[int, list[dict]]:
-    if dataset.layout != "cityscapes":
-        raise InputError(
-            f"{dataset.root}: the scorer `cityscapes` needs Cityscapes layout, this data set is in"
-            f" {dataset.layout}"
-        )
     of_image = {image["id"]: [] for image in dataset.images}
     for entry in predictions:
         of_image[entry["image_id"]].append(entry)

@@ -16,7 +16,7 @@ from detco.common.errors import InputError
 from ..data import fields, masks
 from ..data.dataset import Dataset
 from ..data.reading import json_of, numbers
-from . import SCORERS, get, voc
+from . import SCORERS, get, refuse_layout, voc
 
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
 BOX_STATS = ("ap", "ap50", "ap75", "aps", "apm", "apl")
@@ -50,6 +50,7 @@ def score(
     """
     if scorer not in SCORERS or not set(metrics) <= set(SCORERS[scorer].metrics):
         raise ValueError(f"no scorer {scorer!r} for metrics {metrics!r}")
+    refuse_layout(scorer, metrics, dataset.layout, dataset.root)
     _check(dataset, predictions, metrics, where)
     return get(scorer)(dataset, predictions, metrics)
 

@@ -164,6 +164,29 @@ def test_a_suites_precision_and_period_and_those_of_the_command(monkeypatch, tmp
     }
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("start", ["scenes: {images: 16, size: 64}\n", ""])
+def test_a_scorer_of_another_layout_is_refused_when_the_plan_is_made(
+    capsys, tmp_path, drawn, start, dry
+):
+    """For data that are drawn, those that are there, and one fine-tuning; another metric of VOC's
+    is none of another layout."""
+    root = "coco" if start else drawn / "coco"
+    text = f"{start}start: [random]\nprotocols: [small-mask-rcnn-fpn]\ndata: {{root: {root}}}\n"
+    file = tmp_path / "own.yaml"
+    file.write_text(text + "transfer: {scorer: cityscapes, metrics: [mask]}\n")
+    words = ["--out", tmp_path / "out", "--engine", "replay", "--device", "cpu"]
+    one = ["--weights", "random", "--data", root, "--set", "scorer=cityscapes"]
+    one += ["--set", "metrics=[mask]", *words]
+    asked = [["run", file, *words, *dry]]
+    asked += [] if start or dry else [["transfer", "small-mask-rcnn-fpn", *one]]
+    for command in asked:
+        assert cli.main([str(word) for word in command]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert all(part in line for part in ("'cityscapes' needs", "in coco", "scorer=coco"))
+        assert not (tmp_path / "out").exists()
+
+
 def test_every_command_has_help_with_its_example(capsys):
     for command in commands.COMMANDS:
         with pytest.raises(SystemExit) as end:

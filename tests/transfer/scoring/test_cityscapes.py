@@ -138,7 +138,7 @@ def test_predictions_on_void_alone_score_0(tmp_path):
 
 def test_scorer_refuses_other_layouts(scenes):
     other = datasets.load("coco", scenes / "coco", "val")
-    with pytest.raises(InputError, match=r"Cityscapes layout, .*coco"):
+    with pytest.raises(InputError, match=r"'cityscapes' needs .*in coco"):
         scoring.score(other, [], "cityscapes", ("mask",))
 
 

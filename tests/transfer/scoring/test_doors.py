@@ -34,3 +34,8 @@ def test_a_protocol_asks_for_a_dummy_scorer(shares, scenes, tmp_path):
 def test_a_scorer_without_a_row_is_refused():
     with pytest.raises(InputError, match=r"scorer must be .*'shares'"):
         replace(PROTOCOLS["small-retinanet"], scorer="shares")
+
+
+def test_a_scorer_of_other_metrics_is_refused_with_the_protocol():
+    with pytest.raises(InputError, match=r"'voc2007' has the metrics box, got \['mask'\]"):
+        replace(PROTOCOLS["small-mask-rcnn-fpn"], metrics=("mask",), scorer="voc2007")
