@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stderr, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,13 +80,9 @@ def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backb
     """Through a file: what a checkpoint on disk is checked for, this is too."""
     state = backbone.state_dict() if isinstance(backbone, nn.Module) else dict(backbone)
     tensors = {key: value.detach().cpu() for key, value in state.items()}
-    path = out / "backbones" / "in-memory.pth"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(tensors, path)
-        found = importer.load(path)[0]
-    finally:
-        path.unlink(missing_ok=True)
+    with _own_folder(out) as folder:
+        torch.save(tensors, folder / "in-memory.pth")
+        found = importer.load(folder / "in-memory.pth")[0]
     if isinstance(backbone, nn.Module):
         _refuse_another_graph(backbone, found)
     return found
@@ -93,9 +90,19 @@ def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backb
 
 def _written(backbone: backbone_file.Backbone, name: str, out: Path) -> Path:
     """Under its content's hash: another backbone of the same name gets a file of its own."""
-    part = out / "backbones" / f"{name}.safetensors"
-    digest = backbone_file.write(part, backbone)
-    return part.replace(part.with_name(f"{name}-{digest[:8]}.safetensors"))
+    with _own_folder(out) as folder:
+        digest = backbone_file.write(folder / "whole", backbone)
+        path = out / "backbones" / f"{name}-{digest[:8]}.safetensors"
+        return (folder / "whole").replace(path)
+
+
+@contextmanager
+def _own_folder(out: Path) -> Iterator[Path]:
+    """A folder for as long as it is needed: other processes may work in `out` under the same
+    names."""
+    (out / "backbones").mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out / "backbones") as folder:
+        yield Path(folder)
 
 
 def _refuse_another_graph(module: nn.Module, backbone: backbone_file.Backbone) -> None:

@@ -74,6 +74,12 @@ def decode_at_most(pixels: int, picture: Image.Image) -> bool:
     return False
 
 
+def refuse_floats(picture: Image.Image) -> None:
+    """ValueError where the pixels are floating-point numbers; the header tells."""
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no defined range")
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An opened picture as 8-bit RGB, upright.
 
@@ -88,8 +94,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):  # 16 bits, which Pillow also hands out as 32-bit integers
         values = np.asarray(picture).astype(np.float32)
         return Image.fromarray((values.clip(0, 65535) / 257 + 0.5).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
+    refuse_floats(picture)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ import torchvision
 from torch import nn
 
 import detco
+from detco.benchmarks import python
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.scenes import draw
 from detco.common import backbone_file
@@ -101,6 +103,28 @@ def test_pretrain_and_load(data, tmp_path):
     )
     assert (net.preprocessing(images) - wanted).abs().max() < 1e-5
     assert store.read_json(tmp_path / "record.json")["status"] == "done"
+
+
+def test_two_processes_do_not_take_each_others_backbones(network, tmp_path, monkeypatch):
+    """Another process does all of its work in the same folder between writing and reading."""
+    torch.manual_seed(4)
+    other = torchvision.models.resnet18().eval()
+    for function in ("load", "write"):
+        module = python.importer if function == "load" else python.backbone_file
+        own, waiting = getattr(module, function), [other]
+
+        def between(path, *more, own=own, waiting=waiting):
+            made = own(path, *more) if waiting and own.__name__ == "write" else None
+            if waiting:
+                python.weights_of(waiting.pop(), None, tmp_path)
+            return made or own(path, *more)
+
+        monkeypatch.setattr(module, function, between)
+        path, _ = python.weights_of(network, None, tmp_path)
+        monkeypatch.undo()
+        read = backbone_file.read(Path(path))
+        assert torch.equal(read.tensors["conv1.weight"], network.conv1.weight)
+        assert read.sha256.startswith(Path(path).stem.rpartition("-")[2])
 
 
 class Blur(nn.Module):

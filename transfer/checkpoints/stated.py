@@ -25,6 +25,7 @@ NEIGHBOURS = (
     "hparams.yaml",
     "config.py",
 )
+BESIDE = " beside it"
 OWN = (".json", ".yaml", ".yml", ".py")  # endings of a text that has the checkpoint's name
 LONGEST, DEEPEST, MOST = 1 << 20, 6, 20_000  # bytes of a text; containers, values of a file
 
@@ -58,7 +59,11 @@ OTHER_GRAPH = (
 )
 OFF = ("false", "none", "null", "0", "")
 INTERESTING = "|".join((*NAMES, *PARTS, *OTHER_GRAPH, "style", *(key for key, _ in STRIDES)))
-PAIR = re.compile(rf"(?i)(?<!\w)['\"]?({INTERESTING})['\"]?\s*[=:]\s*\[?\s*['\"]?([\w./:+-]+)")
+# A value stands on the line of its key, or in a list that begins there: what follows on the next
+# line is a key of its own (`arch:` above `  name: resnet50`).
+PAIR = re.compile(
+    rf"(?i)(?<!\w)['\"]?({INTERESTING})['\"]?[ \t]*[=:][ \t]*(?:\[\s*)?(['\"]?)([\w./:+-]+)"
+)
 MM_TYPE = re.compile(r"type=['\"](ResNe\w+)['\"]")
 
 
@@ -82,7 +87,8 @@ def read(path: Path, data: Any) -> Stated:
             raise InputError(f"says {key} {shown(value)} ({where}): {_refused()}")
         if stride := STRIDES.get((key, low)):
             strides.setdefault(stride, f"{key} {shown(value)} ({where})")
-        if key in NAMES or (key in PARTS and RESNET.fullmatch(value)):
+        named = key in NAMES and low not in OFF
+        if named or (key in PARTS and RESNET.fullmatch(value)):
             found.setdefault(value, where)
     if len(strides) > 1:
         raise InputError(f"says {' and '.join(strides.values())}: which stride it has is unclear")
@@ -112,14 +118,15 @@ def _pairs(path: Path, data: Any) -> Iterator[tuple[str, str, str]]:
         text = path.parent / name
         if text != path and text.is_file():
             with open(text, "rb") as file:
-                yield from _in_text(
-                    file.read(LONGEST).decode(errors="replace"), f"{name} beside it"
-                )
+                yield from _in_text(file.read(LONGEST).decode(errors="replace"), name + BESIDE)
 
 
 def _in_text(text: str, where: str) -> Iterator[tuple[str, str, str]]:
-    for key, value in PAIR.findall(text):
-        yield where, key.lower(), value
+    python = where.removesuffix(BESIDE).endswith(".py")
+    for key, quote, value in PAIR.findall(text):
+        named = key.lower() in (*NAMES, *PARTS)
+        if not (named and python and not quote):  # a variable or a type, no name
+            yield where, key.lower(), value
     for name in MM_TYPE.findall(text):
         yield where, "arch", name
 

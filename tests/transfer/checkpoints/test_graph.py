@@ -249,6 +249,21 @@ def test_architectures_beside_the_file(tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", "model:\n  arch:\n    name: resnet18\n"),
+        ("args.yaml", "arch: null\nlr: 0.1\n"),
+        ("config.py", "def build(arch: str):\n    return models[arch]\n\n\narch = args.arch\n"),
+    ],
+)
+def test_texts_that_name_no_architecture(tmp_path, name, text):
+    torch.save(checkpoints.names(), tmp_path / "a.pth")
+    (tmp_path / name).write_text(text)
+    assert stated.read(tmp_path / "a.pth", {}).architectures == {}
+    assert importer.load(tmp_path / "a.pth")[0].arch == "resnet18"
+
+
+@pytest.mark.parametrize(
     ("name", "text", "stride"),
     [
         ("config.yaml", "MODEL:\n  RESNETS:\n    STRIDE_IN_1X1: true\n", "1x1"),

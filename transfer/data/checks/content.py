@@ -82,5 +82,6 @@ def hash_of(dataset: Dataset, found: Sequence[tuple[FileContent, ...]]) -> str:
     digest = hashlib.sha256()
     rows = ((image["name"], files) for image, files in zip(dataset.images, found))
     for name, files in sorted(rows, key=lambda row: row[0]):
-        digest.update(name.encode() + b"\0" + b"".join(one.digest for one in files))
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
+        digest.update(b"".join(one.digest for one in files))
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 counted, and all of them refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,19 @@ def test_the_content_is_that_of_the_images_wherever_they_lie(copied, tmp_path):
     after = content.identified(*loaded(layout, tmp_path / "elsewhere" / "there", splits))
     assert after[0].content == before[0] and after[1].content != before[1]
     assert [one.fingerprint for one in after] == [one.fingerprint for one in again]
+
+
+def test_names_that_are_no_text_have_content(coco):
+    """Names of files are bytes; what is no UTF-8 in them stands in JSON as a surrogate."""
+    path = coco / "annotations" / "instances_val.json"
+    document = json.loads(path.read_text())
+    first = document["images"][0]
+    before = content.identified(*loaded("coco", coco, ("train", "val")))[1].content
+    other = os.fsdecode(b"a\xff.jpg")
+    os.rename(coco / "val" / first["file_name"], coco / "val" / other)
+    first["file_name"] = other
+    path.write_text(json.dumps(document))
+    assert content.identified(*loaded("coco", coco, ("train", "val")))[1].content != before
 
 
 def test_classes_of_pixels_are_content_too(scenes, tmp_path):
