@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from detco.common import backbone_file
+from detco.common import backbone_file, depth
 from detco.common.errors import InputError
 from detco.common.progress import Report
 
@@ -45,6 +45,8 @@ def finetune(
     engine = engines.resolve(engine)
     refuse(protocol, engine, launch, keep_model)
     train, test = prepare(protocol, data, report=report)
+    if "deep" in train.facts or "deep" in test.facts:
+        refuse_deep(engine, test.root)
     score.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = (
@@ -122,6 +124,17 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
             f"{', '.join(changed)}: only the engine {able} has this, not {engine}; leave it out"
         )
     refuse_to_keep(engine, launch, keep_model)
+
+
+def refuse_deep(engine: str, root: Path) -> None:
+    """InputError where the engine would clip images of more than 8 bits."""
+    if engines.ENGINES[engine].reads_deep:
+        return
+    others = [name for name, row in engines.ENGINES.items() if row.trains and row.reads_deep]
+    raise InputError(
+        f"{root} has images of more than 8 bits, which the engine {engine} would clip to white;"
+        f" {depth.REMEDY}, or take --engine {' or '.join(others)}"
+    )
 
 
 def refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None:

@@ -49,6 +49,7 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
         len(train.images),
         len(test.images),
         earlier=canonical_hash(labels),
+        deep="deep" in train.facts or "deep" in test.facts,
     )
 
 

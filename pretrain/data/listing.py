@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import stat
 import time
@@ -18,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from detco.common import contents
+from detco.common import contents, depth
 from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
+
+log = logging.getLogger("detco.pretrain")
 
 EXTENSIONS = frozenset(
     (
@@ -121,10 +124,15 @@ class Pictures:
 
     def content(self, report: Callable | None = None) -> str:
         """sha256 (hex) over relative paths and what the files hold, which is read once and then
-        remembered (detco.common.contents)."""
+        remembered (detco.common.contents). Raises InputError where decoding would leave hardly a
+        grey level of most images."""
         paths = [os.path.join(self.root, name) for name in self.names]
+        found = contents.of(paths, str(self.root), report)
+        _, note = depth.check(self.root, depth.deep_of(paths, found))
+        if note:
+            log.warning("%s", note)
         digest = hashlib.sha256()
-        for name, one in zip(self.names, contents.of(paths, str(self.root), report), strict=True):
+        for name, one in zip(self.names, found, strict=True):
             digest.update(name.encode(errors="surrogateescape") + b"\0" + one.digest)
         return digest.hexdigest()
 

@@ -254,7 +254,7 @@ def test_what_cannot_be_written_and_lost_data_fail_their_jobs_only(scenes, tmp_p
         store.read_json(job.folder / "record.json")["status"] for job in jobs
     ] == ["failed", "failed", "done"]
     assert "failed: small-retinanet from random, seed 0: IsADirectoryError: " in said
-    assert f"cannot write: Is a directory: '{full.folder}/predictions.json'" in said
+    assert "cannot write" in said and f"'{full.folder}/predictions.json'" in said
     assert re.search(rf"failed: small-faster-rcnn-c4 from random, seed 0: {tmp_path}/lost", said)
     assert "write_atomic(path, json.dumps(found))" in said  # the end of the log
     assert f"by itself: python -m detco.benchmarks.run.worker {full.folder}/spec.json" in said

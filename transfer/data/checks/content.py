@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from detco.common import contents
+from detco.common import contents, depth
 from detco.common.contents import FileContent
 from detco.common.errors import InputError
 
@@ -25,7 +25,8 @@ def identified(
     images too (`in_training`). Raises InputError where all are."""
     both = read((train, test), report)
     train, test = (
-        replace(one, content=hash_of(one, found)) for one, found in zip((train, test), both)
+        replace(_with_depth(one, found), content=hash_of(one, found))
+        for one, found in zip((train, test), both)
     )
     doubled = shared(train, test, *both)
     if doubled and len(doubled) == len(test.images):
@@ -33,6 +34,17 @@ def identified(
     if doubled:
         test = replace(test, facts={**test.facts, "in_training": len(doubled)})
     return train, test
+
+
+def _with_depth(dataset: Dataset, found: Sequence[tuple[FileContent, ...]]) -> Dataset:
+    """With the fact that some images have more than 8 bits (`deep`) and a note on those that
+    decoding would leave with hardly a grey level; see depth.check."""
+    paths = (image["file_name"] for image in dataset.images)
+    deep, note = depth.check(dataset.root, depth.deep_of(paths, (files[0] for files in found)))
+    if not deep:
+        return dataset
+    notes = (*dataset.notes, note) if note else dataset.notes
+    return replace(dataset, notes=notes, facts={**dataset.facts, "deep": deep})
 
 
 def read(
