@@ -1,202 +1,270 @@
-"""What records, plans and progress files must hold, for those who read them: a type for each field,
-dotted where it lies inside of another. A field that is not named may hold anything.
+"""What the JSON files between processes and versions must hold: plans, progress, records, a job's
+number in Slurm's queue, remembered speeds. pydantic checks them against the types here.
 
 Version 1 (`FORMAT`). Fields are added, never given another type; who needs that raises the version.
+A field that is not named may hold anything; one that may be missing is never null unless it says
+so.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from typing_extensions import Required, TypedDict
 
 FORMAT = 1
 DEEPEST = 60  # lists and groups within one another
-Kind = Any  # a type, list[...], dict[str, ...], tuple[...] (a list of that length), A | B
-MAYBE_TEXT = str | None
-MAYBE_GROUP = dict | None
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
-DATA = {
-    "data": dict | None,
-    "data.root": str,
-    "data.layout": MAYBE_TEXT,
-    "data.train": MAYBE_TEXT,
-    "data.test": MAYBE_TEXT,
-    "data.identity": str,
-    "data.pictures": list[int],
+# lists of two: JSON has no tuples
+Counts = Annotated[tuple[int, int], Strict(False)]
+StepsAndSeconds = Annotated[tuple[int, float], Strict(False)]
+Percent = Annotated[float, Ge(-1e-9), Le(100 + 1e-9)]  # rounding may lead beyond the ends
+
+
+class Fields(TypedDict):
+    """The base of those that follow. Other fields may be there too."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+
+class DataFields(Fields, total=False):
+    root: str
+    layout: str | None
+    train: str | None
+    test: str | None
+    identity: str
+    pictures: list[int]
+
+
+class LaunchFields(Fields, total=False):
+    num_gpus: int
+    num_machines: int
+    machine_rank: int
+    dist_url: str
+    amp: str | bool
+    eval_period: int
+
+
+class ScheduleFields(Fields, total=False):
+    iterations: int
+    images: int
+
+
+class ProtocolRow(Fields, total=False):
+    name: str
+    version: int
+    arch: str
+    metrics: list[str]
+    schedule: ScheduleFields
+    detector: dict
+
+
+class RecipeFields(Fields, total=False):
+    name: str
+    arch: str
+    epochs: int
+    batch: int
+    assumed: list[str]
+
+
+class ScenesFields(Fields, total=False):
+    images: int
+    size: int
+    seed: int
+    unlabelled: int | None
+    classification: int | None
+
+
+class Spec(Fields, total=False):
+    """The plan of a job of any kind, as its record repeats it."""
+
+    id: str
+    kind: str
+    title: str
+    needs: list[str]
+    starting_point: str
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    scorer: str
+    engine: str
+    scaling: str
+    weights: str
+    weights_identity: str
+    images: str
+    images_identity: str
+    pictures: int
+    seed: int
+    device: str
+    order: Counts | None
+    keep_model: str
+    probe: str
+    data: DataFields | None
+    launch: LaunchFields
+    protocol_row: ProtocolRow | None
+    recipe: RecipeFields
+    settings: ScenesFields
+
+
+class Planned(Fields):
+    """`spec.json` is a `Spec` with a name."""
+
+    id: str
+
+
+class Transfer(Fields):
+    """What the plan and the record of a fine-tuning never lack, beside their own kind."""
+
+    starting_point: str
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    scorer: str
+    engine: str
+    scaling: str
+    seed: int
+    data: dict
+
+
+class Finished(Transfer):
+    """What the record of a fine-tuning never lacks."""
+
+    deviations: list[str]
+
+
+class Detectron2(Fields, total=False):
+    hash: str
+    which: str
+
+
+class EvaluationFields(Fields):
+    iteration: int
+    metrics: dict[str, Percent]
+
+
+class Facts(Fields, total=False):
+    knn: dict[str, float] | None
+    evaluations: list[EvaluationFields]
+    detectron2: Detectron2
+
+
+class Weights(Fields, total=False):
+    sha256: str
+    arch: str
+
+
+class Record(Fields, total=False):
+    """`record.json` of a job of any kind."""
+
+    id: Required[str]
+    kind: Required[str]
+    status: Required[Literal["done", "failed"]]
+    spec: Required[Spec]
+    metrics: Required[dict[str, Percent]]
+    starting_point: str
+    error: str | None
+    error_kind: str | None
+    warnings: list[str]
+    deviations: list[str]
+    undefined: list[str]
+    wall_seconds: float
+    started: str
+    ended: float
+    stages: dict[str, StepsAndSeconds]
+    hardware: dict[str, str | int | None]
+    versions: dict[str, str | None]
+    code: str
+    weights: Weights | None
+    data: dict
+    facts: Facts | None
+
+
+class ProgressFields(Fields, total=False):
+    """`progress.json`."""
+
+    pid: int
+    host: str
+    started: float
+    time: float
+    stage: str
+    done: int
+    total: int
+    speed: float | None
+    figures: dict[str, str | float]
+    trained: Counts
+
+
+class Queued(Fields):
+    """`.slurm.json`: a job's number in the queue, and where submitit keeps its files."""
+
+    number: Annotated[str, Field(pattern=r"^[0-9]+(_[0-9]+)?$")]
+    folder: str
+
+
+class Speed(Fields):
+    """See `measured` of detco.benchmarks.plan.measured_speeds."""
+
+    stages: dict[str, StepsAndSeconds]
+    other: float
+    jobs: Annotated[int, Ge(1)]
+
+
+class Machine(BaseModel):
+    """Of one machine: the seconds of a step, and speeds by the hash of what they depend on."""
+
+    model_config = STRICT | ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Speed]
+    step: Annotated[float, Ge(0)] = 0
+
+
+Speeds = dict[str, Machine]  # `speeds.json`, by the hash of a machine
+
+WORDS = {  # by pydantic's types of errors
+    "int_type": "not an int",
+    "float_type": "not a number",
+    "string_type": "not a str",
+    "list_type": "not a list",
+    "tuple_type": "not a list",
+    "dict_type": "not a dict",
+    "finite_number": "not a finite number",
+    "literal_error": "neither done nor failed",
+    "greater_than_equal": "outside 0..100",
+    "less_than_equal": "outside 0..100",
 }
-LAUNCH = {
-    "launch": dict,
-    "launch.num_gpus": int,
-    "launch.num_machines": int,
-    "launch.machine_rank": int,
-    "launch.dist_url": str,
-    "launch.amp": str | bool,
-    "launch.eval_period": int,
-}
-PROTOCOL_ROW = {
-    "protocol_row": MAYBE_GROUP,
-    "protocol_row.name": str,
-    "protocol_row.version": int,
-    "protocol_row.arch": str,
-    "protocol_row.metrics": list[str],
-    "protocol_row.schedule": dict,
-    "protocol_row.schedule.iterations": int,
-    "protocol_row.schedule.images": int,
-    "protocol_row.detector": dict,
-}
-RECIPE = {
-    "recipe": dict,
-    "recipe.name": str,
-    "recipe.arch": str,
-    "recipe.epochs": int,
-    "recipe.batch": int,
-    "recipe.assumed": list[str],
-}
-SCENES = {
-    "settings": dict,
-    "settings.images": int,
-    "settings.size": int,
-    "settings.seed": int,
-    "settings.unlabelled": int | None,
-    "settings.classification": int | None,
-}
-_SPEC = {  # of every job, where it has the field
-    "id": str,
-    "kind": str,
-    "title": str,
-    "needs": list[str],
-    "starting_point": str,
-    "protocol": str,
-    "protocol_version": int,
-    "protocol_hash": str,
-    "scorer": str,
-    "engine": str,
-    "scaling": str,
-    "weights": str,
-    "weights_identity": str,
-    "images": str,
-    "images_identity": str,
-    "pictures": int,
-    "seed": int,
-    "device": str,
-    "order": tuple[int, int] | None,
-    "keep_model": str,
-    "probe": str,
-    **DATA,
-    **LAUNCH,
-    **PROTOCOL_ROW,
-    **RECIPE,
-    **SCENES,
-}
-FACTS = {
-    "facts": dict | None,
-    "facts.knn": dict[str, float] | None,
-    "facts.evaluations": list,
-    "facts.detectron2": dict,
-    "facts.detectron2.hash": str,
-    "facts.detectron2.which": str,
-}
-_RECORD = {
-    "id": str,
-    "kind": str,
-    "starting_point": str,
-    "error": MAYBE_TEXT,
-    "error_kind": MAYBE_TEXT,
-    "warnings": list[str],
-    "deviations": list[str],
-    "undefined": list[str],
-    "wall_seconds": float,
-    "started": str,
-    "ended": float,
-    "stages": dict[str, tuple[int, float]],
-    "hardware": dict[str, str | int | None],
-    "versions": dict[str, str | None],
-    "code": str,
-    "weights": MAYBE_GROUP,
-    "weights.sha256": str,
-    "weights.arch": str,
-    "data": dict,
-    **FACTS,
-    "spec": dict,
-    **{f"spec.{dotted}": kind for dotted, kind in _SPEC.items()},
-}
-_PROGRESS = {
-    "pid": int,
-    "host": str,
-    "started": float,
-    "time": float,
-    "stage": str,
-    "done": int,
-    "total": int,
-    "speed": float | None,
-    "figures": dict[str, str | float],
-    "trained": tuple[int, int],
-}
 
 
-@dataclass
-class Table:
-    """The kinds of some fields, as a tree: `kind` of this one, None where any; those inside."""
-
-    kind: Kind = None
-    inner: "dict[str, Table]" = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, kinds: Mapping[str, Kind]) -> "Table":
-        top = cls()
-        for dotted, kind in kinds.items():
-            node = top
-            for key in dotted.split("."):
-                node = node.inner.setdefault(key, cls())
-            node.kind = kind
-        return top
+def misfit(value: Mapping, *kinds: Any) -> str | None:
+    """The first field of a JSON object that is missing or of another type than in `kinds`, some of
+    those above; or what no such file holds anywhere: numbers that are not finite or beyond 64 bits,
+    endless nesting. None: all fits."""
+    try:
+        for kind in kinds:
+            _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        return _said(error.errors(include_url=False))
+    return _impossible(value)
 
 
-SPEC, RECORD, PROGRESS = Table.of(_SPEC), Table.of(_RECORD), Table.of(_PROGRESS)
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
 
 
-def misfit(value: Mapping, table: Table) -> str | None:
-    """The first field that is there and of another type, or what no such file holds anywhere:
-    numbers that are not finite or beyond 64 bits, endless nesting. None: all fits."""
-    return _mistyped(value, table, "") or _impossible(value)
-
-
-def _mistyped(value: Mapping, table: Table, place: str) -> str | None:
-    for key, found in value.items():
-        node = table.inner.get(key)
-        if node is None:
-            continue
-        if node.kind is not None and not _fits(found, node.kind):
-            return f"{place}{key} is {short(found)}, not {_named(node.kind)}"
-        if node.inner and isinstance(found, Mapping):
-            problem = _mistyped(found, node, f"{place}{key}.")
-            if problem:
-                return problem
-    return None
-
-
-def _fits(value: Any, kind: Kind) -> bool:
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
-    if origin is tuple:
-        return (
-            isinstance(value, list)
-            and len(value) == len(inner)
-            and all(_fits(item, one) for item, one in zip(value, inner, strict=True))
-        )
-    if kind is float:
-        return type(value) in (int, float)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _named(kind: Kind) -> str:
-    return f"a {kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind}"
+def _said(problems: list[ErrorDetails]) -> str:
+    """The first finding of pydantic. Of A | B it names both, below the place of the value."""
+    found, place = problems[0]["input"], problems[0]["loc"]
+    same = [one for one in problems if one["input"] is found and one["loc"][:-1] == place[:-1]]
+    place = place[:-1] if len(same) > 1 else place
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
+    if problems[0]["type"] == "missing":
+        return f"{text} is missing"
+    wanted = [WORDS.get(one["type"], one["msg"].lower()) for one in same]
+    return f"{text} is {short(found)}, {' and '.join(wanted)}"
 
 
 def short(value: Any) -> str:

@@ -13,26 +13,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from detco.common.files import write_atomic
 
 from . import schema
 from .schema import FORMAT
-
-REQUIRED = {"id": str, "kind": str, "status": str, "spec": dict, "metrics": dict}
-OF_A_TRANSFER = {
-    "starting_point": str,
-    "protocol": str,
-    "protocol_version": int,
-    "protocol_hash": str,
-    "scorer": str,
-    "engine": str,
-    "scaling": str,
-    "seed": int,
-    "data": dict,
-    "deviations": list,
-}
-PLANNED = {key: kind for key, kind in OF_A_TRANSFER.items() if key != "deviations"} | {"id": str}
 
 
 def write_json(path: Path, value: object) -> None:
@@ -50,6 +36,12 @@ def read_json(path: Path) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
+def read_as(path: Path, *kinds: Any) -> dict | None:
+    """The object in a JSON file; None also where it is not of those kinds (`schema`)."""
+    value = read_json(path)
+    return None if value is None or schema.misfit(value, *kinds) else value
+
+
 def read_record(folder: Path) -> dict | None:
     """The record of a job's folder; None where there is none, or it is not to be trusted."""
     record = read_json(folder / "record.json")
@@ -58,19 +50,12 @@ def read_record(folder: Path) -> dict | None:
 
 def read_spec(folder: Path) -> dict | None:
     """The plan of a job's folder; None where there is none, or its fields are of other types."""
-    spec = read_json(folder / "spec.json")
-    return None if spec is None or spec_problem(spec) else spec
+    return read_as(folder / "spec.json", schema.Planned, schema.Spec)
 
 
 def read_progress(folder: Path) -> dict:
     """What the job at work last said; nothing where its fields are of other types."""
-    progress = read_json(folder / "progress.json") or {}
-    return {} if schema.misfit(progress, schema.PROGRESS) else progress
-
-
-def spec_problem(spec: dict) -> str | None:
-    """What is wrong with a plan. None: nothing."""
-    return _mistyped(spec, {"id": str}) or schema.misfit(spec, schema.SPEC)
+    return read_as(folder / "progress.json", schema.ProgressFields) or {}
 
 
 def job_folders(directory: Path) -> Iterator[Path]:
@@ -131,31 +116,11 @@ def problem_of(record: dict, protocols: Mapping[tuple[str, int], str] | None = N
             if form
             else "has no format number"
         )
-    if record.get("status") not in ("done", "failed"):
-        return f"status is {record.get('status')!r}, neither done nor failed"
     transfer = record.get("kind") == "transfer"
-    if problem := _mistyped(record, REQUIRED | (OF_A_TRANSFER if transfer else {})):
-        return problem
-    for name, value in record["metrics"].items():
-        if fault := _fault(value):
-            return f"metric {name} is {schema.short(value)}, {fault}"
-    if problem := schema.misfit(record, schema.RECORD):
+    kinds = (schema.Record, schema.Finished) if transfer else (schema.Record,)
+    if problem := schema.misfit(record, *kinds):
         return problem
     return _misfit(record, protocols or {}) if transfer else None
-
-
-def _mistyped(record: dict, kinds: Mapping[str, type]) -> str | None:
-    """The first field that is missing or of another type."""
-    for key, kind in kinds.items():
-        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            return f"{key} is {record.get(key)!r}, not a {kind.__name__}"
-    return None
-
-
-def _fault(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return "not a finite number"
-    return "" if -1e-9 <= value <= 100 + 1e-9 else "outside 0..100"
 
 
 def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | None:
@@ -168,23 +133,16 @@ def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | Non
 
 
 def _evaluations(found: Sequence) -> str | None:
-    """What is wrong with the evaluations on the way: each has its iteration, after the one before,
-    and metrics in percent."""
+    """What is wrong with the order of the evaluations on the way: each comes after the one
+    before."""
     before = 0
     for number, one in enumerate(found):
-        where = f"facts.evaluations[{number}]"
-        if (
-            not isinstance(one, dict)
-            or type(one.get("iteration")) is not int
-            or not isinstance(one.get("metrics"), dict)
-        ):
-            return f"{where} is no iteration with its metrics"
         if one["iteration"] <= before:
-            return f"{where} is of iteration {one['iteration']}, not after {before}"
+            return (
+                f"facts.evaluations[{number}] is of iteration {one['iteration']},"
+                f" not after {before}"
+            )
         before = one["iteration"]
-        for name, value in one["metrics"].items():
-            if fault := _fault(value):
-                return f"{where}: metric {name} is {value!r}, {fault}"
     return None
 
 
@@ -216,9 +174,11 @@ def unfinished(directory: Path) -> list[dict]:
     """The specs of jobs below a folder that were planned and have no record yet; what is no whole
     spec is none."""
     folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
-    specs = [spec for spec in map(read_spec, folders) if spec]
+    specs = filter(None, map(read_spec, folders))
     return [
-        spec for spec in specs if spec.get("kind") != "transfer" or not _mistyped(spec, PLANNED)
+        spec
+        for spec in specs
+        if spec.get("kind") != "transfer" or not schema.misfit(spec, schema.Transfer)
     ]
 
 

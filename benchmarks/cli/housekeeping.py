@@ -1,7 +1,6 @@
 """`detco logs` and `detco clean`: one job's log; what finished jobs no longer need."""
 
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from detco.common.errors import InputError
 from detco.common.values import printable
-from detco.results import store
+from detco.results import schema, store
 
 from ..run.slurm import NUMBER
 from .text import columns, near, size
@@ -151,10 +150,10 @@ def _files(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
 
 def _of_slurm(folder: Path, directory: Path) -> list[Path]:
     """What submitit keeps of a job, where it lies below `directory`."""
-    queued = store.read_json(folder / NUMBER) or {}
-    number, where = str(queued.get("number")), str(queued.get("folder"))
-    if "\0" in where or not re.fullmatch(r"\d+(_\d+)?", number):
+    queued = store.read_as(folder / NUMBER, schema.Queued)
+    if queued is None or "\0" in queued["folder"]:
         return []
+    where = Path(queued["folder"])
     if not Path(os.path.realpath(where)).is_relative_to(directory.resolve()):
         return []
-    return sorted(_files(Path(where), [f"{number}_*"]))
+    return sorted(_files(where, [f"{queued['number']}_*"]))

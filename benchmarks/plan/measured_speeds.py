@@ -9,7 +9,7 @@ from pathlib import Path
 from detco.common.files import cache_dir
 from detco.common.precision import fast_bf16
 from detco.common.values import canonical_hash
-from detco.results import store
+from detco.results import schema, store
 
 from .jobs import Job
 
@@ -150,14 +150,14 @@ def step_seconds(here: Mapping) -> float:
 
 
 def _remembered(here: Mapping) -> dict:
-    return (store.read_json(_memory()) or {}).get(_machine(here), {})
+    return (store.read_as(_memory(), schema.Speeds) or {}).get(_machine(here), {})
 
 
 def _remember(here: Mapping, facts: Mapping) -> None:
     """Nothing is lost where the cache folder cannot be written, or two write at once: it is
     measured again."""
     path = _memory()
-    everything = store.read_json(path) or {}
+    everything = store.read_as(path, schema.Speeds) or {}
     everything[_machine(here)] = everything.get(_machine(here), {}) | facts
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

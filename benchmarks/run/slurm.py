@@ -19,7 +19,7 @@ from typing import Any
 
 from detco.common.errors import InputError
 from detco.common.settings import check
-from detco.results import store
+from detco.results import schema, store
 
 from .. import config
 from ..plan import cost, measured_speeds
@@ -252,7 +252,8 @@ def submit(
     earlier ones included."""
     numbers, waiting, lost = {}, {}, set()
     for state in states:  # they stand after what they need
-        number = str((store.read_json(state.job.folder / NUMBER) or {}).get("number"))
+        known = store.read_as(state.job.folder / NUMBER, schema.Queued)
+        number = known["number"] if known else ""
         if state.name == "failed" or lost & set(state.job.needs):
             lost.add(state.job.id)
         elif state.name == "waiting" and number in queued:

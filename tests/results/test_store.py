@@ -50,19 +50,19 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         (sound_record(seed="0"), "seed is '0'"),
         (
             {k: v for k, v in sound_record().items() if k != "protocol_hash"},
-            "protocol_hash is None",
+            "protocol_hash is missing",
         ),
         (sound_record(facts=[1]), "facts is [1], not a dict"),
         (sound_record(spec={"launch": "amp"}), "spec.launch is 'amp', not a dict"),
         (evaluated("often"), "facts.evaluations is 'often', not a list"),
-        (evaluated([5]), "facts.evaluations[0] is no iteration with its metrics"),
+        (evaluated([5]), "facts.evaluations[0] is 5, not a dict"),
         (
             evaluated([{"iteration": "5", "metrics": {}}]),
-            "facts.evaluations[0] is no iteration with its metrics",
+            "facts.evaluations[0].iteration is '5', not an int",
         ),
         (
             evaluated([{"iteration": 5, "metrics": [1]}]),
-            "facts.evaluations[0] is no iteration with its metrics",
+            "facts.evaluations[0].metrics is [1], not a dict",
         ),
         (
             evaluated([ON_THE_WAY, ON_THE_WAY]),
@@ -74,11 +74,11 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         ),
         (
             evaluated([ON_THE_WAY | {"metrics": {"box_ap": 101.0}}]),
-            "facts.evaluations[0]: metric box_ap is 101.0, outside 0..100",
+            "facts.evaluations[0].metrics.box_ap is 101.0, outside 0..100",
         ),
         (
             evaluated([ON_THE_WAY | {"metrics": {"box_ap": None}}]),
-            "facts.evaluations[0]: metric box_ap is None, not a finite",
+            "facts.evaluations[0].metrics.box_ap is None, not a number",
         ),
     ],
 )
@@ -171,12 +171,14 @@ sys.stdin.read()
     [
         ({"hardware": None}, "hardware is None"),
         ({"stages": "x"}, "stages is 'x'"),
-        ({"stages": {"train": [1]}}, "stages is"),
+        ({"stages": {"train": [1]}}, "stages.train[1] is missing"),
         ({"wall_seconds": "long"}, "wall_seconds is 'long'"),
-        ({"warnings": [1]}, "warnings is [1]"),
+        ({"warnings": [1]}, "warnings[0] is 1, not a str"),
         ({"spec": {"kind": "transfer", "needs": "all"}}, "spec.needs is 'all'"),
         ({"spec": {"kind": "transfer", "protocol_row": {"schedule": 3}}}, "spec.protocol_row.sch"),
-        ({"versions": {"torch": [2]}}, "versions is"),
+        ({"versions": {"torch": [2]}}, "versions.torch is [2], not a str"),
+        ({"hardware": {"gpu": [2]}}, "hardware.gpu is [2], not a str and not an int"),
+        ({"wall_seconds": 10**400}, "wall_seconds is 1000"),
         ({"anything": {"else": [2**64]}}, "beyond 64 bits"),
         ({"anything": [float("inf")]}, "not finite"),
     ],
@@ -195,8 +197,8 @@ def test_nesting_beyond_reason_is_left_out():
     deep: list = []
     for _ in range(schema.DEEPEST + 1):
         deep = [deep]
-    assert "deep" in schema.misfit({"a": deep}, schema.SPEC)
-    assert schema.misfit({"a": deep[0][0]}, schema.SPEC) is None
+    assert "deep" in schema.misfit({"a": deep}, schema.Spec)
+    assert schema.misfit({"a": deep[0][0]}, schema.Spec) is None
 
 
 def test_progress_that_does_not_fit_says_nothing(tmp_path):

@@ -115,6 +115,33 @@ def test_speeds_are_remembered_for_other_folders(demo, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        5,
+        {"step": "fast"},
+        {"step": None},
+        {"key": 1.5},
+        {"key": {"stages": {"train": 3}, "other": 0.0, "jobs": 1}},
+        {"key": {"stages": {}, "other": 0.0, "jobs": 0}},
+        {"key": {"stages": {}, "jobs": 1}},
+    ],
+)
+def test_remembered_speeds_that_do_not_fit_are_measured_again(tmp_path, monkeypatch, odd):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(measured_speeds, "_step_seconds", lambda seconds: 0.5)
+    path = measured_speeds._memory()
+    path.parent.mkdir()
+    good = {"step": 0.25, "key": {"stages": {"train": [3, 1.5]}, "other": 0, "jobs": 1}}
+    store.write_json(path, {measured_speeds._machine(HERE): good})
+    assert measured_speeds.known(tmp_path, HERE) == good
+    assert measured_speeds.step_seconds(HERE) == 0.25
+    store.write_json(path, {measured_speeds._machine(HERE): odd})
+    assert measured_speeds.known(tmp_path, HERE) == {}
+    assert measured_speeds.step_seconds(HERE) == 0.5
+    assert measured_speeds.known(tmp_path, HERE) == {"step": 0.5}  # written anew
+
+
 def test_the_model_by_hand():
     jobs = suite_plan.plan(builtin.SUITES["paper-all"], Path("out"), missing=[])
     costs = estimate(jobs, device=cost.GPU)
