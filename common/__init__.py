@@ -1,1 +1,1 @@
-"""common: what all packages share; it imports nothing of the house."""
+"""common: what the packages share; it imports none of them."""

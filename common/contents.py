@@ -112,7 +112,7 @@ class Remembered:
         self.new: dict[bytes, FileContent] = {}
 
     def _load(self) -> dict[bytes, FileContent]:
-        """Nothing where the file is missing or damaged: all is read again."""
+        """What is remembered; nothing where the file is missing or damaged: all is read again."""
         try:
             data = self.place.read_bytes()
         except OSError:
@@ -145,7 +145,7 @@ class Remembered:
         return self.known.get(key), key, state.st_size
 
     def save(self) -> None:
-        """What another process has added meanwhile stays."""
+        """Add the new contents to the file; what another process added meanwhile stays."""
         if not self.new:
             return
         entries = self._load() | self.new

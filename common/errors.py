@@ -1,4 +1,4 @@
-"""What the user, or the work, did not bear."""
+"""Errors whose message is for the user: one clear line."""
 
 
 class InputError(ValueError):

@@ -119,7 +119,7 @@ def sha256_of(path: Path | str) -> str:
 
 
 def cache_dir() -> Path:
-    """Where the user's programs remember things between runs; what lies there may be deleted."""
+    """The folder for what is remembered between runs; anything in it may be deleted."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detco"
 
 

@@ -1,4 +1,4 @@
-"""Whether bfloat16 pays on a device."""
+"""Whether bfloat16 is fast on a device."""
 
 from __future__ import annotations
 

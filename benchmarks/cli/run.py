@@ -27,7 +27,7 @@ from . import text as show
 
 
 def pretrain(args) -> int:
-    """One backbone file."""
+    """`detco pretrain`: make one backbone file."""
     helper = int(os.environ.get("RANK", "0"))  # of torchrun; its first process speaks for all
     if helper:
         logging.getLogger("detco.plan").setLevel(logging.ERROR)
@@ -94,7 +94,7 @@ def _say_assumed(recipe: dict) -> None:
 
 
 def transfer(args) -> int:
-    """One fine-tuning."""
+    """`detco transfer`: fine-tune and test one detector."""
     job = single.job_of(args)
     failed = work([job], args, args.out, job.title)
     if not failed and args.keep_model:
@@ -105,7 +105,7 @@ def transfer(args) -> int:
 
 
 def suite(args) -> int:
-    """A whole comparison: planned, run, its table printed."""
+    """`detco run`: plan and run a whole comparison, print its table."""
     wanted = files.adapted(files.load(args.suite), args.data, args.images, args.weights, args.start)
     period = wanted.eval_period if args.eval_period is None else args.eval_period
     wanted = replace(
@@ -146,8 +146,8 @@ def suite(args) -> int:
 
 
 def _say_without_evaluations(jobs: Sequence[Job]) -> None:
-    """Evaluations on the way change no result: a run that is done without them is not done again
-    for them."""
+    """Say which runs had finished without the evaluations asked for: those change no result, so the
+    run is not repeated."""
     for period in dict.fromkeys(
         filter(None, (job.spec.get("launch", {}).get("eval_period") for job in jobs))
     ):

@@ -218,7 +218,7 @@ def _splits(data: Data) -> dict[str, str | None]:
 
 
 def _kept_by_itself(protocol: Protocol, engine: str) -> str:
-    """Nobody should have to repeat hours of training for want of an option."""
+    """What is kept without being asked for: hours of training should not have to be repeated."""
     from detco.transfer.engines import ENGINES
 
     return "final" if protocol.schedule.iterations >= KEEP_FROM and ENGINES[engine].keeps else ""

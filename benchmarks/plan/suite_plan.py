@@ -50,9 +50,11 @@ class Column:
 
 
 class Inputs:
-    """Reads what a suite needs. `missing`: a list that takes what is wrong, one line each, where a
-    plan is to be made all the same; without it the first of these InputErrors is raised. `look`:
-    see `datasets.load`."""
+    """Reads what a suite needs.
+
+    missing: list that collects input errors, one line each (--dry-run); None raises the first.
+    look: see `datasets.load`.
+    """
 
     def __init__(self, missing: list[str] | None = None, look: datasets.Look = datasets.SILENT):
         self.missing, self.look = missing, look

@@ -126,9 +126,9 @@ def run(
     """Run every job that is not done yet; `slots` are the environments of the workers that may run
     at once.
 
-    A failed job does not stop the others; what needs it is blocked. KeyboardInterrupt (Ctrl-C, also
-    SIGTERM) ends the workers and is raised again. Ready jobs are started in the order of the
-    longest chain of work that hangs on them.
+    A failed job does not stop the others; jobs that need it are blocked. KeyboardInterrupt (Ctrl-C,
+    also SIGTERM) ends the workers and is raised again. Ready jobs are started in the order of the
+    longest chain of work that depends on them.
     """
     this = Run({job.id: State(job) for job in jobs}, slots)
     for state in this.states.values():

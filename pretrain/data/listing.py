@@ -283,8 +283,7 @@ def _place(root: Path) -> Path:
 
 
 def _remember(pictures: Pictures, folders: dict[str, int], began: float) -> None:
-    """Written beside and moved, so that it is whole or not there; a folder in which nothing can be
-    written is no error."""
+    """Written atomically; a cache folder that cannot be written to is no error."""
     place = _place(pictures.root)
     about = json.dumps(
         {
