@@ -13,6 +13,11 @@ from . import files
 # What is opened, by content and whatever a name ends in. Pillow knows more, and for PostScript it
 # starts Ghostscript, which runs what stands in the file.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+# Of files taken for images, in lower case; of several that share a name the first counts.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".jfif", ".jpe", ".ppm", ".pgm"),
+)
 
 
 # Pillow warns of more than half of what it opens; whoever has such images knows.

@@ -7,10 +7,14 @@ import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+# The others wait while the first reads all images once for their hash: ImageNet is 150 GB.
+PATIENCE = timedelta(hours=3)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def join(device: str):
         torch.cuda.set_device(place)
     joins = world > 1 and not dist.is_initialized()
     if joins:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield (

@@ -22,15 +22,10 @@ import numpy as np
 from detco.common import contents, depth
 from detco.common.errors import InputError
 from detco.common.files import cache_file, write_atomic
+from detco.common.images import ENDINGS
 
 log = logging.getLogger("detco.pretrain")
 
-EXTENSIONS = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp"),
-        *(".tif", ".tiff", ".ppm", ".pgm"),
-    )
-)
 ARCHIVES = frozenset((".tar", ".tgz", ".gz", ".zip", ".7z"))
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 REMEMBER_FROM = 50_000  # pictures; fewer are listed again each time
@@ -187,7 +182,7 @@ def _counts(others: Mapping[str, int]) -> str:
 
 
 def _nothing(others: Mapping[str, int]) -> str:
-    text = f"no pictures in this folder ({', '.join(sorted(EXTENSIONS))})"
+    text = f"no pictures in this folder ({', '.join(sorted(ENDINGS))})"
     if others:
         text += f"; it holds {_counts(others)}"
     if ARCHIVES & others.keys():
@@ -209,7 +204,7 @@ def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int], dict[str, i
                 end = os.path.splitext(entry.name)[1].lower()
                 if entry.is_dir():
                     below.append(f"{folder}{entry.name}/")
-                elif end in EXTENSIONS:
+                elif end in ENDINGS:
                     # A link that leads nowhere is a bad picture like others.
                     dangling = entry.is_symlink() and not os.path.exists(entry.path)
                     files.append((folder + entry.name, 0 if dangling else entry.stat().st_size))

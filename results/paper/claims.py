@@ -73,7 +73,7 @@ TONES = {"holds": "best", "fails": "down", "undecided": "noise"}
 
 
 def judge(cells: pd.DataFrame) -> pd.DataFrame:
-    """The paper's claims judged on `against.compare`'s comparable cells, one row a part of a claim.
+    """The paper's claims judged on comparable cells (`verdicts.compare`), a row a part of a claim.
 
     Columns: claim (text), verdict (of the whole: holds, fails, undecided), part (name), claimed
     (published gain or value), measured (text), part_verdict.

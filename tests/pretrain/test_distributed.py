@@ -12,7 +12,7 @@ from detco.common.errors import InputError
 from detco.pretrain import methods
 from detco.pretrain.data.listing import find
 from detco.pretrain.data.training import TrainingImages
-from detco.pretrain.distributed import distributed
+from detco.pretrain.distributed import distributed, join
 from detco.pretrain.train import Process, run
 from tests.factories.pretraining import DETCO, MOCO, child, losses
 
@@ -44,6 +44,19 @@ def test_one_process_of_two_groups_is_two_processes_of_one_group(pictures, tmp_p
     for name in a:
         if "running" in name:
             torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=1e-2)
+
+
+def test_the_others_wait_until_the_first_has_read_imagenet(monkeypatch):
+    """150 GB over a network of 20 MB/s; torch's own limit is 10 minutes on GPUs."""
+    asked = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, timeout: asked.update(timeout=timeout)
+    )
+    with join("cpu"):
+        pass
+    assert asked["timeout"].total_seconds() > 150e9 / 20e6
 
 
 def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, monkeypatch):

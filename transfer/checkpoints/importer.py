@@ -109,7 +109,7 @@ def file_of(path: Path) -> Path:
     """The backbone file meant by `path`: itself, or, where it names a public checkpoint instead,
     that one imported.
 
-    The copy is looked for in `known.folder(path.parent)` and never downloaded; what is made of it
+    The copy is looked for in `zoo.folder(path.parent)` and never downloaded; what is made of it
     lies below, in `imported`. Raises InputError that says how to get it.
     """
     if path.exists() or path.name not in zoo.BY_NAME:

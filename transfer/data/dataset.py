@@ -75,7 +75,7 @@ def load(
     `keypoints`: prefer COCO's person_keypoints file where a split also has an instances file.
     `semantic`: the classes of pixels instead of objects (Cityscapes layout only).
     `strict`: a single bad object is refused, else few are left out, see `Reading.tolerate`.
-    `merge_classes`: classes whose names are alike become one, see `labels.merged`.
+    `merge_classes`: classes whose names are alike become one, see `labels.look`.
     Raises InputError (one line, with the path) for anything that is missing, malformed or
     contradictory.
     """

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from .reading import SUFFIXES, Reading
+from detco.common.images import ENDINGS
+
+from .reading import Reading
 
 
 def without_root(document: dict, path: Path, reading: Reading) -> tuple[list[dict], list[dict]]:
@@ -116,7 +118,7 @@ class Elsewhere:
     for one file: of several, the one that shares most of the folders' names.
     """
 
-    def __init__(self, folders: Iterable[Path], suffixes: tuple[str, ...] = SUFFIXES):
+    def __init__(self, folders: Iterable[Path], suffixes: tuple[str, ...] = ENDINGS):
         self.by_name: dict[str, list[str]] = defaultdict(list)
         for top in folders:
             for folder, below, names in os.walk(top):

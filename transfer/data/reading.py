@@ -20,8 +20,6 @@ from detco.common import files
 from detco.common.errors import InputError
 from detco.common.images import open_image
 
-# of images, in lower case; of several that share a name the first counts
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
 OUTSIDE = 1.0

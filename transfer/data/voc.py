@@ -15,10 +15,10 @@ from defusedxml import ElementTree as ET
 
 from detco.common.errors import InputError
 from detco.common.files import open_regular
+from detco.common.images import ENDINGS
 
 from . import LAYOUTS, exports, fields, inspection
 from .reading import (
-    SUFFIXES,
     Listing,
     Reading,
     box_fault,
@@ -93,7 +93,7 @@ def _image_folder(root: Path) -> Path:
     for name in IMAGES[:-1]:
         if (root / name).is_dir():
             return root / name
-    if any(name.lower().endswith(SUFFIXES) for name in Listing().names(root)):
+    if any(name.lower().endswith(ENDINGS) for name in Listing().names(root)):
         return root
     return need_folder(root / IMAGES[0], LAYOUTS["voc"].needs)
 
@@ -147,10 +147,10 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
             except InputError as error:
                 reading.problems.append(str(error))
             continue
-        elsewhere = elsewhere or exports.Elsewhere([root], (*SUFFIXES, ".xml"))
+        elsewhere = elsewhere or exports.Elsewhere([root], (*ENDINGS, ".xml"))
         path = annotations / f"{name}.xml" if picture else images / f"{name}.jpg"
         what = "file" if picture else "picture"
-        there = elsewhere.find_stem(name, (".xml",) if picture else SUFFIXES)
+        there = elsewhere.find_stem(name, (".xml",) if picture else ENDINGS)
         hint = f"; there is {there}" if there else ""
         reading.problems.append(f"{path}: no such {what}, but split '{split}' lists it{hint}")
 
@@ -161,11 +161,11 @@ def _located(
     """Paths of the image and the XML of a listed name, which may have folders and, as some tools
     write it, a suffix or the other Unicode form."""
     parent, base = os.path.split(name)
-    picture = _file(images / parent, base, SUFFIXES, listing)
+    picture = _file(images / parent, base, ENDINGS, listing)
     stem, suffix = os.path.splitext(base)
-    if picture is None and suffix.lower() in SUFFIXES:
+    if picture is None and suffix.lower() in ENDINGS:
         base = stem
-        picture = _file(images / parent, base, SUFFIXES, listing)
+        picture = _file(images / parent, base, ENDINGS, listing)
     xml = _file(annotations / parent, base, (".xml",), listing)
     return picture, xml
 
@@ -181,7 +181,7 @@ def _file(folder: Path, stem: str, suffixes: tuple[str, ...], listing: Listing) 
 
 def _note_unlabelled(images: Path, names: list[str], notes: list[str]) -> None:
     """Images without an XML file belong to no split."""
-    stems = Listing().stems(images, SUFFIXES)
+    stems = Listing().stems(images, ENDINGS)
     count = len(set(stems.values())) - sum(name in stems for name in names)
     if count > 0:
         notes.append(f"{images}: {count:,} images without an XML file are left out")

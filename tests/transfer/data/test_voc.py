@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from detco.common.images import ENDINGS
 from detco.transfer.data.dataset import check, default_splits, load
 from detco.transfer.data.voc import CLASSES, splits
 from tests.factories import ROOT
@@ -47,6 +48,12 @@ def test_voc_boxes_sizes_order_and_categories(voc):
         voc,
         "trainval",
     )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_voc_images_of_every_ending_that_pretraining_takes(voc, ending):
+    os.rename(voc / "JPEGImages/one.jpg", voc / f"JPEGImages/one{ending}")
+    assert load("voc", voc, "trainval").images[1]["file_name"].endswith(f"one{ending}")
 
 
 def test_voc_boxes_a_pixel_over_the_border_stay_as_written(voc):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
+from detco.common.images import ENDINGS
 
 from .. import dataset, layout_of, reader
-from ..reading import SUFFIXES
 
 PARTS = ("train", "val")
 
@@ -128,7 +128,7 @@ def _class_folders(root: Path, share: float, seed: int, pattern: str | None) -> 
         for where, below, names in os.walk(folder):
             below[:] = sorted(name for name in below if not name.startswith("."))
             for name in sorted(names):
-                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                if name.lower().endswith(ENDINGS) and not name.startswith("."):
                     path = os.path.relpath(os.path.join(where, name), root)
                     labels[path] = Counter({folder.name: 1})
     if len({next(iter(counts)) for counts in labels.values()}) < 2:

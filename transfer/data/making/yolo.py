@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.images import ENDINGS
 
 from .. import inspection
-from ..reading import SUFFIXES, content_of, short
+from ..reading import content_of, short
 from .split import written
 
 SPLITS = ("train", "val", "valid", "test")
@@ -103,7 +104,7 @@ def _below(folder: Path) -> list[str]:
         found += [
             os.path.join(where, name)
             for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
     return sorted(found)
 
