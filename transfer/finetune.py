@@ -2,6 +2,7 @@
 predictions are scored."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from detco.common import backbone_file, depth
 from detco.common.errors import InputError
 from detco.common.progress import Report
+from detco.common.values import canonical_hash
 
 from . import engines
 from .data import dataset as datasets
@@ -45,6 +47,7 @@ def finetune(
     engine = engines.resolve(engine)
     refuse(protocol, engine, launch, keep_model)
     train, test = prepare(protocol, data, report=report)
+    refuse_changed(train, test, data.get("identity", ""))
     if "deep" in train.facts or "deep" in test.facts:
         refuse_deep(engine, test.root)
     score.rehearse(test, protocol.scorer, protocol.metrics)
@@ -124,6 +127,23 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
             f"{', '.join(changed)}: only the engine {able} has this, not {engine}; leave it out"
         )
     refuse_to_keep(engine, launch, keep_model)
+
+
+def identity_of(train: datasets.Dataset, test: datasets.Dataset) -> str:
+    """The hash (sha256, hex) of labels and images of both splits, once they are examined."""
+    return canonical_hash([train.fingerprint, test.fingerprint, train.content, test.content])
+
+
+def refuse_changed(train: datasets.Dataset, test: datasets.Dataset, planned: str) -> None:
+    """InputError where labels or images are not those that a plan read. planned: `identity_of`
+    then; anything that is no hash names data that another job makes."""
+    labels_alone = canonical_hash([train.fingerprint, test.fingerprint])  # of earlier plans
+    known = (identity_of(train, test), labels_alone)
+    if re.fullmatch("[0-9a-f]{64}", planned) and planned not in known:
+        raise InputError(
+            f"{test.root}: labels or images have changed since the run was planned; give the"
+            " command again"
+        )
 
 
 def refuse_deep(engine: str, root: Path) -> None:

@@ -250,7 +250,8 @@ COMMANDS = (
         "data check",
         "cli.tools:check",
         "sizes, fingerprint and everything wrong with a data set",
-        "detco data check voc VOC2007",
+        "detco data check voc VOC2007\n"
+        "         detco data check coco MY_DATA --protocol small-retinanet",
         (
             option("layout", LAYOUT_NAMES, metavar="LAYOUT", choices=LAYOUTS),
             folder("root", "the data set"),
@@ -264,6 +265,12 @@ COMMANDS = (
                 "--keypoints",
                 "of COCO's two files of a split, the one with keypoints",
                 action="store_true",
+            ),
+            option(
+                "--protocol",
+                "also what this protocol would refuse, its scorer leaves out, and the best AP that"
+                " it allows on the test images",
+                metavar="NAME",
             ),
             STRICT_DATA,
             MERGE_CLASSES,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from detco.common.progress import Report
 from detco.common.values import printable, shown
 from detco.results import store
 
@@ -202,14 +203,45 @@ def data_check(args) -> int:
     asked = {option: getattr(args, option) for option in options}
     with live.of_task(f"{args.layout} {root}") as report:
         found = dataset.check(args.layout, root, args.split, report=report, **asked)
+        by_protocol = (
+            _by_protocol(args, report) if args.protocol and not found.problem_count else {}
+        )
     if args.json:
-        print(json.dumps(asdict(found) | {"root": str(found.root)}, indent=1))
+        more = {"protocol": by_protocol} if by_protocol else {}
+        print(json.dumps(asdict(found) | {"root": str(found.root)} | more, indent=1))
     else:
         print(found)
+        for line in by_protocol.get("says", ()):
+            print(f"{args.protocol}: {line}")
     if found.problem_count:
         noun = "problem" if found.problem_count == 1 else "problems"
         print(f"detco: {found.problem_count} {noun} in {root}", file=sys.stderr)
     return 2 if found.problem_count else 0
+
+
+def _by_protocol(args, report: Report) -> dict:
+    """What a protocol makes of the usual splits: facts and, under `says`, lines about them. Raises
+    InputError for what it would refuse."""
+    from detco.transfer import finetune, scoring
+    from detco.transfer.data.checks import counting, examine
+    from detco.transfer.protocols import PROTOCOLS
+
+    row = config.find(PROTOCOLS, args.protocol, "protocol")
+    data = {"layout": args.layout, "root": str(args.root), "strict": args.strict}
+    data |= {"merge_classes": args.merge_classes}
+    train, test = finetune.prepare(row, data, report=report)
+    lines = [f"trains on '{train.split}', tests on '{test.split}'", *examine.deviations(test)]
+    lost = test.facts.get("uncounted")
+    if lost and not counting.notable(lost):
+        why = ", ".join(
+            f"{count:,} {counting.REASONS[key].text}" for key, count in lost["why"].items()
+        )
+        lines.append(
+            f"{lost['not_counted']:,} of {lost['objects']:,} test objects do not count: {why}"
+        )
+    if "ceiling" not in test.facts and scoring.ap_of_recall(row.scorer):
+        lines.append("perfect boxes would reach AP 100.0")
+    return {**test.facts, "says": lines}
 
 
 def _indented(values: dict, indent: str) -> None:

@@ -41,10 +41,10 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
     data = find_splits(data)
     named = {**asdict(data), "root": str(data.root)}
     train, test = finetune.prepare(protocol, named, look.verify, look.report)
-    labels = [train.fingerprint, test.fingerprint]
+    labels = [train.fingerprint, test.fingerprint]  # what earlier versions identified data by
     return data, Source(
         data.root.absolute(),
-        canonical_hash([*labels, train.content, test.content]),
+        finetune.identity_of(train, test),
         (),
         len(train.images),
         len(test.images),

@@ -11,10 +11,14 @@ import pytest
 from PIL import Image
 
 from detco.benchmarks.cli import main as cli
+from detco.benchmarks.plan import datasets, jobs
+from detco.benchmarks.run import worker
+from detco.benchmarks.suites.builtin import Data
 from detco.common.errors import InputError
 from detco.common.values import canonical_hash
 from detco.transfer.data import dataset
 from detco.transfer.data.checks import content
+from detco.transfer.protocols import PROTOCOLS
 
 
 @pytest.fixture(params=["voc", "coco", "cityscapes"])
@@ -113,6 +117,30 @@ def test_a_finished_run_is_not_served_for_other_pictures(coco, tmp_path, capsys)
     assert len(list((tmp_path / "out").rglob("record.json"))) == 2
     status, out, _ = detco(capsys, "table", tmp_path / "out")
     assert status == 0 and out.count("data ") == 2  # two columns, told apart by their hashes
+
+
+@pytest.mark.parametrize("what", ["image", "labels", "nothing"])
+def test_what_changes_between_plan_and_job_ends_the_job(what, coco, tmp_path):
+    """A result is never recorded under the identity of other data."""
+    row = PROTOCOLS["small-retinanet"]
+    found, source = datasets.load(Data(coco), row)
+    run = jobs.FineTuning("a", jobs.RANDOM, row, found, source, 0)
+    job = jobs.transfer_job(run, jobs.Place(tmp_path / "out", engine="replay"))
+    if what == "image":
+        negative(str(next((coco / "train").glob("*.jpg"))))
+    if what == "labels":
+        path = coco / "annotations" / "instances_val.json"
+        content = json.loads(path.read_text())
+        content["annotations"][0]["bbox"][2] -= 1
+        path.write_text(json.dumps(content))
+    job.folder.mkdir(parents=True)
+    record = worker.run_job(job.spec, job.folder, lambda *_, **__: None)
+    if what == "nothing":
+        assert record["status"] == "done"
+    else:
+        assert (
+            record["status"] == "failed" and "changed since the run was planned" in record["error"]
+        )
 
 
 def test_a_new_name_takes_an_old_number_with_the_same_content_only(coco, tmp_path, capsys):
