@@ -98,8 +98,8 @@ def _written(backbone: backbone_file.Backbone, name: str, out: Path) -> Path:
 
 @contextmanager
 def _own_folder(out: Path) -> Iterator[Path]:
-    """A folder for as long as it is needed: other processes may work in `out` under the same
-    names."""
+    """A folder for as long as it is needed: other processes may work in `out` under
+    the same names."""
     (out / "backbones").mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out / "backbones") as folder:
         yield Path(folder)

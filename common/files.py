@@ -69,8 +69,8 @@ def _write(file: BinaryIO, content: Content) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove temporary files of `path` whose process is gone and that nothing was written to for
-    long."""
+    """Remove temporary files of `path` whose process is gone and that nothing was written
+    to for long."""
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         if _abandoned(part):
             part.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""One policy of opening and decoding images, for pretraining and for the engine `torchvision`
-alike."""
+"""One policy of opening and decoding images, for pretraining and for the
+engine `torchvision` alike."""
 
 import warnings
 from pathlib import Path

@@ -24,8 +24,8 @@ def flatten(fields: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def canonical_hash(value: object) -> str:
-    """sha256 (hex) of a value's JSON with sorted keys; dataclasses as their fields, paths as
-    texts."""
+    """sha256 (hex) of a value's JSON with sorted keys; dataclasses as their fields,
+    paths as texts."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -69,8 +69,8 @@ def one_line(problem: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Text out of a file on one line, with its control characters (a terminal obeys them) as
-    escapes."""
+    """Text out of a file on one line, with its control characters (a terminal obeys
+    them) as escapes."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

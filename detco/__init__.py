@@ -1,9 +1,8 @@
 """detco: pretrains backbones, puts them through detection protocols, tables the results.
 
-    import detco
-    detco.pretrain("detco-small", "photos", out="runs/detco")
-    detco.evaluate("runs/detco/backbone.safetensors", "small-retinanet", "my-data", out="runs/a")
-    detco.table("runs")
+    import detco detco.pretrain("detco-small", "photos", out="runs/detco")
+    detco.evaluate("runs/detco/backbone.safetensors", "small-retinanet",
+    "my-data", out="runs/a") detco.table("runs")
 
 The packages lie beside this folder in a checkout (pretrain/, transfer/, ...) and inside it once
 installed. Nothing heavy is imported before a function is called.

@@ -1,5 +1,5 @@
-"""Checkpoints of a run: written atomically, the last few kept, only tensors and plain values in
-them."""
+"""Checkpoints of a run: written atomically, the last few kept, only tensors and plain
+values in them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The processes that train together: one, several on a machine, or on several machines, started by
-torchrun."""
+"""The processes that train together: one, several on a machine, or on several machines,
+started by torchrun."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Process:
 
 @contextmanager
 def join(device: str):
-    """Join the other processes if torchrun started several; on GPUs through NCCL, else through
-    gloo."""
+    """Join the other processes if torchrun started several; on GPUs through NCCL,
+    else through gloo."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,9 +53,8 @@ def join(device: str):
             else Process(place)
         )
     finally:
-        torch.backends.cudnn.benchmark = (
-            before  # what runs in this process afterwards has settings of its own
-        )
+        # what runs in this process afterwards has settings of its own
+        torch.backends.cudnn.benchmark = before
         if joins:
             dist.destroy_process_group()
 
@@ -79,9 +78,8 @@ def distributed(model: nn.Module, process: Process, has_unused_parameters: bool)
         return model
     ids = [process.device.index] if process.device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`broadcast_buffers`"
-        )  # its successor is missing before torch 2.15
+        # its successor is missing before torch 2.15
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")
         return nn.parallel.DistributedDataParallel(
             model,
             device_ids=ids,

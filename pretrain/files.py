@@ -54,8 +54,8 @@ class RunFiles:
             )
 
     def newest(self) -> dict | None:
-        """The newest checkpoint that can be read: `identity`, `iteration` and the learner's
-        state."""
+        """The newest checkpoint that can be read: `identity`, `iteration` and
+        the learner's state."""
         return checkpoints.load(self.out)
 
     def save(self, iteration: int, state: dict) -> None:
@@ -64,8 +64,8 @@ class RunFiles:
         checkpoints.save(self.out, iteration, whole, self.keep)
 
     def finish(self, trunk: nn.Module, metadata: dict[str, str]) -> None:
-        """The backbone file in place of the checkpoints. A kill in between leaves both, see
-        `clear`."""
+        """The backbone file in place of the checkpoints. A kill in between leaves
+        both, see `clear`."""
         export.write(self.backbone, trunk, metadata | self.identity)
         self.clear()
 

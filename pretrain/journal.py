@@ -1,5 +1,5 @@
-"""What a run says of itself: curves for TensorBoard, the figures of the progress line, a warning of
-collapse."""
+"""What a run says of itself: curves for TensorBoard, the figures of the progress line, a
+warning of collapse."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Journal:
     iterations done)."""
 
     def __init__(self, out: Path, recipe: Recipe, start: int, report: Report | None):
+        # takes a second; only the first process needs it
         from torch.utils.tensorboard import (
             SummaryWriter,
-        )  # takes a second; only the first process needs it
+        )
 
         self.recipe, self.report, self.file = recipe, report, out / "probe.json"
         # the probe before training is at step 0, which a run from the start measures again

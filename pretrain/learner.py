@@ -75,8 +75,8 @@ class Learner:
             return self.parallel(self.views, torch.from_numpy(order).to(device))
 
     def update(self, output: dict[str, Any], iteration: int, lr: float) -> None:
-        """A step of the optimizer, unless queues are still being filled; then the keys enter
-        them."""
+        """A step of the optimizer, unless queues are still being filled; then the
+        keys enter them."""
         if iteration >= self.filling:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr

@@ -1,5 +1,5 @@
-"""The check of a backbone while it trains: k-nearest-neighbour accuracy on a folder of labelled
-pictures."""
+"""The check of a backbone while it trains: k-nearest-neighbour accuracy on a folder
+of labelled pictures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 from .data import listing, views
 from .data.decoding import BadPicture, decode
 
+# as usual for features of contrastive methods (arXiv 1805.01978); there k is 200
 NEIGHBOURS, TEMPERATURE = (
     20,
     0.07,
-)  # as usual for features of contrastive methods (arXiv 1805.01978); there k is 200
+)
 AT_MOST = 5000  # pictures, spread over the folder
 
 
@@ -52,8 +53,8 @@ class Probe:
 
     @torch.no_grad()
     def __call__(self, trunk: nn.Module, device: torch.device, batch: int = 256) -> float:
-        """Share of the pictures (0..1) whose class their nearest others vote for, by features of
-        res5."""
+        """Share of the pictures (0..1) whose class their nearest others vote for, by
+        features of res5."""
         mean, std = (
             torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
@@ -70,8 +71,8 @@ class Probe:
 
 
 def _whole(path: Path, size: int) -> Tensor | None:
-    """The largest centred square of a picture as uint8 (3, size, size); None if it cannot be
-    read."""
+    """The largest centred square of a picture as uint8 (3, size, size); None if it
+    cannot be read."""
     try:
         picture = torch.from_numpy(decode(path, size)).permute(2, 0, 1)
     except BadPicture:
@@ -82,8 +83,8 @@ def _whole(path: Path, size: int) -> Tensor | None:
 
 
 def vote(features: Tensor, labels: Tensor, k: int = NEIGHBOURS) -> float:
-    """Weighted k-nearest-neighbour accuracy, each of the n features (n, d) classified by the n - 1
-    others.
+    """Weighted k-nearest-neighbour accuracy, each of the n features (n, d) classified by the n
+    - 1 others.
 
     The k nearest by cosine similarity s vote for their labels, (n,), with the weight exp(s / 0.07).
     """

@@ -1,5 +1,5 @@
-"""Pretraining recipes: one flat row per method, size and schedule, with the source of its
-settings."""
+"""Pretraining recipes: one flat row per method, size and schedule, with the source
+of its settings."""
 
 from __future__ import annotations
 

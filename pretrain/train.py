@@ -38,8 +38,8 @@ def pretrain(
     report: Report | None = None,
     probe: Path | None = None,
 ) -> Path:
-    """Train on the pictures of ``images`` (a folder, or a text file of paths) and return
-    ``out/backbone.safetensors``.
+    """Train on the pictures of ``images`` (a folder, or a text file of paths)
+    and return ``out/backbone.safetensors``.
 
     ``probe`` is a folder of labelled pictures: the k-nearest-neighbour accuracy of the backbone on
     it is measured before training and after each epoch, shown with the figures and left in

@@ -12,6 +12,7 @@ from detco.common.errors import InputError
 from . import grids, stats, tables
 from .render import Cell, Grid, Group, Section
 
+# one a task
 HEADLINES = (
     "box_ap",
     "mask_ap",
@@ -20,7 +21,7 @@ HEADLINES = (
     "miou",
     "top1",
     "svm_map",
-)  # one a task
+)
 OF_SIZES = tuple(f"{task}_ap{size}" for task in ("box", "mask", "keypoint") for size in "sml")
 PER_CLASS = "_ap/"
 
@@ -48,8 +49,8 @@ def select(runs: pd.DataFrame, names: Sequence[str], pairing: str = "welch") -> 
 
 
 def _in_order(names: Sequence[str], rows: pd.DataFrame) -> list[str]:
-    """The rows of the table in the order they were asked for; a name may stand for several
-    files."""
+    """The rows of the table in the order they were asked for; a name may stand
+    for several files."""
     found = rows.drop_duplicates("row")
     ordered = [
         row

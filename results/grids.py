@@ -21,8 +21,8 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def grid(table: pd.DataFrame) -> Grid:
-    """The table as cells of text: the values (best in bold), then the differences to each
-    baseline."""
+    """The table as cells of text: the values (best in bold), then the differences
+    to each baseline."""
     columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
     # a DataFrame is slow at single values
     numbers = dict(zip(table.columns, table.to_numpy(float).T.tolist(), strict=True))
@@ -81,8 +81,8 @@ def _differences(
 
 
 def metric_name(metric: str) -> str:
-    """`box_ap50` -> `box AP50`, `box_aps` -> `box APs`, `box_ap/dog` -> `box AP dog`, `miou` ->
-    `mIoU`."""
+    """`box_ap50` -> `box AP50`, `box_aps` -> `box APs`, `box_ap/dog` -> `box AP dog`,
+    `miou` -> `mIoU`."""
     task, _, rest = metric.partition("_")
     name, _, category = rest.partition("/")
     return METRIC_NAMES.get(metric) or f"{task} {SIZES.get(name, name.upper())} {category}".strip()
@@ -133,8 +133,8 @@ def _explained(table: pd.DataFrame) -> list[str]:
 
 
 def interval_notes(table: pd.DataFrame, baselines: Sequence[str]) -> list[str]:
-    """What the intervals of the differences to some baselines are, and plainly what few seeds are
-    worth."""
+    """What the intervals of the differences to some baselines are, and plainly what few
+    seeds are worth."""
     counts = np.array(
         [n for name in baselines for n in column(table.drop(index=name), f"n {name}") if n]
     )

@@ -54,8 +54,8 @@ def _made_with(records: list[dict]) -> str:
 
 
 def updated(text: str, made: str) -> str:
-    """The README with its block replaced. Raises InputError unless it holds both marks, in
-    order."""
+    """The README with its block replaced. Raises InputError unless it holds both
+    marks, in order."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

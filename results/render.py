@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from detco.common.values import printable
 
 WIDTH = 120  # of a terminal, where nobody says
+# bold, cyan, yellow, dim: safe for the colour-blind
 CODES = {
     "best": "1",
     "up": "36",
     "down": "33",
     "noise": "2",
     "dim": "2",
-}  # bold, cyan, yellow, dim: safe for the colour-blind
+}
 WORDS = ' class="words"'  # of a column in HTML
 MATHS = {
     "±": r"$\pm$",
@@ -41,8 +42,8 @@ MATHS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as text. `tone`: best, up, down, noise, or "" for plain; `mark`: letters of
-    footnotes."""
+    """One cell as text. `tone`: best, up, down, noise, or "" for plain; `mark`:
+    letters of footnotes."""
 
     text: str
     tone: str = ""
@@ -51,8 +52,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring columns under a title of two lines; `align` is "r" for numbers, "l" for
-    words."""
+    """Neighbouring columns under a title of two lines; `align` is "r" for numbers,
+    "l" for words."""
 
     title: str
     below: str
@@ -70,8 +71,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: groups of columns, sections of rows, notes below. `corner` heads the names of the
-    rows."""
+    """A table: groups of columns, sections of rows, notes below. `corner` heads the names
+    of the rows."""
 
     groups: Sequence[Group]
     sections: Sequence[Section]
@@ -83,8 +84,8 @@ class Grid:
 def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool = False) -> str:
     """The grid in a format: terminal, md, latex, html. `colour`: with a terminal's codes.
 
-    Names come out of files: control characters are shown as escapes, signs of the format as
-    themselves.
+    Names come out of files: control characters are shown as escapes, signs of the
+    format as themselves.
     """
     grid = _printable(grid)
     if form == "terminal":

@@ -1,9 +1,9 @@
 """What the JSON files between processes and versions must hold: plans, progress, records, a job's
 number in Slurm's queue, remembered speeds. pydantic checks them against the types here.
 
-Version 1 (`FORMAT`). Fields are added, never given another type; who needs that raises the version.
-A field that is not named may hold anything; one that may be missing is never null unless it says
-so.
+Version 1 (`FORMAT`). Fields are added, never given another type; who needs that raises the
+version. A field that is not named may hold anything; one that may be missing is never null unless
+it says so.
 """
 
 import math

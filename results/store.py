@@ -1,5 +1,5 @@
-"""Records of finished work, one JSON file a job folder: written atomically, read with every doubt
-reported.
+"""Records of finished work, one JSON file a job folder: written atomically, read with
+every doubt reported.
 
 A job folder holds `spec.json` (the plan), `progress.json` (while it runs), `record.json` (how it
 ended), `log.txt`.
@@ -72,8 +72,8 @@ def read(
     """All records below a folder, and one line (path: reason) for each that cannot be trusted and
     is left out.
 
-    protocols: (name, version) -> hash, for records that claim a protocol without holding its
-    settings."""
+    protocols: (name, version) -> hash, for records that claim a protocol without
+    holding its settings."""
     records: list[dict] = []
     problems: list[str] = []
     seen: dict[str, Path] = {}
@@ -133,8 +133,8 @@ def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | Non
 
 
 def _evaluations(found: Sequence) -> str | None:
-    """What is wrong with the order of the evaluations on the way: each comes after the one
-    before."""
+    """What is wrong with the order of the evaluations on the way: each comes after
+    the one before."""
     before = 0
     for number, one in enumerate(found):
         if one["iteration"] <= before:
@@ -149,8 +149,8 @@ def _evaluations(found: Sequence) -> str | None:
 def _other_protocol(
     record: dict, row: dict | None, protocols: Mapping[tuple[str, int], str]
 ) -> str | None:
-    """Whether the protocol that ran is another than the one that is claimed. The hash is that of
-    `detco.transfer.protocols`."""
+    """Whether the protocol that ran is another than the one that is claimed. The hash is
+    that of `detco.transfer.protocols`."""
     claimed, hashed = (record["protocol"], record["protocol_version"]), record["protocol_hash"]
     known = fits = protocols.get(claimed, hashed)
     if isinstance(row, dict):
@@ -227,9 +227,8 @@ def is_taken(folder: Path) -> bool:
     """Whether some process works in a job folder at this moment."""
     if not (folder / ".lock").exists():
         return False
-    descriptor = os.open(
-        folder / ".lock", os.O_RDONLY
-    )  # also where one may not write, and without being in the way
+    # also where one may not write, and without being in the way
+    descriptor = os.open(folder / ".lock", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

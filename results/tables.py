@@ -251,8 +251,8 @@ def labelled(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def values(runs: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
-    """What counts of `frame`: finished runs, each seed of a cell once; with the columns `row` and
-    `group`."""
+    """What counts of `frame`: finished runs, each seed of a cell once; with the columns
+    `row` and `group`."""
     counted = each[(each["status"] == "done") & ~each["repeat"]].set_index("id")[["row", "group"]]
     return runs.join(counted, on="id", how="inner")
 
@@ -260,8 +260,8 @@ def values(runs: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
 def _differences(
     parts: Mapping[str, pd.DataFrame], name: str, measured: pd.DataFrame | None
 ) -> dict[str, pd.DataFrame]:
-    """The statistics that compare with one baseline. `measured`: the single values, to pair them by
-    seed."""
+    """The statistics that compare with one baseline. `measured`: the single values, to pair
+    them by seed."""
     mean, std, n = (parts[key] for key in ("mean", "std", "n"))
     if measured is None:
         difference, half = stats.welch(mean, std, n, mean.loc[name], std.loc[name], n.loc[name])
@@ -298,8 +298,8 @@ def _wanted(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
 
 
 def _row_labels(each: pd.DataFrame) -> pd.Series:
-    """The starting point's name; with the first digits of its weights where two files go by one
-    name."""
+    """The starting point's name; with the first digits of its weights where two files go
+    by one name."""
     files = each.groupby("starting_point")["weights"].nunique()
     twins = each["starting_point"].map(files) > 1
     return each["starting_point"].where(

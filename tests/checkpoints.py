@@ -121,6 +121,7 @@ def res5(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 # --- other words for the parts of a ResNet -------------------------------------------------------
 
+# children of torchvision's ResNet
 SEQUENCE = (
     "conv1",
     "bn1",
@@ -131,7 +132,7 @@ SEQUENCE = (
     "layer3",
     "layer4",
     "avgpool",
-)  # children of torchvision's ResNet
+)
 D2_WORDS = {
     "conv1": "conv1",
     "conv2": "conv2",
@@ -338,9 +339,10 @@ def solo(backbone: str = "backbone") -> dict:
         | linears("projector.", 0, 3)
         | norm("projector.1.")
     )
+    # of All4One
     state |= (
         linears("momentum_projector.", 0) | linears("predictor.", 0, 3) | linears("predictor2.", 0)
-    )  # of All4One
+    )
     state |= some("classifier.weight", "classifier.bias")
     return state | some("momentum_classifier.weight", "queue", "queue_y", "queue_ptr")
 

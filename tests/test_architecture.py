@@ -70,8 +70,8 @@ def module_name(path: Path) -> str:
 
 
 def imports_of(path: Path, text: str | None = None, whole: bool = True) -> set[str]:
-    """Full names of the modules a file imports, relative ones resolved; whole: also inside
-    functions."""
+    """Full names of the modules a file imports, relative ones resolved; whole:
+    also inside functions."""
     name = module_name(path)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     tree = ast.parse(path.read_text() if text is None else text)

@@ -1,5 +1,5 @@
-"""What a trained detector finds on pictures: COCO results of each, and all of them as one COCO
-file."""
+"""What a trained detector finds on pictures: COCO results of each, and all of them as
+one COCO file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from .engines.torchvision.pictures import read_rgb
 
 @dataclass(frozen=True)
 class Picture:
-    """`image`: its entry in a COCO file ("id", "file_name", "width", "height"); `pixels`: RGB,
-    upright."""
+    """`image`: its entry in a COCO file ("id", "file_name", "width", "height");
+    `pixels`: RGB, upright."""
 
     image: dict
     pixels: Image.Image

@@ -1,5 +1,5 @@
-"""The trained detector as one file, `detector.safetensors` in the folder of its job; nothing in it
-runs.
+"""The trained detector as one file, `detector.safetensors` in the folder of its job; nothing
+in it runs.
 
 The tensors are the engine's own under its own names; the metadata say, as texts, how to build the
 detector around them.
@@ -148,8 +148,8 @@ def _stored_once(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 
 
 def file_of(path: Path) -> Path:
-    """A detector file as it is, or the one in a job's folder. Raises InputError if there is
-    none."""
+    """A detector file as it is, or the one in a job's folder. Raises InputError if
+    there is none."""
     path = Path(path)
     if path.is_dir() and not (path / NAME).is_file():
         raise InputError(
@@ -162,8 +162,8 @@ def file_of(path: Path) -> Path:
 
 
 def is_detector(path: Path) -> bool:
-    """Whether this is a job's folder, or a file that says that it is one of this project's
-    detectors."""
+    """Whether this is a job's folder, or a file that says that it is one of
+    this project's detectors."""
     path = Path(path)
     if path.is_dir():
         return True

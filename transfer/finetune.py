@@ -179,8 +179,8 @@ def prepare(
     verify: bool = False,
     report: Report | None = None,
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Training and test set, loaded and examined (detco.transfer.data.checks.examine). Raises
-    InputError."""
+    """Training and test set, loaded and examined
+    (detco.transfer.data.checks.examine). Raises InputError."""
     train, test = load_data(protocol, data)
     leaves_out = SCORERS[protocol.scorer].leaves_out if "semantic" not in protocol.metrics else ()
     train, test = examine.examined(train, test, leaves_out, verify, report)

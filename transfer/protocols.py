@@ -55,8 +55,8 @@ HEADS: dict[str, tuple[frozenset[str], int]] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimisation. `steps` are the iterations at which the rate drops by 10; they are unused with
-    `decay="cosine"`."""
+    """Optimisation. `steps` are the iterations at which the rate drops by 10; they are
+    unused with `decay="cosine"`."""
 
     iterations: Count
     images: Count  # per iteration, over all devices
@@ -68,9 +68,8 @@ class Schedule:
     weight_decay: NotNegative = 1e-4  # norm layers are never decayed
     warmup: Amount = 1000  # iterations, linear
     clip: NotNegative = 0.0  # largest gradient norm; 0: no clipping
-    precise_bn: Amount = (
-        200  # iterations over which the BN statistics are re-estimated before testing; 0: off
-    )
+    # iterations over which the BN statistics are re-estimated before testing; 0: off
+    precise_bn: Amount = 200
     devices: Count = 1  # over which the published runs spread the images of an iteration
 
     def __post_init__(self) -> None:
@@ -102,13 +101,14 @@ class Detector:
     """What the detector adds to the backbone. The defaults are Detectron2's for FPN; (train, test)
     where two are given."""
 
+    # in pixels for each level
     anchors: Annotated[tuple[Sizes, ...], MinLen(1)] = (
         (32,),
         (64,),
         (128,),
         (256,),
         (512,),
-    )  # in pixels for each level
+    )
     aspect_ratios: Annotated[tuple[Positive, ...], MinLen(1)] = (0.5, 1.0, 2.0)
     rpn_pre_nms: tuple[Count, Count] = (2000, 1000)
     rpn_post_nms: tuple[Count, Count] = (1000, 1000)
@@ -127,9 +127,8 @@ class Detector:
     retina_prior: Annotated[float, Gt(0), Lt(1)] = 0.01
     detections: Count = 100  # kept for each picture
     box_beta: NotNegative = 0.0  # smooth L1 of the box head; 0: plain L1
-    norm: Literal["SyncBN", "naiveSyncBN"] = (
-        "SyncBN"  # over several processes; one process has plain BN
-    )
+    # over several processes; one process has plain BN
+    norm: Literal["SyncBN", "naiveSyncBN"] = "SyncBN"
     fcn_channels: Count = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
     fcn_dilation: Count = 6
 
@@ -255,9 +254,8 @@ SMALL_ROWS = (
         architecture="mask-rcnn-c4",
         metrics=("box", "mask"),
         scorer="coco",
-        detector=replace(
-            SMALL_C4_DETECTOR, mask_size=8
-        ),  # res5 on 14 x 14 would take most of the time
+        # res5 on 14 x 14 would take most of the time
+        detector=replace(SMALL_C4_DETECTOR, mask_size=8),
     ),
     replace(
         SMALL_FPN, name="small-mask-rcnn-fpn", architecture="mask-rcnn-fpn", metrics=("box", "mask")

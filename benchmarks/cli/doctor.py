@@ -224,9 +224,8 @@ def _detectron2(facts: list, alarms: list) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module(
-                "detectron2._C"
-            )  # compiled against another torch, it fails only here
+            # compiled against another torch, it fails only here
+            importlib.import_module("detectron2._C")
     except Exception as error:
         remedy = (
             "build it again for this torch and Python (README, Engines), or use --engine"

@@ -40,8 +40,8 @@ def _table(
     gpu: Mapping[str, float],
     unit: str,
 ) -> None:
-    """A line for each kind of job; `gpu`: hours of each job, without them there is no such
-    column."""
+    """A line for each kind of job; `gpu`: hours of each job, without them there is
+    no such column."""
     titles = {job.id: job.title for job in jobs}
     groups: dict[str, list[Job]] = {}
     for job in jobs:

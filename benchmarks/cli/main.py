@@ -18,13 +18,12 @@ NO_MEMORY = "can't allocate memory"  # torch's words
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return the exit status: 0, 1 (work failed), 2 (bad input), 130
-    (interrupted)."""
+    """Run a command and return the exit status: 0, 1 (work failed), 2 (bad
+    input), 130 (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
     text.print_anything()
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch: large tensors in huge pages, far fewer page faults
+    # torch: large tensors in huge pages, far fewer page faults
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     args = commands.parser(own_version()).parse_args(argv)
     args.again = shlex.join(["detco", *argv])
     args.json = getattr(args, "json", False)

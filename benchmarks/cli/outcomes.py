@@ -1,5 +1,5 @@
-"""What the commands on finished work print: the AP table, the papers' tables, measured beside
-published."""
+"""What the commands on finished work print: the AP table, the papers' tables,
+measured beside published."""
 
 import shutil
 import sys

@@ -19,18 +19,19 @@ from ..run import EXECUTORS
 PRECISIONS = ("fp16", "bf16")
 LONGEST = 800  # characters of an error
 KEPT = ("final", "best")
+# of options that may stand alone; alone they mean the first
 VALUES = {
     "--amp": PRECISIONS,
     "--keep-model": KEPT,
-}  # of options that may stand alone; alone they mean the first
+}
 Option = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A row of COMMANDS. `name` may be two words; `call`: "module:function" below benchmarks, which
-    takes the parsed arguments and returns the exit status; `options` are rows for
-    `add_argument`."""
+    """A row of COMMANDS. `name` may be two words; `call`: "module:function" below
+    benchmarks, which takes the parsed arguments and returns the exit status; `options` are
+    rows for `add_argument`."""
 
     name: str
     call: str
@@ -210,8 +211,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
 
     def parse_args(self, args=None, namespace=None):
-        """`--amp` and `--keep-model` may stand before a positional argument, which is not their
-        value."""
+        """`--amp` and `--keep-model` may stand before a positional argument, which is
+        not their value."""
         words = list(sys.argv[1:] if args is None else args)
         for number, (word, after) in enumerate(zip(words, [*words[1:], ""])):
             if word in VALUES and not nearest(after, VALUES[word]):

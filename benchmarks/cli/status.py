@@ -21,8 +21,8 @@ NAMES = {"planned": "waiting", "interrupted": "waiting"}  # states of a runner f
 
 
 def show(args) -> int:
-    """How much of the whole is done, then a line for each job that is at work, failed or
-    interrupted."""
+    """How much of the whole is done, then a line for each job that is at work,
+    failed or interrupted."""
     if not args.dir.is_dir():
         raise InputError(f"no folder {args.dir}")
     rows = store.status(args.dir)

@@ -1,5 +1,5 @@
-"""What the commands print: plans, states, tables, protocols, facts; each function returns the exit
-status."""
+"""What the commands print: plans, states, tables, protocols, facts; each function returns
+the exit status."""
 
 import io
 import json

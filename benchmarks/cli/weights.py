@@ -66,8 +66,8 @@ def _facts(backbone, report) -> dict:
 
 
 def show_(args) -> int:
-    """What a backbone file, a checkpoint or a trained detector holds, or how two backbones
-    differ."""
+    """What a backbone file, a checkpoint or a trained detector holds, or how
+    two backbones differ."""
     from detco.transfer import detector
     from detco.transfer.backbones import inspect
     from detco.transfer.checkpoints import importer

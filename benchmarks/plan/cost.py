@@ -15,20 +15,22 @@ from detco.transfer.engines import ENGINES
 from .jobs import Job
 from .measured_speeds import STEP, by_speed, drawn, speed_key, steps
 
+# of a 224 x 224 picture
 GFLOP = {
     "resnet18": 1.8,
     "resnet34": 3.7,
     "resnet50": 4.1,
     "resnet101": 7.8,
     "resnet152": 11.5,
-}  # of a 224 x 224 picture
+}
+# of its float32 weights
 MEGABYTES = {
     "resnet18": 45,
     "resnet34": 85,
     "resnet50": 94,
     "resnet101": 170,
     "resnet152": 233,
-}  # of its float32 weights
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ class Estimate:
 def estimate(
     jobs: Iterable[Job], known: Mapping[str, dict], device: Device, slower: float = 1.0
 ) -> dict[str, Estimate]:
-    """What each job costs, by its id. known: measured speeds; slower: this machine than the model's
-    device."""
+    """What each job costs, by its id. known: measured speeds; slower: this machine than
+    the model's device."""
     return {
         job.id: _estimate(job.spec, known.get(speed_key(job.spec)), device, slower) for job in jobs
     }
@@ -219,8 +221,8 @@ def wall_seconds(
 
 
 def chain_costs(jobs: Sequence[Job], costs: Mapping[str, float]) -> dict[str, float]:
-    """For each job the cost of the longest chain that begins with it; jobs stand after what they
-    need."""
+    """For each job the cost of the longest chain that begins with it; jobs stand after
+    what they need."""
     chains: dict[str, float] = {}
     longest_after: dict[str, float] = {}
     for job in reversed(jobs):

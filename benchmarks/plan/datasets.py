@@ -12,11 +12,12 @@ from detco.transfer.data import LAYOUTS, layout_of
 from ..suites.builtin import Data, Suite, Task
 from .jobs import Job, Source
 
+# of detco.benchmarks.scenes.draw
 DRAWN = {
     "voc": ("trainval", "test"),
     "coco": ("train", "val"),
     "cityscapes": ("train", "val"),
-}  # of detco.benchmarks.scenes.draw
+}
 SMALL_FOR_BOXES = ("small-faster-rcnn-c4", "small-faster-rcnn-fpn", "small-retinanet")
 SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet")
 
@@ -56,8 +57,8 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
 def of_task(
     suite: Suite, task: Task, protocol, write: bool, loaded: dict, look: Look = SILENT
 ) -> tuple[Data, Source]:
-    """The data set of a task: its own, the suite's, or the published one of its protocol. Raises
-    InputError.
+    """The data set of a task: its own, the suite's, or the published one of its
+    protocol. Raises InputError.
 
     write: shares of COCO that are not there; loaded: what was read before, as the same data serve
     many tasks; look: see `load`."""

@@ -1,5 +1,5 @@
-"""A job's identity, folder and spec: all that a worker needs, and nothing that changes by
-chance."""
+"""A job's identity, folder and spec: all that a worker needs, and nothing that
+changes by chance."""
 
 from __future__ import annotations
 
@@ -63,22 +63,19 @@ class Place:
     out: Path  # absolute
     engine: str = "auto"
     device: str = "auto"
-    launch: Mapping = field(
-        default_factory=dict
-    )  # of transfers: fields of detco.transfer.engines.Launch that are not the default
-    pretrain_launch: Mapping = field(
-        default_factory=dict
-    )  # of pretrainings: `num_gpus` and `num_machines` if not 1
+    # of transfers: fields of detco.transfer.engines.Launch that are not the default
+    launch: Mapping = field(default_factory=dict)
+    # of pretrainings: `num_gpus` and `num_machines` if not 1
+    pretrain_launch: Mapping = field(default_factory=dict)
     keep_model: str = ""  # of transfers: final or best; "": what a long schedule keeps by itself
-    there: Mapping[str, Path] = field(
-        default_factory=dict
-    )  # folders of jobs planned or done below `out` before, by id
+    # folders of jobs planned or done below `out` before, by id
+    there: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """One cell of the grid with one seed: weights, the protocol's row with its changes, a data
-    set."""
+    """One cell of the grid with one seed: weights, the protocol's row with its changes,
+    a data set."""
 
     name: str  # of the starting point
     weights: Source
@@ -136,8 +133,8 @@ def pretrain_job(
 def transfer_job(run: FineTuning, place: Place) -> Job:
     """Fine-tunes and tests one detector in OUT/transfer/PROTOCOL/NAME-seedN-ID.
 
-    On a machine other than the first: a job of the kind `machine` in a folder inside, which only
-    helps.
+    On a machine other than the first: a job of the kind `machine` in a folder inside,
+    which only helps.
     """
     from detco.transfer import finetune
 

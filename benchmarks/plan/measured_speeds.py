@@ -19,8 +19,8 @@ STEP = 0.067
 
 
 def steps(spec: dict) -> dict[str, float]:
-    """How many steps each stage of a job has, where the plan says so; stages are those that workers
-    report."""
+    """How many steps each stage of a job has, where the plan says so; stages are those
+    that workers report."""
     if spec["kind"] == "scenes":
         return {"scenes": drawn(spec["settings"])}
     if spec["kind"] == "pretrain":
@@ -30,9 +30,8 @@ def steps(spec: dict) -> dict[str, float]:
         return {}
     schedule, tested = spec["protocol_row"]["schedule"], spec["data"].get("pictures", [0, 0])[1]
     period = spec.get("launch", {}).get("eval_period", 0)
-    evaluations = 1 + (
-        (schedule["iterations"] - 1) // period if period else 0
-    )  # the last is the result
+    # the last is the result
+    evaluations = 1 + ((schedule["iterations"] - 1) // period if period else 0)
     return {
         "train": schedule["iterations"],
         "precise BN": schedule["precise_bn"] * evaluations,
@@ -80,9 +79,8 @@ def speed_key(spec: dict) -> str:
         launch = {
             key: value for key, value in spec.get("launch", {}).items() if key != "eval_period"
         }
-        launch |= (
-            {"amp": "fp16"} if launch.get("amp") is True else {}
-        )  # as earlier versions wrote it
+        # as earlier versions wrote it
+        launch |= {"amp": "fp16"} if launch.get("amp") is True else {}
         settings = {"row": row, "engine": spec["engine"], "launch": launch}
     else:
         settings = {"size": spec.get("settings", {}).get("size")}

@@ -1,5 +1,5 @@
-"""The job of one `detco transfer`: data where they lie, the batch scaled if asked, processes and
-machines."""
+"""The job of one `detco transfer`: data where they lie, the batch scaled if asked,
+processes and machines."""
 
 from pathlib import Path
 

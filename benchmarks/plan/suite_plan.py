@@ -219,8 +219,8 @@ def folder_of_images(
 
 
 def refuse_other_run(job: Job) -> None:
-    """InputError where a job's folder holds another run: its files would be taken for this
-    one's."""
+    """InputError where a job's folder holds another run: its files would be taken
+    for this one's."""
     there = store.read_spec(job.folder)
     done = (store.read_record(job.folder) or {}).get("status") == "done"
     if there and there.get("id") != job.id and (done or list(job.folder.glob("checkpoint*"))):
@@ -275,8 +275,8 @@ def _images(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inpu
 
 
 def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None) -> list[Column]:
-    """Each task with its data set; what is on disk already is loaded once for each kind of
-    label."""
+    """Each task with its data set; what is on disk already is loaded once for each
+    kind of label."""
     from detco.transfer.protocols import PROTOCOLS
 
     loaded: dict = {}

@@ -75,9 +75,9 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
     """Starting point -> a record each of one protocol, as pictures of the test set with what was
     found on them.
 
-    Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read from
-    the runs' folders. Raises InputError where the data set is gone or not the one that was tested
-    on.
+    Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read
+    from the runs' folders. Raises InputError where the data set is gone or not the one that
+    was tested on.
     """
     import json
 

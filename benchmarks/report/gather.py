@@ -19,8 +19,8 @@ def gather(
     problems: Sequence[str],
     baselines: Sequence[str] | None,
 ):
-    """The `detco.results.report.page.Material` of a folder of runs; what is missing is named in its
-    notes."""
+    """The `detco.results.report.page.Material` of a folder of runs; what is missing is named
+    in its notes."""
     from detco.results.report.page import Material
 
     folders, notes = store.folders(directory), {"training": [], "detections": [], "attention": []}
@@ -110,8 +110,8 @@ def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
 
 
 def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
-    """Row -> maps of its backbone, for those whose file is still there and the one that was
-    fine-tuned."""
+    """Row -> maps of its backbone, for those whose file is still there and the one
+    that was fine-tuned."""
     files: dict[str, str] = {}
     arch = None  # of random weights
     for rows in cells.values():

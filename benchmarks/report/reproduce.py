@@ -8,12 +8,13 @@ from dataclasses import asdict
 from detco.common.values import flatten
 
 OUT = "again"  # the folder that the commands write to
+# fields that say what a row is, and are no settings
 NAMES = (
     "name",
     "version",
     "source",
     "assumed",
-)  # fields that say what a row is, and are no settings
+)
 
 
 def commands(records: Sequence[dict]) -> dict[str, list[str]]:
@@ -52,12 +53,10 @@ def _cell(record: dict) -> tuple:
 def _started(spec: dict) -> list[str]:
     """The options that say how the engine was started."""
     launch = spec.get("launch") or {}
-    amp = (
-        "fp16" if launch.get("amp") is True else launch.get("amp")
-    )  # True: as earlier versions wrote it
-    processes = launch.get("num_gpus", 1) * launch.get(
-        "num_machines", 1
-    )  # on how many machines is of no matter
+    # True: as earlier versions wrote it
+    amp = "fp16" if launch.get("amp") is True else launch.get("amp")
+    # on how many machines is of no matter
+    processes = launch.get("num_gpus", 1) * launch.get("num_machines", 1)
     found = {
         "--num-gpus": processes if processes > 1 else 0,
         "--amp": amp,
@@ -102,8 +101,8 @@ def _preparation(record: dict) -> str:
 
 
 def _place(path: str, identity: str) -> str:
-    """Where the commands find data: drawn scenes (identity `JOB/folder`) in OUT, others where they
-    were."""
+    """Where the commands find data: drawn scenes (identity `JOB/folder`) in OUT, others
+    where they were."""
     job, slash, folder = identity.partition("/")
     return f"{OUT}/scenes-{job[:8]}/{folder}".rstrip("/") if slash else path
 

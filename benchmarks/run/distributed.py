@@ -15,9 +15,8 @@ from pathlib import Path
 
 import detco
 
-ROOT = (
-    Path(detco.__file__).resolve().parents[1]
-)  # processes start here, so that no package of the working directory hides ours
+# processes start here, so that no package of the working directory hides ours
+ROOT = Path(detco.__file__).resolve().parents[1]
 HELPER = (  # environment variable of a process that helps: another one keeps the record
     "DETCO_HELPER"
 )

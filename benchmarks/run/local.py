@@ -27,8 +27,8 @@ KINDS = ("scenes", "pretrain", "transfer")  # of jobs that a suite is planned as
 
 @dataclass
 class State:
-    """waiting, running, elsewhere (another runner has it), done, failed, blocked (by a failed
-    one)."""
+    """waiting, running, elsewhere (another runner has it), done, failed, blocked (by
+    a failed one)."""
 
     job: Job
     name: str = "waiting"
@@ -214,9 +214,8 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
             state.name = "elsewhere"
             continue
         slot = free.pop()
-        if (
-            slot in this.workers and this.workers[slot].process.poll() is not None
-        ):  # killed while it had nothing to do
+        # killed while it had nothing to do
+        if slot in this.workers and this.workers[slot].process.poll() is not None:
             this.workers.pop(slot).end()
         if slot not in this.workers:
             this.workers[slot] = Worker(worker, this.slots[slot])
@@ -239,8 +238,8 @@ def _listen(this: Run) -> None:
 
 
 def _finish(state: State, answer: str, began: float) -> None:
-    """What became of a job: its record says, else the answer; a job without a record gets a failed
-    one."""
+    """What became of a job: its record says, else the answer; a job without a record gets
+    a failed one."""
     state.name, state.slot = "waiting", -1
     if settle(state, began):
         return

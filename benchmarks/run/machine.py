@@ -36,13 +36,12 @@ def local_slots(
 
 
 def facts(slot: dict[str, str]) -> dict[str, str | int | None]:
-    """What a record of a job in this slot will say about the machine, as far as speeds depend on
-    it."""
+    """What a record of a job in this slot will say about the machine, as far as speeds
+    depend on it."""
     names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     gpu = None
-    if (
-        "CUDA_VISIBLE_DEVICES" in slot
-    ):  # not asked of torch: that would take the GPU's memory in this process too
+    # not asked of torch: that would take the GPU's memory in this process too
+    if "CUDA_VISIBLE_DEVICES" in slot:
         gpu = (
             subprocess.run(names, capture_output=True, text=True).stdout.partition("\n")[0] or None
         )

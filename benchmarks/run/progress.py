@@ -18,8 +18,8 @@ EVALUATE = "evaluate"
 
 
 class Progress:
-    """A job's `report`: writes `progress.json`, at most twice a second but at every change of
-    stage.
+    """A job's `report`: writes `progress.json`, at most twice a second but at every
+    change of stage.
 
     While the job predicts on the way, `trained` says how far the training is; the main metric of
     the last evaluation stays among the figures.
@@ -27,9 +27,8 @@ class Progress:
 
     def __init__(self, folder: Path):
         self.path, self.written, self.stage = folder / "progress.json", 0.0, ""
-        self.stages: dict[
-            str, tuple[int, float]
-        ] = {}  # steps and seconds from the first to the last report of each
+        # steps and seconds from the first to the last report of each
+        self.stages: dict[str, tuple[int, float]] = {}
         self.trained, self.evaluated = (0, 0), {}
         self.state = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
         self("starting", 0, 0)
@@ -49,9 +48,8 @@ class Progress:
         if stage == "train":
             self.trained = (done, total)
         elif stage == EVALUATE:
-            figures = {
-                name: value for name, value in figures.items() if "/" not in name
-            }  # not of each class
+            # not of each class
+            figures = {name: value for name, value in figures.items() if "/" not in name}
             self.evaluated = {f"last {name}": value for name, value in list(figures.items())[:1]}
         if not new and now - self.written < 0.5 and done != total:
             return

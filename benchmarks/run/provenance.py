@@ -1,5 +1,5 @@
-"""What a record says about where it was made: library versions, hardware, the commit of the
-code."""
+"""What a record says about where it was made: library versions, hardware, the commit
+of the code."""
 
 import importlib.metadata
 import os

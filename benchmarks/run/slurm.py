@@ -111,11 +111,11 @@ class Slurm:
 
 
 def resources(of_suite: Mapping[str, Any], texts: Sequence[str] = ()) -> dict[str, Resources]:
-    """What each kind of job asks for: a suite's `slurm:` settings, those of the command line over
-    them.
+    """What each kind of job asks for: a suite's `slurm:` settings, those of the command
+    line over them.
 
-    Both are for all kinds, or with `pretrain.` or `transfer.` before them for one. Raises
-    InputError.
+    Both are for all kinds, or with `pretrain.` or `transfer.` before them for
+    one. Raises InputError.
     """
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -198,9 +198,8 @@ class Work:
 
 
 def _deaf_to_notice() -> None:
-    signal.signal(
-        signal.SIGUSR2, signal.SIG_IGN
-    )  # Slurm sends it to all processes; it is for submitit
+    # Slurm sends it to all processes; it is for submitit
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def run(

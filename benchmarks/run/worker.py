@@ -109,9 +109,8 @@ def run_job(spec: dict, folder: Path, report: Report) -> dict:
             "input" if isinstance(problem, InputError) else "work",
         )
     finally:
-        logging.getLogger("detco").removeHandler(
-            warnings
-        )  # the next job in this process has its own
+        # the next job in this process has its own
+        logging.getLogger("detco").removeHandler(warnings)
     record = record_of(spec, outcome, error, kind)
     seconds = round(time.time() - began, 3)
     return record | {
@@ -228,8 +227,8 @@ def _do(folder: Path, identity: str, log: bool) -> dict | None:
 
 
 def help_with(spec: dict, folder: Path) -> int:
-    """Take part in a job as one of its processes, in silence: the first one reports and keeps the
-    record."""
+    """Take part in a job as one of its processes, in silence: the first one reports and
+    keeps the record."""
     if (store.outcome(folder, spec["id"], time.time()) or {}).get("status") != "done":
         KINDS[spec["kind"]](spec, folder, lambda *_, **__: None)
     return 0

@@ -15,8 +15,8 @@ GRACE = 5.0  # seconds a worker gets to end by itself
 
 
 class Worker:
-    """A process that does one job after another; `state` is what its runner knows of the one at
-    work."""
+    """A process that does one job after another; `state` is what its runner knows of the
+    one at work."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]):
         self.state = None
@@ -48,9 +48,8 @@ class Worker:
     def answer(self) -> str | None:
         """What `detco.benchmarks.run.worker.do` returned, or why the process ended without an
         answer; None while it works."""
-        status = (
-            self.process.poll()
-        )  # first: what a process said before its end is in the pipe by now
+        # first: what a process said before its end is in the pipe by now
+        status = self.process.poll()
         ready = select.select([self.process.stdout], [], [], 0)[0]
         line = self.process.stdout.readline() if ready else b""
         if line:

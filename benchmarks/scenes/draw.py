@@ -21,12 +21,13 @@ from .painting import Scene, portrait, scene
 from .shapes import CATEGORIES
 
 _LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
+# a suite draws into a job's folder
 _OF_A_JOB = (
     "spec.json",
     "progress.json",
     "record.json",
     "log.txt",
-)  # a suite draws into a job's folder
+)
 
 
 def draw(
@@ -70,9 +71,8 @@ def draw(
         return out
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "scenes.json.unfinished", wanted, indent=1)
-    np.empty(
-        1 << 24, np.uint8
-    )  # once allocated and freed, glibc keeps arrays below 16 MB: no page faults for each, 20 %
+    # once allocated and freed, glibc keeps arrays below 16 MB: no page faults for each, 20 %
+    np.empty(1 << 24, np.uint8)
     total, done = images + unlabelled + classification, 0
     for pictures in (
         _labelled(out, images, seed, size),

@@ -25,8 +25,8 @@ _STATIC = ("static", 4)  # Cityscapes' label of what belongs to no category
 
 @dataclass(frozen=True)
 class Label:
-    """One annotated object: what is visible of it, the box tight around that, whole pixels,
-    0-based."""
+    """One annotated object: what is visible of it, the box tight around that,
+    whole pixels, 0-based."""
 
     number: int  # in Scene.ids
     category: int  # CATEGORIES[category]; the COCO id is one more
@@ -124,8 +124,8 @@ class Voc:
 
 
 class Coco:
-    """annotations/{instances,person_keypoints}_{train,val}.json, {train,val}/*.jpg (VOC's
-    files)."""
+    """annotations/{instances,person_keypoints}_{train,val}.json,
+    {train,val}/*.jpg (VOC's files)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -239,9 +239,8 @@ def png(pixels: np.ndarray, compression: int = 1) -> bytes:
     Grainy pictures hardly shrink anyway: compression 0 stores them.
     """
     h, w = pixels.shape[:2]
-    rows = np.zeros(
-        (h, 1 + pixels[0].nbytes), np.uint8
-    )  # a row is 0 for "no filter", then its big-endian bytes
+    # a row is 0 for "no filter", then its big-endian bytes
+    rows = np.zeros((h, 1 + pixels[0].nbytes), np.uint8)
     rows[:, 1:] = (
         pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(h, -1)
     )

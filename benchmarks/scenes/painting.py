@@ -32,9 +32,8 @@ class Painted:
     """Something in a picture; pixel (i, j) covers x in [j, j + 1), y in [i, i + 1)."""
 
     shape: Shape
-    points: (
-        np.ndarray
-    )  # (n, 2) x, y in pixels: the whole outline, also where covered or outside the picture
+    # (n, 2) x, y in pixels: the whole outline, also where covered or outside the picture
+    points: np.ndarray
     joints: np.ndarray  # (12, 2) x, y in pixels; (0, 2) where the shape has no keypoints
     area: int  # pixels of the whole shape
 
@@ -56,8 +55,8 @@ class Scene:
 
 
 def scene(rng: Generator, size: int) -> Scene:
-    """4 to 9 objects of mostly 27 to 60 pixels where the short side `size` is 128, a few of them
-    smaller.
+    """4 to 9 objects of mostly 27 to 60 pixels where the short side `size` is 128, a few
+    of them smaller.
 
     Many objects in each picture, because that is what a detector learns from in a minute.
     """
@@ -174,10 +173,11 @@ def _pose(shape: Shape, extent: float, rng: Generator) -> Pose:
     angle, stretch = between(rng, -shape.turn, shape.turn), math.exp(between(rng, -0.16, 0.16))
     shear = between(rng, -0.15, 0.15)
     cos, sin = math.cos(angle), math.sin(angle)
+    # x' = a x + b y, y' = c x + d y, determinant 1
     a, b = (
         cos * stretch,
         cos * shear - sin / stretch,
-    )  # x' = a x + b y, y' = c x + d y, determinant 1
+    )
     c, d = sin * stretch, sin * shear + cos / stretch
     matrix = np.array([[a, c], [b, d]])
     points, joints = points @ matrix, joints @ matrix
@@ -274,8 +274,8 @@ def _tone(
 def _window(
     s: Scene, x: int, y: int, h: int, w: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a tile h x w laid at x, y meets the picture: slices of the picture, slices of the
-    tile."""
+    """Where a tile h x w laid at x, y meets the picture: slices of the picture, slices
+    of the tile."""
     limit_h, limit_w = s.ids.shape
     top, left = max(y, 0), max(x, 0)
     bottom, right = max(min(y + h, limit_h), top), max(min(x + w, limit_w), left)
@@ -317,8 +317,8 @@ def _finish(s: Scene, rng: Generator, size: int) -> None:
 
 
 def _soften(canvas: np.ndarray, share: float) -> None:
-    """In place: every pixel gives `share` of itself to each neighbour along rows, then along
-    columns.
+    """In place: every pixel gives `share` of itself to each neighbour along rows,
+    then along columns.
 
     Works on whole planes, much faster than row by row; at the borders a row's end mixes with the
     next one's start.

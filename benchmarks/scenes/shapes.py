@@ -59,15 +59,16 @@ class Shape:
     sketch: Callable[[Generator], Outline]
     textures: tuple[Texture, ...]
     turn: float = 0.3  # rotated by up to this angle, radians, either way
+    # name and id of the label that stands for it in Cityscapes layout
     cityscapes: tuple[str, int] = (
         "static",
         4,
-    )  # name and id of the label that stands for it in Cityscapes layout
+    )
 
 
 def between(rng: Generator, low: float, high: float) -> float:
-    """Uniform; several times faster than rng.uniform, which matters at hundreds of pictures a
-    second."""
+    """Uniform; several times faster than rng.uniform, which matters at hundreds of
+    pictures a second."""
     return low + (high - low) * rng.random()
 
 

@@ -70,8 +70,8 @@ def device_clock(device) -> Callable[[], float]:
 
 
 def resolve(device: str):
-    """`auto`, `cpu` or `cuda` as a torch device. Raises InputError where there is no such
-    device."""
+    """`auto`, `cpu` or `cuda` as a torch device. Raises InputError where there is
+    no such device."""
     import torch
 
     from detco.common.errors import InputError

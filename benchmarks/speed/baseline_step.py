@@ -14,8 +14,8 @@ from detco.pretrain.recipes import Recipe
 
 
 class UsualEncoder(nn.Module):
-    """torchvision's ResNet and an MLP for each level and each kind of view; one forward pass a
-    view."""
+    """torchvision's ResNet and an MLP for each level and each kind of view; one forward
+    pass a view."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()

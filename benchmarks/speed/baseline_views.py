@@ -26,8 +26,8 @@ class GaussianBlur:
 
 
 class UsualViews:
-    """path -> the views of a recipe, float32 and normalised: global (3, v, v), local (9, 3, p,
-    p)."""
+    """path -> the views of a recipe, float32 and normalised: global (3, v, v), local (9,
+    3, p, p)."""
 
     def __init__(self, recipe: Recipe):
         r = self.recipe = recipe

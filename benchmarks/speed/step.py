@@ -60,8 +60,8 @@ def measure(
     repeats: int = 5,
     report: Report | None = None,
 ) -> StepSpeed:
-    """Time steps of the ways in turn: forward, loss, backward, update, momentum, queues, on random
-    views.
+    """Time steps of the ways in turn: forward, loss, backward, update, momentum, queues,
+    on random views.
 
     The usual one normalises the batch as a whole, ours in the recipe's groups. "bare passes" are
     our trunk's alone, in our precision: forward and backward for the query views, forward for the

@@ -22,12 +22,13 @@ from .. import speed
 from ..scenes import painting
 from .baseline_views import UsualViews
 
+# of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
 SHORT_SIDES = (
     333,
     375,
     375,
     480,
-)  # of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
+)
 DECODE, USUAL, CUT, OURS = (
     "decoding alone",
     "usual: torchvision on PIL",
@@ -105,9 +106,8 @@ def _compare(
     }
     if place.type == "cpu":
         kept: dict[str, torch.Tensor] = {}
-        ways[OURS] = lambda: kept.update(
-            views.finish(ours[everything], recipe, place, kept)
-        )  # as in training
+        # as in training
+        ways[OURS] = lambda: kept.update(views.finish(ours[everything], recipe, place, kept))
     seconds = speed.alternate(ways, repeats, time.process_time, report)
     if place.type == "cuda":
         batch = {

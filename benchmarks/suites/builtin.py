@@ -14,6 +14,7 @@ from detco.transfer.data import LAYOUTS
 
 from ..config import find
 
+# what names of weights end with
 FILES = (
     ".safetensors",
     ".pth.tar",
@@ -23,7 +24,7 @@ FILES = (
     ".torch",
     ".pkl",
     ".npz",
-)  # what names of weights end with
+)
 Amount = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 
@@ -67,8 +68,8 @@ class Data:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """One row of the table: exactly one of a recipe to pretrain with, a backbone file, or random
-    weights.
+    """One row of the table: exactly one of a recipe to pretrain with, a backbone file,
+    or random weights.
 
     weights: a file, or the name of a public checkpoint (`detco weights list`) whose copy lies in
     $DETCO_WEIGHTS or in `weights` beside the suite file. A name alone that is a recipe's too means
@@ -129,15 +130,12 @@ class Suite:
     pretrain: dict = field(default_factory=dict)  # changes to every recipe
     transfer: dict = field(default_factory=dict)  # changes to every protocol
     engine: str = "auto"
-    keep_model: Literal["", "final", "best"] = (
-        ""  # the trained detector that each fine-tuning keeps
-    )
-    datasets: Path | None = (
-        None  # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
-    )
-    slurm: dict = field(
-        default_factory=dict
-    )  # what jobs ask for with --executor slurm, see detco.benchmarks.run.slurm.Resources
+    # the trained detector that each fine-tuning keeps
+    keep_model: Literal["", "final", "best"] = ""
+    # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
+    datasets: Path | None = None
+    # what jobs ask for with --executor slurm, see detco.benchmarks.run.slurm.Resources
+    slurm: dict = field(default_factory=dict)
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
     eval_period: Amount = 0  # evaluate every so many iterations too; engine detectron2 only
 

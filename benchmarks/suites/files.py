@@ -17,8 +17,8 @@ EARLIER_KEYS = {"pictures": "images", "pictures_by_class": "images_by_class"}
 
 
 def load(name_or_file: str) -> Suite:
-    """A suite by name, or from a YAML file; paths in the file are relative to it. Raises
-    InputError."""
+    """A suite by name, or from a YAML file; paths in the file are relative to
+    it. Raises InputError."""
     if name_or_file in SUITES:
         return SUITES[name_or_file]
     path = Path(name_or_file)
@@ -111,8 +111,8 @@ def _with_weights(suite: Suite, texts: Sequence[str]) -> Suite:
 
 
 def _with_only(suite: Suite, names: Sequence[str]) -> Suite:
-    """These starting points, none of them optional any more, and the protocols that are for
-    them."""
+    """These starting points, none of them optional any more, and the protocols that
+    are for them."""
     rows = {row.name: row for row in suite.start}
     kept = [replace(config.find(rows, name, "starting point"), optional=False) for name in names]
     tasks = []

@@ -53,8 +53,8 @@ def _reduced(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
-    """Bytes that all pictures take when decoded, guessed from the headers of a few spread over the
-    whole."""
+    """Bytes that all pictures take when decoded, guessed from the headers of a few spread
+    over the whole."""
     values = []
     for index in range(0, len(pictures), max(1, len(pictures) // looked_at)):
         with suppress(Exception), open_image(pictures.path(index), reduce=True) as picture:
@@ -88,8 +88,8 @@ def check(
 
 
 class Bad:
-    """The bad pictures of a run: each is warned of once and listed in a file; more than 1 % are an
-    InputError.
+    """The bad pictures of a run: each is warned of once and listed in a file; more than 1 %
+    are an InputError.
 
     Without a file nothing is said: another process says it.
     """

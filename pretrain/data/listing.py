@@ -234,9 +234,8 @@ def _walk(root: str) -> tuple[list[tuple[str, int]], dict[str, int], dict[str, i
 
 def _of_text(source: Path) -> Pictures:
     paths: dict[str, int] = {}
-    with open(
-        source, encoding="utf-8-sig", errors="surrogateescape", newline="\n"
-    ) as lines:  # one by one: is it a text?
+    # one by one: is it a text?
+    with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 path = os.path.normpath(os.path.join(os.path.abspath(source.parent), line.strip()))

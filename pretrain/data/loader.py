@@ -96,19 +96,20 @@ class Views(Dataset):
             except BadPicture as error:
                 bad[index] = str(error)
                 index = int(rng.integers(len(self.pictures)))
+        # nearly all are bad: whoever takes the batch will stop
         return (
             np.zeros((1, 1, 3), np.uint8),
             index,
-        )  # nearly all are bad: whoever takes the batch will stop
+        )
 
 
 class Batches(Sampler):
-    """(epoch, indices) of this process for each iteration from ``start`` to the end of the last
-    epoch.
+    """(epoch, indices) of this process for each iteration from ``start`` to the end of
+    the last epoch.
 
     An epoch is a permutation of the pictures, cut into batches that are shared out over the
-    processes in the order of their ranks; the pictures that do not fill a batch wait for the next
-    epoch.
+    processes in the order of their ranks; the pictures that do not fill a batch wait for
+    the next epoch.
     """
 
     def __init__(

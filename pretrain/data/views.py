@@ -39,8 +39,8 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random region, drawn as torchvision's RandomResizedCrop draws
-    it."""
+    """(top, left, height, width) of a random region, drawn as torchvision's
+    RandomResizedCrop draws it."""
     least, most = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
@@ -48,10 +48,11 @@ def crop_box(
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             return int((height - h + 1) * rng.random()), int((width - w + 1) * rng.random()), h, w
+    # the whole, within the ratios
     w, h = (
         min(width, round(height * ratio[1])),
         min(height, round(width / ratio[0])),
-    )  # the whole, within the ratios
+    )
     return (height - h) // 2, (width - w) // 2, h, w
 
 
@@ -77,8 +78,8 @@ def jigsaw(region: Tensor, patch: int, rng: np.random.Generator, shuffle: bool =
 
 
 def cut(picture: Tensor, recipe: Recipe, rng: np.random.Generator) -> dict[str, Tensor]:
-    """The views of a (3, h, w) uint8 picture: name -> uint8 (3, v, v), or (9, 3, p, p) for local
-    ones."""
+    """The views of a (3, h, w) uint8 picture: name -> uint8 (3, v, v), or (9, 3, p, p)
+    for local ones."""
     views = {}
     for name in names(recipe):
         local = name.startswith("local")
@@ -100,8 +101,8 @@ def cut(picture: Tensor, recipe: Recipe, rng: np.random.Generator) -> dict[str, 
 
 
 def randaugment(view: Tensor, operations: int, magnitude: int, rng: np.random.Generator) -> Tensor:
-    """torchvision's RandAugment on a uint8 view, (3, v, v), or on each patch of (9, 3, p, p) by
-    itself."""
+    """torchvision's RandAugment on a uint8 view, (3, v, v), or on each patch of (9, 3, p,
+    p) by itself."""
     augment = RandAugment(operations, magnitude)
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the state of the process
         torch.manual_seed(int(rng.integers(2**62)))
@@ -171,9 +172,8 @@ def gaussian_blur(x: Tensor, sigma: Tensor, greatest: float) -> Tensor:
     radius = int(3 * greatest + 0.5) if x.is_cuda else int(reach.max())  # the GPU is not waited for
     taps = torch.arange(radius + 1, device=x.device)
     weights = torch.exp(-0.5 * (taps / sigma.view(-1, 1)) ** 2) * (taps <= reach.view(-1, 1))
-    weights = weights / (
-        2 * weights.sum(1, keepdim=True) - weights[:, :1]
-    )  # of the middle, and of both sides
+    # of the middle, and of both sides
+    weights = weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
     padded = F.pad(x, (radius,) * 4, mode="reflect")
     plane, row = padded[0, 0].numel(), padded.shape[3]
     line = padded.flatten(
@@ -285,8 +285,8 @@ def _on(x: Tensor, chosen: np.ndarray, operation: Callable, parameter: np.ndarra
 
 
 def draw(recipe: Recipe, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The uniform numbers of the photometric operations of one picture's views: name -> (views,
-    DRAWS)."""
+    """The uniform numbers of the photometric operations of one picture's views: name
+    -> (views, DRAWS)."""
     return {
         name: rng.random(
             (9 if name.startswith("local") else 1, Photometric.DRAWS), dtype=np.float32

@@ -90,8 +90,8 @@ def momentum_update(key: nn.Module, query: nn.Module, momentum: float) -> None:
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
-    """x of all processes, in the order of their ranks, along ``dim``; x itself if there is one
-    process."""
+    """x of all processes, in the order of their ranks, along ``dim``; x itself if there
+    is one process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return x
     parts = [

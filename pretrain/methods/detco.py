@@ -25,9 +25,8 @@ class DetCo(MoCo):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         total, figures = 0.0, {}
         for term in self.recipe.terms:
-            key_kind, query_kind = term.split(
-                "-"
-            )  # global-local: local query, global key, global queue
+            # global-local: local query, global key, global queue
+            key_kind, query_kind = term.split("-")
             loss, accuracy = info_nce(
                 queries[query_kind],
                 keys[key_kind],

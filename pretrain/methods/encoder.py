@@ -21,8 +21,8 @@ ARCHITECTURES = {
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation within ``groups`` consecutive, equal parts of the batch, as on that many
-    devices.
+    """Batch normalisation within ``groups`` consecutive, equal parts of the batch, as on
+    that many devices.
 
     The running statistics follow the first group alone: with one group to a process, the first
     process' statistics are the ones saved, so one process of G groups gives what G processes of one
@@ -67,8 +67,8 @@ class Conv3x3(nn.Conv2d):
     """A 3 x 3 convolution (padding 1), which takes maps of up to 2 x 2, as of patches in res4 and
     res5, as a matrix product.
 
-    Without the products with the padding, 56 % and more of all, and three to ten times as fast on
-    CPUs.
+    Without the products with the padding, 56 % and more of all, and three to ten times as
+    fast on CPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,9 +103,8 @@ class Trunk(ResNet):
         del self.fc, self.avgpool
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.__class__ = (
-                    Conv3x3  # torchvision's blocks make their convolutions themselves
-                )
+                # torchvision's blocks make their convolutions themselves
+                module.__class__ = Conv3x3
         widths = zip(LEVELS, (64, 128, 256, 512), strict=True)
         self.channels = {level: width * block.expansion for level, width in widths}
 
@@ -119,8 +118,8 @@ class Trunk(ResNet):
 
 
 class Head(nn.Sequential):
-    """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim`` values; no
-    normalisation.
+    """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim``
+    values; no normalisation.
 
     kind ``mlp``: Linear - ReLU - Linear with a hidden width of ``hidden * channels``; ``linear``:
     one Linear.

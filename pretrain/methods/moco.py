@@ -38,9 +38,8 @@ class MoCo(nn.Module):
         mine = {kind: self._mine(k) for kind, k in keys.items()}
         loss, figures = self.losses(queries, mine)
         for kind, q in queries.items():
-            spread = (
-                q.detach().std(1, correction=0).mean(-1)
-            )  # 1/sqrt(dim) for features spread evenly, 0 for collapsed ones
+            # 1/sqrt(dim) for features spread evenly, 0 for collapsed ones
+            spread = q.detach().std(1, correction=0).mean(-1)
             figures |= {
                 f"std/{kind}/{level}": s
                 for level, s in zip(self.recipe.levels, spread, strict=True)

@@ -19,8 +19,8 @@ class Claim:
     """`winner` beats `loser` (method, epochs of pretraining; None: the paper prints none) in
     `cells` (protocol, metric, name).
 
-    Without a loser: the winner reaches the published values. The gains are those of the published
-    numbers.
+    Without a loser: the winner reaches the published values. The gains are those of
+    the published numbers.
     """
 
     winner: tuple[str, int | None]

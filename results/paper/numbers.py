@@ -150,8 +150,8 @@ def of_table(number: int) -> pd.DataFrame:
 
 
 def paper_grid(number: int) -> Grid:
-    """A table of the DetCo paper in its own layout: `value (difference to supervised)`, as
-    printed."""
+    """A table of the DetCo paper in its own layout: `value (difference to
+    supervised)`, as printed."""
     rows, layout = of_table(number), PAPER[number]
     columns = [
         (protocol, list(rows.loc[rows["protocol"] == protocol, "metric"].unique()))

@@ -14,9 +14,8 @@ from ..render import Cell, Grid, Group, Section
 from . import numbers as published
 
 ENGINE, ARCH = "detectron2", "resnet50"  # of the published numbers
-SPREADS = {
-    "voc-faster-rcnn-c4": 0.4
-}  # protocols (beginnings): standard deviation between runs, as published (.2 to .4)
+# protocols (beginnings): standard deviation between runs, as published (.2 to .4)
+SPREADS = {"voc-faster-rcnn-c4": 0.4}
 SPREAD = 0.4  # where none is published
 # protocols (patterns), their definition of AP (None: there is only one), pictures they are tested
 # on
@@ -98,8 +97,8 @@ def compare(records: Iterable[dict], source: str = published.DETCO) -> pd.DataFr
 def method_of(record: dict) -> tuple[str, int | None]:
     """The method as the papers' tables name it, and its epochs of pretraining where known.
 
-    The weights say the method; the recipe or the row's name may say it more exactly: detco-aa is a
-    detco.
+    The weights say the method; the recipe or the row's name may say it more exactly: detco-aa
+    is a detco.
     """
     weights = record.get("weights") or {}
     method = (
@@ -191,8 +190,8 @@ def _obstacles(records: Sequence[dict], protocol: str, version: int) -> list[str
 
 
 def _pretraining(weights: Mapping, protocol: str) -> list[str]:
-    """Other backbone, recipe, pictures. Weights that do not say how many pictures they saw are
-    believed."""
+    """Other backbone, recipe, pictures. Weights that do not say how many pictures they
+    saw are believed."""
     arch, recipe = "resnet101" if "r101" in protocol else ARCH, _recipe(weights)
     reasons = [f"other backbone: {weights['arch']}"] if weights.get("arch", arch) != arch else []
     if recipe and not re.fullmatch(rf"({'|'.join(published.METHODS)})-\d+ep", recipe):

@@ -8,21 +8,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from detco.common.files import write_atomic
 
+# anchors of viridis, dark to bright
 COLOURS = (
     (68, 1, 84),
     (59, 82, 139),
     (33, 145, 140),
     (94, 201, 98),
     (253, 231, 37),
-)  # anchors of viridis, dark to bright
+)
 STRENGTH = 0.6  # of the map over the picture
 WIDEST = 2240  # pixels: a strip of a picture would make a figure of gigabytes
 HEIGHT, GAP, TITLE = 224, 8, 26  # pixels: of a picture in a figure, between them, of a line of text
 
 
 def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The picture under its map, at the size of the map. heat: (height, width), 0 (dark) to 1
-    (bright)."""
+    """The picture under its map, at the size of the map. heat: (height, width), 0 (dark)
+    to 1 (bright)."""
     if picture.size != heat.shape[::-1]:
         picture = picture.resize(heat.shape[::-1], Image.Resampling.BOX)
     anchors = np.linspace(0, 1, len(COLOURS))

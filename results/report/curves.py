@@ -7,8 +7,8 @@ POINTS = 80  # of a curve that is shown
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Name of the figure (loss, lr, ...) -> (iteration, value) in order; empty where there are no
-    files.
+    """Name of the figure (loss, lr, ...) -> (iteration, value) in order; empty where there
+    are no files.
 
     What an interrupted run wrote beyond the point where it went on again is left out, as
     TensorBoard does.
@@ -26,8 +26,8 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def smooth(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[tuple[float, float]]:
-    """At most `most` points, each the mean of its neighbours: (mean iteration, mean value) of equal
-    shares."""
+    """At most `most` points, each the mean of its neighbours: (mean iteration, mean value)
+    of equal shares."""
     share = max(1, -(-len(points) // most))
     parts = (points[first : first + share] for first in range(0, len(points), share))
     return [

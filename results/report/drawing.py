@@ -70,9 +70,8 @@ def _keypoints(
     """values: x, y, score of each, as numbers of pixels; skeleton: pairs, counted from 1."""
     points = [(x + 0.5, y + 0.5) for x, y in zip(values[::3], values[1::3])]
     for pair in skeleton:
-        if len(pair) == 2 and all(
-            isinstance(end, int) and 1 <= end <= len(points) for end in pair
-        ):  # as the data set has them
+        # as the data set has them
+        if len(pair) == 2 and all(isinstance(end, int) and 1 <= end <= len(points) for end in pair):
             draw.line([points[end - 1] for end in pair], fill=shade, width=unit)
     for x, y in points:
         draw.ellipse(

@@ -37,8 +37,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Example:
-    """A test picture with its objects, and what was found from each starting point (name ->
-    boxes)."""
+    """A test picture with its objects, and what was found from each starting point
+    (name -> boxes)."""
 
     picture: Path
     width: int

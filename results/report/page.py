@@ -251,8 +251,8 @@ def _published(records: Sequence[dict]) -> list[Part]:
 
 
 def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:
-    """Every starting point with every other; classes of the last and the first that were
-    measured."""
+    """Every starting point with every other; classes of the last and the first
+    that were measured."""
     part = Part("compared", "Starting points compared")
     done = [name for name in table.index if table.loc[name].xs("n", level="statistic").any()]
     if len(done) < 2:
@@ -374,8 +374,8 @@ def _settings(records: Sequence[dict]) -> Part:
 
 
 def _versions(record: dict) -> object:
-    """Versions of a record's libraries; with Detectron2's files, as its version tells no two of it
-    apart."""
+    """Versions of a record's libraries; with Detectron2's files, as its version tells no two
+    of it apart."""
     found, own = record.get("versions"), (record.get("facts") or {}).get("detectron2") or {}
     if not (isinstance(found, dict) and own.get("hash")):
         return found

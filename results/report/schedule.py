@@ -9,6 +9,7 @@ from ..paper import numbers as published
 from .charts import Line
 
 TAIL = re.compile(r"^(.+)-(\d+)k$")  # a protocol's name: family and thousands of iterations
+# of a chart; never averaged across
 KEY = [
     "family",
     "protocol_version",
@@ -17,7 +18,7 @@ KEY = [
     "engine",
     "scaling",
     "detectron2",
-]  # of a chart; never averaged across
+]
 
 
 def curves(

@@ -67,10 +67,11 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     for name in names:
         (tmp_path / name).touch()
     write_atomic(path, lambda file: file.write(b"first"))
+    # perhaps still being written on another machine
     assert {p.name for p in tmp_path.iterdir()} == {
         *names,
         path.name,
-    }  # perhaps still being written on another machine
+    }
     for name in names:
         os.utime(tmp_path / name, (0, 0))
     write_atomic(path, lambda file: file.write(b"again"))

@@ -82,8 +82,8 @@ def failed_record(start, protocol, seed):
 
 
 def planned_spec(start, protocol, seed):
-    """The spec of a job that has no record yet: it knows its weights and data by the jobs that make
-    them."""
+    """The spec of a job that has no record yet: it knows its weights and data by the jobs
+    that make them."""
     record = transfer_record(start, protocol, seed, 0.0)
     spec = record["spec"]
     kept = (

@@ -49,11 +49,13 @@ protocols: [{protocol: small-retinanet, data: {root: voc}}]
 transfer: {schedule.iterations: 6, schedule.images: 1}
 engine: torchvision
 """
+# grid, real
 KILLS = (
     ("loader", "loader", "runner", "worker", "worker", "runner", "worker"),
     ("worker", "runner", "worker"),
-)  # grid, real
+)
 draw = random.Random()
+# facts: seconds of training
 TIMELY = (
     "started",
     "wall_seconds",
@@ -62,7 +64,7 @@ TIMELY = (
     "hardware",
     "code",
     "facts",
-)  # facts: seconds of training
+)
 
 
 started = []
@@ -227,8 +229,8 @@ def test_two_runners_at_once_share_the_work(calm, tmp_path):
 
 
 def test_what_cannot_be_written_and_lost_data_fail_their_jobs_only(scenes, tmp_path, capsys):
-    """One job's results go to a disk that is full, the data of another are gone after the plan was
-    made."""
+    """One job's results go to a disk that is full, the data of another are gone after the
+    plan was made."""
     for name in ("full", "lost", "good"):
         shutil.copytree(scenes / "coco", tmp_path / name)
     tasks = [

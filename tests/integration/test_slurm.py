@@ -85,9 +85,8 @@ def cluster():
         pytest.skip(
             f"Slurm is not installed ({', '.join(missing)} missing; Debian: slurm-wlm, munge)"
         )
-    folder = Path(
-        tempfile.mkdtemp(prefix="slurm")
-    )  # a short path: sockets have no room for long ones
+    # a short path: sockets have no room for long ones
+    folder = Path(tempfile.mkdtemp(prefix="slurm"))
     facts = {
         "folder": folder,
         "host": socket.gethostname().split(".")[0],
@@ -176,9 +175,8 @@ def test_a_grid_gives_the_records_of_a_local_run(cluster, quick, tmp_path):
     assert set(names(run_on_slurm(grid(there, 2), there)).values()) == {"done"}
     assert results_of(there) == results_of(here) and set(runs_of(there).values()) == {1}
     number = {name: text.partition("_")[0] for name, text in numbers_of(there).items()}
-    assert (
-        number["mid1"] == number["mid2"] != number["root"]
-    )  # an array for what waits for the same
+    # an array for what waits for the same
+    assert number["mid1"] == number["mid2"] != number["root"]
     assert (
         number["leaf0"] == number["leaf2"] != number["leaf1"] == number["leaf3"]
         and len(set(number.values())) == 4

@@ -72,8 +72,8 @@ def test_processes_that_see_different_folders_are_refused(pictures, tmp_path, mo
 
 
 def test_bad_pictures_of_other_processes_count(pictures, tmp_path, monkeypatch):
-    """Each meets its own; all stop together, or the ones that know of nothing would wait for
-    ever."""
+    """Each meets its own; all stop together, or the ones that know of nothing would
+    wait for ever."""
     first = Process(torch.device("cpu"), 0, 2)
     data = TrainingImages(find(pictures), MOCO, 0, 0, first, tmp_path / "bad.txt")
     seen = {}

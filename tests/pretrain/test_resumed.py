@@ -82,9 +82,8 @@ def test_checkpoint_of_a_resumed_run_is_the_uninterrupted_ones(pictures, tmp_pat
         states.append(checkpoints.load(tmp_path / name))
     assert states[0]["iteration"] == states[1]["iteration"] == 5
     one, other = (state["model"] for state in states)
-    assert (
-        "queues.local.pointer" in one and one["queues.local.pointer"] == 0
-    )  # 5 x 8 keys in a queue of 20
+    # 5 x 8 keys in a queue of 20
+    assert "queues.local.pointer" in one and one["queues.local.pointer"] == 0
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     for a, b in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
         assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
@@ -104,9 +103,8 @@ def test_finished_run_returns_at_once_and_refuses_to_become_another(pictures, tm
     for other, seed, what in ((recipe, 1, "seed"), (replace(recipe, lr=0.5), 0, "recipe")):
         with pytest.raises(InputError, match=f"another {what}; use another --out"):
             pretrain(other, pictures, tmp_path, seed=seed, device="cpu")
-    pretrain(
-        replace(recipe, workers=3, keep=7), pictures, tmp_path, device="cpu"
-    )  # these do not matter
+    # these do not matter
+    pretrain(replace(recipe, workers=3, keep=7), pictures, tmp_path, device="cpu")
     (pictures / "a" / "new.png").write_bytes((pictures / "a" / "00.png").read_bytes())
     try:
         with pytest.raises(InputError, match="another set of images"):

@@ -59,9 +59,8 @@ def test_the_same_run_writes_the_same_bytes(pictures, tmp_path):
 def test_stops_at_the_first_loss_that_is_not_finite(pictures, tmp_path):
     with pytest.raises(TrainingError, match=r"global-global/res5, .*not finite .*\d"):
         pretrain(replace(MOCO, lr=1e30), pictures, tmp_path, device="cpu")
-    with pytest.raises(
-        TrainingError, match="weights are not finite"
-    ):  # no loss has seen the last step
+    # no loss has seen the last step
+    with pytest.raises(TrainingError, match="weights are not finite"):
         pretrain(
             replace(MOCO, lr=1e60, batch=26, groups=1, epochs=1),
             pictures,

@@ -1,5 +1,5 @@
-"""Starting points side by side: wins, ranks and class differences against counts made by hand with
-scipy."""
+"""Starting points side by side: wins, ranks and class differences against counts made by
+hand with scipy."""
 
 import numpy as np
 import pytest

@@ -22,9 +22,8 @@ from tests.factories.detectors import check_same_predictions, tiny, trained
 
 def test_round_trip(tmp_path):
     given = trained()
-    given.tensors["b.weight"] = given.tensors[
-        "a.weight"
-    ]  # a layer that two heads share is stored once
+    # a layer that two heads share is stored once
+    given.tensors["b.weight"] = given.tensors["a.weight"]
     detector.write(tmp_path / detector.NAME, given)
     found = detector.read(tmp_path)
     assert found.sha256 == sha256_of(tmp_path / detector.NAME)
@@ -138,8 +137,8 @@ def test_tensors_of_another_model_are_refused_by_name():
 
 
 def test_best_or_final_is_what_the_job_says(tmp_path, scenes):
-    """`save` in the middle of a training: the iteration is that of the call, a later one takes its
-    place."""
+    """`save` in the middle of a training: the iteration is that of the call, a later one
+    takes its place."""
     train, test = (dataset.load("coco", scenes / "coco", split) for split in ("train", "val"))
     job = EngineJob(
         tiny("small-retinanet"),

@@ -1,5 +1,5 @@
-"""Rows of the protocol table are frozen: a change needs a new version (and then a new hash
-here)."""
+"""Rows of the protocol table are frozen: a change needs a new version (and then a
+new hash here)."""
 
 from dataclasses import replace
 

@@ -17,9 +17,8 @@ from .layouts import ANYWHERE, CheckpointLayout, EncoderPlace
 from .reader import formats
 from .reader.stubs import KINDS, Inert
 
-Places = Mapping[
-    str, dict[str, torch.Tensor]
-]  # where in the file (a/b: nested) -> its tensors by name
+# where in the file (a/b: nested) -> its tensors by name
+Places = Mapping[str, dict[str, torch.Tensor]]
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module)\.")
 AVERAGE = re.compile(r"((?:\w+\.)*?\w*(?:ema|average)\w*\.)(.*)")
 TRUNK = re.compile(

@@ -25,11 +25,12 @@ from .detect import LISTED, Places, inside, tensors_at
 from .layouts import COUNTERS, CheckpointLayout, EncoderPlace
 from .reader import folders, formats
 
+# solo-learn, also OmegaConf's
 METHOD_PATHS = (
     "hyper_parameters/method",
     "hyper_parameters/_content/method/_val",
     "meta/method",
-)  # solo-learn, also OmegaConf's
+)
 METHOD = re.compile(r"[\w.+-]{1,40}")
 BESIDE = r"(?!layer|conv|bn|stem|norm|downsample).*"  # names that are no part of a trunk
 EPOCH_PATHS, EPOCHS = ("epoch", "meta/epoch"), range(1, 1_000_000)
@@ -240,8 +241,8 @@ def _twin(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str | N
 
 
 def _complete(layout: CheckpointLayout, arch: str, tensors: dict) -> tuple[dict, tuple[str, ...]]:
-    """Contiguous float32 copies of what has the right shape; statistics of affine normalisations
-    added."""
+    """Contiguous float32 copies of what has the right shape; statistics of
+    affine normalisations added."""
     shapes = resnet.expected_shapes(arch)
     done = {
         name: (
@@ -286,8 +287,7 @@ def _origin(
         (value for at in EPOCH_PATHS if type(value := inside(data, at)) is int and value in EPOCHS),
         None,
     )
-    counted = (
-        "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)
-    )  # Lightning's may be one less
+    # Lightning's may be one less
+    counted = "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)
     origin = {"method": named, "epochs": counted, "source": path.name, "source_sha256": digest}
     return origin, None

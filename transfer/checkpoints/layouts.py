@@ -59,9 +59,8 @@ class CheckpointLayout:
     requires: tuple[str, ...]  # each matches at least one name or fact
     forbids: tuple[str, ...] = ()  # none matches any
     drop: tuple[str, ...] = ()  # further names that may be there: heads, queues
-    rename: tuple[
-        tuple[str, str], ...
-    ] = ()  # regular expression -> torchvision's name, behind the prefix
+    # regular expression -> torchvision's name, behind the prefix
+    rename: tuple[tuple[str, str], ...] = ()
     twins: tuple[tuple[str, str], ...] = ()
     preprocessing: Preprocessing = IMAGENET
     only_forced: bool = False  # looks like another layout: taken only where the user says so
@@ -378,6 +377,7 @@ LAYOUTS = (
         ),
         drop=(*SOLO_LEARN.drop, r"(momentum_)?encoder\.fc\..*"),
     ),
+    # a DINO of lightly has its teacher under `backbone.` and its student beside it
     CheckpointLayout(
         "lightly",
         "unknown",
@@ -403,7 +403,7 @@ LAYOUTS = (
             r"(queue|queue_ptr|center)",
         ),
         rename=SEQUENTIAL,
-    ),  # a DINO of lightly has its teacher under `backbone.` and its student beside it
+    ),
     TORCHVISION,
     replace(
         TORCHVISION,
@@ -503,11 +503,12 @@ LAYOUTS = (
         " (ImageNetPretrained/MSRA/R-50.pkl)",
         tuple(EncoderPlace("backbone", "", (at,)) for at in ("model", "blobs", "")),
         (r"conv1_w", r"res2_0_branch2a_w"),
+        # Detectron2 ignores these too
         drop=(
             r"(fc1000|pred)_[wb]",
             r".*_momentum",
             r"(conv1|res\d_\d+_branch\d[abc]?)_b",
-        ),  # Detectron2 ignores these too
+        ),
         rename=CAFFE2,
         preprocessing=MSRA,
         affine_norm=True,

@@ -1,5 +1,5 @@
-"""What a checkpoint, or a text beside it, says about its network's graph: settings that no tensor
-shows.
+"""What a checkpoint, or a text beside it, says about its network's graph: settings that
+no tensor shows.
 
 Texts (config.json, args.yaml, a config in Python ...) are searched for `key: value`; none is
 parsed, none is run.

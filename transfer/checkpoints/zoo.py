@@ -32,9 +32,10 @@ NC, MIT, APACHE, BSD, BSD2 = (
     "BSD-2-Clause",
 )
 ENDS = (".pth.tar", ".pth", ".torch", ".ckpt", ".pkl", ".safetensors")
+# many files' name
 VAGUE = re.compile(
     r"resnet50|checkpoint|checkpoint_0099|model|R-\d+|model_final_checkpoint_phase\d+|epoch=.*"
-)  # many files' name
+)
 
 
 @dataclass(frozen=True)
@@ -418,8 +419,8 @@ def folder(base: Path = Path()) -> Path:
 
 
 def same_file(path: Path, sha256: str) -> Known | None:
-    """The published file that a file is: by its hash, or by its name where its source publishes
-    none."""
+    """The published file that a file is: by its hash, or by its name where its
+    source publishes none."""
     for row in KNOWN:
         if row.digest and not row.digest.startswith("md5:") and sha256.startswith(row.digest):
             return row
@@ -450,8 +451,8 @@ def verified(row: Known, path: Path) -> bool:
 
 
 def find(row: Known, folder: Path) -> Path | None:
-    """The local copy below a folder, verified where that can be. Raises InputError if it is another
-    file."""
+    """The local copy below a folder, verified where that can be. Raises InputError if it
+    is another file."""
     found = next((folder / name for name in row.files if (folder / name).is_file()), None)
     if found:
         verified(row, found)

@@ -63,10 +63,9 @@ def read(root: Path, split: str, keypoints: bool = False, semantic: bool = False
     compressed RLE.
 
     Pixels of a class below 1000 are groups that nobody told apart: iscrowd = 1. Boxes enclose the
-    visible pixels.
-    `semantic`: the 19 classes instead, one record a class and picture without a mask: the pixels
-    stay in their file. Raises InputError for a folder or a split that is not there, or an empty
-    split.
+    visible pixels. `semantic`: the 19 classes instead, one record a class and picture without a
+    mask: the pixels stay in their file. Raises InputError for a folder or a split that is not
+    there, or an empty split.
     """
     for folder in ("leftImg8bit", "gtFine"):
         need_folder(root / folder, LAYOUTS["cityscapes"].needs)

@@ -1,5 +1,5 @@
-"""The COCO layout: one JSON file a split with images, annotations and categories, and folders of
-pictures."""
+"""The COCO layout: one JSON file a split with images, annotations and categories, and
+folders of pictures."""
 
 import json
 import mmap
@@ -124,8 +124,8 @@ def parse(path: Path) -> dict:
 def _categories(
     entries: list[dict], path: Path, reading: Reading, remarks: fields.Remarks
 ) -> list[dict]:
-    """The category records by id, with the pairs of keypoints that a mirror swaps where they can be
-    told."""
+    """The category records by id, with the pairs of keypoints that a mirror swaps where they
+    can be told."""
     known: dict[Any, dict] = {}
     names = set()
     for entry in entries:
@@ -303,8 +303,8 @@ def _reference_problem(entry: dict, images: dict[int, dict], categories: dict[in
 
 
 def _annotation(entry: dict, image: dict, category: dict) -> dict:
-    """The record of one object. Raises ValueError saying what is wrong with its box, mask, area or
-    keypoints."""
+    """The record of one object. Raises ValueError saying what is wrong with its box, mask,
+    area or keypoints."""
     height, width = image["height"], image["width"]
     record = {
         "id": entry["id"],

@@ -1,5 +1,5 @@
-"""Labelled data sets in VOC, COCO or Cityscapes layout, read strictly into COCO-style records, and
-checked."""
+"""Labelled data sets in VOC, COCO or Cityscapes layout, read strictly into COCO-style
+records, and checked."""
 
 import logging
 import os
@@ -23,10 +23,11 @@ OFFICIAL = {
     ("cityscapes", ("cityscapes",), "train"): (2975, 0),
     ("cityscapes", ("cityscapes",), "val"): (500, 0),
 }
+# COCO's borders between small, medium and large objects, in pixels of area
 SMALL, MEDIUM = (
     32**2,
     96**2,
-)  # COCO's borders between small, medium and large objects, in pixels of area
+)
 
 log = logging.getLogger("detco.transfer")
 
@@ -73,11 +74,10 @@ def load(
     """Reads one split. `categories`: those of the training split, whose names and ids then count.
 
     `keypoints`: prefer COCO's person_keypoints file where a split also has an instances file.
-    `semantic`: the classes of pixels instead of objects (Cityscapes layout only).
-    `strict`: a single bad object is refused, else few are left out, see `Reading.tolerate`.
-    `merge_classes`: classes whose names are alike become one, see `labels.look`.
-    Raises InputError (one line, with the path) for anything that is missing, malformed or
-    contradictory.
+    `semantic`: the classes of pixels instead of objects (Cityscapes layout only). `strict`: a
+    single bad object is refused, else few are left out, see `Reading.tolerate`. `merge_classes`:
+    classes whose names are alike become one, see `labels.look`. Raises InputError (one line, with
+    the path) for anything that is missing, malformed or contradictory.
     """
     dataset, problems = _read(
         layout, root, split, categories, keypoints, semantic, strict, merge_classes
@@ -94,8 +94,8 @@ def load(
 
 
 def default_splits(layout: str, root: Path | str) -> tuple[str, str]:
-    """(train, test): the first usual pair of which both are there. Raises InputError where that is
-    unclear."""
+    """(train, test): the first usual pair of which both are there. Raises InputError where
+    that is unclear."""
     row, root = get(layout), _root(root)
     found = reader(layout).splits(root)
     for pair in row.pairs:
@@ -308,8 +308,8 @@ def _in_order(layout: Layout, found: list[str]) -> list[str]:
 
 
 def _numbers(dataset: Dataset) -> dict:
-    """The numbers of one split: pictures, objects, and for each category objects, small, medium,
-    large."""
+    """The numbers of one split: pictures, objects, and for each category objects,
+    small, medium, large."""
     table = {
         c["name"]: dict.fromkeys(("objects", "small", "medium", "large"), 0)
         for c in dataset.categories
@@ -368,9 +368,8 @@ def _official_notes(numbers: dict) -> list[str]:
 
 def _picture_problems(dataset: Dataset, report=None) -> list[str]:
     """Pictures that cannot be decoded to the end, or whose size is not the annotated one."""
-    there = [
-        image for image in dataset.images if os.path.lexists(image["file_name"])
-    ]  # the reader has named the others
+    # the reader has named the others
+    there = [image for image in dataset.images if os.path.lexists(image["file_name"])]
     said = report and (lambda done, total: report(f"check {dataset.split}", done, total))
     return list(filter(None, inspection.faults(there, whole=True, again=True, report=said)))
 

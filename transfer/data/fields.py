@@ -117,8 +117,8 @@ def keypoint_problem(category: dict) -> str:
 
 
 def skeleton(category: dict) -> list | None:
-    """The pairs of keypoints, counted from 1, that a drawing joins; None where they are no such
-    pairs."""
+    """The pairs of keypoints, counted from 1, that a drawing joins; None where they are
+    no such pairs."""
     pairs = category.get("skeleton", [])
     return pairs if _pairs(pairs, range(1, len(category["keypoints"]) + 1)) else None
 

@@ -89,8 +89,8 @@ def refuse(dataset: Dataset, whole: bool = False, report: Report | None = None) 
     """InputError naming the first picture that cannot be read or is not of its annotated size, and
     how many more there are.
 
-    whole: decode each to the end; else headers, which the readers of some layouts have looked at
-    already."""
+    whole: decode each to the end; else headers, which the readers of some layouts have
+    looked at already."""
     if LAYOUTS[dataset.layout].reads_headers and not whole:
         return
     said = None if report is None else lambda done, total: report(STAGE, done, total)
@@ -190,8 +190,8 @@ def _size(path: str, memory: Memory, whole: bool, again: bool) -> tuple[int, int
 
 
 def fault_now(image: dict) -> str:
-    """What is wrong with one picture decoded to the end, as `fault`; nothing is remembered or
-    recalled."""
+    """What is wrong with one picture decoded to the end, as `fault`; nothing is
+    remembered or recalled."""
     try:
         return fault(image, read(image["file_name"], whole=True))
     except Exception as error:
@@ -221,8 +221,8 @@ class Memory:
         self.new: dict[str, list[int]] = {}
 
     def _read(self) -> dict[str, list[int]]:
-        """Nothing where the file is missing, damaged or about another folder: all is looked at
-        again."""
+        """Nothing where the file is missing, damaged or about another folder: all is
+        looked at again."""
         try:
             content = json.loads(self.place.read_bytes())
             return dict(content["pictures"]) if content["root"] == self.root else {}
@@ -260,9 +260,8 @@ class Memory:
         known = self._read()
         for name, entry in self.new.items():
             before = known.get(name)
-            if not (
-                isinstance(before, list) and before[:4] == entry[:4] and not entry[4] & 1
-            ):  # decoded whole counts for more
+            # decoded whole counts for more
+            if not (isinstance(before, list) and before[:4] == entry[:4] and not entry[4] & 1):
                 known[name] = entry
         with suppress(OSError):
             write_atomic(self.place, json.dumps({"root": self.root, "pictures": known}))

@@ -17,8 +17,8 @@ WORTH_A_FOOTNOTE = 0.001
 
 
 def alike(name: str) -> str:
-    """What names that differ in case, spaces (also written _ or -) or Unicode form only have in
-    common."""
+    """What names that differ in case, spaces (also written _ or -) or Unicode form only
+    have in common."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in text if not letter.isspace() and letter not in "_-") or text
 

@@ -50,8 +50,8 @@ class Reading:
     facts: dict = field(default_factory=dict)
 
     def tolerate(self, where: str, strict: bool = False) -> None:
-        """Few bad objects become a note and the fact `left_out`; many, or any if `strict`, become
-        problems."""
+        """Few bad objects become a note and the fact `left_out`; many, or any if
+        `strict`, become problems."""
         if not self.faults:
             return
         count, total = len(self.faults), len(self.annotations) + len(self.faults)
@@ -189,9 +189,8 @@ class Listing:
         return self._names[folder]
 
     def stems(self, folder: str | Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-        """File by name without suffix, as written and in Unicode form NFC, of the files with one
-        of these suffixes in any case; where files share a name, the suffix that comes first
-        counts."""
+        """File by name without suffix, as written and in Unicode form NFC, of the files with one of
+        these suffixes in any case; where files share a name, the suffix that comes first counts."""
         key = (str(folder), suffixes)
         if key not in self._stems:
             found = self._stems[key] = {}

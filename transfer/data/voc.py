@@ -105,8 +105,8 @@ def _of_a_class(path: Path) -> bool:
 
 
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
-    """Reads one split; 1-based inclusive corners become 0-based [xmin-1, ymin-1, xmax-xmin+1,
-    ymax-ymin+1].
+    """Reads one split; 1-based inclusive corners become 0-based [xmin-1,
+    ymin-1, xmax-xmin+1, ymax-ymin+1].
 
     `split` may join several of folders below the root: "VOC2007/trainval+VOC2012/trainval".
     Categories are VOC's own 20 in VOC's order when no others occur, else the names found, sorted;
@@ -220,8 +220,8 @@ def _is_name(line: str) -> bool:
 def _read_one(
     path: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading
 ) -> None:
-    """Adds one picture and its objects; `size`: (width, height), or why the picture cannot be
-    read."""
+    """Adds one picture and its objects; `size`: (width, height), or why the picture
+    cannot be read."""
     tree = _parse(path)
     if isinstance(size, str):
         raise InputError(f"{picture}: {size}")

@@ -85,8 +85,8 @@ ALONE = Launch()
 
 @dataclass
 class EngineJob:
-    """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions at the
-    end.
+    """One fine-tuning. `out` is the job's folder: checkpoints while it runs, predictions
+    at the end.
 
     An engine may put a `train` without pictures and objects in its place once it has its own form
     of them.
@@ -100,16 +100,15 @@ class EngineJob:
     out: Path
     device: str = "cpu"
     launch: Launch = ALONE
-    keep_model: str = (
-        ""  # which trained detector stays in `out` (detco.transfer.detector): final, best; "": none
-    )
+    # which trained detector stays in `out` (detco.transfer.detector): final, best; "": none
+    keep_model: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`predictions`: JSON list in COCO results format; `deviations`: where the engine departed from
-    the protocol; `leftovers`: checkpoints, which are of no use once the predictions have been
-    scored."""
+    """`predictions`: JSON list in COCO results format; `deviations`: where the engine
+    departed from the protocol; `leftovers`: checkpoints, which are of no use once the
+    predictions have been scored."""
 
     predictions: Path
     deviations: tuple[str, ...] = ()

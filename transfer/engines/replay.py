@@ -15,9 +15,8 @@ from . import EngineJob, Outcome
 def run(job: EngineJob, report: Report) -> Outcome:
     """Each object is found with p = 0.9, its box moved by 5 % of its size, its score uniform; drawn
     from seed and weights."""
-    weights = int.from_bytes(
-        job.backbone.sha256.encode()[:8], "big"
-    )  # rows of a table must not look the same
+    # rows of a table must not look the same
+    weights = int.from_bytes(job.backbone.sha256.encode()[:8], "big")
     draw = np.random.default_rng((job.seed, weights, 7))
     found = []
     sizes = {image["id"]: (image["height"], image["width"]) for image in job.test.images}

@@ -1,5 +1,5 @@
-"""The best AP that a protocol allows on a data set: perfect detections, no more of them than are
-kept."""
+"""The best AP that a protocol allows on a data set: perfect detections, no more of them
+than are kept."""
 
 from collections import Counter
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
-"""Instance AP and mean IoU as Cityscapes defines them: cityscapesScripts on counts of pixels made
-here.
+"""Instance AP and mean IoU as Cityscapes defines them: cityscapesScripts on counts of
+pixels made here.
 
 Its readers and writers of files are left aside: they fail with current numpy and leave files in the
 working directory.

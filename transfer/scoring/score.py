@@ -1,5 +1,5 @@
-"""Predictions in COCO results format and ground truth -> metrics in percent, the same for every
-engine."""
+"""Predictions in COCO results format and ground truth -> metrics in percent, the same
+for every engine."""
 
 import contextlib
 import io
@@ -222,8 +222,8 @@ def _sigmas(dataset: Dataset, categories: list[dict]) -> np.ndarray:
 
 
 def _voc(dataset: Dataset, predictions: list[dict], year: str) -> dict[str, float]:
-    """The VOC metric, with Detectron2's order: pictures as in the split, and within one as
-    predicted."""
+    """The VOC metric, with Detectron2's order: pictures as in the split, and within
+    one as predicted."""
     place = {image["id"]: number for number, image in enumerate(dataset.images)}
     predictions = sorted(predictions, key=lambda entry: place[entry["image_id"]])
     truth = voc.ground_truth_corners(_boxes(dataset.annotations))

@@ -1,23 +1,22 @@
-"""Average precision as the PASCAL VOC kit defines it, with the conventions of Detectron2's VOC
-evaluator."""
+"""Average precision as the PASCAL VOC kit defines it, with the conventions of
+Detectron2's VOC evaluator."""
 
 import numpy as np
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
-RECALLS = np.arange(
-    0.0, 1.1, 0.1
-)  # not linspace: 3 * 0.1 > 0.3 decides whether a recall of exactly 0.3 counts
+# not linspace: 3 * 0.1 > 0.3 decides whether a recall of exactly 0.3 counts
+RECALLS = np.arange(0.0, 1.1, 0.1)
 
 
 def ground_truth_corners(boxes: np.ndarray) -> np.ndarray:
-    """0-based [x, y, w, h] boxes [N, 4] -> VOC's 1-based inclusive corners [xmin, ymin, xmax,
-    ymax]."""
+    """0-based [x, y, w, h] boxes [N, 4] -> VOC's 1-based inclusive corners [xmin,
+    ymin, xmax, ymax]."""
     return np.concatenate([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]], 1)
 
 
 def detection_corners(boxes: np.ndarray) -> np.ndarray:
-    """Predicted [x, y, w, h] boxes [N, 4] as a VOC results file has them: 1-based corners, one
-    decimal.
+    """Predicted [x, y, w, h] boxes [N, 4] as a VOC results file has them: 1-based
+    corners, one decimal.
 
     The step through 32 bits is where detectors hold their boxes; with it the decimals are those
     Detectron2 writes.
@@ -59,8 +58,8 @@ def best_overlaps(truth, truth_image, found, found_image) -> tuple[np.ndarray, n
     """For each detection the largest overlap with an object of its picture (-inf without any) and
     that object [D], [D].
 
-    Widths and heights count pixels, xmax - xmin + 1; among equal overlaps the first object is
-    taken.
+    Widths and heights count pixels, xmax - xmin + 1; among equal overlaps the first
+    object is taken.
     """
     order = np.argsort(truth_image, kind="stable")
     start = np.searchsorted(truth_image[order], found_image, side="left")
@@ -72,9 +71,8 @@ def best_overlaps(truth, truth_image, found, found_image) -> tuple[np.ndarray, n
     best, match = np.full(len(found), -np.inf), np.zeros(len(found), np.int64)
     np.maximum.at(best, pair_found, overlaps)
     hits = np.flatnonzero(overlaps == best[pair_found])[::-1]
-    match[pair_found[hits]] = pair_truth[
-        hits
-    ]  # from the last to the first, so that the first one stays
+    # from the last to the first, so that the first one stays
+    match[pair_found[hits]] = pair_truth[hits]
     return best, match
 
 

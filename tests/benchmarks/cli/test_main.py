@@ -301,8 +301,8 @@ def test_table_leaves_out_doubtful_records_by_path(capsys, tmp_path):
 
 
 def test_a_failed_transfer_says_why_and_how_to_repeat_it(tmp_path, drawn):
-    """A learning rate that blows up: status 1, the end of the log, the command; then the mended one
-    runs."""
+    """A learning rate that blows up: status 1, the end of the log, the command; then the
+    mended one runs."""
     base = [
         "transfer",
         "small-faster-rcnn-fpn",

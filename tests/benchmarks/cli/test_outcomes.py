@@ -253,8 +253,8 @@ def test_a_departure_that_is_said_may_have_another_hash(capsys, runs):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(capsys, runs, as_published, tmp_path):
-    """Tables of the paper, of runs with hostile footnotes, verdicts and comparisons in one
-    document."""
+    """Tables of the paper, of runs with hostile footnotes, verdicts and comparisons
+    in one document."""
     put(
         runs / "hostile",
         transfer_record(

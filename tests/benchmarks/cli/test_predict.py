@@ -45,9 +45,8 @@ def test_keep_model_keeps_one_file_and_says_where(kept, scenes, capsys):
     assert record["spec"]["keep_model"] == "final"
     trained = detector.read(kept)
     assert trained.iteration == 2 and trained.protocol.name == "small-faster-rcnn-fpn"
-    assert (
-        transfer(scenes, out, "--keep-model") == 0
-    )  # answered from the record: the file is still there
+    # answered from the record: the file is still there
+    assert transfer(scenes, out, "--keep-model") == 0
     assert f"trained detector: {kept / detector.NAME}" in capsys.readouterr().out
     assert cli.main(["clean", str(out), "--yes"]) == 0 and (kept / detector.NAME).is_file()
     capsys.readouterr()

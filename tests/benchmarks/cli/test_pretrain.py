@@ -46,9 +46,8 @@ def test_assumed_settings_probe_and_text_file(drawn, tmp_path, capfd):
     assert lines[-1].endswith(f": {knn['1']:.1%} (before training: {knn['0']:.1%})")
     record = store.read_json(tmp_path / "out" / "record.json")
     assert record["status"] == "done" and record["facts"]["knn"] == knn
-    assert (
-        cli.main([*words, "--probe", str(drawn / "unlabelled")]) == 0
-    )  # of a finished run: not the other's accuracy
+    # of a finished run: not the other's accuracy
+    assert cli.main([*words, "--probe", str(drawn / "unlabelled")]) == 0
     assert (
         capfd.readouterr()
         .out.splitlines()[-1]
@@ -113,8 +112,8 @@ def recipe_of(out):
 
 
 def test_other_processes_of_torchrun_work_in_silence(drawn, tmp_path, monkeypatch, capfd):
-    """They leave spec and record to the first, do not begin what is done, and let it say what is
-    wrong."""
+    """They leave spec and record to the first, do not begin what is done, and let it say
+    what is wrong."""
     monkeypatch.setenv("RANK", "1")
     asked = []
     monkeypatch.setattr(

@@ -43,9 +43,8 @@ def test_measured_speeds_scale_by_stage_to_a_longer_schedule(demo):
     stages = {"train": (100, 20.0), "predict": (50, 5.0), "score": (1, 2.0)}
     known = measured_speeds.measured([record(job, stages, 30.0), record(job, stages, 40.0)], HERE)
     found = estimate([job], known)[job.id]
-    assert found.measured and found.seconds == pytest.approx(
-        iterations * 0.2 + 250 * 0.1 + 2 + 8
-    )  # 3 and 13 s beside the stages
+    # 3 and 13 s beside the stages
+    assert found.measured and found.seconds == pytest.approx(iterations * 0.2 + 250 * 0.1 + 2 + 8)
     row = job.spec["protocol_row"]
     longer = replace(
         job,

@@ -177,9 +177,8 @@ def test_a_job_done_under_another_name_is_not_done_again(drawn, photos, tmp_path
         "random",
         str(moved / "backbone.safetensors"),
     }
-    write_spec(
-        State(jobs[1])
-    )  # planned, perhaps begun by another runner: not begun again beside it
+    # planned, perhaps begun by another runner: not begun again beside it
+    write_spec(State(jobs[1]))
     (same,) = (job for job in suite_plan.plan(renamed, tmp_path) if job.id == jobs[1].id)
     assert same.folder == jobs[1].folder
 

@@ -66,8 +66,8 @@ def test_what_was_done_under_another_name_goes_by_the_new_one(tmp_path):
 
 
 def test_a_worker_killed_while_idle_costs_nothing(tmp_path):
-    """Another runner has the second job for a while; when it is free the worker that would do it is
-    gone."""
+    """Another runner has the second job for a while; when it is free the worker that would do
+    it is gone."""
     first, second = job(tmp_path, "first"), job(tmp_path, "second")
     second.folder.mkdir()
     locks = [store.take(second.folder)]
@@ -315,9 +315,8 @@ def test_time_left_by_measured_pace(monkeypatch):
     # 15 of 40 planned seconds are done, in 60 s; with 30 s as planned: 2 s for one, 25 left, two
     # slots
     assert fraction == pytest.approx(15 / 40) and left == pytest.approx(25 * 2 / 2)
-    this.states[
-        "b"
-    ].started = 600.0  # starting up takes as long as it takes: it says little of the pace
+    # starting up takes as long as it takes: it says little of the pace
+    this.states["b"].started = 600.0
     assert live.overall(this, {})[1] == pytest.approx(30 * (440 + 30) / (10 + 30) / 2)
     assert [live.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
 

@@ -193,9 +193,8 @@ def test_cityscapes_pictures_are_the_same_pictures(root):
     for split, image, _ in by_picture(root):
         exact = cityscapes(root, split, image["file_name"][:-4], "leftImg8bit").astype(float)
         with Image.open(root / "coco" / split / image["file_name"]) as jpeg:
-            assert (
-                np.abs(exact - np.asarray(jpeg)).mean() < 12
-            )  # JPEG's loss on grain and saturated colours
+            # JPEG's loss on grain and saturated colours
+            assert np.abs(exact - np.asarray(jpeg)).mean() < 12
 
 
 def test_keypoints(root):
@@ -220,9 +219,8 @@ def test_keypoints(root):
                 if v == 1:
                     assert not mask[int(y), int(x)]
             seen = points[points[:, 2] == 2]
-            assert (
-                np.mean([mask[int(y), int(x)] for x, y, _ in seen]) > 0.9
-            )  # thin limbs may miss a pixel's middle
+            # thin limbs may miss a pixel's middle
+            assert np.mean([mask[int(y), int(x)] for x, y, _ in seen]) > 0.9
             visibility.update(points[:, 2].astype(int).tolist())
     assert visibility[2] > 50
 

@@ -135,11 +135,12 @@ def test_a_text_file_of_paths(tmp_path):
     text = tmp_path / "deep" / "list.txt"
     text.write_text(f"\ufeffroot/n1/3.jpg\n\nroot/n0/0.jpg\r\n{root}/n2/1.jpg\n./root/n1/3.jpg\n")
     pictures = find(text)
+    # each once, below what they share
     assert listed(pictures) == [
         ("n0/0.jpg", 1),
         ("n1/3.jpg", 5),
         ("n2/1.jpg", 4),
-    ]  # each once, below what they share
+    ]
     assert pictures.path(1) == root / "n1/3.jpg" and pictures.classes == ("n0", "n1", "n2")
 
 

@@ -128,9 +128,8 @@ def test_jitter_ranges_are_those_of_torchvisions_color_jitter():
     ):
         mine = [(chosen, parameter) for operation, chosen, parameter in seen if operation is op]
         values = np.concatenate([parameter[chosen] for chosen, parameter in mine])
-        assert len(values) / 2000 == pytest.approx(
-            0.8, abs=0.03
-        )  # each picture once, whatever the order
+        # each picture once, whatever the order
+        assert len(values) / 2000 == pytest.approx(0.8, abs=0.03)
         assert low <= values.min() < low + 0.01 and high - 0.01 < values.max() <= high
         for chosen, _ in mine:  # at each of the four places equally often
             assert chosen.mean() == pytest.approx(0.2, abs=0.03)
@@ -138,8 +137,8 @@ def test_jitter_ranges_are_those_of_torchvisions_color_jitter():
 
 @pytest.mark.parametrize("size", [(375, 500), (20, 300), (300, 20), (1, 1)])
 def test_crop_boxes_are_drawn_as_random_resized_crop_draws_them(size):
-    """The same distribution: means of the four numbers over many draws, and inside the picture
-    always."""
+    """The same distribution: means of the four numbers over many draws, and inside
+    the picture always."""
     rng = np.random.default_rng(0)
     ours = np.array([views.crop_box(rng, *size, (0.2, 1.0), (3 / 4, 4 / 3)) for _ in range(3000)])
     torch.manual_seed(0)
@@ -237,9 +236,8 @@ def test_detco_aa_augments_both_kinds_of_view():
         for name in ("detco-200ep", "detco-aa-200ep")
     )
     assert plain.keys() == more.keys()
-    assert not torch.equal(
-        plain["global_query"], more["global_query"]
-    )  # the first view: the same crop, then augmented
+    # the first view: the same crop, then augmented
+    assert not torch.equal(plain["global_query"], more["global_query"])
     assert (
         sum(
             torch.equal(a, b)
@@ -257,10 +255,11 @@ def test_gray_comes_before_or_after_the_jitter(first):
     draws = np.full((1, views.Photometric.DRAWS), 0.1, np.float32)
     steps = list(views.Photometric(replace(DETCO, gray_first=first), False).steps(draws))
     named = [operation in views.JITTER for operation, chosen, _ in steps if chosen.any()]
+    # then blur, flip
     assert named == ([False] if first else []) + [True] * 4 + ([] if first else [False]) + [
         False,
         False,
-    ]  # then blur, flip
+    ]
 
 
 def test_views_of_a_recipe():

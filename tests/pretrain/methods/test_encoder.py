@@ -44,8 +44,8 @@ def test_trunk_is_torchvisions_network(arch, train):
     ],
 )
 def test_small_maps_are_convolved_like_others(arch, size):
-    """Small patches, where res4 or res5 is 1 x 1, 2 x 2 or a mixture: the same features and
-    gradients."""
+    """Small patches, where res4 or res5 is 1 x 1, 2 x 2 or a mixture: the same
+    features and gradients."""
     torch.manual_seed(0)
     trunk, x = Trunk(arch).double(), torch.randn(4, 3, *size, dtype=torch.float64)
     net = getattr(torchvision.models, arch)(weights=None).double()

@@ -1,5 +1,5 @@
-"""MoCo and DetCo against code written independently, from METHOD alone, on the same weights and
-views."""
+"""MoCo and DetCo against code written independently, from METHOD alone, on the same
+weights and views."""
 
 from dataclasses import replace
 
@@ -48,8 +48,8 @@ def views(recipe, seed=0, n=4):
 
 
 class Plain:
-    """One encoder in the plainest form: torchvision's network run on each BN group, heads as matrix
-    products."""
+    """One encoder in the plainest form: torchvision's network run on each BN group, heads
+    as matrix products."""
 
     def __init__(self, state, prefix, groups, levels):
         self.net = torchvision.models.resnet18()

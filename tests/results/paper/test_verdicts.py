@@ -17,13 +17,14 @@ from tests.factories.records import AT_90K, NUMBERS, headline, paper_record, thr
         ("coco-mask-rcnn-c4-90k", 39.4, [39.79], 0.4, "reproduced"),
         ("coco-mask-rcnn-c4-90k", 39.4, [39.81], 0.4, "above"),
         ("coco-mask-rcnn-c4-90k", 39.4, [38.99], 0.4, "below"),
+        # just on the edge, in spite of binary fractions
         (
             "coco-mask-rcnn-c4-90k",
             39.4,
             [39.0],
             0.4,
             "reproduced",
-        ),  # just on the edge, in spite of binary fractions
+        ),
         ("coco-mask-rcnn-c4-90k", 39.4, [39.5, 40.1, 39.8], (0.4**2 + 0.3**2) ** 0.5, "reproduced"),
         ("coco-mask-rcnn-c4-90k", 39.4, [39.9, 40.5, 40.2], (0.4**2 + 0.3**2) ** 0.5, "above"),
         ("voc-faster-rcnn-c4-24k", 57.8, [57.3, 57.5], (0.4**2 + 0.02) ** 0.5, "reproduced"),

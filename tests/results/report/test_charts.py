@@ -66,9 +66,8 @@ def test_lines_go_through_their_points():
     (x1, y1), (x2, y2), (x3, y3) = drawn[0]
     assert (x2 - x1) / (x3 - x1) == pytest.approx(78 / 168, abs=0.01)
     assert (y2 - y1) / (y3 - y1) == pytest.approx(18 / 20, abs=0.01)
-    assert (drawn[1][0][1] - y1) / (y3 - y1) == pytest.approx(
-        5 / 20, abs=0.01
-    )  # both lines share the axes
+    # both lines share the axes
+    assert (drawn[1][0][1] - y1) / (y3 - y1) == pytest.approx(5 / 20, abs=0.01)
     dashes = [line.get("stroke-dasharray") for line in svg.iter("polyline")]
     assert dashes[0] is None and dashes[1] == "1 4"
     assert len([line for line in svg.iter("line") if line.get("class") == "error"]) == 2

@@ -295,9 +295,8 @@ def test_report_of_real_runs(runs, capsys):
     page = Page((runs / "report.html").read_text(encoding="utf-8"))
     assert {"detections", "attention", "again"} <= set(page.ids)
     pictures = [address for address in page.fetched if address.startswith("data:")]
-    assert (
-        len(pictures) == 3 + 3 * 3
-    )  # each example once; for attention itself and a map for each starting point
+    # each example once; for attention itself and a map for each starting point
+    assert len(pictures) == 3 + 3 * 3
     assert [path.name for path in runs.glob(".report*")] == []
 
 

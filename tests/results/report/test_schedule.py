@@ -1,5 +1,5 @@
-"""AP over the length of the schedule: means by hand, and nothing averaged that the table keeps
-apart."""
+"""AP over the length of the schedule: means by hand, and nothing averaged that the
+table keeps apart."""
 
 import pytest
 

@@ -125,9 +125,8 @@ def test_command_draws_every_picture_for_every_backbone(tmp_path, picture, backb
     wide = (sheet.shape[1] - drawing.GAP) // columns
     top = sheet[drawing.TITLE : drawing.TITLE + drawing.HEIGHT]
     panels = [top[:, drawing.GAP + n * wide : drawing.GAP + (n + 1) * wide] for n in range(columns)]
-    assert (panels[1] == panels[2]).all() and np.abs(
-        panels[1] - panels[0]
-    ).mean() > 5  # two copies of one file
+    # two copies of one file
+    assert (panels[1] == panels[2]).all() and np.abs(panels[1] - panels[0]).mean() > 5
     assert [path.name for path in tmp_path.glob(".maps*")] == []
     for more, text in (
         (["--out", "maps.xyz"], "name a picture file"),

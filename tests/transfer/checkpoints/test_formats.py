@@ -48,10 +48,11 @@ SAME = [[n + 1 for n in range(12)], [n + 2**61 for n in range(12)]]  # pairs of 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
+        # half a million of them crash Python
         (
             b"\x80\x02}N" + b"\x85" * 5000 + b"K\x01s.",
             "key of more than 1000 parts",
-        ),  # half a million of them crash Python
+        ),
         (b"\x80\x02](" + b"}" * 3000 + b"e.", "more than 2000 opcodes"),
         (
             b"\x80\x02](" + b"".join(b"ca\n%d\n" % n for n in range(200)) + b"e.",
@@ -66,18 +67,21 @@ SAME = [[n + 1 for n in range(12)], [n + 2**61 for n in range(12)]]  # pairs of 
             + b"Nd.",
             "key of more than 1000 parts",
         ),
+        # its hash is computed 2 ** 60 times
         (
             b"\x80\x02}K\x01" + b"2\x86" * 60 + b"Ns.",
             "key of more than 1000 parts",
-        ),  # its hash is computed 2 ** 60 times
+        ),
+        # all with one hash
         (
             pickle.dumps({(2**61 - 1) * n: None for n in range(10_100)}, 2),
             "state dict alone",
-        ),  # all with one hash
+        ),
+        # as well
         (
             pickle.dumps({tuple(-1 - int(b) for b in f"{n:012b}"): n for n in range(4000)}, 2),
             "state dict alone",
-        ),  # as well
+        ),
         (
             pickle.dumps(
                 {
@@ -88,10 +92,11 @@ SAME = [[n + 1 for n in range(12)], [n + 2**61 for n in range(12)]]  # pairs of 
             ),
             "state dict alone",
         ),
+        # twins too
         (
             b"\x80\x02}Nq\x01" + b"0ctorch\nSize\n](h\x01h\x01e\x85Rq\x01" * 60 + b"Ns.",
             "shape of impossible size",
-        ),  # twins too
+        ),
         (b"S" + b"x" * 5000 + b"\n.", "no string quotes"),
     ],
     ids=[
@@ -182,9 +187,10 @@ def test_a_nested_torch_file_is_not_read_a_thousand_times(tmp_path, monkeypatch)
     file = io.BytesIO()
     torch.save(torch.zeros(3).untyped_storage(), file, _use_new_zipfile_serialization=False)
     ends = [file.seek(0)] + [list(pickletools.genops(file)) and file.tell() for _ in range(3)]
+    # a long "system"
     data = (
         file.getvalue()[: ends[2]] + b"\x80\x02" + b"N0" * 2000 + b"}." + file.getvalue()[ends[3] :]
-    )  # a long "system"
+    )
     call = (
         b"\x80\x03](ctorch.storage\n_load_from_bytes\nq\x00B"
         + struct.pack("<I", len(data))
@@ -325,9 +331,8 @@ def test_numbers_that_are_not_real_are_refused(tmp_path):
     save_file({"conv1.weight": torch.ones(2, dtype=torch.complex64)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"conv1\.weight as torch\.complex64"):
         detect.places(formats.read(tmp_path / "a.safetensors").data)
-    torch.save(
-        {"a": torch.ones(2, device="meta"), "b": torch.ones(2)}, tmp_path / "a.pth"
-    )  # shapes without numbers
+    # shapes without numbers
+    torch.save({"a": torch.ones(2, device="meta"), "b": torch.ones(2)}, tmp_path / "a.pth")
     assert detect.places(formats.read(tmp_path / "a.pth").data)[""].keys() == {"b"}
     with pytest.raises(InputError, match="21000 tensors"):
         detect.places({str(n): torch.ones(()) for n in range(21_000)})

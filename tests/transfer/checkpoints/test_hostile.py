@@ -1,5 +1,5 @@
-"""Checkpoints damaged at random: one clear line or a good load, quickly, and nothing is written or
-run.
+"""Checkpoints damaged at random: one clear line or a good load, quickly, and nothing is
+written or run.
 
 The mutations come from a fixed seed. `DETCO_HOSTILE=5000 pytest ...` tries more of them, further
 seeds included.

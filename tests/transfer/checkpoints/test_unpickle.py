@@ -146,10 +146,11 @@ def test_payloads_in_torch_files_do_not_run_and_the_weights_are_read(name, new, 
         "epoch": 3,
     }
     torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
+    # no tensor can be made of that; no weights are to be trusted then
     if name in (
         "in an argument",
         "nested torch file",
-    ):  # no tensor can be made of that; no weights are to be trusted then
+    ):
         with pytest.raises(InputError, match=r"weights\.pth"):
             formats.read(tmp_path / "weights.pth")
     else:
@@ -166,13 +167,11 @@ def test_opcodes_that_refer_outside_or_reserve_memory_are_refused(tmp_path):
             "memo entry": b"\x80\x02]r\xff\xff\xff\x7f.",
             "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.",
             "NEXT_BUFFER": b"\x80\x05\x97.",
-            "more than 1000 parts": (
-                b"\x80\x02}N" + b"\x85" * 500_000 + b"K\x01s."
-            ),  # hashing that crashes Python
+            # hashing that crashes Python
+            "more than 1000 parts": (b"\x80\x02}N" + b"\x85" * 500_000 + b"K\x01s."),
             "refers to what is not there": b"\x80\x02\x85.",
-            "more than the file holds": (
-                b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x."
-            ),  # bytes that are not there
+            # bytes that are not there
+            "more than the file holds": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x."),
         }
         for says, data in files.items():
             (tmp_path / "a.pkl").write_bytes(data)
@@ -183,8 +182,8 @@ def test_opcodes_that_refer_outside_or_reserve_memory_are_refused(tmp_path):
 
 
 def test_what_is_ours_cannot_be_changed_by_a_pickle():
-    """BUILD on one of our functions or on a finished tensor would change how the next file is
-    read."""
+    """BUILD on one of our functions or on a finished tensor would change how the next
+    file is read."""
     build = b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'function'\nNstb."
     with pytest.raises(InputError, match="changed after it was made"):
         unpickle.load(io.BytesIO(build))
@@ -283,10 +282,11 @@ def test_array_written_by_python_2(tmp_path):
     )
     (tmp_path / "a.pkl").write_bytes(data)
     assert formats.read(tmp_path / "a.pkl").data["conv1_w"].tolist() == [1.0, 200.0]
+    # as Python reads it
     assert pickle.loads(data, encoding="latin1")["conv1_w"].tolist() == [
         1.0,
         200.0,
-    ]  # as Python reads it
+    ]
 
 
 def test_tensors_in_a_plain_pickle(tmp_path):

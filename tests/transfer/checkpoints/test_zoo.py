@@ -186,14 +186,16 @@ def test_suites_name_public_checkpoints(tmp_path, monkeypatch):
         and first.identity == made.sha256
         and (made.arch, made.method) == ("resnet18", "moco-v2")
     )
+    # another copy
     torch.save(
         checkpoints.names(seed=1) | checkpoints.some("fc.weight"), tmp_path / "weights" / "mine.pth"
-    )  # another copy
+    )
     assert suite_plan.weights_of(suite.start[0], None).identity != first.identity
+    # a name alone that is a recipe's too means the recipe
     moco = (
         {"name": "m", "weights": "moco-v2-200ep"},
         "moco-v2-200ep",
-    )  # a name alone that is a recipe's too means the recipe
+    )
     start = suite_files.parse(
         {"start": list(moco), "data": {"root": "d"}}, tmp_path / "s.yaml"
     ).start

@@ -28,9 +28,8 @@ def test_coco_records(coco):
     assert (mask_util.decode(crowd["segmentation"]) == flat.reshape(W, H).T).all()
     assert crowd["iscrowd"] == 1 and crowd["area"] == 100  # not in the file: the mask's
     assert person["num_keypoints"] == 2 and person["keypoints"] == [6, 7, 2, 0, 0, 0, 9, 9, 1]
-    assert (
-        "segmentation" not in person and person["area"] == 900
-    )  # neither mask nor area: the box's
+    # neither mask nor area: the box's
+    assert "segmentation" not in person and person["area"] == 900
     assert bare["num_keypoints"] == 0 and bare["keypoints"] == [0] * 9 and "keypoints" not in cup
 
 

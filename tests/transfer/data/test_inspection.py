@@ -233,9 +233,8 @@ def test_good_pictures_are_looked_at_once_a_header_does_not_vouch_for_the_rest(c
     for whole in (False, True):
         opened.clear()
         assert inspection.sizes(paths, whole) == expected and len(opened) == len(paths)
-        assert inspection.sizes(paths, whole) == expected and len(opened) == len(
-            paths
-        )  # no second look
+        # no second look
+        assert inspection.sizes(paths, whole) == expected and len(opened) == len(paths)
     opened.clear()
     assert inspection.sizes(paths) == expected and opened == []  # whole ones have a good header
     inspection.sizes(paths, whole=True, again=True)
@@ -258,9 +257,8 @@ def test_a_file_that_has_changed_in_place_is_looked_at_again(coco):
     content = paths[2].read_bytes()
     broken = content[:-200] + bytes(200)
     replaced(paths[2], broken, HOUR_AGO + 10)  # as many bytes, another time
-    assert (
-        len(broken) == len(content) and inspection.sizes(texts, whole=True) == good
-    )  # zeros for pixels: decodes, if to grey
+    # zeros for pixels: decodes, if to grey
+    assert len(broken) == len(content) and inspection.sizes(texts, whole=True) == good
     replaced(paths[2], content[: len(content) // 2].ljust(len(content), b"\xff"), HOUR_AGO + 20)
     found = inspection.sizes(texts, whole=True)
     assert isinstance(found[2], str) and found[:2] + found[3:] == good[:2] + good[3:]
@@ -298,9 +296,8 @@ def test_what_is_remembered_may_be_lost_or_damaged(content, coco, cache, opened)
     assert inspection.sizes(paths) == good and len(opened) == 2 * len(paths)  # and is whole again
     shutil.rmtree(cache)
     assert inspection.sizes(paths) == good and len(opened) == 3 * len(paths)
-    assert [path.name for path in cache.iterdir()] == [
-        place.name
-    ]  # nothing else is left lying about
+    # nothing else is left lying about
+    assert [path.name for path in cache.iterdir()] == [place.name]
 
 
 def test_nothing_can_be_written_and_nothing_is_said(coco, cache):

@@ -1,5 +1,5 @@
-"""Published data sets found where Detectron2's users have them, the linear rule, and shares of COCO
-files."""
+"""Published data sets found where Detectron2's users have them, the linear rule, and shares
+of COCO files."""
 
 import json
 import shutil
@@ -124,9 +124,8 @@ def test_shares_of_coco_are_nested_reproducible_and_readable(scenes, tmp_path):
         assert len(share.annotations) == counts["annotations"]
     assert names[10] < names[20] < names[50] < names[100] and len(names[100]) == 30
     whole = json.loads(source.read_text())
-    source.write_text(
-        json.dumps(whole | {"images": whole["images"][::-1]})
-    )  # the order in the file does not matter
+    # the order in the file does not matter
+    source.write_text(json.dumps(whole | {"images": whole["images"][::-1]}))
     again, _ = subsets.write(source, 20, seed=0, out=tmp_path / "again.json")
     assert {image["file_name"] for image in json.loads(again.read_text())["images"]} == names[20]
     other, _ = subsets.write(source, 20, seed=1, out=tmp_path / "other.json")

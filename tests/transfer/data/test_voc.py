@@ -66,10 +66,11 @@ def test_voc_names_give_all_twenty_classes_in_their_order(voc):
     (voc / "Annotations/one.xml").write_text(xml(("sheep", (1, 1, 9, 9)), ("bird", (1, 1, 9, 9))))
     train = load("voc", voc, "trainval")
     assert [c["name"] for c in train.categories] == list(CLASSES) and len(CLASSES) == 20
+    # sheep is VOC's 17th, bird its 3rd
     assert [a["category_id"] for a in train.annotations] == [
         17,
         3,
-    ]  # sheep is VOC's 17th, bird its 3rd
+    ]
 
 
 def test_voc_takes_other_suffixes_and_files_without_a_size(voc):

@@ -51,9 +51,8 @@ def test_boxes_bound_their_masks_at_any_size_and_flipped(pictures):
         for box, mask in zip(target["boxes"], target["masks"], strict=True):
             ys, xs = torch.where(mask > 0)
             tight = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()
-            assert (
-                box - tight
-            ).abs().max() <= 1.6  # nearest-neighbour resizing of the mask moves an edge by a pixel
+            # nearest-neighbour resizing of the mask moves an edge by a pixel
+            assert (box - tight).abs().max() <= 1.6
 
 
 def test_flip_mirrors_picture_and_boxes(pictures):
@@ -144,9 +143,8 @@ def test_batches_go_on_anywhere_and_see_every_picture_once_a_pass(pictures):
     tall = [image["height"] > image["width"] for image in pictures.dataset.images]
     assert all(len({tall[number] for number, _, _ in batch}) == 1 for batch in whole)
     seen = np.bincount([number for batch in whole for number, _, _ in batch], minlength=len(tall))
-    assert (
-        seen.max() - seen.min() <= 2 and seen.sum() == 160
-    )  # passes are permutations; a few wait in the other group
+    # passes are permutations; a few wait in the other group
+    assert seen.max() - seen.min() <= 2 and seen.sum() == 160
     assert {short for batch in whole for _, short, _ in batch} == {64, 96}
     assert {flip for batch in whole for _, _, flip in batch} == {False, True}
 

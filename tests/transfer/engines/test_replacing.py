@@ -78,9 +78,8 @@ def test_the_choice_depends_on_seed_batch_place_and_attempt_alone():
     assert broken == [("/p/3", "cannot read the picture /p/3: cut")]
     assert len({chosen(*draw)[0] for draw in ((7, 5, 1), (8, 5, 1), (7, 6, 1), (7, 5, 2))}) == 4
     second = int(item.split()[1])
-    again, both = chosen(
-        7, 5, 1, broken=(3, second)
-    )  # the one drawn is broken too: another attempt
+    # the one drawn is broken too: another attempt
+    again, both = chosen(7, 5, 1, broken=(3, second))
     assert [path for path, _ in both] == ["/p/3", f"/p/{second}"] and again not in (item, "item 3")
     counts = Counter(chosen(0, batch, 0)[0] for batch in range(400))
     assert "item 3" not in counts and len(counts) > 250  # spread over all, about 330 expected
@@ -156,8 +155,8 @@ def test_what_a_table_says(count, text):
 
 
 def test_batches_hold_the_picture_drawn_in_its_place(coco):
-    """With that picture's own boxes, at the size and under the flip of the one that it stands
-    for."""
+    """With that picture's own boxes, at the size and under the flip of the one that
+    it stands for."""
     dataset = datasets.load("coco", coco, "train")
     pictures, resize = DetectionPictures(dataset, Wanted(), 192), Resize(train=(48, 64))
     keys = list(islice(batches(pictures, resize, 2, 4, 0), 20))
@@ -247,9 +246,8 @@ def test_it_is_the_same_in_loading_processes_and_after_a_restart(coco, tmp_path,
     job.out.mkdir()
     first, none = engine(job, stop=3, workers=True)
     rest, again = engine(job, workers=True)
-    assert (
-        none is None and sorted(first) == [1, 2, 3] and min(rest) == 3
-    )  # the checkpoint is written after the report
+    # the checkpoint is written after the report
+    assert none is None and sorted(first) == [1, 2, 3] and min(rest) == 3
     assert first | rest == losses and again.facts["replaced"] == facts
     assert again.predictions.read_text() == predictions
 

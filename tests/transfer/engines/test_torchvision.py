@@ -106,9 +106,8 @@ def test_anchors_lie_on_each_levels_own_grid():
                 expected.append(
                     [x * stride - w / 2, y * stride - h / 2, x * stride + w / 2, y * stride + h / 2]
                 )
-    assert np.allclose(
-        found.numpy(), expected, atol=0.51
-    )  # torchvision rounds anchors to whole pixels
+    # torchvision rounds anchors to whole pixels
+    assert np.allclose(found.numpy(), expected, atol=0.51)
     assert np.allclose(
         (found[:, :2] + found[:, 2:]) / 2,
         (np.array(expected)[:, :2] + np.array(expected)[:, 2:]) / 2,

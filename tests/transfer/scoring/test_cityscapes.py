@@ -1,5 +1,5 @@
-"""Cityscapes: classes of pixels read, instance AP and mean IoU against counts made pixel by
-pixel."""
+"""Cityscapes: classes of pixels read, instance AP and mean IoU against counts made
+pixel by pixel."""
 
 import numpy as np
 import pytest
@@ -105,9 +105,8 @@ def test_instance_ap_by_hand(tmp_path):
     predictions = [found(1, 26, car, 0.9), found(1, 26, alarm, 0.95), found(1, 26, void, 0.99)]
     metrics = scoring.score(dataset, predictions, "cityscapes", ("mask",))
     assert metrics["mask_ap50"] == pytest.approx(12.5)
-    assert (
-        metrics["mask_ap"] == metrics["mask_ap/car"] == pytest.approx(12.5 * 5 / 10)
-    )  # IoU thresholds 0.5 to 0.7
+    # IoU thresholds 0.5 to 0.7
+    assert metrics["mask_ap"] == metrics["mask_ap/car"] == pytest.approx(12.5 * 5 / 10)
     assert scoring.score(dataset, predictions[:1], "cityscapes", ("mask",))[
         "mask_ap50"
     ] == pytest.approx(50)
@@ -146,8 +145,8 @@ def test_scorer_refuses_other_layouts(scenes):
     ("instance", "found", "label"), [(40, 40, 40), (255, 255, 255), (34001, 34, 26001)]
 )
 def test_unknown_labels_are_refused_before_training(instance, found, label, tmp_path):
-    """cityscapesScripts stumbles over them when all is done. 26001: of instances, in the picture of
-    labels."""
+    """cityscapesScripts stumbles over them when all is done. 26001: of instances, in the
+    picture of labels."""
     city(tmp_path, "a_000000_000000", np.array([[7, instance]]), np.array([[7, label]]))
     with pytest.raises(
         InputError, match=rf"_instanceIds.png: label ids must be 0..33, found {found}$"

@@ -28,10 +28,11 @@ def data(annotations, categories=("a", "b"), images=1, layout="coco"):
         {"id": i, "file_name": f"/x/{i}.jpg", "name": str(i), **square}
         for i in range(1, images + 1)
     ]
+    # ids from 0: pycocotools alone would not find the first
     full = [
         {"id": k, "iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a}
         for k, a in enumerate(annotations)
-    ]  # ids from 0: pycocotools alone would not find the first
+    ]
     return Dataset(
         "d", layout, Path("/x"), "test", tuple(categories), tuple(pictures), tuple(full), ""
     )
@@ -77,8 +78,8 @@ def scene(seed, images=12, categories=3, per_image=6, found_per_image=12, scores
 
 
 def spread(found, seed=1):
-    """Predictions with scores that differ in the third decimal, so that no order among ties is left
-    open."""
+    """Predictions with scores that differ in the third decimal, so that no order among ties
+    is left open."""
     places = np.random.default_rng(seed).permutation(len(found))
     assert len(found) <= 1000
     return [
@@ -170,8 +171,8 @@ def test_voc_does_not_depend_on_the_order_of_pictures_in_the_file():
 
 
 def test_voc_by_hand():
-    """Two objects; in order of score: a hit, a clutter box, a repeat of the hit, the second
-    object."""
+    """Two objects; in order of score: a hit, a clutter box, a repeat of the hit,
+    the second object."""
     truth = [thing([10, 10, 20, 20]), thing([60, 60, 20, 20], difficult=0)]
     found = [
         thing([10, 10, 20, 20], score=0.9),
@@ -314,9 +315,8 @@ def test_coco_masks_equal_pycocotools_and_use_the_area_of_the_mask():
     )
     np.testing.assert_allclose([ours[f"mask_{n}"] for n in STATS], stats[:6], atol=1e-9)
     assert ours["mask_ap/a"] > 20 and ours["mask_ap/b"] == 0
-    assert (
-        dataset.annotations[-1]["segmentation"] == polygon
-    )  # pycocotools changes what it is given; we must not
+    # pycocotools changes what it is given; we must not
+    assert dataset.annotations[-1]["segmentation"] == polygon
 
 
 def keypoint_data(count, seed=0, **category):
@@ -359,9 +359,8 @@ def test_coco_keypoints_equal_pycocotools(count, category, sigmas, with_boxes):
     dataset, found = keypoint_data(count, **category)
     if not with_boxes:
         found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in found]
-    tree = thing(
-        [0, 0, 50, 50], 20, score=0.9
-    )  # predictions of categories without keypoints do not matter
+    # predictions of categories without keypoints do not matter
+    tree = thing([0, 0, 50, 50], 20, score=0.9)
     ours = score(dataset, [tree, *found] if with_boxes else found, "coco", ("keypoint",))
     people = Dataset(**{**dataset.__dict__, "categories": dataset.categories[:1]})
     stats, _ = reference(people, found, "keypoints", sigmas)

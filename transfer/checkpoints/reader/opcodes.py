@@ -6,14 +6,16 @@ from typing import BinaryIO
 
 from detco.common.errors import InputError
 
+# Python's registry of names; buffers beside the file
 OUTSIDE = (
     "EXT1",
     "EXT2",
     "EXT4",
     "NEXT_BUFFER",
     "READONLY_BUFFER",
-)  # Python's registry of names; buffers beside the file
+)
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+# something of what lies on the stack, perhaps a tuple of it
 MAKES = (
     "REDUCE",
     "BUILD",
@@ -21,16 +23,16 @@ MAKES = (
     "INST",
     "NEWOBJ",
     "NEWOBJ_EX",
-)  # something of what lies on the stack, perhaps a tuple of it
+)
 # keys that are not plain times their parts: all can have one hash, and comparing these takes 2 s
 MOST_COMPARED = 200_000_000
-MOST_PARTS = (
-    1000  # of a key: the hash of tuples within tuples is computed by recursion in C, of twins twice
-)
+# of a key: the hash of tuples within tuples is computed by recursion in C, of twins twice
+MOST_PARTS = 1000
+# opcodes and names of objects; the largest real checkpoints have a hundredth of that
 MOST, MOST_NAMES = (
     2_000_000,
     10_000,
-)  # opcodes and names of objects; the largest real checkpoints have a hundredth of that
+)
 WIDEST = 1024  # bits of an integer; states of random number generators have 128
 
 

@@ -20,6 +20,7 @@ DTYPES = {
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
 }
+# of numbers
 KINDS = {
     *DTYPES.values(),
     "uint16",
@@ -27,7 +28,7 @@ KINDS = {
     "uint64",
     "float8_e4m3fn",
     "float8_e5m2",
-}  # of numbers
+}
 SIZES = {
     "float64": 8,
     "int64": 8,
@@ -36,9 +37,8 @@ SIZES = {
     "int32": 4,
     "uint32": 4,
 } | dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2)  # bytes; others 1
-NUMBER = re.compile(
-    r"[<>=|]?([iufb][1248]|float(16|32|64)|u?int(8|16|32|64)|bool)"
-)  # numpy's names of kinds of number
+# numpy's names of kinds of number
+NUMBER = re.compile(r"[<>=|]?([iufb][1248]|float(16|32|64)|u?int(8|16|32|64)|bool)")
 LIMIT, DIMENSIONS = 1 << 40, 16  # of one tensor: numbers, dimensions
 # bytes that one entry of a dictionary takes when it is copied, at most; a list's or tuple's takes
 # less
@@ -143,16 +143,16 @@ class Lazy(Fixed):
 
 
 class Kind(Fixed):
-    """A kind of storage or number that a pickle names, e.g. `torch.FloatStorage` or
-    `torch.float16`."""
+    """A kind of storage or number that a pickle names, e.g.
+    `torch.FloatStorage` or `torch.float16`."""
 
     def __init__(self, dtype: str):
         self.dtype = dtype
 
 
 class Call(Fixed):
-    """One of our functions in place of the one a pickle names; it can be called and nothing
-    else."""
+    """One of our functions in place of the one a pickle names; it can be called
+    and nothing else."""
 
     def __init__(self, function: Callable):
         self.function = function
@@ -191,8 +191,8 @@ class Array:
         _, self.shape, self.dtype, self.fortran, self.data = state
 
     def read(self):
-        """-> numpy array. Raises ValueError if bytes, shape and kind of number do not fit one
-        another."""
+        """-> numpy array. Raises ValueError if bytes, shape and kind of number do not
+        fit one another."""
         import numpy as np
 
         data, text = self.data, getattr(self.dtype, "text", None)

@@ -27,10 +27,11 @@ class Tensors:
 
     def of(self, value: Any) -> Any:
         waiting = [(holder := [value], 0)]
+        # grows while it is walked: no recursion, so no depth is too deep
         for (
             container,
             key,
-        ) in waiting:  # grows while it is walked: no recursion, so no depth is too deep
+        ) in waiting:
             item = container[key]
             if isinstance(item, stubs.Lazy):
                 container[key] = self.tensor(item)
@@ -49,8 +50,8 @@ class Tensors:
         return self.made[description]
 
     def copy(self, count: int) -> None:
-        """Account for so many bytes copied: all of a file once, but not a piece of it a thousand
-        times."""
+        """Account for so many bytes copied: all of a file once, but not a piece of it
+        a thousand times."""
         self.copied += count
         if self.copied > len(self.bytes):
             raise InputError("damaged: its tensors take more room than the file has")
@@ -93,7 +94,6 @@ class Tensors:
             raise InputError(
                 f"damaged: a tensor of shape {lazy.shape} reaches outside its {count} numbers"
             )
-        numbers = numbers[: count * size].view(
-            getattr(torch, lazy.dtype)
-        )  # a view, so an expanded tensor takes no memory
+        # a view, so an expanded tensor takes no memory
+        numbers = numbers[: count * size].view(getattr(torch, lazy.dtype))
         return numbers.as_strided(lazy.shape, lazy.stride, numbers.storage_offset() + lazy.offset)

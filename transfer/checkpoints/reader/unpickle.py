@@ -81,8 +81,8 @@ def _scalar(dtype: Any, data: Any = b"") -> Any:
 
 
 def _storage_in_bytes(data: Any) -> Any:
-    """`torch.storage._load_from_bytes`: a storage within a plain pickle is a torch file of its
-    own."""
+    """`torch.storage._load_from_bytes`: a storage within a plain pickle is a torch file
+    of its own."""
     if type(data) is not bytes:
         return Inert()
     file = io.BytesIO(data)
@@ -120,9 +120,10 @@ KNOWN: dict[str, Call] = {
     "torch.storage._load_from_bytes": Call(_storage_in_bytes),
     "torch.Size": Call(_size),
     "numpy.dtype": Call(Dtype),
+    # bytes, protocol 2
     "_codecs.encode": Call(
         lambda text, encoding: text.encode("latin1") if type(text) is str else Inert()
-    ),  # bytes, protocol 2
+    ),
 } | {
     f"numpy.{core}.{name}": Call(function)
     for core in ("core", "_core")  # numpy 1, numpy 2
@@ -141,9 +142,8 @@ OF_KINDS = {
     for part in ("", "storage.", "cuda.")
 }
 OF_KINDS |= {f"torch.{dtype}": dtype for dtype in KINDS}
-PLAIN = (
-    KNOWN.keys() | OF_KINDS.keys()
-)  # a pickle that names nothing else holds tensors and plain containers
+# a pickle that names nothing else holds tensors and plain containers
+PLAIN = KNOWN.keys() | OF_KINDS.keys()
 
 
 def stand_in(module: str, name: str) -> Any:
@@ -195,9 +195,8 @@ def load(file: BinaryIO, storages: dict[str, Storage] | None = None, nested: boo
         opcodes.check(file)
         length = file.tell() - start
         if nested:
-            COPIES.charge(
-                range(length)
-            )  # up to so many opcodes, and there may be a thousand calls with the same bytes
+            # up to so many opcodes, and there may be a thousand calls with the same bytes
+            COPIES.charge(range(length))
         else:
             COPIES.begin(length)
         file.seek(start)

@@ -1,5 +1,5 @@
-"""Objects that count for nothing, and boxes that cannot be in pixels: told before anything is
-trained."""
+"""Objects that count for nothing, and boxes that cannot be in pixels: told before
+anything is trained."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -2,8 +2,8 @@
 
 Three keys are not Detectron2's own and there only where a row needs them: SOLVER.OPTIMIZER
 ("ADAMW"), INPUT.SCALE_TRAIN (a random factor instead of a short side) and
-MODEL.SEM_SEG_HEAD.DILATION. SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm over all
-gradients.
+MODEL.SEM_SEG_HEAD.DILATION. SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm
+over all gradients.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,8 @@ class RunConfig:
     classes: int | None = None
     keypoints: int = 17
     mask_format: str = "polygon"
-    datasets: tuple[tuple[str, ...], tuple[str, ...]] | None = (
-        None  # (train, test) in Detectron2's catalog
-    )
+    # (train, test) in Detectron2's catalog
+    datasets: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     processes: int | None = None
     device: str = "cuda"
     workers: int = 4

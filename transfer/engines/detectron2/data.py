@@ -30,8 +30,8 @@ IGNORED = 255  # class number of pixels that are neither trained on nor scored
 
 
 def describe(dataset: Dataset) -> str:
-    """Enter a data set's classes and keypoints into Detectron2's catalog; returns its name
-    there."""
+    """Enter a data set's classes and keypoints into Detectron2's catalog; returns
+    its name there."""
     name = f"{dataset.name}_{dataset.fingerprint[:8]}"
     if name in MetadataCatalog:  # perhaps with other categories of the same pictures
         MetadataCatalog.remove(name)
@@ -140,8 +140,8 @@ class GroupedBatches(Sampler):
 
 
 class MappedRecords(torch.utils.data.Dataset):
-    """Mapped records by the keys of `GroupedBatches`, each with what could not be read in its
-    place.
+    """Mapped records by the keys of `GroupedBatches`, each with what could not be read
+    in its place.
 
     What is random about one is drawn from (seed, process, batch, place).
     """
@@ -162,9 +162,8 @@ class MappedRecords(torch.utils.data.Dataset):
         return readable(partial(self._mapped, draw), record, self.others, draw)
 
     def _mapped(self, draw: tuple[int, ...], record: int) -> dict:
-        np.random.seed(
-            np.random.SeedSequence(draw).generate_state(4)
-        )  # Detectron2 draws from numpy
+        # Detectron2 draws from numpy
+        np.random.seed(np.random.SeedSequence(draw).generate_state(4))
         return self.mapping(self.records[record])
 
     def others(self, record: int) -> np.ndarray:

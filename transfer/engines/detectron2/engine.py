@@ -45,9 +45,8 @@ def run(job: EngineJob, report: Report) -> Outcome:
     folder that all of them see.
     """
     detectron2_launch.check(job.protocol, job.launch, job.device)
-    path = (
-        folder(job) / f"records{job.launch.machine_rank or ''}.json"
-    )  # several machines may share the folder
+    # several machines may share the folder
+    path = folder(job) / f"records{job.launch.machine_rank or ''}.json"
     try:
         records = hand_over(job, path)
         detectron2_launch.start(partial(work, records), needed(job), report)
@@ -71,8 +70,8 @@ def hand_over(job: EngineJob, path: Path) -> Records:
 
 
 def needed(job: EngineJob) -> EngineJob:
-    """What the processes of a job are given: the labels of test pictures only where they are scored
-    there."""
+    """What the processes of a job are given: the labels of test pictures only where they
+    are scored there."""
     if job.launch.processes == 1 or job.launch.eval_period:
         return job
     tried = {image["id"] for image in job.test.images[:TRIED]}

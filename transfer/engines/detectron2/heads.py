@@ -25,8 +25,8 @@ RES5_BLOCKS = {18: 2, 34: 3, 50: 3, 101: 3, 152: 3}
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """The C4 box head of MoCo and DetCo: res5, then one more normalisation; the mask head shares
-    both.
+    """The C4 box head of MoCo and DetCo: res5, then one more normalisation; the mask
+    head shares both.
 
     Unlike Detectron2's own it follows the backbone's depth: basic blocks for ResNet-18 and 34.
     """

@@ -104,9 +104,8 @@ def _cpu_process(
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch and Detectron2 take what GPUs they see
     rank, everyone = machine_rank * processes + number, machines * processes
     distributed.init_process_group("gloo", init_method=url, world_size=everyone, rank=rank)
-    for first in range(
-        0, everyone, processes
-    ):  # every process takes part in making each machine's group
+    # every process takes part in making each machine's group
+    for first in range(0, everyone, processes):
         group = distributed.new_group(list(range(first, first + processes)))
         if first <= rank < first + processes:
             comm._LOCAL_PROCESS_GROUP = group
@@ -153,9 +152,8 @@ def relayed(report: Report):
     """Gives a Relay; what the first process says to it is reported in this one."""
 
     def pass_on() -> None:
-        with suppress(
-            EOFError, OSError
-        ):  # the other end is closed, or its process was killed in the middle of a word
+        # the other end is closed, or its process was killed in the middle of a word
+        with suppress(EOFError, OSError):
             while True:
                 what, figures = ours.recv()
                 report(*what, **figures)

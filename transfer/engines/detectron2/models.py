@@ -63,8 +63,8 @@ def load_backbone(model: nn.Module, backbone: Backbone) -> None:
 
 
 def names_in(model: nn.Module, backbone: Backbone) -> dict[str, str]:
-    """torchvision's name -> where that tensor lies in a Detectron2 model (res5 of C4: in the box
-    head)."""
+    """torchvision's name -> where that tensor lies in a Detectron2 model (res5 of C4: in
+    the box head)."""
     trunk = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
     in_head = hasattr(getattr(model, "roi_heads", None), "res5")
     return {

@@ -1,5 +1,5 @@
-"""A Detectron2 model's outputs on the test pictures as COCO results, gathered from all
-processes."""
+"""A Detectron2 model's outputs on the test pictures as COCO results, gathered
+from all processes."""
 
 import json
 from dataclasses import replace
@@ -54,12 +54,11 @@ class Results(DatasetEvaluator):
 
 
 def objects_to_coco(output: dict, image_id: int, categories: list[int]) -> list[dict]:
-    """Instances in pixels of the original picture -> COCO results; `categories`: ids by class
-    number."""
+    """Instances in pixels of the original picture -> COCO results; `categories`: ids
+    by class number."""
     instances = output["instances"].to("cpu")
-    boxes = (
-        instances.pred_boxes.tensor.double()
-    )  # in 64 bit x + w gives back the right edge exactly
+    # in 64 bit x + w gives back the right edge exactly
+    boxes = instances.pred_boxes.tensor.double()
     boxes[:, 2:] -= boxes[:, :2]
     results = instances_to_coco_json(instances, image_id)
     for result, box in zip(results, boxes.tolist()):

@@ -110,8 +110,8 @@ def picture(image: dict) -> dict:
 
 
 def _object(annotation: dict, number: int) -> dict:
-    """Coordinates as floats: Detectron2 resizes whole numbers in place, and so cuts off their
-    fractions."""
+    """Coordinates as floats: Detectron2 resizes whole numbers in place, and so cuts
+    off their fractions."""
     box = [float(value) for value in annotation["bbox"]]
     record = {
         "bbox": box,

@@ -68,8 +68,8 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """From the last checkpoint that can be read, if there is one; the data go on where it was
-        written."""
+        """From the last checkpoint that can be read, if there is one; the data go on where
+        it was written."""
         if resume and self.checkpointer.resume():
             self.start_iter = self.iter + 1
         self.batches.start = self.start_iter
@@ -96,14 +96,14 @@ class Trainer(DefaultTrainer):
         ]
 
     def build_writers(self) -> list:
-        """Detectron2's own; its TensorBoard files take back what a killed run wrote beyond the
-        checkpoint."""
+        """Detectron2's own; its TensorBoard files take back what a killed run wrote
+        beyond the checkpoint."""
         *others, _ = super().build_writers()
         return [*others, TensorboardXWriter(self.cfg.OUTPUT_DIR, purge_step=self.start_iter)]
 
     def evaluate(self) -> dict[str, float] | None:
-        """Metrics (percent) of the detector as it is now, in the first process; None in the
-        others."""
+        """Metrics (percent) of the detector as it is now, in the first process; None
+        in the others."""
         found = predict(self.model, self.cfg, self.job.test, self.report)
         return None if found is None else self.scored(found)
 
@@ -226,9 +226,9 @@ class Checkpointer(DetectionCheckpointer):
         return sorted(found, key=lambda path: (path.name == named, path.name), reverse=True)
 
     def resume(self) -> bool:
-        """Go on from the first of `files` that can be read and is of this job; False where there is
-        none. The log says which cannot. Only tensors and plain values are read: nothing in a file
-        runs."""
+        """Go on from the first of `files` that can be read and is of this job; False where
+        there is none. The log says which cannot. Only tensors and plain values are read:
+        nothing in a file runs."""
         start = copy.deepcopy(self._state())
         for path in self.files():
             try:

@@ -126,9 +126,8 @@ def fit(
     for iteration, batch in zip(
         range(start, schedule.iterations), _train_batches(pictures, job, start, replaced)
     ):
-        torch.manual_seed(
-            job.seed * 1_000_003 + iteration
-        )  # the samplers of anchors and RoIs: the same after a restart
+        # the samplers of anchors and RoIs: the same after a restart
+        torch.manual_seed(job.seed * 1_000_003 + iteration)
         losses = model(*_to_model(batch, job.device))
         loss = sum(losses.values())
         if not torch.isfinite(loss):
@@ -199,8 +198,8 @@ def lr_factor(schedule: Schedule, iteration: int) -> float:
 
 
 def _loader(items: Drawn | Tested, keys, protocol: Protocol) -> Iterator[list]:
-    """Worker processes only for sets that do not fit into the cache; what fits is decoded once and
-    kept."""
+    """Worker processes only for sets that do not fit into the cache; what fits is decoded
+    once and kept."""
     pixels = sum(image["width"] * image["height"] * 3 for image in items.dataset.images)
     workers = 0 if pixels <= CACHE_BYTES else min(8, os.cpu_count() or 1)
     resize = protocol.resize
@@ -215,8 +214,8 @@ def _loader(items: Drawn | Tested, keys, protocol: Protocol) -> Iterator[list]:
 def _train_batches(
     pictures: DetectionPictures, job: EngineJob, start: int, replaced: Replaced
 ) -> Iterator[list[tuple[torch.Tensor, dict]]]:
-    """The batches from iteration `start` on; pictures that cannot be read are replaced and
-    counted."""
+    """The batches from iteration `start` on; pictures that cannot be read are
+    replaced and counted."""
     keys = batches(pictures, job.protocol.resize, job.protocol.schedule.images, job.seed, start)
     for found in _loader(Drawn(pictures, job.seed), placed(keys, start), job.protocol):
         items, broken = replacing.items_of(found)

@@ -187,9 +187,8 @@ class Res5BoxHead(nn.Module):
 
 class KeypointPredictor(keypoint_rcnn.KeypointRCNNPredictor):
     def forward(self, x: Tensor) -> Tensor:
-        return (
-            super().forward(x).contiguous()
-        )  # torchvision's loss takes a view that channels_last does not allow
+        # torchvision's loss takes a view that channels_last does not allow
+        return super().forward(x).contiguous()
 
 
 class Preprocess(GeneralizedRCNNTransform):
@@ -245,8 +244,8 @@ def build(
 
 
 def _retinanet(d: Detector, backbone: Backbone, classes: int, precision) -> nn.Module:
-    """FPN on res3..res5 with p6, p7 from res5; heads without sharing between classification and
-    boxes."""
+    """FPN on res3..res5 with p6, p7 from res5; heads without sharing between
+    classification and boxes."""
     top = LastLevelP6P7(channels(backbone)["res5"], d.fpn_channels)
     body = Pyramid(backbone, ("res3", "res4", "res5"), d.fpn_channels, top)
     anchors = Anchors(d, (8, 16, 32, 64, 128))
@@ -274,8 +273,8 @@ def _retinanet(d: Detector, backbone: Backbone, classes: int, precision) -> nn.M
 
 
 def _c4(protocol: Protocol, backbone: Backbone, classes: int, precision) -> nn.Module:
-    """RPN and RoIAlign on res4; res5 plus the extra norm is the box head, and the mask head shares
-    it."""
+    """RPN and RoIAlign on res4; res5 plus the extra norm is the box head, and the mask
+    head shares it."""
     d, width = protocol.detector, channels(backbone)["res5"]
     res5 = Cast(Res5Head(backbone), precision)
     heads: dict[str, nn.Module] = {}

@@ -45,8 +45,8 @@ def resized_shape(height: int, width: int, short: int, longest: int) -> tuple[in
 
 
 def resized(picture: Image.Image, short: int, longest: int, channel_order: str) -> np.ndarray:
-    """An RGB picture as a detector takes it: (height, width, 3) uint8 in that channel order, see
-    `resized_shape`."""
+    """An RGB picture as a detector takes it: (height, width, 3) uint8 in that channel
+    order, see `resized_shape`."""
     height, width = resized_shape(picture.height, picture.width, short, longest)
     array = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     return array[:, :, ::-1] if channel_order == "BGR" else array
@@ -112,9 +112,8 @@ class DetectionPictures(torch.utils.data.Dataset):
 
     def _target(self, image: dict, height: int, width: int) -> dict:
         sy, sx = height / image["height"], width / image["width"]
-        mine = self.of_image[
-            image["id"]
-        ]  # those without a visible keypoint have a box to learn from
+        # those without a visible keypoint have a box to learn from
+        mine = self.of_image[image["id"]]
         boxes = np.array([a["bbox"] for a in mine], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target = {

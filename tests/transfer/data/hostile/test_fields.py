@@ -1,5 +1,5 @@
-"""Fields of a COCO file of other types, or of values that cannot be: what each does to what is
-read."""
+"""Fields of a COCO file of other types, or of values that cannot be: what each does to
+what is read."""
 
 import json
 

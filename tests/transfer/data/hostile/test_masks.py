@@ -1,5 +1,5 @@
-"""Masks: what they cover against naive loops and pycocotools, and what must not reach its C
-code."""
+"""Masks: what they cover against naive loops and pycocotools, and what must not reach
+its C code."""
 
 import json
 import random

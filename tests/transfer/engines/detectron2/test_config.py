@@ -190,8 +190,8 @@ def test_shares_of_coco_are_the_12k_rows_on_other_data(percent, backbone):
 
 
 def test_preprocessing_comes_from_the_weights(backbone):
-    """The MSRA checkpoint's settings are Detectron2's own defaults: they vanish from the
-    differences."""
+    """The MSRA checkpoint's settings are Detectron2's own defaults: they vanish
+    from the differences."""
     msra = replace(
         backbone,
         channel_order="BGR",

@@ -140,9 +140,8 @@ def test_records_are_those_that_detectron2_would_train_on(keypoints, scenes, wri
     ]
     with pytest.raises(IndexError):
         found[len(found)]
-    assert (
-        list(pickle.loads(pickle.dumps(found))) == expected
-    )  # as a process that is not forked gets it
+    # as a process that is not forked gets it
+    assert list(pickle.loads(pickle.dumps(found))) == expected
 
 
 def test_batches_hold_one_orientation_and_a_restart_repeats_them():
@@ -197,9 +196,8 @@ def test_semantic_pictures_are_scaled_cropped_and_carry_class_numbers(scenes, wr
             found["sem_seg"].shape == found["image"].shape[1:]
             and max(found["sem_seg"].shape) <= 100
         )
-    assert (
-        len(shapes) > 2 and max(max(shape) for shape in shapes) == 100
-    )  # from half size up to the crop
+    # from half size up to the crop
+    assert len(shapes) > 2 and max(max(shape) for shape in shapes) == 100
     ids = np.unique(np.asarray(Image.open(truth(records[0]["file_name"], "labelIds"))))
     assert set(found["sem_seg"].unique().tolist()) <= {
         order.index(i) if i in SEMANTIC else 255 for i in ids.tolist()
@@ -225,8 +223,8 @@ def truncate(path: str | Path) -> str:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_picture_drawn_takes_the_place_of_one_that_breaks(workers, own, write):
-    """Of its own orientation, under the draws of that place; the names of the broken come with the
-    batches."""
+    """Of its own orientation, under the draws of that place; the names of the broken come
+    with the batches."""
     dataset = own("voc", "trainval")
     cfg = config("small-faster-rcnn-fpn", dataset)
     cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.MIN_SIZE_TRAIN = workers, (48, 56, 64)
@@ -272,11 +270,12 @@ def of_labels(path: str) -> str:
     ("spoil", "layout", "words"),
     [
         (truncate, "coco", "cannot read the picture {}: image file is truncated"),
+        # Detectron2's SizeMismatchError
         (
             resized,
             "coco",
             "{}: is 9 x 7 (after EXIF rotation), but the annotations say ",
-        ),  # Detectron2's SizeMismatchError
+        ),
         (lambda path: Path(path).unlink() or path, "coco", "cannot read the picture {}: "),
         (of_labels, "cityscapes", "cannot read the picture {}: "),
     ],

@@ -60,9 +60,8 @@ def test_every_architecture_trains_and_is_scored(name, layout, scenes, tmp_path)
     assert {wanted[metric] for metric in row.metrics} <= result["metrics"].keys()
     assert result["facts"]["norm"] == "BN" and result["engine"] == "detectron2"
     assert result["facts"]["detectron2"]["hash"] == version.identify().hash
-    assert result["facts"].get("mask_format") == (
-        "bitmask" if "mask" in row.metrics else None
-    )  # the scenes' masks are RLE
+    # the scenes' masks are RLE
+    assert result["facts"].get("mask_format") == ("bitmask" if "mask" in row.metrics else None)
     check_predictions(
         json.loads((tmp_path / "predictions.json").read_text()), row, scenes / layout, layout
     )
@@ -98,8 +97,8 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_says_where(scenes, tmp_path)
 
 @pytest.mark.parametrize("name", ["small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet"])
 def test_half_precision_trains_and_is_said(name, scenes, tmp_path):
-    """bf16 on a CPU: the first loss is that of float32 but for rounding, and the row says what it
-    ran."""
+    """bf16 on a CPU: the first loss is that of float32 but for rounding, and the row says
+    what it ran."""
     losses = {}
     for amp in ("", "bf16"):
         found = losses[amp] = []

@@ -113,9 +113,8 @@ def alone(folder: Path, picture: Path) -> dict:
 )
 def test_detectron2_alone_finds_the_same(name, heads, scenes, tmp_path):
     row = shortened(name)
-    row = replace(
-        row, detector=replace(row.detector, retina_prior=0.2)
-    )  # the row's 0.01 leaves nothing above 0.05 so early
+    # the row's 0.01 leaves nothing above 0.05 so early
+    row = replace(row, detector=replace(row.detector, retina_prior=0.2))
     run(row, scenes, "coco", tmp_path / "job", keep_model="final")
     kept, picture = detector.read(tmp_path / "job"), sorted((scenes / "coco" / "val").iterdir())[0]
     told = engines.get("detectron2").export(kept, tmp_path / "out")
@@ -144,9 +143,8 @@ def test_detectron2_alone_finds_the_same(name, heads, scenes, tmp_path):
 
         assert found["masks"] == [int(rle.area(result["segmentation"])) for result in ours]
     if "keypoint" in row.metrics:
-        points = np.array(found["points"]).reshape(len(ours), -1, 3) - np.array(
-            [0.5, 0.5, 0]
-        )  # COCO counts pixels
+        # COCO counts pixels
+        points = np.array(found["points"]).reshape(len(ours), -1, 3) - np.array([0.5, 0.5, 0])
         assert np.allclose(
             points.reshape(len(ours), -1), [result["keypoints"] for result in ours], atol=1e-3
         )

@@ -81,9 +81,8 @@ def test_dilated_res5_keeps_the_stride_and_the_weights():
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     net = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True]).eval()
     net.load_state_dict(backbone.tensors, strict=False)
-    for (
-        block
-    ) in net.layer4:  # torchvision dilates from the second block on, Detectron2 from the first
+    # torchvision dilates from the second block on, Detectron2 from the first
+    for block in net.layer4:
         block.conv2.dilation = block.conv2.padding = (2, 2)
     y = net.maxpool(net.relu(net.bn1(net.conv1(x))))
     expected = net.layer4(net.layer3(net.layer2(net.layer1(y))))

@@ -24,8 +24,8 @@ SEED = 3
 
 
 class Seeded(hooks.HookBase):
-    """The engine's seed of each step: what is drawn for anchors and RoIs must be the same on both
-    sides."""
+    """The engine's seed of each step: what is drawn for anchors and RoIs must be the same
+    on both sides."""
 
     def before_step(self) -> None:
         torch.manual_seed(SEED * 1_000_003 + self.trainer.iter)

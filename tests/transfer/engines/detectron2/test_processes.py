@@ -52,10 +52,11 @@ ROW = shortened("small-retinanet", iterations=6, precise_bn=2)
 
 @pytest.mark.parametrize(
     ("name", "workers"),
+    # a running normaliser; drawn anchors and RoIs
     [
         ("small-retinanet", 2),
         ("small-faster-rcnn-fpn", 0),
-    ],  # a running normaliser; drawn anchors and RoIs
+    ],
 )
 def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, tmp_path):
     """With and without loading processes; evaluations of before the kill are kept."""
@@ -86,10 +87,11 @@ def test_killed_training_goes_on_to_the_same_predictions(name, workers, scenes, 
         for line in start(tmp_path / "killed", workers).communicate()[0].splitlines()
         if line.startswith("train")
     ]
+    # iterations before the checkpoint are not repeated
     assert resumed and resumed[0] in (
         "train 4",
         "train 5",
-    )  # iterations before the checkpoint are not repeated
+    )
     assert sum(line.startswith("train") for line in whole.communicate()[0].splitlines()) == 6
     for file in ("predictions.json", "evaluations.json"):
         expected = (tmp_path / "whole" / file).read_text()
@@ -132,10 +134,11 @@ def test_two_processes_train_one_detector(scenes, tmp_path):
     )
     assert result["facts"]["processes"] == 2 and result["facts"]["norm"] == "naiveSyncBN"
     assert "naiveSyncBN over 2 processes (SyncBN runs on GPUs only)" in result["deviations"]
+    # told by the first process, reported in this one
     assert ("train", 3) in stages and (
         "predict",
         10,
-    ) in stages  # told by the first process, reported in this one
+    ) in stages
     assert {p["image_id"] for p in json.loads((tmp_path / "predictions.json").read_text())} == set(
         range(1, 11)
     )

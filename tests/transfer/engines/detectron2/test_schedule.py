@@ -86,8 +86,8 @@ def test_optimizer_decays_what_the_torchvision_engine_decays():
 
 @pytest.mark.parametrize("scale", [1.0, 512.0])
 def test_every_step_clips_the_gradients_of_all_tensors_together(scale):
-    """Also those that a scaler for half precision has made larger: they are clipped at their own
-    size."""
+    """Also those that a scaler for half precision has made larger: they are clipped at
+    their own size."""
     layer = nn.Linear(3, 2)
     before = [p.detach().clone() for p in layer.parameters()]
     layer.weight.grad, layer.bias.grad = (

@@ -1,5 +1,5 @@
-"""Our metrics against Detectron2's own evaluators, on the same outputs of a detector: equal to
-1e-6."""
+"""Our metrics against Detectron2's own evaluators, on the same outputs of a detector:
+equal to 1e-6."""
 
 import sys
 from types import ModuleType

@@ -107,16 +107,17 @@ def test_the_other_one_is_told_apart():
             "0.6, release of 2021 (files ",
             None,
         ),
+        # as in a checkout's parent folder
         (
             {"setup.py": ""},
             None,
             "is no package: run from another folder",
-        ),  # as in a checkout's parent folder
+        ),
     ],
 )
 def test_doctor_says_which_and_what_does_not_work(files, fact, alarm, tmp_path):
-    """In a process of its own, whose Python path holds that Detectron2 alone before the installed
-    one."""
+    """In a process of its own, whose Python path holds that Detectron2 alone before
+    the installed one."""
     put(tmp_path / "detectron2", files)
     code = (
         "import json, sys, importlib.machinery as m; sys.meta_path.insert(0, type('F', (),"

@@ -45,8 +45,8 @@ def other(tmp_path_factory) -> dict[str, str]:
 
 
 def test_both_train_alike(other, scenes, tmp_path):
-    """The same batches, pixel by pixel, and the same losses in the first iterations, for every
-    architecture."""
+    """The same batches, pixel by pixel, and the same losses in the first iterations,
+    for every architecture."""
     found = {}
     for which, environment in (
         ("installed", os.environ | {"PYTHONPATH": str(ROOT)}),
