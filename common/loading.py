@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -21,6 +22,10 @@ IN_USE = 2  # batches: one trained on, one on its way
 SPARE = 0.9  # share of the free memory that is counted on
 TIMEOUT = 600  # seconds for one batch
 MORE = "give the container more (docker run --shm-size=8g, or --ipc=host)"
+
+# open files of a process: each tensor that is handed over takes one, and where there is none left
+# the others wait for it for ever
+FILES = 128
 
 Batch = TypeVar("Batch")
 
@@ -37,6 +42,13 @@ def shared_memory() -> int | None:
 def fitting(workers: int, batch: int) -> int:
     """How many of these loading processes there is room for, with `batch` bytes a batch. Fewer than
     asked for are warned of."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if workers and 0 <= files < FILES:  # negative: no limit
+        log.warning(
+            "a process may open %s files only: no loading processes; `ulimit -n 1024` lifts it",
+            files,
+        )
+        return 0
     free = shared_memory()
     if not workers or free is None:
         return workers

@@ -40,6 +40,15 @@ def test_where_there_is_no_shared_memory_nothing_is_limited(monkeypatch):
     assert loading.shared_memory() is None and loading.fitting(8, 10**12) == 8
 
 
+@pytest.mark.parametrize(("files", "fit"), [(24, 0), (128, 8), (1024, 8), (-1, 8)])
+def test_few_open_files_leave_no_room_for_processes(files, fit, monkeypatch, caplog):
+    with_free(monkeypatch, 10**9)
+    monkeypatch.setattr(loading.resource, "getrlimit", lambda _: (files, files))
+    with caplog.at_level(logging.WARNING, "detco"):
+        assert loading.fitting(8, 1000) == fit
+    assert ["ulimit -n" in text for text in caplog.messages] == [True] * (fit == 0)
+
+
 class Item(torch.utils.data.Dataset):
     def __init__(self, act):
         self.act = act
