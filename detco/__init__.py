@@ -1,4 +1,4 @@
-"""detco: pretrains backbones, puts them through detection protocols, tables the results.
+"""detco: pretrains backbones, fine-tunes detectors from them, and tabulates the AP.
 
     import detco detco.pretrain("detco-small", "photos", out="runs/detco")
     detco.evaluate("runs/detco/backbone.safetensors", "small-retinanet",
@@ -39,8 +39,8 @@ def pretrain(
     """Pretrain as `detco pretrain` does and return the path of the backbone file.
 
     recipe: e.g. "detco-small"; images: a folder, or a text file of paths; settings: changes to the
-    recipe, e.g. {"epochs": 20}. A finished run is returned at once, an interrupted one goes on.
-    Raises InputError for what cannot be done, TrainingError where the work fails.
+    recipe, e.g. {"epochs": 20}. A finished run is returned at once, an interrupted one resumes.
+    Raises InputError for invalid input, TrainingError if training fails.
     """
     from detco.benchmarks import python
 
@@ -71,7 +71,7 @@ def evaluate(
     data: a data set; None: the protocol's published one; more: `layout`, `train`, `test` (names of
         the splits);
     name: the row in tables; default: from the file's name, "backbone" for what is in memory.
-    Finished runs in `out` are taken as they are. Raises InputError, TrainingError.
+    Finished runs in `out` are reused. Raises InputError, TrainingError.
     """
     from detco.benchmarks import python
 
@@ -98,7 +98,7 @@ def load_backbone(path: str | Path) -> nn.Module:
 
 def results(directory: str | Path) -> pd.DataFrame:
     """The records below a folder, one row a run and metric: starting_point, protocol, engine, seed,
-    metric, value (percent), ... A record that is not to be trusted is warned of and left out."""
+    metric, value (percent), ... An invalid record is left out with a warning."""
     from detco.benchmarks import python
 
     return python.frame(Path(directory))

@@ -1,1 +1,1 @@
-"""results: remembers, compares and shows what was measured."""
+"""results: stores, compares and shows what was measured."""

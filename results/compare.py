@@ -1,5 +1,5 @@
-"""Two or more starting points side by side: who wins where, by how much, on which sizes and classes
-of objects."""
+"""Compares two or more starting points: wins, ties, losses and differences, by
+protocol, object size and class."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -44,7 +44,7 @@ def select(runs: pd.DataFrame, names: Sequence[str], pairing: str = "welch") -> 
     kept = runs[runs["id"].isin(shared["id"])]
     metrics = [metric for metric in kept["metric"].unique() if metric]
     rows = _in_order(names, shared)
-    # labelled as in the whole: alone, a row needs no digits of its weights
+    # labels from all rows: among these alone, a name may need no hash of its weights
     return tables.ap_table(kept, rows, metrics, pairing, shared).loc[rows]
 
 
@@ -109,7 +109,8 @@ def ranks(table: pd.DataFrame) -> pd.Series:
 
 
 def headline_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The cells that count: each group's AP (or mIoU, ...) of each task."""
+    """The cells that wins are counted over: the main metric (AP, mIoU, ...) of each group and
+    task."""
     columns = table.columns.droplevel("statistic").unique()
     return [(group, metric) for group, metric in columns if metric in HEADLINES]
 
@@ -203,7 +204,7 @@ def by_class(table: pd.DataFrame, most: int | None = None) -> Grid | None:
 
 
 def _ends(rows: list, most: int | None, columns: int) -> list:
-    """The first and the last rows, with a line for what lies between."""
+    """The first and last rows, with a line that says how many are left out between them."""
     if most is None or len(rows) <= most:
         return rows
     half = most // 2

@@ -13,7 +13,7 @@ class Footnotes:
     marks: dict[Hashable, str] = field(default_factory=dict)  # by place
 
     def add(self, place: Hashable, notes: Iterable[str]) -> str:
-        """The mark of the place: "" where there is nothing to note."""
+        """Adds notes to a place and returns its mark; "" without notes."""
         found = [self.letters.setdefault(note, letter(len(self.letters))) for note in notes]
         self.marks[place] = ",".join(found)
         return self.marks[place]

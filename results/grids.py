@@ -109,12 +109,12 @@ def difference_cell(value: float, half: float, n: int) -> Cell:
 
 
 def signed(value: float) -> str:
-    """With its sign, a minus that is one, and 0.0 without any."""
+    """One decimal with its sign (U+2212 for minus); 0.0 has none."""
     return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
 
 
 def _best(means: Sequence[float]) -> float:
-    """The highest of at least two different values, as shown."""
+    """The highest value, rounded as shown; -1 unless at least two rounded values differ."""
     rounded = [_rounded(mean) for mean in means]
     there = {mean for mean in rounded if mean is not None}
     return max(there) if len(there) > 1 else -1.0

@@ -143,7 +143,7 @@ def split(grid: Grid, most: int) -> list[Grid]:
 
 @dataclass(frozen=True)
 class _Column:
-    """How wide a column's texts and its footnote marks are."""
+    """Widths of a column's texts and of its footnote marks, in characters."""
 
     name: str
     align: str
@@ -312,7 +312,7 @@ def _latex(grid: Grid) -> str:
 
 
 def _rules(groups: Sequence[Group]) -> str:
-    """A thin line under each group that has a title."""
+    """The booktabs rule under each group that has a title."""
     rules, first = [], 2
     for group in groups:
         last = first + len(group.columns) - 1

@@ -1,9 +1,8 @@
 """What the JSON files between processes and versions must hold: plans, progress, records, a job's
 number in Slurm's queue, remembered speeds. pydantic checks them against the types here.
 
-Version 1 (`FORMAT`). Fields are added, never given another type; who needs that raises the
-version. A field that is not named may hold anything; one that may be missing is never null unless
-it says so.
+Version 1 (`FORMAT`). Fields may be added. A change of a field's type needs a higher version. A
+field that is not named may hold anything; one that may be missing is never null unless it says so.
 """
 
 import math
@@ -268,13 +267,14 @@ def _said(problems: list[ErrorDetails]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value in a message, not endless."""
+    """A value as text for a message, cut if long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _impossible(value: Any) -> str | None:
-    """What JSON may hold and no file of ours does."""
+    """What a value holds that JSON allows but none of these files may, in words; None if
+    nothing."""
     waiting = [(value, 0)]
     while waiting:
         here, depth = waiting.pop()

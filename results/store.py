@@ -27,9 +27,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """The object in a JSON file; None where the file is missing, truncated or something else."""
+    """The object in a JSON file; None where the file is missing, truncated or holds no object."""
     try:
-        content = Path(path).read_bytes() if Path(path).is_file() else b""  # no pipe, no device
+        content = (
+            Path(path).read_bytes() if Path(path).is_file() else b""
+        )  # never opens a pipe or device
         value = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return None
@@ -43,18 +45,18 @@ def read_as(path: Path, *kinds: Any) -> dict | None:
 
 
 def read_record(folder: Path) -> dict | None:
-    """The record of a job's folder; None where there is none, or it is not to be trusted."""
+    """The record of a job's folder; None where it is missing or invalid."""
     record = read_json(folder / "record.json")
     return None if record is None or problem_of(record) else record
 
 
 def read_spec(folder: Path) -> dict | None:
-    """The plan of a job's folder; None where there is none, or its fields are of other types."""
+    """The plan of a job's folder; None where it is missing or has fields of other types."""
     return read_as(folder / "spec.json", schema.Planned, schema.Spec)
 
 
 def read_progress(folder: Path) -> dict:
-    """What the job at work last said; nothing where its fields are of other types."""
+    """The last progress of a running job; {} where its fields are of other types."""
     return read_as(folder / "progress.json", schema.ProgressFields) or {}
 
 
@@ -97,7 +99,7 @@ def read(
 
 
 def folders(directory: Path) -> dict[str, Path]:
-    """Where each run has its files: id -> job folder."""
+    """The job folder of each run, by the run's id."""
     found: dict[str, Path] = {}
     for folder in job_folders(directory):
         record = read_record(folder)
@@ -133,8 +135,7 @@ def _misfit(record: dict, protocols: Mapping[tuple[str, int], str]) -> str | Non
 
 
 def _evaluations(found: Sequence) -> str | None:
-    """What is wrong with the order of the evaluations on the way: each comes after
-    the one before."""
+    """An error in the order of evaluations during training (iterations must increase), or None."""
     before = 0
     for number, one in enumerate(found):
         if one["iteration"] <= before:
@@ -171,8 +172,8 @@ def _other_protocol(
 
 
 def unfinished(directory: Path) -> list[dict]:
-    """The specs of jobs below a folder that were planned and have no record yet; what is no whole
-    spec is none."""
+    """The specs of jobs below a folder that were planned and have no record yet;
+    incomplete specs are left out."""
     folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
     specs = filter(None, map(read_spec, folders))
     return [
@@ -189,7 +190,7 @@ def take(folder: Path) -> int | None:
     never leaves one behind.
     """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    for _ in range(5):  # who only looks (`is_taken`) holds it for a moment
+    for _ in range(5):  # `is_taken` of another process holds it for a moment
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
@@ -199,7 +200,7 @@ def take(folder: Path) -> int | None:
 
 
 def release(lock: int) -> None:
-    """Give a lock back, also for processes that inherited it and live on."""
+    """Release a lock, also for processes that inherited it and are still running."""
     fcntl.flock(lock, fcntl.LOCK_UN)
     os.close(lock)
 
@@ -227,7 +228,7 @@ def is_taken(folder: Path) -> bool:
     """Whether some process works in a job folder at this moment."""
     if not (folder / ".lock").exists():
         return False
-    # also where one may not write, and without being in the way
+    # read-only and shared: works without the right to write and blocks no other reader
     descriptor = os.open(folder / ".lock", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -240,8 +241,8 @@ def is_taken(folder: Path) -> bool:
 
 def status(directory: Path) -> list[dict]:
     """One dict a job: folder, id, kind, title, state, stage, done, total, speed (steps a second,
-    None: not known yet), figures, error, seconds (so far, or in all); trained (iterations done, of
-        all) while it evaluates on the way.
+    None: not known yet), figures, error, seconds (so far, or in all); trained ([iterations done,
+    iterations in all]) while it evaluates during training.
 
     state: planned, running, interrupted, failed or done.
     """

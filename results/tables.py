@@ -174,12 +174,13 @@ def ap_table(
 
     A group is a protocol with all that must not be mixed: version, settings, data, scorer, engine,
     scaling.
-    Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`, and for
-    each baseline there is `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval,
-    NaN with a single run) and `n NAME` (the smaller n of the two). pairing: "welch" (Welch's t) or
-    "paired" (by seed; over the seeds both have). each: the runs as `labelled` among more than
-    these; default: among these. `attrs` carries the footnotes. Raises InputError
-    if there is nothing to show, or a metric nobody measured.
+    Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`. For each
+    baseline also `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval, NaN with
+    a single run) and `n NAME` (the smaller n of the two).
+
+    pairing: "welch" (Welch's t) or "paired" (by seed, over the seeds both have).
+    each: these runs as `labelled` together with others; default: labelled alone.
+    The footnotes are in `attrs`. Raises InputError if there is no result, or a metric no run has.
     """
     each, wanted = labelled(runs) if each is None else each, _wanted(runs, metrics)
     measured = values(runs[runs["metric"].isin(wanted)], each)
@@ -251,8 +252,8 @@ def labelled(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def values(runs: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
-    """What counts of `frame`: finished runs, each seed of a cell once; with the columns
-    `row` and `group`."""
+    """The rows of `frame` that enter means: finished runs, each seed of a cell once; with the
+    columns `row` and `group`."""
     counted = each[(each["status"] == "done") & ~each["repeat"]].set_index("id")[["row", "group"]]
     return runs.join(counted, on="id", how="inner")
 

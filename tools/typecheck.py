@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # Python 3.10; mypy brings tomli along
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-FACE = "detco"  # the top package; its modules are no package of their own
+FACE = "detco"  # the top package; its modules form no package of their own
 ERROR = re.compile(r"^(?P<path>[^:]+):\d+: error: ")
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     tree = ROOT / "build" / "tree"
     lay_links(tree / FACE, settings["tool"]["setuptools"]["package-dir"])
     status, lines = run_mypy(tree)
-    if status not in (0, 1):  # mypy could not check
+    if status not in (0, 1):  # mypy itself failed
         print(*lines, sep="\n", file=sys.stderr)
         return 2
     counts = count_errors(lines, allowed)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def lay_links(folder: Path, package_dir: Mapping[str, str]) -> None:
-    """`folder` anew, as the package that an installation would have."""
+    """Rebuild `folder` with the package layout of an installation, as links."""
     folder.mkdir(parents=True, exist_ok=True)
     for link in folder.iterdir():
         link.unlink()

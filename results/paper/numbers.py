@@ -185,7 +185,7 @@ def paper_grid(number: int) -> Grid:
 
 
 def _cell(table: int, row) -> Cell:
-    """`row` of the frame, or None where the paper has no number."""
+    """The cell for `row` of the frame; `row` is None where the paper has no number."""
     if row is None:
         return Cell("–")
     mark = "a" if (table, row.protocol, row.method, row.metric) in SLIPS else ""

@@ -1,5 +1,4 @@
-"""Measured beside published: a verdict for each cell that both have, and for each claim of the
-DetCo paper."""
+"""Compares measured with published numbers: a verdict for each cell that both have."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -190,8 +189,8 @@ def _obstacles(records: Sequence[dict], protocol: str, version: int) -> list[str
 
 
 def _pretraining(weights: Mapping, protocol: str) -> list[str]:
-    """Other backbone, recipe, pictures. Weights that do not say how many pictures they
-    saw are believed."""
+    """Other backbone, recipe, pictures. Weights that do not say how many
+    images they saw are accepted."""
     arch, recipe = "resnet101" if "r101" in protocol else ARCH, _recipe(weights)
     reasons = [f"other backbone: {weights['arch']}"] if weights.get("arch", arch) != arch else []
     if recipe and not re.fullmatch(rf"({'|'.join(published.METHODS)})-\d+ep", recipe):

@@ -1,5 +1,4 @@
-"""AP on the way: what runs with --eval-period measured while they trained, and their result as the
-last point."""
+"""AP during training (--eval-period), with the final result as the last point."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

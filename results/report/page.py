@@ -1,5 +1,5 @@
-"""One self-contained HTML page: summary, tables, charts, example pictures, exact settings, how to
-make it again."""
+"""One self-contained HTML page: summary, tables, charts, example images, settings,
+commands that reproduce it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class Material:
 
 @dataclass
 class Part:
-    """A section of the page; what is empty is left out."""
+    """A section of the page; empty parts are left out."""
 
     key: str
     title: str
