@@ -1,5 +1,5 @@
-"""Settings from outside (YAML, `--set key=value`) turned into frozen dataclasses, with errors one
-can act on."""
+"""Settings from outside (YAML, `--set key=value`) as frozen dataclasses. Errors say what to
+change."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from detco.common.values import nearest, shown
 
 T = TypeVar("T")
 LARGEST = 200_000  # characters of a YAML document
-IDENTITY = ("name", "version")  # of a row: they say which it is, and name folders
+IDENTITY = ("name", "version")  # they identify a row and name folders
 EARLIER_NAMES = {"optimiser": "optimizer"}  # of settings
 
 
@@ -29,7 +29,7 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             f" {settings.described(mapping)}"
         )
     _refuse_unknown(cls, mapping, where, "")
-    try:  # as JSON has it: dates as texts, tuples as lists
+    try:  # normalised to JSON: dates become texts, tuples lists
         plain = json.loads(json.dumps(mapping, default=str, allow_nan=False))
         return settings.build(cls, plain)
     except ValueError as error:

@@ -1,5 +1,5 @@
-"""YAML of users. A file costs no more than its text: size, nesting and aliases have a budget, and
-what comes out are texts, numbers, lists and groups that JSON could hold too."""
+"""YAML of users. Size, nesting and aliases are limited, so that a small file cannot take much
+memory or time. The result holds only texts, numbers, lists and dicts that JSON could hold too."""
 
 import re
 from collections.abc import Hashable, Iterator, Mapping
@@ -20,7 +20,7 @@ SIGNED = 2**63  # whole numbers lie below it
 
 class Loader(yaml.SafeLoader):
     """SafeLoader with three traps closed: `1e-3` is a number, `24:00:00` a text, and a key given
-    twice is an error. Keeps to the budget while it reads."""
+    twice is an error. Enforces the limits while reading."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -53,7 +53,7 @@ class Loader(yaml.SafeLoader):
 
 
 class Refused(yaml.MarkedYAMLError):
-    """Valid YAML that is not read."""
+    """Valid YAML that is refused."""
 
     def __init__(self, mark: Any, problem: str):
         super().__init__(None, None, problem, mark)
@@ -106,7 +106,8 @@ def load(text: str, where: str, of_settings: bool = True) -> Any:
 
 
 def _problem(value: Any, place: str) -> str | None:
-    """What no setting can be, and where it stands."""
+    """The first value that no setting can have, with its place, as a
+    message; None if there is none."""
     at = f"{place}: " if place else ""
     if isinstance(value, Mapping):
         for key, inner in value.items():

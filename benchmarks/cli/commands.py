@@ -655,5 +655,6 @@ GROUPS = {
 
 
 def parser(version: str) -> options.Parser:
-    """Of all commands. The parsed arguments' `command` is the command's name, one word or two."""
+    """The parser of all commands. The parsed arguments' `command` is the command's
+    name, one or two words."""
     return options.parser(version, COMMANDS, GROUPS)

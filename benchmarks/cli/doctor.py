@@ -78,7 +78,8 @@ def main(args) -> int:
 
 
 def examine() -> dict:
-    """Facts, warnings (works, but) and problems (does not work) as JSON-ready lists."""
+    """Facts, warnings (it works with limits) and problems (it does not work) as JSON-ready
+    lists."""
     facts = [_fact("python", f"{platform.python_version()} ({sys.executable})")]
     facts.append(
         _fact(
@@ -136,7 +137,7 @@ def _library(name: str, least: tuple[int, ...], facts: list, problems: list) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(MODULES.get(name, name))
-    except Exception as error:  # a broken binary raises anything
+    except Exception as error:  # a broken binary may raise any exception
         problems.append(f"{name} {version} cannot be imported ({_short(error)}): {MEANS[name]}")
         return
     facts.append(_fact(name, version))
@@ -146,7 +147,7 @@ def _torch(facts: list, alarms: list) -> None:
     try:
         import torch
     except Exception:
-        return  # said already
+        return  # already reported
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(number).total_memory / 2**30
@@ -224,7 +225,7 @@ def _detectron2(facts: list, alarms: list) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # compiled against another torch, it fails only here
+            # a build for another torch fails only at this import
             importlib.import_module("detectron2._C")
     except Exception as error:
         remedy = (

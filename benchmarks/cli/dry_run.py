@@ -82,8 +82,8 @@ def _speeds(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> N
 def gpu_hours(
     jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room
 ) -> tuple[dict[str, float], str]:
-    """GPU-hours of each job and what to call them; of the model's GPU where a long plan has none;
-    empty for a short one."""
+    """GPU-hours of each job and their unit. Without a GPU, a long plan is given in hours of the
+    cost model's GPU; for a short one the hours are empty."""
     if room.gpus:
         return {
             job.id: costs[job.id].seconds * room.gpus.get(job.kind, 0) / 3600 for job in jobs
@@ -108,8 +108,8 @@ def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: P
 
 
 def summed(missing: Sequence[str]) -> list[str]:
-    """What is missing, once where several protocols miss the same: what follows in brackets is
-    about one of them."""
+    """The missing inputs, each once. Text in brackets concerns one protocol and is dropped where
+    several protocols miss the same."""
     first: dict[str, str] = {}
     for text in missing:
         first.setdefault(text.partition(" (")[0], text)

@@ -1,4 +1,5 @@
-"""`detco logs` and `detco clean`: one job's log; what finished jobs no longer need."""
+"""`detco logs` prints one job's log; `detco clean` deletes files that finished jobs no longer
+need."""
 
 import os
 import sys
@@ -45,7 +46,7 @@ def logs(args) -> int:
 
 
 def _escaped(log: bytes) -> str:
-    """Lines of a log, which may hold anything, with their control characters as escapes. Progress
+    """Lines of a log with control characters shown as escapes. Progress
     bars end their lines with a carriage return."""
     text = log.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     return "\n".join(printable(line) for line in text.expandtabs().split("\n"))
@@ -127,8 +128,8 @@ def clean(args) -> int:
 
 
 def leftovers(directory: Path, models: bool = False) -> Iterator[tuple[Path, str]]:
-    """Files of jobs that are done and not at work, with what they are. None is outside of
-    `directory`, whatever links and files of a job say."""
+    """Files of jobs that are done and not at work, with what they are. No file outside of
+    `directory` is listed, even where a job's links or files name one."""
     for folder in store.job_folders(directory):
         record = store.read_json(folder / "record.json") or {}
         if record.get("status") != "done" or store.is_taken(folder):
@@ -149,7 +150,7 @@ def _files(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
 
 
 def _of_slurm(folder: Path, directory: Path) -> list[Path]:
-    """What submitit keeps of a job, where it lies below `directory`."""
+    """Submitit's files of a job, where they lie below `directory`."""
     queued = store.read_as(folder / NUMBER, schema.Queued)
     if queued is None or "\0" in queued["folder"]:
         return []

@@ -1,5 +1,5 @@
-"""The `detco` command: does what a row of COMMANDS says, turns bad input into one line and exit
-status 2."""
+"""The `detco` command: runs a row of COMMANDS and reports bad input in one line with exit status
+2."""
 
 import importlib
 import os
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def function_of(call: str) -> Callable[[Any], int]:
-    """What a row of COMMANDS calls, "module:function" below benchmarks; imported only now."""
+    """The function of a row of COMMANDS ("module:function" below benchmarks), imported when
+    needed."""
     module, _, name = call.partition(":")
     return getattr(importlib.import_module(f"detco.benchmarks.{module}"), name)
 

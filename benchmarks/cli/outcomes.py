@@ -40,8 +40,8 @@ def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
 
 
 def read(directory: Path) -> tuple[list[dict], list[str]]:
-    """The records below a folder and what was left out; a protocol's hash must be that of this
-    program's row."""
+    """The records below a folder, and a line for each left out. A protocol's hash must equal that
+    of this program's row."""
     from detco.transfer.protocols import PROTOCOLS, protocol_hash
 
     return store.read(
@@ -50,7 +50,7 @@ def read(directory: Path) -> tuple[list[dict], list[str]]:
 
 
 def left_out(problems: Sequence[str], strict: bool = False) -> int:
-    """One line for each record that is not to be trusted; exit status 1 for them with `strict`."""
+    """Print a line for each invalid record; exit status 1 if there is one and `strict` is set."""
     for problem in problems:
         print(f"left out: {shown(problem, 400)}", file=sys.stderr)
     return 1 if strict and problems else 0
@@ -128,7 +128,7 @@ def report(args) -> int:
 
 
 def _results(directory: Path) -> tuple[list[dict], list[str]]:
-    """`read`; InputError where there is no folder, or nothing in it can be used."""
+    """As `read`, but raises InputError if the folder is missing or holds no valid record."""
     if not directory.is_dir():
         raise InputError(f"no folder {directory}")
     records, problems = read(directory)

@@ -233,7 +233,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str]) -> Parser:
-    """Of all commands. The parsed arguments' `command` is the command's name, one word or two.
+    """The parser of all commands. The parsed arguments' `command` is the
+    command's name, one or two words.
 
     groups: the first word of those with two, with its text.
     """

@@ -1,4 +1,4 @@
-"""`detco predict`: a kept detector on any pictures, as one COCO file and as drawn pictures."""
+"""`detco predict`: runs a kept detector on images; writes one COCO file and drawn images."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def predict(args) -> int:
     files = images_of(args.images, args.out / DRAWN)
     images, found, problems = [], [], []
     with live.of_task("predict") as report, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        warnings.simplefilter("ignore")  # Detectron2 uses deprecated imports
         for picture, results in detections.detect(trained, list(files), device, problems):
             sure = [result for result in results if result["score"] >= args.score]
             images.append(picture.image)

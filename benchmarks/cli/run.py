@@ -1,5 +1,5 @@
-"""The commands that work: `detco pretrain`, `transfer` and `run`. Jobs planned, run under a live
-view, their outcome printed."""
+"""`detco pretrain`, `transfer` and `run`: plan jobs, run them under a live view, print the
+outcome."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ from . import text as show
 
 def pretrain(args) -> int:
     """`detco pretrain`: make one backbone file."""
-    helper = int(os.environ.get("RANK", "0"))  # of torchrun; its first process speaks for all
+    helper = int(os.environ.get("RANK", "0"))  # set by torchrun; only its first process prints
     if helper:
         logging.getLogger("detco.plan").setLevel(logging.ERROR)
     job, classes = pretraining_of(args)
@@ -71,7 +71,7 @@ def _say_probe(job: Job, folder: Path) -> None:
         print(f"no accuracy on {folder}: the run had finished without it; a new --out measures it")
         return
     knn = record["facts"]["knn"]
-    # without one --probe came in later
+    # without a probe, --probe was added later
     before = f" (before training: {knn['0']:.1%})" if "0" in knn else ""
     print(f"k-nearest-neighbour accuracy on {folder}: {list(knn.values())[-1]:.1%}{before}")
 
@@ -168,7 +168,8 @@ def _say_without_evaluations(jobs: Sequence[Job]) -> None:
 
 
 def _say_without_content(jobs: Sequence[Job], out: Path) -> None:
-    """Runs of a version that did not read the images prove nothing about those of today."""
+    """Say which runs an earlier version made without hashing the images: whether their images
+    equal today's is unknown."""
     there = suite_plan.folders(out) if any(job.earlier for job in jobs) else {}
     count = sum(job.earlier in there and job.id not in there for job in jobs)
     if count:

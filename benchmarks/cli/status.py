@@ -17,12 +17,12 @@ from ..run.local import Run, State
 from .text import columns, in_words
 
 LONGEST = 100  # characters of an error; the log has all of it
-NAMES = {"planned": "waiting", "interrupted": "waiting"}  # states of a runner for those of a folder
+NAMES = {"planned": "waiting", "interrupted": "waiting"}  # a folder's states in the live view
 
 
 def show(args) -> int:
-    """How much of the whole is done, then a line for each job that is at work,
-    failed or interrupted."""
+    """Print how much of all jobs is done, then a line for each running, failed or interrupted
+    job."""
     if not args.dir.is_dir():
         raise InputError(f"no folder {args.dir}")
     rows = store.status(args.dir)
@@ -67,7 +67,7 @@ def _as_run(rows: Sequence[dict]) -> tuple[Run, dict[str, dict]]:
     for row in rows:
         spec = store.read_spec(Path(row["folder"])) or {}
         seconds = 1.0
-        with suppress(KeyError, TypeError):  # a plan that another version of this program made
+        with suppress(KeyError, TypeError):  # a plan made by another version of this program
             (found,) = cost.estimate([Job("", "", "", Path(), spec)], {}, cost.CPU).values()
             seconds = found.seconds
         state = State(
@@ -81,5 +81,5 @@ def _as_run(rows: Sequence[dict]) -> tuple[Run, dict[str, dict]]:
 
 
 def _cut(text: str) -> str:
-    """The beginning of a long text: one long error must not push all columns aside."""
+    """The text, shortened so that a long error does not widen its column."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

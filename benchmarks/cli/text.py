@@ -25,8 +25,8 @@ LONGEST = 1000  # characters of an error
 
 
 def print_anything() -> None:
-    """Names of files and rows hold signs that a terminal's encoding may lack (LANG=C): those are
-    printed as escapes."""
+    """Print characters that the terminal's encoding lacks (LANG=C) as escapes instead of
+    failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -39,8 +39,8 @@ def refuse(problem: str) -> int:
 
 
 def outcome(run: Run, again: str) -> int:
-    """What was warned of; what went wrong, the end of its log, the command to repeat it. 0, 1, or 2
-    if all was bad input."""
+    """Print warnings, errors with the end of the log, and the command to rerun. Returns 0, 1 for
+    failed jobs, 2 if all failures were bad input."""
     _warnings(run)
     _done_before(run)
     failed = run.named("failed")
@@ -84,7 +84,7 @@ def _warnings(run: Run) -> None:
 
 
 def _done_before(run: Run) -> None:
-    """What was answered from records alone."""
+    """Say which jobs were finished before."""
     before = [state for state in run.named("done") if state.started is None]
     if len(run.states) == 1 and before:
         print(f"{before[0].job.title}: done before, nothing trained")
@@ -178,7 +178,7 @@ def detectron2_config(name: str, weights: Path | None) -> int:
     row = config.find(PROTOCOLS, name, "protocol")
     backbone = backbone_file.read(weights) if weights else backbone_file.Backbone(row.arch, {})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        warnings.simplefilter("ignore")  # Detectron2 uses deprecated imports
         engine = engines.get("detectron2")
     print(engine.as_yaml(row, backbone), end="")
     return 0
@@ -194,7 +194,7 @@ def facts(values: dict, as_json: bool) -> int:
 
 
 def data_check(args) -> int:
-    """Numbers, fingerprint and everything wrong with a data set; exit status 2 if anything is."""
+    """Print a data set's counts, fingerprint and all errors; exit status 2 if there are errors."""
     from detco.transfer.data import dataset
 
     from ..run import live
@@ -220,8 +220,8 @@ def data_check(args) -> int:
 
 
 def _by_protocol(args, report: Report) -> dict:
-    """What a protocol makes of the usual splits: facts and, under `says`, lines about them. Raises
-    InputError for what it would refuse."""
+    """How a protocol reads the usual splits: facts, and under `says` its warnings. Raises
+    InputError for data that it would refuse."""
     from detco.transfer import finetune, scoring
     from detco.transfer.data.checks import counting, examine
     from detco.transfer.protocols import PROTOCOLS
@@ -273,12 +273,12 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes as text with a unit."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def near(path: Path) -> str:
-    """A path relative to here where it lies below."""
+    """The path relative to the working directory if it lies below it."""
     here = Path.cwd()
     inside = path.is_absolute() and path.is_relative_to(here)
     return printable(str(path.relative_to(here) if inside else path))

@@ -1,4 +1,5 @@
-"""The small commands: each calls one function and prints what it gives; protocols, data, speed."""
+"""The small commands: protocols, recipes, data and speed. Each calls one
+function and prints its result."""
 
 import os
 
@@ -104,8 +105,8 @@ def speed_views(args) -> int:
 
 def speed_step(args) -> int:
     """`detco speed step`"""
-    # The ways take turns on a GPU, and what one leaves free in the allocator's cache must be of use
-    # to the next.
+    # The ways alternate on one GPU; memory that one frees in the allocator's cache must be
+    # usable by the next.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     from ..speed import step
 

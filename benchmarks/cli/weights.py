@@ -45,7 +45,7 @@ def _source(args):
 
 
 def _facts(backbone, report) -> dict:
-    """What was read, what was left, and why: what the import prints."""
+    """What the import prints: what was read, what was ignored, and why."""
     meta, left = dict(backbone.metadata), ", ".join(report.others)
     return {
         "source": meta["source"],
@@ -82,7 +82,7 @@ def show_(args) -> int:
 
 
 def _decoded(value: object) -> object:
-    """Metadata that are JSON (the recipe) as what they say."""
+    """Metadata stored as JSON text (the recipe), parsed."""
     try:
         return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
     except (ValueError, RecursionError):
@@ -112,7 +112,7 @@ def _export_detector(args) -> int:
     if args.to not in DETECTORS_TO:
         raise InputError(f"--to {args.to}: a trained detector goes to {DETECTORS_TO[0]} only")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Detectron2 imports is deprecated
+        warnings.simplefilter("ignore")  # Detectron2 uses deprecated imports
         return text.facts(engines.get(trained.engine).export(trained, args.out), args.json)
 
 

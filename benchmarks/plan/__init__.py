@@ -1,1 +1,1 @@
-"""A suite or a command turned into jobs."""
+"""Turns a suite or a command into jobs."""

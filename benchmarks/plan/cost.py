@@ -1,8 +1,8 @@
-"""What jobs cost: time and disk. From speeds measured on this machine where they are known, else
-from the model stated here.
+"""Estimates time and disk of jobs: from speeds measured on this machine where known,
+else from the model below.
 
-The model has two devices, see GPU and CPU. Seconds of a picture grow with its area and with the
-operations of the backbone.
+The model has two devices, see GPU and CPU. Seconds for an image grow with its area and
+with the backbone's operations.
 """
 
 import heapq

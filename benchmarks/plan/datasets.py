@@ -1,4 +1,4 @@
-"""The labelled data set of a task: found, described and checked before any work."""
+"""Finds, describes and checks the labelled data set of a task before any job starts."""
 
 import re
 from collections.abc import Callable
@@ -35,8 +35,8 @@ SILENT = Look()
 
 
 def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
-    """Both splits loaded as a protocol needs them, so that what is wrong is said now; labels and
-    images are the identity."""
+    """Load both splits as a protocol needs them and raise InputError for errors in them. Labels and
+    images determine the identity."""
     from detco.transfer import finetune
 
     data = find_splits(data)
@@ -118,7 +118,7 @@ def _share_is_there(data: Data, write: bool) -> bool:
         or whole.with_name(f"instances_{data.train}.json").is_file()
         or not whole.is_file()
     ):
-        return True  # or the reader will say what is wrong
+        return True  # if not, the reader reports the error
     if write:
         from detco.transfer.data.making import subsets
 

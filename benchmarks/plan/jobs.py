@@ -1,5 +1,5 @@
-"""A job's identity, folder and spec: all that a worker needs, and nothing that
-changes by chance."""
+"""A job's identity, folder and spec: everything a worker needs; the same input gives the same
+spec."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Job:
     """`id`: the hash of what determines the result; `needs`: ids of what must be done before;
     `cost`: seconds that it takes, see detco.benchmarks.plan.cost. `earlier`: what the id was in
-    versions that did not read the images; such a record proves nothing about these."""
+    versions that did not read the images; such a record does not show that the images are the
+    same."""
 
     id: str
     kind: str
@@ -68,7 +69,7 @@ class Place:
     # of pretrainings: `num_gpus` and `num_machines` if not 1
     pretrain_launch: Mapping = field(default_factory=dict)
     keep_model: str = ""  # of transfers: final or best; "": what a long schedule keeps by itself
-    # folders of jobs planned or done below `out` before, by id
+    # folders of jobs planned or done earlier below `out`, by id
     there: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -158,7 +159,8 @@ def transfer_job(run: FineTuning, place: Place) -> Job:
 
 
 def _transfer_identity(run: FineTuning, place: Place) -> str:
-    """The hash of all that determines the result; a change of it would run everything again."""
+    """The hash of everything that determines the result. If its contents
+    change, all runs are repeated."""
     from detco.transfer.protocols import as_record
 
     determines = {
@@ -215,7 +217,8 @@ def _splits(data: Data) -> dict[str, str | None]:
 
 
 def _kept_by_itself(protocol: Protocol, engine: str) -> str:
-    """What is kept without being asked for: hours of training should not have to be repeated."""
+    """The detector that a long training keeps by default (final, or "" for none), so that
+    it need not be repeated."""
     from detco.transfer.engines import ENGINES
 
     return "final" if protocol.schedule.iterations >= KEEP_FROM and ENGINES[engine].keeps else ""
@@ -225,5 +228,5 @@ def _job(
     identity: str, kind: str, title: str, folder: Path, spec: dict, needs: tuple[str, ...]
 ) -> Job:
     header = {"format": 1, "id": identity, "kind": kind, "title": title, "needs": list(needs)}
-    plain = json.loads(json.dumps(header | spec))  # as it will be read back: lists, not tuples
+    plain = json.loads(json.dumps(header | spec))  # as it will be read back: tuples become lists
     return Job(identity, kind, title, folder, plain, needs)

@@ -30,7 +30,7 @@ def steps(spec: dict) -> dict[str, float]:
         return {}
     schedule, tested = spec["protocol_row"]["schedule"], spec["data"].get("pictures", [0, 0])[1]
     period = spec.get("launch", {}).get("eval_period", 0)
-    # the last is the result
+    # the last evaluation is the result
     evaluations = 1 + ((schedule["iterations"] - 1) // period if period else 0)
     return {
         "train": schedule["iterations"],
@@ -112,8 +112,8 @@ def measured(records: Iterable[dict], here: Mapping | None) -> dict[str, dict]:
 
 
 def by_speed(spec: dict, speed: Mapping) -> float:
-    """Seconds of a job at measured speeds: each stage by its steps; what the plan does not tell
-    takes as long as it took."""
+    """Seconds of a job at measured speeds: each stage by its steps; work outside the stages takes
+    as long as measured."""
     planned, jobs = steps(spec), speed["jobs"]
     seconds = speed["other"] / jobs
     for name, (count, taken) in speed["stages"].items():
@@ -125,8 +125,8 @@ def known(out: Path, here: Mapping | None) -> dict[str, dict]:
     """Speeds measured on this machine, by `speed_key`: remembered ones, and those of the records
     below `out`.
 
-    here: None for machines that cannot be looked at from here; then all records count and none that
-    are remembered."""
+    here: None for machines that this process cannot inspect; then all records count and
+    remembered speeds do not."""
     records = (store.read_record(folder) for folder in store.job_folders(out))
     return (_remembered(here) if here else {}) | measured(filter(None, records), here)
 
@@ -152,8 +152,8 @@ def _remembered(here: Mapping) -> dict:
 
 
 def _remember(here: Mapping, facts: Mapping) -> None:
-    """Nothing is lost where the cache folder cannot be written, or two write at once: it is
-    measured again."""
+    """Write to the cache folder. Failures and simultaneous writers are harmless: the
+    speed is measured again."""
     path = _memory()
     everything = store.read_as(path, schema.Speeds) or {}
     everything[_machine(here)] = everything.get(_machine(here), {}) | facts

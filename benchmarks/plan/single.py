@@ -1,5 +1,4 @@
-"""The job of one `detco transfer`: data where they lie, the batch scaled if asked,
-processes and machines."""
+"""The job of one `detco transfer`: its data, the scaled batch size, processes and machines."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""A suite turned into jobs: what to run and after what. Every input is read and checked before any
-work starts."""
+"""Turns a suite into jobs and their dependencies. Every input is read and
+checked before any job starts."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("detco.plan")
 T = TypeVar("T")
-MOST_JOBS = 10_000  # of a plan that nobody has confirmed
-IMAGENET = 1_281_167  # pictures that a plan reckons with where no folder of pictures is named
+MOST_JOBS = 10_000  # of a plan without --yes
+IMAGENET = 1_281_167  # images assumed in an estimate where no folder of images is named
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def plan(
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds must be at least 1, it is {seeds}")
     inputs, wanted = Inputs(missing, look), engine or suite.engine
-    if wanted not in engines.ENGINES:  # a plan can be made for one that is not installed only
+    # a plan may name an engine that is not installed, but no unknown one
+    if wanted not in engines.ENGINES:
         wanted = engines.resolve(wanted)
     place = Place(
         out.absolute(),
@@ -156,8 +157,8 @@ def _transfers(
 
 
 def folders(out: Path) -> dict[str, Path]:
-    """The folder of every job planned or done below `out`, by the job's id: it stays there,
-    whatever its row is called now."""
+    """The folder of every job planned or done below `out`, by the job's id: a job stays in its
+    folder when its row is renamed."""
     specs = ((store.read_spec(folder) or {}, folder) for folder in store.job_folders(out))
     return {
         spec["id"]: folder.absolute() for spec, folder in specs if isinstance(spec.get("id"), str)
@@ -199,7 +200,7 @@ def folder_of_images(
     folder: Path, by_class: bool = False, report: Callable | None = None, identify: bool = True
 ) -> Source:
     """A user's folder, identified by the names and contents of its images. Raises InputError if
-    there are none. identify: else the images are not read, and it has no identity."""
+    there are none. identify=False: images are not read and the identity is empty."""
     from detco.pretrain.data import listing
 
     pictures = listing.find(folder)
@@ -219,8 +220,8 @@ def folder_of_images(
 
 
 def refuse_other_run(job: Job) -> None:
-    """InputError where a job's folder holds another run: its files would be taken
-    for this one's."""
+    """Raise InputError if a job's folder holds another run, whose files would be
+    mistaken for this one's."""
     there = store.read_spec(job.folder)
     done = (store.read_record(job.folder) or {}).get("status") == "done"
     if there and there.get("id") != job.id and (done or list(job.folder.glob("checkpoint*"))):
@@ -275,8 +276,7 @@ def _images(suite: Suite, start: StartingPoint, scenes: Job | None, inputs: Inpu
 
 
 def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None) -> list[Column]:
-    """Each task with its data set; what is on disk already is loaded once for each
-    kind of label."""
+    """Each task with its data set; data on disk are loaded once for each kind of label."""
     from detco.transfer.protocols import PROTOCOLS
 
     loaded: dict = {}
