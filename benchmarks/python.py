@@ -1,4 +1,4 @@
-"""What `import detco` needs: the commands' own jobs, started from Python."""
+"""The functions behind `import detco`: the same jobs as the commands, started from Python."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ SAME = 1e-3  # largest difference of features, relative to their largest value
 
 
 def run(words: list[str]) -> Job:
-    """The job that the words of a command describe, done. Raises InputError, TrainingError."""
+    """Run the job that the words of a command describe, and return
+    it. Raises InputError, TrainingError."""
     args, message = None, StringIO()
     with redirect_stderr(message), suppress(SystemExit):
         args = commands.parser(own_version()).parse_args(words)
@@ -77,7 +78,8 @@ def weights_of(
 
 
 def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backbone_file.Backbone:
-    """Through a file: what a checkpoint on disk is checked for, this is too."""
+    """A backbone from memory, imported through a file, so that it passes the same
+    checks as a checkpoint."""
     state = backbone.state_dict() if isinstance(backbone, nn.Module) else dict(backbone)
     tensors = {key: value.detach().cpu() for key, value in state.items()}
     with _own_folder(out) as folder:
@@ -89,7 +91,8 @@ def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backb
 
 
 def _written(backbone: backbone_file.Backbone, name: str, out: Path) -> Path:
-    """Under its content's hash: another backbone of the same name gets a file of its own."""
+    """Write a backbone under its content's hash, so that another one of the same
+    name gets its own file."""
     with _own_folder(out) as folder:
         digest = backbone_file.write(folder / "whole", backbone)
         path = out / "backbones" / f"{name}-{digest[:8]}.safetensors"
@@ -98,8 +101,7 @@ def _written(backbone: backbone_file.Backbone, name: str, out: Path) -> Path:
 
 @contextmanager
 def _own_folder(out: Path) -> Iterator[Path]:
-    """A folder for as long as it is needed: other processes may work in `out` under
-    the same names."""
+    """A temporary folder below `out`, since other processes may use the same names there."""
     (out / "backbones").mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out / "backbones") as folder:
         yield Path(folder)

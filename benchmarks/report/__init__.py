@@ -1,1 +1,1 @@
-"""What a report shows beside the records."""
+"""What a report shows in addition to the records."""

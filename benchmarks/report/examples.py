@@ -1,4 +1,4 @@
-"""Attention maps and detections on pictures: reads with transfer what results draws."""
+"""Attention maps and detections on pictures: computed with transfer, drawn by results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ EXAMPLES = 3  # pictures of each protocol in a report
 
 
 def attention(args) -> int:
-    """Draws the attention maps of some backbones over some pictures into one figure."""
+    """`detco attention`: draw attention maps of several backbones over images into one figure."""
     from PIL import Image
 
     from detco.pretrain.data import listing
@@ -72,8 +72,7 @@ def _names(weights: Sequence[str]) -> dict[str, str]:
 
 
 def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, list]:
-    """Starting point -> a record each of one protocol, as pictures of the test set with what was
-    found on them.
+    """Starting point -> a record each of one protocol, as test images with their detections.
 
     Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read
     from the runs' folders. Raises InputError where the data set is gone or not the one that
@@ -91,7 +90,7 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
     _, test = finetune.load_data(protocol, first["spec"]["data"])
     told = first["data"]["test"]
     same = test.fingerprint == told["fingerprint"]
-    if same and told.get("content"):  # older records do not say
+    if same and told.get("content"):  # older records hold no hash of the images
         same = content.hash_of(test, *content.read((test,))) == told["content"]
     if not same:
         raise InputError(f"{test.root} is not any more what was tested on")

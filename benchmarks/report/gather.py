@@ -1,4 +1,5 @@
-"""Gathers what a report shows beside the records: curves, detections, attention maps, commands."""
+"""Gathers what a report shows in addition to the records: curves,
+detections, attention maps, commands."""
 
 from collections.abc import Sequence
 from pathlib import Path

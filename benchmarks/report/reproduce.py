@@ -8,7 +8,7 @@ from dataclasses import asdict
 from detco.common.values import flatten
 
 OUT = "again"  # the folder that the commands write to
-# fields that say what a row is, and are no settings
+# fields that identify a row and are no settings
 NAMES = (
     "name",
     "version",
@@ -55,7 +55,7 @@ def _started(spec: dict) -> list[str]:
     launch = spec.get("launch") or {}
     # True: as earlier versions wrote it
     amp = "fp16" if launch.get("amp") is True else launch.get("amp")
-    # on how many machines is of no matter
+    # only the total of processes matters, not the number of machines
     processes = launch.get("num_gpus", 1) * launch.get("num_machines", 1)
     found = {
         "--num-gpus": processes if processes > 1 else 0,

@@ -1,4 +1,4 @@
-"""`detco verify`: finished runs scored anew from their predictions."""
+"""`detco verify`: scores finished runs again from their predictions."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from detco.results import store
 
 from .. import config
 
-SAME = 1e-6  # AP points: rounding of sums in another order
+SAME = 1e-6  # AP points: allows for rounding, as sums may run in another order
 SHOWN = 3  # metrics that are named
 
 
@@ -38,8 +38,9 @@ def verify(args) -> int:
 
 
 def difference(record: dict, folder: Path) -> str:
-    """How the metrics of a run differ from those of its `predictions.json` on its test data; ""
-    where they are equal. Raises InputError for data or predictions that are gone or others."""
+    """How the metrics of a run differ from those of its `predictions.json` on its test
+    data; "" where they are equal. Raises InputError for data or predictions that are
+    missing or have changed."""
     from detco.transfer import finetune
     from detco.transfer.protocols import Protocol, from_record
     from detco.transfer.scoring import score

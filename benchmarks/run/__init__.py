@@ -1,9 +1,10 @@
-"""Jobs run and watched; where they run is an executor: a file here and a row of EXECUTORS each.
+"""Runs and watches jobs. Where they run is decided by an executor: a file
+here and a row of EXECUTORS.
 
 To add one: write its class (see `Runner`) in a file of this folder and give EXECUTORS a row that
 names it and the options of `detco run` that are its own. The command's choices and options follow,
-and nothing else asks for an executor's name. A job is done by `detco.benchmarks.run.worker` on the
-spec file in its folder, wherever that is; its record says what became of it. This file imports
+and no other code compares an executor's name. A job is done by `detco.benchmarks.run.worker` on the
+spec file in its folder, on any machine; its record holds the outcome. This file imports
 nothing heavy: commands that only show help read it.
 """
 
@@ -38,11 +39,11 @@ class Runner(Protocol):
     """What the class of an executor is: made of (suite or None, arguments of the command), from
     which it reads its own settings. Then `take` is called, then the rest.
 
-    stopped: what becomes of the work where the command is interrupted. launch: how a job of a kind
-    ("transfer", "pretrain") is started there, as fields of detco.transfer.engines.Launch. take: the
-    jobs that are to run, those that are done included. costs: by job id; exact: for a plan on
-    paper, so measuring this machine is worth a second. run: all that is not done; `look` is called
-    with the states again and again. All raise InputError for what cannot run there.
+    stopped: message on what happens to the jobs if the command is interrupted. launch: how a job of
+    a kind ("transfer", "pretrain") is started there, as fields of detco.transfer.engines.Launch.
+    take: the jobs that are to run, those that are done included. costs: by job id; exact: for
+    --dry-run, where measuring this machine may take a second. run: all that is not done; `look` is
+    called with the states again and again. All raise InputError for what cannot run there.
     """
 
     stopped: str

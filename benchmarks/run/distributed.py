@@ -1,4 +1,4 @@
-"""The processes of one job: on this machine, and which of several machines this is.
+"""The processes of one job: on this machine, and this machine's number among several.
 
 What started the machines says so in the environment: DETCO_MACHINE (this one's number, from 0),
 MASTER_ADDR, MASTER_PORT.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import detco
 
-# processes start here, so that no package of the working directory hides ours
+# processes start in this folder, so that no package of the user's working directory hides ours
 ROOT = Path(detco.__file__).resolve().parents[1]
 HELPER = (  # environment variable of a process that helps: another one keeps the record
     "DETCO_HELPER"

@@ -11,7 +11,7 @@ from detco.results import store
 
 from .local import Run, State
 
-# of a job that lies before and up to the end of a stage; a stage not named is the whole job
+# share of a job that is done at the start and at the end of a stage; other stages are the whole job
 SHARE = {
     "check pictures": (0.0, 0.0),
     "hash images": (0.0, 0.0),
@@ -25,7 +25,8 @@ SHARE = {
 }
 STARTING = {"stage": "starting", "done": 0, "total": 0, "speed": None, "figures": {}}
 WIDE = 110  # columns of a terminal from which on a job has one line, not two
-# seconds of work at the planned pace that the measured one is averaged with: starting up is no pace
+# Seconds of work that the planned speed weighs in the average with the measured one, which
+# starting up makes too slow.
 TRUST = 30.0
 LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
 
@@ -180,7 +181,7 @@ class Terminal:
 
 
 def _line(text: str):
-    """A text that is cut where the terminal ends, never broken."""
+    """A text cut at the terminal's width instead of wrapped."""
     from rich.text import Text
 
     return Text(printable(text), no_wrap=True, overflow="ellipsis")
@@ -209,7 +210,7 @@ def describe(state: State, progress: dict | None) -> str:
     if state.name == "done":
         return f"done in {clock(state.seconds)}"
     if state.name == "elsewhere":
-        holder = store.read_progress(state.job.folder)  # it may be stopped, its runner gone
+        holder = store.read_progress(state.job.folder)  # its runner may have been killed
         who = (
             f" (process {holder['pid']} on {holder['host']})"
             if holder.keys() >= {"pid", "host"}
@@ -223,7 +224,7 @@ def describe(state: State, progress: dict | None) -> str:
 
 
 def stage_of(progress: dict) -> str:
-    """The stage; of an evaluation on the way also how far the training is."""
+    """The stage; of an evaluation during training also how far the training is."""
     trained = progress.get("trained")
     return progress["stage"] + (f" at {trained[0]}/{trained[1]}," if trained else "")
 
@@ -244,7 +245,7 @@ def rates(progress: dict) -> tuple[str, str, str]:
 
 
 def fraction_of(state: State, progress: dict | None) -> float:
-    """How much of a job is behind it."""
+    """The fraction of a job that is done."""
     if state.name == "done":
         return 1.0
     if state.name != "running" or not progress or not progress["total"]:
@@ -257,8 +258,8 @@ def fraction_of(state: State, progress: dict | None) -> float:
 
 
 def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
-    """Fraction of the whole that is done, and seconds left: what each kind of job cost so far tells
-    what the rest of it costs."""
+    """Fraction of the whole that is done, and seconds left: measured costs of each kind of job
+    scale the estimates of the rest."""
     now, cost, spent, behind = time.time(), {}, {}, 0.0
     total = sum(state.job.cost for state in run.states.values()) or 1.0
     missing: dict[str, float] = {}

@@ -36,7 +36,7 @@ class State:
     error_kind: str | None = None
     slot: int = -1
     started: float | None = None  # by this call
-    seconds: float = 0.0  # that a done job took
+    seconds: float = 0.0  # duration of a done job
     warnings: Sequence[str] = ()
 
 
@@ -105,8 +105,8 @@ class Local:
 
 
 def refuse_fp16(jobs: Sequence[Job]) -> None:
-    """InputError for jobs in float16 where there is no GPU: before the first job, not after hours
-    of pretraining."""
+    """InputError for jobs in float16 where there is no GPU: raised before the first job instead of
+    after hours of pretraining."""
     if any(job.spec.get("launch", {}).get("amp") == "fp16" and not finished(job) for job in jobs):
         raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
 
@@ -157,7 +157,7 @@ def write_spec(state: State) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         store.write_json(path, state.job.spec)
-    except OSError as error:  # no space, no rights: this job's failure, not the end of the others
+    except OSError as error:  # no space, no rights: this job fails, the others continue
         state.name, state.error = (
             "failed",
             f"cannot work in {path.parent}: {error.strerror or error}",
@@ -165,7 +165,7 @@ def write_spec(state: State) -> None:
 
 
 def settle(state: State, began: float) -> bool:
-    """Take over the outcome from a job's record if there is one: done, or failed after `began`."""
+    """Set the state from a job's record if there is one: done, or failed after `began`."""
     record = store.outcome(state.job.folder, state.job.id, began)
     if record is None:
         return False
@@ -178,19 +178,19 @@ def settle(state: State, began: float) -> bool:
 
 
 def _rename(job: Job, record: dict) -> None:
-    """What was done under another name, or for another place in the table, goes by the job's now:
-    nothing else differs."""
+    """Rename a finished run, or move it in the table, as the job now says; nothing
+    else in the record changes."""
     now = {key: job.spec[key] for key in ("title", "starting_point", "order") if key in job.spec}
     if any(record["spec"].get(key) != value for key, value in now.items()):
         shown = {"starting_point": now["starting_point"]} if "starting_point" in record else {}
         spec = record["spec"] | now
-        with suppress(OSError):  # a folder that may only be read keeps its names
+        with suppress(OSError):  # a read-only folder keeps its names
             store.write_json(job.folder / "record.json", record | shown | {"spec": spec})
             store.write_json(job.folder / "spec.json", spec)
 
 
 def block(this: Run) -> None:
-    """What needs a failed job will not run."""
+    """Mark jobs that need a failed job as blocked."""
     for state in this.named("waiting", "elsewhere"):
         needed = [this.states[need] for need in state.job.needs if need in this.states]
         lost = next((need for need in needed if need.name in ("failed", "blocked")), None)
@@ -214,7 +214,7 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
             state.name = "elsewhere"
             continue
         slot = free.pop()
-        # killed while it had nothing to do
+        # the worker was killed while idle
         if slot in this.workers and this.workers[slot].process.poll() is not None:
             this.workers.pop(slot).end()
         if slot not in this.workers:
@@ -224,7 +224,8 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
 
 
 def _listen(this: Run) -> None:
-    """Wait until a worker answers, POLL seconds at most, and take over what has come to its end."""
+    """Wait until a worker answers, POLL seconds at most, and update the states of jobs that
+    ended."""
     working = {slot: worker for slot, worker in this.workers.items() if worker.state}
     select.select([worker.process.stdout for worker in working.values()], [], [], POLL)
     for slot, worker in working.items():
@@ -238,8 +239,8 @@ def _listen(this: Run) -> None:
 
 
 def _finish(state: State, answer: str, began: float) -> None:
-    """What became of a job: its record says, else the answer; a job without a record gets
-    a failed one."""
+    """Set a job's outcome from its record, else from the worker's answer; without
+    a record it has failed."""
     state.name, state.slot = "waiting", -1
     if settle(state, began):
         return
@@ -269,7 +270,7 @@ def last_lines(job: Job, count: int) -> list[str]:
 
 
 def _stop(this: Run) -> None:
-    """End all workers: idle ones at once, those at work after a moment to end by themselves."""
+    """Stop all workers: idle ones at once, busy ones after a grace period."""
     working = [worker for worker in this.workers.values() if worker.state]
     for worker in working:
         worker.signal(signal.SIGTERM)
@@ -284,8 +285,8 @@ def _stop(this: Run) -> None:
 
 @contextmanager
 def _terminate_as_interrupt():
-    """SIGTERM and SIGHUP end a run as Ctrl-C does. What is ignored stays so: `nohup` ignores
-    SIGHUP, and the run is to outlive its terminal."""
+    """SIGTERM and SIGHUP end a run as Ctrl-C does. Ignored signals stay ignored: under `nohup` the
+    run outlives its terminal."""
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -36,11 +36,11 @@ def local_slots(
 
 
 def facts(slot: dict[str, str]) -> dict[str, str | int | None]:
-    """What a record of a job in this slot will say about the machine, as far as speeds
-    depend on it."""
+    """The machine's facts that speeds depend on, as the record of a job in
+    this slot will hold them."""
     names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     gpu = None
-    # not asked of torch: that would take the GPU's memory in this process too
+    # nvidia-smi is asked, because torch would allocate GPU memory in this process
     if "CUDA_VISIBLE_DEVICES" in slot:
         gpu = (
             subprocess.run(names, capture_output=True, text=True).stdout.partition("\n")[0] or None
@@ -53,7 +53,7 @@ def facts(slot: dict[str, str]) -> dict[str, str | int | None]:
 
 
 def describe(slots: Sequence[dict[str, str]]) -> str:
-    """The slots in words."""
+    """The slots as a text for people."""
     threads = int(slots[0]["OMP_NUM_THREADS"])
     gpus = (
         len(slots[0].get("CUDA_VISIBLE_DEVICES", "").split(","))
@@ -69,7 +69,7 @@ def _threads(count: int) -> dict[str, str]:
 
 
 def cores() -> int:
-    """Processor cores this process may use: affinity and a container's quota taken into account."""
+    """Processor cores this process may use: limited by CPU affinity and a container's quota."""
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -1,5 +1,4 @@
-"""What a job says while it is at work: progress for views from outside, curves for TensorBoard,
-warnings for the record."""
+"""Reports of a running job: progress for views, curves for TensorBoard, warnings for the record."""
 
 import logging
 import math
@@ -13,7 +12,7 @@ from detco.common.progress import Report
 from detco.results import store
 
 CURVE_POINTS = 1000  # of a stage
-# stage of an evaluation on the way: reported once, with its metrics, at the iteration reached
+# stage of an evaluation during training: reported once, with its metrics, at the iteration reached
 EVALUATE = "evaluate"
 
 
@@ -21,7 +20,7 @@ class Progress:
     """A job's `report`: writes `progress.json`, at most twice a second but at every
     change of stage.
 
-    While the job predicts on the way, `trained` says how far the training is; the main metric of
+    During an evaluation `trained` holds [iterations done, iterations in all]; the main metric of
     the last evaluation stays among the figures.
     """
 
@@ -48,7 +47,7 @@ class Progress:
         if stage == "train":
             self.trained = (done, total)
         elif stage == EVALUATE:
-            # not of each class
+            # without the metrics of single classes
             figures = {name: value for name, value in figures.items() if "/" not in name}
             self.evaluated = {f"last {name}": value for name, value in list(figures.items())[:1]}
         if not new and now - self.written < 0.5 and done != total:
@@ -62,7 +61,7 @@ class Progress:
             state["trained"] = self.trained
         try:
             store.write_json(self.path, self.state | state)
-        except OSError as error:  # a full disk: the work itself will say so where it matters
+        except OSError as error:  # on a full disk the job itself fails where it matters
             print(f"progress not written: {error}", file=sys.stderr)
 
 
@@ -70,9 +69,9 @@ class Curves:
     """A `report` that also writes figures (loss, lr, ...) for TensorBoard, CURVE_POINTS of a stage
     at most.
 
-    Metrics of evaluations on the way are all written, as `eval/box_ap` and so on.
+    Metrics of evaluations during training are all written, as `eval/box_ap` and so on.
 
-    A run that goes on after an interruption takes back what it had written beyond that point.
+    A resumed run removes the points written after its checkpoint.
     """
 
     def __init__(self, folder: Path, report: Report):
@@ -106,7 +105,7 @@ def _plain(figures: dict) -> dict:
 
 
 class Warnings(logging.Handler):
-    """Keeps what the packages warn of (pictures left out, ...) for the record."""
+    """Collects warnings of the packages (images left out, ...) for the record."""
 
     def __init__(self):
         super().__init__(logging.WARNING)

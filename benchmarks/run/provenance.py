@@ -1,5 +1,4 @@
-"""What a record says about where it was made: library versions, hardware, the commit
-of the code."""
+"""A record's provenance: library versions, hardware, the commit of the code."""
 
 import importlib.metadata
 import os

@@ -1,9 +1,9 @@
-"""The executor `slurm`: jobs on a Slurm cluster, one job array for all that wait for the same,
+"""The executor `slurm`: jobs on a Slurm cluster, one job array for all that need the same jobs,
 submitted at once through submitit.
 
-A worker on the cluster does what a local one does: `python -m detco.benchmarks.run.worker SPEC`.
-The queue holds the jobs whether or not a runner watches; another runner finds them there, by the
-numbers in their folders.
+A worker on the cluster does what a local one does: `python -m
+detco.benchmarks.run.worker SPEC`. Jobs stay in the queue when the runner ends; the next
+runner finds them by the job numbers in their folders.
 """
 
 import getpass
@@ -40,7 +40,7 @@ from .local import (
 )
 
 POLL = 5.0  # seconds between two looks at the queue
-GONE = 10.0  # seconds that a record may take to be seen here after its job has left the queue
+GONE = 10.0  # seconds a shared file system may delay a record after its job left the queue
 NUMBER = (  # in a job's folder: its number in the queue, and where submitit keeps its files
     ".slurm.json"
 )
@@ -61,8 +61,8 @@ class Resources:
     cpus: Count | None = None  # on each machine
     memory: str | None = None  # on each machine, e.g. 64G
     parallel: Count = 256  # jobs of an array that run at once
-    timeouts: Amount = 10  # how often a job that has reached its time goes on in a further one
-    notice: Amount = 90  # seconds before its end at which a job is told so
+    timeouts: Amount = 10  # how often a job that reached its time limit is resubmitted
+    notice: Amount = 90  # seconds before its time limit at which a job gets a signal
     setup: tuple[str, ...] = ()  # lines of shell before the job, e.g. module load cuda
     more: dict = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class Slurm:
     def costs(
         self, jobs: Sequence[Job], out: Path, exact: bool = False
     ) -> dict[str, cost.Estimate]:
-        """From records of the cluster's machines below `out`, which are taken to be alike."""
+        """From records of the cluster's machines below `out`, which are assumed to be alike."""
         device = cost.GPU if self.asks["transfer"].gpus else cost.CPU
         return cost.estimate(jobs, measured_speeds.known(out, None), device)
 
@@ -190,15 +190,14 @@ class Work:
             )
 
     def checkpoint(self):
-        """Asked by submitit when the job is to go on in a further one: the worker's own checkpoints
-        are all that is needed."""
+        """Called by submitit to resubmit the job: the worker resumes from its own checkpoints."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def _deaf_to_notice() -> None:
-    # Slurm sends it to all processes; it is for submitit
+    # Slurm sends this signal to all processes, but only submitit handles it
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
@@ -211,10 +210,10 @@ def run(
 ) -> Run:
     """Put every job that is neither done nor queued into the queue, then watch until none is there.
 
-    What is in the queue goes on if this process ends. Raises InputError where there is no Slurm, or
-    it takes no such job.
+    Queued jobs continue if this process ends. Raises InputError where there is no
+    Slurm, or it rejects a job.
     """
-    queue()  # is there a Slurm? Before anything is written
+    queue()  # raises without Slurm, before anything is written
     this = Run({job.id: State(job) for job in jobs}, [{}] * asks["transfer"].parallel)
     for state in this.states.values():
         settle(state, this.began)
@@ -247,10 +246,10 @@ def submit(
     queued: Mapping[str, str],
     worker: Sequence[str],
 ) -> dict[str, str]:
-    """Submit what waits, an array for all that wait for the same; number in the queue by job id,
-    earlier ones included."""
+    """Submit waiting jobs, an array for all that need the same jobs. Returns job numbers by
+    id, earlier ones included."""
     numbers, waiting, lost = {}, {}, set()
-    for state in states:  # they stand after what they need
+    for state in states:  # jobs stand after those they need
         known = store.read_as(state.job.folder / NUMBER, schema.Queued)
         number = known["number"] if known else ""
         if state.name == "failed" or lost & set(state.job.needs):
@@ -314,7 +313,7 @@ def queue() -> dict[str, str]:
     """The user's jobs in the queue: number -> state, in Slurm's two letters. Raises InputError
     where there is no Slurm."""
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %t"]
-    for attempt in range(5):  # a controller that is restarted does not answer for a while
+    for attempt in range(5):  # a controller being restarted does not answer for a while
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:
@@ -333,7 +332,7 @@ def queue() -> dict[str, str]:
 def _look(
     this: Run, numbers: Mapping[str, str], queued: Mapping[str, str], gone: dict[str, float]
 ) -> None:
-    """Take over what records and queue say. gone: since when a job without a record is missing in
+    """Update states from records and queue. gone: since when a job without a record is missing in
     the queue."""
     now = time.time()
     for state in this.named("waiting", "running"):
@@ -357,5 +356,5 @@ def _look(
 
 
 def _needs_first(this: Run, state: State) -> bool:
-    """Whether something that a job needs is not done: it is not this job that failed."""
+    """Whether a job it needs is not done; then that one failed, not this one."""
     return any(this.states[need].name != "done" for need in state.job.needs if need in this.states)

@@ -1,5 +1,5 @@
-"""One job in one process: `python -m detco.benchmarks.run.worker SPEC.json` does what it says and
-leaves a record beside it."""
+"""One job in one process: `python -m detco.benchmarks.run.worker SPEC.json` runs it and
+writes a record beside it."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def run_scenes(spec: dict, folder: Path, report: Report) -> dict:
 
 
 def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
-    """Makes the job's backbone file; goes on from its checkpoint."""
+    """Makes the job's backbone file; resumes from its checkpoint."""
     from detco.common import backbone_file
     from detco.pretrain import recipes, train
 
@@ -94,8 +94,8 @@ KINDS = {
 
 
 def run_job(spec: dict, folder: Path, report: Report) -> dict:
-    """Do one job and return its record; whatever the job raises becomes a failed record with a
-    one-line error."""
+    """Do one job and return its record; an exception becomes a failed record with a one-line
+    error."""
     began, started = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     warnings = Warnings()
     logging.getLogger("detco").addHandler(warnings)
@@ -160,7 +160,8 @@ def record_of(
 
 
 def die_with(parent: int) -> None:
-    """End this process and its children within a second of the runner's end, however that came."""
+    """End this process and its children within a second of the runner's end,
+    even if that was killed."""
 
     def watch():
         while os.getppid() == parent:
@@ -175,11 +176,11 @@ def serve() -> int:
     small job.
 
     Each line on standard input, {"folder", "id", "began"} as JSON, is answered by a line on
-    standard output: that of `do`. Ends with its input, or after a failed job: what an error leaves
-    behind must not reach the next one.
+    standard output: that of `do`. Ends with its input, or after a failed job, so that its leftovers
+    cannot affect the next job.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what is printed must not pass for an answer
+    os.dup2(2, 1)  # standard output carries answers only, so prints go to standard error
     for line in sys.stdin:
         order = json.loads(line)
         answer = do(Path(order["folder"]), order["id"], order["began"], log=True)

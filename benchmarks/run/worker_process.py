@@ -1,4 +1,4 @@
-"""A worker process as its runner sees it: asked for jobs, heard, ended."""
+"""A worker process as its runner uses it: send a job, read the answer, end it."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from . import distributed
 
-GRACE = 5.0  # seconds a worker gets to end by itself
+GRACE = 5.0  # seconds a worker gets to stop by itself
 
 
 class Worker:
@@ -38,17 +38,17 @@ class Worker:
         )
 
     def ask(self, state, began: float) -> None:
-        """Give it the job of an `executor.State`; earlier failures than `began` are tried again."""
+        """Give it the job of an `executor.State`; failures earlier than `began` are retried."""
         self.state = state
         order = {"folder": str(state.job.folder), "id": state.job.id, "began": began}
-        with suppress(BrokenPipeError):  # it has died: `answer` will find that
+        with suppress(BrokenPipeError):  # it has died; `answer` reports that
             self.process.stdin.write(json.dumps(order).encode() + b"\n")
             self.process.stdin.flush()
 
     def answer(self) -> str | None:
         """What `detco.benchmarks.run.worker.do` returned, or why the process ended without an
         answer; None while it works."""
-        # first: what a process said before its end is in the pipe by now
+        # polled first: a process that has ended has already written its answer to the pipe
         status = self.process.poll()
         ready = select.select([self.process.stdout], [], [], 0)[0]
         line = self.process.stdout.readline() if ready else b""
@@ -69,12 +69,12 @@ class Worker:
         )
 
     def signal(self, number: int) -> None:
-        """To it and its data-loading processes."""
+        """Send a signal to the worker and its data-loading processes."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
     def end(self) -> None:
-        """Kill it with its data-loading processes."""
+        """Kill the worker and its data-loading processes."""
         self.signal(signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
