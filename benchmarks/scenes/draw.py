@@ -20,8 +20,8 @@ from .layouts import Cityscapes, Coco, Voc, labels, write, write_json
 from .painting import Scene, portrait, scene
 from .shapes import CATEGORIES
 
-_LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # with seed and index they determine a picture
-# a suite draws into a job's folder
+_LABELLED, _UNLABELLED, _CLASSIFICATION = range(3)  # an image is determined by part, seed and index
+# files of the job, when a suite draws into its folder
 _OF_A_JOB = (
     "spec.json",
     "progress.json",
@@ -45,13 +45,13 @@ def draw(
         Cityscapes val), the others for training (VOC trainval, COCO train, Cityscapes train); the
         three layouts hold the same pictures.
     size: short side in pixels; the long side is up to 1.4 times as long.
-    unlabelled: pictures of one object each, to pretrain on; default twice `images`. Of one, as
-        ImageNet's: where many objects share a picture, telling pictures apart is learnt from their
+    unlabelled: pictures of one object each, to pretrain on; default twice `images`. One object, as
+        in ImageNet: with many objects per image, a contrastive method tells images apart by their
         colours and backgrounds.
     classification: the same kind in classification/<category>/; default `images`.
 
-    A picture depends on the seed, its part and its number only: fewer pictures are a prefix of
-    more. A finished set (scenes.json says which) is returned at once; an interrupted one is
+    An image depends only on the seed, its part and its number, so a smaller set is a prefix of a
+    larger one. A finished set (scenes.json says which) is returned at once; an interrupted one is
     completed. Raises InputError where `out` holds a set drawn with other parameters, or where a
     parameter makes no sense.
     """
@@ -71,7 +71,7 @@ def draw(
         return out
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "scenes.json.unfinished", wanted, indent=1)
-    # once allocated and freed, glibc keeps arrays below 16 MB: no page faults for each, 20 %
+    # Once this is allocated and freed, glibc reuses the memory of arrays below 16 MB: 20 % faster.
     np.empty(1 << 24, np.uint8)
     total, done = images + unlabelled + classification, 0
     for pictures in (
@@ -97,7 +97,8 @@ def _check(parameters: dict[str, int]) -> None:
 
 
 def _finished(out: Path, wanted: dict[str, int]) -> bool:
-    """Whether this very set is complete; InputError if the folder belongs to something else."""
+    """Whether the set with these parameters is complete. Raises InputError if the
+    folder holds something else."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder; name a new folder for the scenes")
     for name in ("scenes.json", "scenes.json.unfinished"):
@@ -179,6 +180,7 @@ def _portraits(folder: Path, part: int, count: int, seed: int, size: int):
 
 
 def _write_once(path: Path, make: Callable[[], Scene]) -> None:
-    """Pictures of an interrupted run are complete: they are not drawn again."""
+    """Draw an image unless its file exists: files are written whole, so those of an
+    interrupted run are kept."""
     if not path.exists():
         write(path, _jpeg(make().pixels()))

@@ -25,8 +25,8 @@ _STATIC = ("static", 4)  # Cityscapes' label of what belongs to no category
 
 @dataclass(frozen=True)
 class Label:
-    """One annotated object: what is visible of it, the box tight around that,
-    whole pixels, 0-based."""
+    """One annotated object: the mask of its visible part and the tight box around it,
+    in whole pixels, 0-based."""
 
     number: int  # in Scene.ids
     category: int  # CATEGORIES[category]; the COCO id is one more
@@ -39,7 +39,7 @@ class Label:
 
 
 def labels(s: Scene) -> list[Label]:
-    """Of the objects that can be seen well enough, in painting order."""
+    """The labels of sufficiently visible objects, in painting order."""
     numbers = [k for k, item in enumerate(s.painted, len(BACKGROUND)) if item.shape in CATEGORIES]
     if not numbers:
         return []
@@ -74,7 +74,7 @@ def _keypoints(s: Scene, number: int, item: Painted) -> tuple[float, ...]:
     return tuple(flat)
 
 
-write = partial(write_atomic, lasting=False)  # one killed half-way is drawn again
+write = partial(write_atomic, lasting=False)  # a run killed half-way draws them again
 
 
 def write_json(path: str | Path, value: object, indent: int | None = None) -> None:
@@ -135,8 +135,8 @@ class Coco:
             (root / folder).mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, split: str, s: Scene, found: list[Label], jpeg: str) -> None:
-        """`jpeg`: path of the picture, which gets a second name here where the file system can,
-        else a copy."""
+        """`jpeg`: path of the picture, which gets a hard link here, or a copy where
+        the file system has none."""
         path = f"{self.root}/{split}/{name}.jpg"
         _link(jpeg, path)
         h, w = s.ids.shape
@@ -233,13 +233,13 @@ class Cityscapes:
 
 
 def png(pixels: np.ndarray, compression: int = 1) -> bytes:
-    """(h, w) uint8 or uint16, or (h, w, 3) uint8. Ten times faster than Pillow, which tries five
-    filters on every row.
+    """A PNG file's bytes. pixels: (h, w) uint8 or uint16, or (h, w, 3) uint8. Ten times faster than
+    Pillow, which tries five filters on every row.
 
-    Grainy pictures hardly shrink anyway: compression 0 stores them.
+    Noisy images hardly shrink: compression 0 stores them uncompressed.
     """
     h, w = pixels.shape[:2]
-    # a row is 0 for "no filter", then its big-endian bytes
+    # each row: a 0 for "no filter", then its pixels as big-endian bytes
     rows = np.zeros((h, 1 + pixels[0].nbytes), np.uint8)
     rows[:, 1:] = (
         pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).view(np.uint8).reshape(h, -1)

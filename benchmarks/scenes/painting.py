@@ -1,5 +1,5 @@
-"""One picture of a scene: textured and cluttered background, distractors, objects, light; and what
-is where in it."""
+"""One picture of a scene: background with texture and clutter, distractors, objects, light; with a
+map of what each pixel shows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def scene(rng: Generator, size: int) -> Scene:
     """4 to 9 objects of mostly 27 to 60 pixels where the short side `size` is 128, a few
     of them smaller.
 
-    Many objects in each picture, because that is what a detector learns from in a minute.
+    Many objects in each image let a detector learn within a minute.
     """
     s = _begin(rng, size)
     boxes: list[tuple[float, ...]] = []
@@ -192,8 +192,8 @@ def _pose(shape: Shape, extent: float, rng: Generator) -> Pose:
 def _place(
     pose: Pose, boxes: list[tuple[float, ...]], picture: tuple[int, int], rng: Generator
 ) -> tuple[float, float] | None:
-    """A centre where the object leaves enough of the ones before and sticks out of the picture a
-    little at most."""
+    """A centre (x, y) where the object covers little of earlier ones and hardly leaves the image;
+    None if not found."""
     half_w, half_h = pose.half
     h, w = picture
     for _ in range(8):
@@ -317,8 +317,8 @@ def _finish(s: Scene, rng: Generator, size: int) -> None:
 
 
 def _soften(canvas: np.ndarray, share: float) -> None:
-    """In place: every pixel gives `share` of itself to each neighbour along rows,
-    then along columns.
+    """In place: blur, where each pixel gives `share` of its value to each neighbour
+    along rows, then along columns.
 
     Works on whole planes, much faster than row by row; at the borders a row's end mixes with the
     next one's start.

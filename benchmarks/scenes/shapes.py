@@ -1,5 +1,4 @@
-"""What scenes are made of: outlines and textures of the eight categories, and of shapes that belong
-to none.
+"""Outlines and textures of the eight categories, and of shapes that belong to none (distractors).
 
 An outline is a polygon (n, 2) of x, y in the object's own units, about -1..1, y pointing down; a
 texture maps the same coordinates to brightness in -1..1.
@@ -59,7 +58,7 @@ class Shape:
     sketch: Callable[[Generator], Outline]
     textures: tuple[Texture, ...]
     turn: float = 0.3  # rotated by up to this angle, radians, either way
-    # name and id of the label that stands for it in Cityscapes layout
+    # name and id of the Cityscapes class that it is written as
     cityscapes: tuple[str, int] = (
         "static",
         4,
@@ -67,8 +66,7 @@ class Shape:
 
 
 def between(rng: Generator, low: float, high: float) -> float:
-    """Uniform; several times faster than rng.uniform, which matters at hundreds of
-    pictures a second."""
+    """A uniform random number; several times faster than rng.uniform."""
     return low + (high - low) * rng.random()
 
 
@@ -190,7 +188,7 @@ def bar(rng: Generator) -> Outline:
 
 
 def blob(rng: Generator) -> Outline:
-    """Two and three lobes, never five: it must not pass for a star."""
+    """A blob of two or three lobes; with five it would look like a star."""
     a, b = (rng.random((2, 1)) - 0.5) * 0.5
     return _CIRCLE * (0.7 + a * _TWO_LOBES + b * _THREE_LOBES)[:, None], _NO_JOINTS
 

@@ -1,4 +1,4 @@
-"""Speed measurements: the ordinary way and ours, side by side in one run, alternating."""
+"""Speed measurements: the usual implementation and ours, alternating in one run."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def alternate(
 
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> Spread:
-    """How many times faster `fast` is than `slow`, from the runs that stood beside each other."""
+    """How many times faster `fast` is than `slow`, from ratios of adjacent runs."""
     return Spread.of([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])
 
 
 def device_clock(device) -> Callable[[], float]:
-    """Wall clock that waits for a GPU to have finished."""
+    """A wall clock that first waits until the GPU has finished."""
     import torch
 
     if device.type != "cuda":

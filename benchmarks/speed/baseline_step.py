@@ -1,4 +1,4 @@
-"""DetCo's training step written straight from the paper: the yardstick for speed and memory."""
+"""DetCo's training step written straight from the paper: the baseline for speed and memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The four views as people make them today: MoCo's transforms on PIL pictures, each sample by
-itself, and PIRL's jigsaw."""
+"""The four views by the usual pipeline: MoCo's transforms on PIL images, one sample at a
+time, and PIRL's jigsaw."""
 
 from __future__ import annotations
 

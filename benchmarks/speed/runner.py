@@ -1,7 +1,7 @@
-"""What the runner adds to a job, and how long commands take that must answer at once: many jobs
-that only wait.
+"""Measures the runner's overhead per job, with many jobs that only wait, and
+the time of quick commands.
 
-Run as a program this module is the worker that waits.
+Run as a program, this module is the worker of those jobs.
 """
 
 import subprocess
@@ -66,7 +66,7 @@ def measure(count: int = 1000, seconds: float = 0.1, report: Report | None = Non
     """Run `count` jobs with reused workers, and a few with a process each; then `detco --help` and
     `detco status`.
 
-    Raises InputError for numbers that mean nothing.
+    Raises InputError for counts or seconds out of range.
     """
     if count < 1 or seconds < 0:
         raise InputError(

@@ -63,9 +63,9 @@ def measure(
     """Time steps of the ways in turn: forward, loss, backward, update, momentum, queues,
     on random views.
 
-    The usual one normalises the batch as a whole, ours in the recipe's groups. "bare passes" are
-    our trunk's alone, in our precision: forward and backward for the query views, forward for the
-    key views. Raises InputError.
+    Batch normalisation: the usual one over the whole batch, ours in the recipe's groups. "bare
+    passes" are our trunk's alone, in our precision: forward and backward for the query views,
+    forward for the key views. Raises InputError.
     """
     place = speed.resolve(device)
     torch.backends.cudnn.benchmark = True

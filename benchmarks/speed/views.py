@@ -22,7 +22,7 @@ from .. import speed
 from ..scenes import painting
 from .baseline_views import UsualViews
 
-# of the stand-ins for photographs; most pictures of ImageNet are 500 x 375
+# of the drawn stand-ins for photographs; most images of ImageNet are 500 x 375
 SHORT_SIDES = (
     333,
     375,
@@ -44,8 +44,8 @@ class ViewsSpeed:
     title: str
     milliseconds: dict[str, speed.Spread]
     faster: speed.Spread
-    cutting: speed.Spread  # what our workers do, in costs of decoding
-    whole: speed.Spread  # ours, in costs of decoding
+    cutting: speed.Spread  # time of our workers, in units of the decoding time
+    whole: speed.Spread  # time of our pipeline, in units of the decoding time
 
     def __str__(self) -> str:
         width = max(map(len, self.milliseconds))
@@ -70,12 +70,11 @@ def measure(
     recipe: str = "detco-200ep",
     report=None,
 ) -> ViewsSpeed:
-    """Time the ways over `pictures` files of `folder` (drawn stand-ins if None), alternating, on
+    """Time the ways over `count` files of `folder` (drawn stand-ins if None), alternating, on
     one core.
 
-    On the CPU all of it is processor time of one thread. On a GPU cutting is, and colour, blur and
-    flip, which the GPU does in batches, count where they take longer than the cutting on one core:
-    both go on at the same time.
+    On the CPU all of it is processor time of one thread. On a GPU, cropping runs on one core while
+    colour, blur and flip run in batches on the GPU; the slower of the two counts.
     """
     if count < 1 or repeats < 1:
         raise InputError("--count and --repeats must be at least 1")
@@ -97,7 +96,7 @@ def _compare(
     title: str, files: listing.Pictures, recipe: Recipe, place: torch.device, repeats: int, report
 ) -> ViewsSpeed:
     usual, ours = UsualViews(recipe), Views(files, recipe, seed=0)
-    ours.fits = False  # nothing is kept in memory: every picture is decoded each time
+    ours.fits = False  # no cache: every image is decoded each time
     everything = (0, list(range(len(files))))
     ways = {
         DECODE: lambda: [decoding.decode(files.path(i)) for i in everything[1]],

@@ -1,1 +1,1 @@
-"""What to compare: built in, or in a file."""
+"""Suites (what to compare): built in, or from a file."""

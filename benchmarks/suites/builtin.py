@@ -1,5 +1,5 @@
-"""What to compare: starting points x protocols x seeds. The suites that have a name; files of
-users: detco.benchmarks.suites.files."""
+"""What to compare: starting points x protocols x seeds. The built-in
+suites; users' files: detco.benchmarks.suites.files."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from detco.transfer.data import LAYOUTS
 
 from ..config import find
 
-# what names of weights end with
+# endings of weight files
 FILES = (
     ".safetensors",
     ".pth.tar",
@@ -29,7 +29,7 @@ Amount = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 
 
-DRAWING = 3  # to be raised when the same settings of Scenes draw something else
+DRAWING = 3  # raise it when the same settings of Scenes draw other images
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Data:
-    """A labelled data set. What is left out is found: the layout by its folders, the splits by
-    their usual names. strict: a single bad object is refused; merge_classes: classes whose names
-    differ in case, spaces or Unicode form only become one."""
+    """A labelled data set. The layout, if not given, is found by its folders, the splits by their
+    usual names. strict: a single bad object is refused; merge_classes: classes whose names differ
+    in case, spaces or Unicode form only become one."""
 
     root: Path
     layout: str | None = None
@@ -82,7 +82,7 @@ class StartingPoint:
     random: bool = False
     settings: dict = field(default_factory=dict)  # changes to the recipe
     seed: Amount = 0  # of the pretraining
-    # left out, and said so, where `weights` names a public checkpoint of which no copy is here
+    # left out with a message where `weights` names a public checkpoint without a local copy
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -117,7 +117,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """A grid. With `scenes` a data set is drawn first and all folders are relative to it."""
+    """A suite: starting points x protocols x seeds. With `scenes` a data set is drawn first
+    and all folders are relative to it."""
 
     name: str
     start: tuple[StartingPoint, ...]
@@ -137,7 +138,7 @@ class Suite:
     # what jobs ask for with --executor slurm, see detco.benchmarks.run.slurm.Resources
     slurm: dict = field(default_factory=dict)
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
-    eval_period: Amount = 0  # evaluate every so many iterations too; engine detectron2 only
+    eval_period: Amount = 0  # iterations between evaluations, 0: none; engine detectron2 only
 
     def __post_init__(self) -> None:
         check(self)
@@ -269,8 +270,8 @@ SUITES = {
 
 
 def name_of(weights: Path) -> str:
-    """What to call a backbone file where nobody says: its own name; its folder's where the file is
-    just `backbone`."""
+    """The default name of a backbone file: its own, or its folder's where the
+    file is called `backbone`."""
     name = next(
         (weights.name.removesuffix(end) for end in FILES if weights.name.endswith(end)),
         weights.name,

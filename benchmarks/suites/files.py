@@ -1,5 +1,4 @@
-"""A suite as a user wants it: one of those with a name, or a YAML file; changed by what the command
-line says."""
+"""Loads a suite, built in or from a YAML file, and applies the changes of the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -65,8 +64,8 @@ def adapted(
     weights: Sequence[str] = (),
     start: str | None = None,
 ) -> Suite:
-    """A suite with what the command line says instead: its folders, backbone files for its starting
-    points, only some of them.
+    """A suite changed by the command line: other folders, other backbone
+    files, fewer starting points.
 
     data: a data set, or the folder of the published ones; weights: NAME=FILE each, a new name is a
         further starting point;
@@ -139,8 +138,8 @@ def with_labels(suite: Suite, strict: bool, merge_classes: bool) -> Suite:
 
 
 def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
-    """The suite without its optional starting points of which no copy is here, and a line for each
-    of those."""
+    """The suite without its optional starting points without a local copy, and a
+    line for each of those."""
     from detco.transfer.checkpoints import importer
 
     absent: dict[str, str] = {}
@@ -199,7 +198,7 @@ def _task(item: Any, where: str) -> Any:
 
 
 def _anchored(value: Any, base: Path) -> Any:
-    """Every relative path below a dataclass made absolute."""
+    """The value with every relative path in nested dataclasses made absolute."""
     if isinstance(value, Path):
         return base / value.expanduser()
     if isinstance(value, tuple):
