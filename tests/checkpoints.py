@@ -1,6 +1,6 @@
-"""Checkpoints as other projects write them, around a ResNet-18 of known numbers.
+"""Makes checkpoints as other projects write them, from one ResNet-18 with known weights.
 
-Names are put together from tables of each project's own words, not from the layouts' rules. Facts
+Tensor names come from tables of each project's own names, not from the rules in LAYOUTS. Facts
 about layouts: see the rows of LAYOUTS. All tensors are views of one storage, so that a
 file takes 10 MB.
 """

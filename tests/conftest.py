@@ -1,5 +1,5 @@
-"""Shared by all tests: a small drawn data set, where the real pictures lie, and the plain line
-about Detectron2."""
+"""Shared by all tests: a small drawn data set, the folder of real photographs, and the
+last line about Detectron2."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and docs/ point to is there."""
+"""Paths that README, CONTRIBUTING and docs/ name exist."""
 
 import ast
 import re

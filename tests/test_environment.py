@@ -1,6 +1,6 @@
 """The ways to Detectron2 (conda, pip, Docker) agree with each other and with pyproject.toml.
 
-Neither conda nor a Docker engine is run here: the files are read and held against each other.
+Neither conda nor Docker is run: the files are read and compared.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The ratchet of mypy's errors: what counts for which folder, and what fails."""
+"""The ratchet of mypy errors: which folder an error counts for, and when it fails."""
 
 import importlib.util
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Data that a suite can be planned on: nothing is trained."""
+"""Data sets for planning suites; nothing is trained."""
 
 import pytest
 from PIL import Image

@@ -1,5 +1,5 @@
-"""Settings from YAML and options: the right values, and errors that say key, expected,
-got and where."""
+"""Settings from YAML and options: correct values, and errors that name the key, the place, the
+value found and the one wanted."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""YAML of users: what it may hold and cost. Time is asserted nowhere; a test that hangs is seen."""
+"""Users' YAML: allowed contents and limits. No time is asserted; a hang shows as
+a test that never ends."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Hashes of files: of what they hold, whatever is remembered."""
+"""Hashes of files follow their content, also when a remembered hash is outdated."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Deep images: what 8 bits leave of them is looked at before training."""
+"""Images of more than 8 bits are checked before training."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Messages to users are one line, whatever is in them."""
+"""Messages to users are one line, whatever names they contain."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning see the same pixels, and the right ones."""
+"""Pretraining and fine-tuning decode the same, correct pixels."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Shared memory of loading processes, and what ends a run where one of them dies or is silent."""
+"""Loading processes: their shared memory, and the error when one dies or hangs."""
 
 import logging
 import os

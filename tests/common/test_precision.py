@@ -1,4 +1,4 @@
-"""Where bfloat16 is used by itself."""
+"""Where bfloat16 is used by default."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Ranges and types of settings: the same refusal by every way in."""
+"""Ranges and types of settings: the same error from Python, YAML and --set."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Small functions that everything leans on."""
+"""Small functions that all packages use."""
 
 import hashlib
 import random

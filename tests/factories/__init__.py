@@ -1,4 +1,4 @@
-"""What several tests make, by subject; tests import from here, never from one another."""
+"""Helpers of several tests, by subject. Test modules import from here, never from one another."""
 
 from pathlib import Path
 

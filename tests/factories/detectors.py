@@ -1,4 +1,4 @@
-"""Rows of protocols that train within seconds, jobs of them, a detector nobody has trained."""
+"""Protocols that train within seconds, their jobs, and an untrained detector."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Jobs that only leave a record, a worker for them, and a runner in a process of its own."""
+"""Jobs that only write a record, a worker for them, and a runner in its own process."""
 
 import os
 import subprocess

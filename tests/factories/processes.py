@@ -1,4 +1,4 @@
-"""The command in a process of its own; waiting for others."""
+"""Runs the command in its own process; waits for other processes."""
 
 import os
 import random

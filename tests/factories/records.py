@@ -1,4 +1,4 @@
-"""Records of runs that nobody has run."""
+"""Made-up records of runs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Small suites, and what their jobs are called."""
+"""Small suites and the titles of their jobs."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Installed, not editable, beside a user's own files of the packages' names."""
+"""The installed project (not editable) beside a user's own files with the packages' names."""
 
 import os
 import subprocess

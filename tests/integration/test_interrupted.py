@@ -1,5 +1,5 @@
-"""A grid killed with -9 at ten random moments, by the side of an undisturbed one: the same records,
-the same table, nothing twice.
+"""A suite killed with SIGKILL at ten random times gives the same records and
+table as an undisturbed one.
 
 The `replay` engine, two pretrainings whose pictures are read by a process of their own, and the
 engine `torchvision` at tiny size.

@@ -1,4 +1,4 @@
-"""Letters of footnotes: by first use, one for each note."""
+"""Letters of footnotes: one for each note, in order of first use."""
 
 from detco.results.footnotes import Footnotes
 

@@ -1,4 +1,5 @@
-"""Names out of files as every format shows them: a terminal obeys none, Markdown marks none up."""
+"""Names from files in every format: no control character reaches a terminal, no
+name is read as markup."""
 
 import html
 import re

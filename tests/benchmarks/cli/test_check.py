@@ -1,4 +1,4 @@
-"""`detco data check --protocol`: what one protocol makes of a data set."""
+"""`detco data check --protocol`: how one protocol reads a data set and what it refuses."""
 
 import json
 import shutil

@@ -1,4 +1,5 @@
-"""One job's log, found by what a person remembers of it; and what finished jobs no longer need."""
+"""`detco logs` finds a job by a part of its title; `detco clean` deletes what
+finished jobs no longer need."""
 
 import threading
 import time

@@ -1,5 +1,4 @@
-"""The command as a user meets it: exit statuses, one clear line for bad input, a whole suite from
-drawing to table."""
+"""The command: exit statuses, one clear line for bad input, a whole suite from drawing to table."""
 
 import csv
 import json

@@ -1,5 +1,4 @@
-"""The commands table and compare as a user meets them: formats, exit statuses, records that are not
-to be trusted."""
+"""The commands table and compare: formats, exit statuses, invalid records."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""`--keep-model`, `detco predict` and what they say, as a user meets them."""
+"""`--keep-model` and `detco predict`: files written and messages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`detco pretrain`: what it says, and its part under torchrun."""
+"""`detco pretrain`: its messages, and its processes under torchrun."""
 
 import json
 import shutil

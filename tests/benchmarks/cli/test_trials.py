@@ -1,4 +1,4 @@
-"""Commands given what nobody would: drawn with fixed seeds, through `main` in this process.
+"""Commands with random bad arguments from fixed seeds, run through `main` in this process.
 
 Each trial: exit status 0, 1 or 2, one line that says what is wrong, no traceback, nothing written
 outside of its folder. `DETCO_TRIALS=1000` draws more of them.

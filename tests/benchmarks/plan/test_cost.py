@@ -1,5 +1,5 @@
-"""What a plan says jobs will cost: measured speeds before the model, wall time as the executor runs
-them, disk."""
+"""Estimated costs of jobs: measured speeds preferred to the model, wall time as the
+executor runs them, disk."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a suite to jobs: what is found, what is refused before any work."""
+"""Plans of suites: what is found, and what is refused before any job starts."""
 
 import shutil
 from pathlib import Path

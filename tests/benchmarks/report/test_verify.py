@@ -1,4 +1,4 @@
-"""`detco verify`: a record against its predictions, which alone decide."""
+"""`detco verify`: records are compared with scores computed anew from the predictions."""
 
 import json
 from functools import partial

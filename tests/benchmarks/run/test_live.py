@@ -1,5 +1,4 @@
-"""The live view on terminals of usual widths: what must be seen is there, nothing is broken into
-two lines."""
+"""The live view on terminals of usual widths: everything needed is shown, and no line wraps."""
 
 import io
 import time

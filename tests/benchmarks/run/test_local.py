@@ -1,5 +1,5 @@
-"""Running jobs: each once, after what it needs, whatever is killed; failures reported and retried;
-workers never left over."""
+"""Running jobs: each once and after those it needs, also after kills; failures reported and
+retried; no worker left over."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Drawn scenes: the same from the same seed, and the same objects in all three layouts."""
+"""Drawn scenes: equal for equal seeds, with the same objects in all three layouts."""
 
 import json
 from collections import Counter

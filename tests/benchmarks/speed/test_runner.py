@@ -1,4 +1,4 @@
-"""The measurement of the runner's own time: jobs really run, commands really answer."""
+"""The measurement of the runner's overhead: its jobs run and its commands succeed."""
 
 from detco.benchmarks.speed import runner
 from detco.results import store

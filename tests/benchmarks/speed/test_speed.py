@@ -1,5 +1,5 @@
-"""The speed benchmarks: that they time what they say, and that the usual way computes
-what ours does."""
+"""The speed benchmarks: they time what they name, and the usual implementation
+computes the same as ours."""
 
 import numpy as np
 import pytest

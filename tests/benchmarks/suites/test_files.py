@@ -1,4 +1,4 @@
-"""The YAML file of a suite: what it means, what is refused."""
+"""The YAML file of a suite: its meaning, and what is refused."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Batches and views: what an epoch holds, and what depends on what."""
+"""Batches and views: the images of an epoch, and what random draws depend on."""
 
 import shutil
 from dataclasses import replace

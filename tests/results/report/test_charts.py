@@ -1,4 +1,4 @@
-"""Charts: every value stands where it belongs, read back from the SVG."""
+"""Charts: every value is drawn at its place, as read back from the SVG."""
 
 import doctest
 import math

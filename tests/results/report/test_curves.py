@@ -1,4 +1,4 @@
-"""Training curves: what a job reports is what is read back, also after an interruption."""
+"""Training curves: the values read back equal those reported, also after an interruption."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""The HTML page: everything in it and nothing from outside, values as in the table, made whole or
-not at all."""
+"""The HTML page: self-contained, values as in the table, written whole or not at all."""
 
 import json
 import re

@@ -1,5 +1,5 @@
-"""What is read computes what the original did; exports are read by the other programs; two
-backbones compared."""
+"""Imported backbones compute the same features as the originals; exports are
+read by other programs."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""What is said of one backbone, and of two."""
+"""`detco weights show` of one backbone, and the comparison of two."""
 
 import json
 import math

@@ -1,5 +1,5 @@
-"""Checkpoints whose tensors do not tell the network: what is read computes what the original did,
-or it is refused, or the doubt is said."""
+"""Checkpoints whose tensors do not tell the network: the import computes the same features, is
+refused, or states its doubt."""
 
 import argparse
 import copy

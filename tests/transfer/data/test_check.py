@@ -1,4 +1,4 @@
-"""`detco data check`: everything that is wrong, and the counts."""
+"""`detco data check`: all errors, and the counts."""
 
 import dataclasses
 import json

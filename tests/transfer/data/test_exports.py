@@ -1,4 +1,4 @@
-"""Good data with habits of the tools that wrote them, and few bad objects among good ones."""
+"""Good data with the quirks of common tools, and data with few bad objects."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Pictures are looked at before anything is trained: headers always, whole files with --verify;
-what was good is remembered."""
+"""Images are checked before training: headers always, whole files with --verify;
+good ones are remembered."""
 
 import errno
 import json

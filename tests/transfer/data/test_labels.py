@@ -1,4 +1,4 @@
-"""Labels that are doubled or split: said with counts, in the record, and mended if asked."""
+"""Duplicate objects and split classes: reported with counts, recorded, and merged if asked."""
 
 import json
 import unicodedata

@@ -1,4 +1,5 @@
-"""EXIF turns that keep the size: read as shown and said, as nothing tells what the boxes mean."""
+"""EXIF orientations that keep the size: images are read as shown and counted, as
+their boxes are ambiguous."""
 
 import json
 

@@ -1,5 +1,5 @@
-"""Narrow feature maps under autocast: the numbers of float64, whatever lies in the
-memory beside them."""
+"""Narrow feature maps under autocast: results agree with float64, whatever values
+lie in adjacent memory."""
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
-"""Pictures, boxes, masks and keypoints move together; what an iteration sees depends on seed and
-iteration alone."""
+"""Images, boxes, masks and keypoints are transformed together; an iteration's batch depends
+only on seed and iteration."""
 
 from dataclasses import replace
 from itertools import islice

@@ -1,5 +1,5 @@
-"""Pictures that break while training goes on: replaced the same way by every restart, counted,
-said, and too many refused."""
+"""Images that fail during training: replaced identically after every restart, counted and reported;
+too many end the run."""
 
 import shutil
 from collections import Counter

@@ -1,4 +1,5 @@
-"""Objects that count for nothing and boxes in other units: refused or said before training."""
+"""Objects that are neither trained on nor scored, and boxes in other units: refused
+or reported before training."""
 
 import json
 import shutil

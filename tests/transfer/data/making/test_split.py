@@ -1,4 +1,4 @@
-"""Splits: shares by class, groups kept whole, nothing overwritten, and read as what they say."""
+"""Splits: shares by class, groups kept whole, nothing overwritten, readable afterwards."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The engine `detectron2` really run: every architecture, half precision, the best detector."""
+"""Runs of the engine `detectron2`: every architecture, half precision, the best detector."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which Detectron2 it is: told by its files, the same wherever they lie."""
+"""Which Detectron2 is installed: identified by a hash of its files, independent of their folder."""
 
 import hashlib
 import importlib.util
