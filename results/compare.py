@@ -12,7 +12,7 @@ from detco.common.errors import InputError
 from . import grids, stats, tables
 from .render import Cell, Grid, Group, Section
 
-# one a task
+# the main metric of each task
 HEADLINES = (
     "box_ap",
     "mask_ap",

@@ -24,7 +24,7 @@ def grid(table: pd.DataFrame) -> Grid:
     """The table as cells of text: the values (best in bold), then the differences
     to each baseline."""
     columns = list(dict.fromkeys((group, metric) for group, metric, _ in table.columns))
-    # a DataFrame is slow at single values
+    # access to single values of a DataFrame is slow
     numbers = dict(zip(table.columns, table.to_numpy(float).T.tolist(), strict=True))
     sections = [Section("", _values(table, columns, numbers))]
     for baseline in table.attrs["baselines"]:

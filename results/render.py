@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from detco.common.values import printable
 
-WIDTH = 120  # of a terminal, where nobody says
+WIDTH = 120  # characters, where the terminal's width is unknown
 # bold, cyan, yellow, dim: safe for the colour-blind
 CODES = {
     "best": "1",

@@ -29,9 +29,8 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> dict | None:
     """The object in a JSON file; None where the file is missing, truncated or holds no object."""
     try:
-        content = (
-            Path(path).read_bytes() if Path(path).is_file() else b""
-        )  # never opens a pipe or device
+        # never opens a pipe or device
+        content = Path(path).read_bytes() if Path(path).is_file() else b""
         value = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return None

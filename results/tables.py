@@ -13,7 +13,7 @@ from detco.common.errors import InputError
 from . import stats
 from .footnotes import Footnotes
 
-METRICS = (  # shown unless others are asked for
+METRICS = (  # shown by default
     "box_ap",
     "box_ap50",
     "box_ap75",
@@ -31,7 +31,7 @@ DEFINITIONS = {
     "voc2012": "VOC12 AP",
     "cityscapes": "Cityscapes AP",
 }
-GROUP = [  # never averaged across
+GROUP = [  # runs that differ in one of these are never averaged
     "protocol",
     "protocol_version",
     "protocol_hash",

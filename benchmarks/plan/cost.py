@@ -74,7 +74,7 @@ CPU = Device(
         "mask-rcnn-fpn": 0.115,
         "retinanet": 0.058,
         "keypoint-rcnn-fpn": 0.12,
-        "fcn-16s": 0.1,  # the last two: assumed
+        "fcn-16s": 0.1,  # assumed, as the line above
     },
     passes=4.3e-7,
     predict=0.36,

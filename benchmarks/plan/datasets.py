@@ -25,7 +25,7 @@ SMALL_FOR_MASKS = ("small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinan
 @dataclass(frozen=True)
 class Look:
     """How images are looked at while a plan is made. verify: those to train on are decoded too, not
-    only those to test on; report(stage, done, total) is called on the way."""
+    only those to test on; report(stage, done, total) is called meanwhile."""
 
     verify: bool = False
     report: Callable | None = None
@@ -42,7 +42,10 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
     data = find_splits(data)
     named = {**asdict(data), "root": str(data.root)}
     train, test = finetune.prepare(protocol, named, look.verify, look.report)
-    labels = [train.fingerprint, test.fingerprint]  # what earlier versions identified data by
+    labels = [
+        train.fingerprint,
+        test.fingerprint,
+    ]  # earlier versions identified data by these alone
     return data, Source(
         data.root.absolute(),
         finetune.identity_of(train, test),

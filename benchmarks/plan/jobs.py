@@ -68,7 +68,7 @@ class Place:
     launch: Mapping = field(default_factory=dict)
     # of pretrainings: `num_gpus` and `num_machines` if not 1
     pretrain_launch: Mapping = field(default_factory=dict)
-    keep_model: str = ""  # of transfers: final or best; "": what a long schedule keeps by itself
+    keep_model: str = ""  # of transfers: final or best; "": final for long schedules
     # folders of jobs planned or done earlier below `out`, by id
     there: Mapping[str, Path] = field(default_factory=dict)
 
@@ -176,7 +176,9 @@ def _transfer_identity(run: FineTuning, place: Place) -> str:
     amp = place.launch.get("amp", "")
     if processes > 1 or amp:
         determines["processes"] = processes
-        determines["amp"] = {"": False, "fp16": True}.get(amp, amp)  # as hashed before bf16
+        determines["amp"] = {"": False, "fp16": True}.get(
+            amp, amp
+        )  # the values hashed before bf16 was added
     return canonical_hash(determines)
 
 

@@ -13,7 +13,7 @@ from detco.results import schema, store
 
 from .jobs import Job
 
-HARDWARE = ("processor", "cores", "threads", "gpu")  # of a record that must be the same
+HARDWARE = ("processor", "cores", "threads", "gpu")  # fields of a record that must be equal
 # seconds that `step_seconds` gave on the machine whose speeds detco.benchmarks.plan.cost states
 STEP = 0.067
 

@@ -84,7 +84,7 @@ def _watch(other: subprocess.Popen, over: threading.Event) -> None:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)  # the main thread waits for the lost process, in a library
+        os._exit(1)  # the main thread is blocked in a library, waiting for the lost process
 
 
 def _free_port() -> int:

@@ -251,7 +251,7 @@ def fraction_of(state: State, progress: dict | None) -> float:
     if state.name != "running" or not progress or not progress["total"]:
         return 0.0
     stage, done, total = progress["stage"], progress["done"], progress["total"]
-    if progress.get("trained"):  # an evaluation on the way
+    if progress.get("trained"):  # an evaluation during training
         stage, (done, total) = "train", progress["trained"]
     low, high = SHARE.get(stage, (0.0, 1.0))
     return low + (high - low) * done / total

@@ -22,7 +22,7 @@ from .worker_process import GRACE, Worker
 
 WORKER = (sys.executable, "-m", "detco.benchmarks.run.worker")
 POLL = 0.1  # seconds
-KINDS = ("scenes", "pretrain", "transfer")  # of jobs that a suite is planned as
+KINDS = ("scenes", "pretrain", "transfer")  # kinds of jobs in a suite's plan
 
 
 @dataclass
@@ -35,7 +35,7 @@ class State:
     error: str | None = None
     error_kind: str | None = None
     slot: int = -1
-    started: float | None = None  # by this call
+    started: float | None = None  # when this call started it
     seconds: float = 0.0  # duration of a done job
     warnings: Sequence[str] = ()
 

@@ -84,7 +84,7 @@ class Curves:
         if not numbers or (not prefix and done % math.ceil(total / CURVE_POINTS) and done != total):
             return
         if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second
+            from torch.utils.tensorboard import SummaryWriter  # this import takes a second
 
             self.writer = SummaryWriter(str(self.folder), purge_step=done)
         for key, value in numbers.items():

@@ -219,7 +219,7 @@ def run(
         settle(state, this.began)
         write_spec(state)
     out.mkdir(parents=True, exist_ok=True)
-    while (lock := store.take(out)) is None:  # another runner submits
+    while (lock := store.take(out)) is None:  # another runner is submitting
         time.sleep(0.2)
     try:
         numbers = submit(this.states.values(), asks, out / "slurm", queue(), worker)

@@ -66,7 +66,7 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     )
     weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
     launch = config.build(engines.Launch, distributed.launch_here(spec.get("launch", {})), "launch")
-    helps = spec["kind"] == "machine"  # in the folder of the first machine, which reports
+    helps = spec["kind"] == "machine"  # a further machine: only the first one reports
     curves = Curves(folder / "tb", report)
     try:
         return finetune.finetune(

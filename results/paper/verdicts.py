@@ -15,7 +15,7 @@ from . import numbers as published
 ENGINE, ARCH = "detectron2", "resnet50"  # of the published numbers
 # protocols (beginnings): standard deviation between runs, as published (.2 to .4)
 SPREADS = {"voc-faster-rcnn-c4": 0.4}
-SPREAD = 0.4  # where none is published
+SPREAD = 0.4  # standard deviation assumed where none is published
 # protocols (patterns), their definition of AP (None: there is only one), pictures they are tested
 # on
 TESTS = (

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from detco.common.files import write_atomic
 
-# anchors of viridis, dark to bright
+# colours of matplotlib's viridis, dark to bright
 COLOURS = (
     (68, 1, 84),
     (59, 82, 139),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 440  # pixels, also on a telephone
-COLOURS = 8  # defined by the page; more lines repeat them with another dash
+COLOURS = 8  # defined by the page; further lines repeat them with another dash
 LETTER = 6.6  # pixels a letter, roughly, at 12 px
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 

@@ -23,9 +23,9 @@ def curves(
 ) -> dict[str, EvaluationChart]:
     """Group -> its chart, for groups in which some run was evaluated on the way.
 
-    runs: `tables.frame`; columns: (group, metric), of each group the first counts. A point is the
-    mean over the seeds that were evaluated on the way; iterations that not all of them share are
-    left out.
+    runs: `tables.frame`; columns: (group, metric), of each group the first counts. A point
+    is the mean over the seeds that were evaluated during training; iterations that not all
+    of them share are left out.
     """
     each = tables.labelled(runs)
     counted = each[(each["status"] == "done") & ~each["repeat"]]

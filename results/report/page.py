@@ -22,9 +22,9 @@ from ..render import Cell, Grid, Group, Section, render, split
 from . import charts, curves, evaluations, schedule
 from .examples import OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
 
-CLASSES = 40  # shown of each group; more are cut in the middle
+CLASSES = 40  # classes shown of each group; the middle of longer lists is left out
 COLUMNS = 10  # of a table, as many as fit on a screen and a printed page
-COMPARED = 8  # starting points, each with each
+COMPARED = 8  # starting points that are compared in pairs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ..paper import numbers as published
 from .charts import Line
 
 TAIL = re.compile(r"^(.+)-(\d+)k$")  # a protocol's name: family and thousands of iterations
-# of a chart; never averaged across
+# runs that differ in one of these are never in one chart
 KEY = [
     "family",
     "protocol_version",
