@@ -42,10 +42,8 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
     data = find_splits(data)
     named = {**asdict(data), "root": str(data.root)}
     train, test = finetune.prepare(protocol, named, look.verify, look.report)
-    labels = [
-        train.fingerprint,
-        test.fingerprint,
-    ]  # earlier versions identified data by these alone
+    # earlier versions identified data by these alone
+    labels = [train.fingerprint, test.fingerprint]
     return data, Source(
         data.root.absolute(),
         finetune.identity_of(train, test),

@@ -176,9 +176,8 @@ def _transfer_identity(run: FineTuning, place: Place) -> str:
     amp = place.launch.get("amp", "")
     if processes > 1 or amp:
         determines["processes"] = processes
-        determines["amp"] = {"": False, "fp16": True}.get(
-            amp, amp
-        )  # the values hashed before bf16 was added
+        # the values hashed before bf16 was added
+        determines["amp"] = {"": False, "fp16": True}.get(amp, amp)
     return canonical_hash(determines)
 
 
