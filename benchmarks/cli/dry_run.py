@@ -108,8 +108,8 @@ def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: P
 
 
 def summed(missing: Sequence[str]) -> list[str]:
-    """The missing inputs, each once. Text in brackets concerns one protocol and is dropped where
-    several protocols miss the same."""
+    """The missing inputs, each once: of lines that differ only in the part in brackets (about one
+    protocol), the first is kept."""
     first: dict[str, str] = {}
     for text in missing:
         first.setdefault(text.partition(" (")[0], text)

@@ -168,8 +168,8 @@ def _say_without_evaluations(jobs: Sequence[Job]) -> None:
 
 
 def _say_without_content(jobs: Sequence[Job], out: Path) -> None:
-    """Say which runs an earlier version made without hashing the images: whether their images
-    equal today's is unknown."""
+    """Say how many jobs run anew because an earlier version made them without hashing the images:
+    whether their images equal today's is unknown."""
     there = suite_plan.folders(out) if any(job.earlier for job in jobs) else {}
     count = sum(job.earlier in there and job.id not in there for job in jobs)
     if count:
