@@ -1,5 +1,5 @@
-"""Settings from outside (YAML, `--set key=value`) as frozen dataclasses. Errors say what to
-change."""
+"""Settings from outside (YAML, `--set key=value`) as frozen dataclasses. Errors say
+what to change."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What processes that load images need, and what is said when they fail.
+"""What processes that load images need, and the errors when they fail.
 
 They hand their batches over in /dev/shm. A container often has 64 MB of it: a process that finds no
 room there is killed, or its batch never comes.

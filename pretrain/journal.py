@@ -1,4 +1,4 @@
-"""What a run says of itself: curves for TensorBoard, the figures of the progress line, a
+"""What a run reports: curves for TensorBoard, the figures of the progress line, a
 warning of collapse."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Journal:
             self.probed = json.loads(self.file.read_text())
 
     def resume(self) -> None:
-        """The time since the last iteration went to something else than training."""
+        """Start the clock again: the time since the last iteration did not go to training."""
         self.clock = time.monotonic()
 
     def iteration(self, done: int, total: int, figures: dict[str, float]) -> None:

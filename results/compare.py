@@ -109,8 +109,8 @@ def ranks(table: pd.DataFrame) -> pd.Series:
 
 
 def headline_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The cells that wins are counted over: the main metric (AP, mIoU, ...) of each group and
-    task."""
+    """The cells that wins are counted over: the main metric (AP, mIoU, ...) of each
+    group and task."""
     columns = table.columns.droplevel("statistic").unique()
     return [(group, metric) for group, metric in columns if metric in HEADLINES]
 

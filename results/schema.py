@@ -273,8 +273,8 @@ def short(value: Any) -> str:
 
 
 def _impossible(value: Any) -> str | None:
-    """What a value holds that JSON allows but none of these files may, in words; None if
-    nothing."""
+    """What a value holds that JSON allows but none of these files may, in words;
+    None if nothing."""
     waiting = [(value, 0)]
     while waiting:
         here, depth = waiting.pop()

@@ -78,8 +78,8 @@ def main(args) -> int:
 
 
 def examine() -> dict:
-    """Facts, warnings (it works with limits) and problems (it does not work) as JSON-ready
-    lists."""
+    """Facts, warnings (it works with limits) and problems (it does not work)
+    as JSON-ready lists."""
     facts = [_fact("python", f"{platform.python_version()} ({sys.executable})")]
     facts.append(
         _fact(

@@ -1,5 +1,5 @@
-"""`detco logs` prints one job's log; `detco clean` deletes files that finished jobs no longer
-need."""
+"""`detco logs` prints one job's log; `detco clean` deletes files that finished jobs
+no longer need."""
 
 import os
 import sys

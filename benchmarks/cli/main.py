@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def function_of(call: str) -> Callable[[Any], int]:
-    """The function of a row of COMMANDS ("module:function" below benchmarks), imported when
-    needed."""
+    """The function of a row of COMMANDS ("module:function" below benchmarks),
+    imported when needed."""
     module, _, name = call.partition(":")
     return getattr(importlib.import_module(f"detco.benchmarks.{module}"), name)
 

@@ -1,5 +1,5 @@
-"""`detco pretrain`, `transfer` and `run`: plan jobs, run them under a live view, print the
-outcome."""
+"""`detco pretrain`, `transfer` and `run`: plan jobs, run them under a live view,
+print the outcome."""
 
 import logging
 import os

@@ -21,8 +21,8 @@ NAMES = {"planned": "waiting", "interrupted": "waiting"}  # a folder's states in
 
 
 def show(args) -> int:
-    """Print how much of all jobs is done, then a line for each running, failed or interrupted
-    job."""
+    """Print how much of all jobs is done, then a line for each running, failed
+    or interrupted job."""
     if not args.dir.is_dir():
         raise InputError(f"no folder {args.dir}")
     rows = store.status(args.dir)

@@ -25,8 +25,8 @@ LONGEST = 1000  # characters of an error
 
 
 def print_anything() -> None:
-    """Print characters that the terminal's encoding lacks (LANG=C) as escapes instead of
-    failing."""
+    """Print characters that the terminal's encoding lacks (LANG=C) as escapes
+    instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,5 +1,5 @@
-"""A job's identity, folder and spec: everything a worker needs; the same input gives the same
-spec."""
+"""A job's identity, folder and spec: everything a worker needs; the same input gives
+the same spec."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """`id`: the hash of what determines the result; `needs`: ids of what must be done before;
-    `cost`: seconds that it takes, see detco.benchmarks.plan.cost. `earlier`: what the id was in
-    versions that did not read the images; such a record does not show that the images are the
-    same."""
+    """`id`: the hash of what determines the result; `needs`: ids of what must be done
+    before; `cost`: seconds that it takes, see detco.benchmarks.plan.cost. `earlier`: what
+    the id was in versions that did not read the images; such a record does not show that the
+    images are the same."""
 
     id: str
     kind: str

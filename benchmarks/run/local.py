@@ -224,8 +224,8 @@ def _start_ready(this: Run, order: Sequence[State], worker: Sequence[str]) -> No
 
 
 def _listen(this: Run) -> None:
-    """Wait until a worker answers, POLL seconds at most, and update the states of jobs that
-    ended."""
+    """Wait until a worker answers, POLL seconds at most, and update the states of
+    jobs that ended."""
     working = {slot: worker for slot, worker in this.workers.items() if worker.state}
     select.select([worker.process.stdout for worker in working.values()], [], [], POLL)
     for slot, worker in working.items():

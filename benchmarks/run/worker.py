@@ -94,8 +94,8 @@ KINDS = {
 
 
 def run_job(spec: dict, folder: Path, report: Report) -> dict:
-    """Do one job and return its record; an exception becomes a failed record with a one-line
-    error."""
+    """Do one job and return its record; an exception becomes a failed record with
+    a one-line error."""
     began, started = time.time(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     warnings = Warnings()
     logging.getLogger("detco").addHandler(warnings)

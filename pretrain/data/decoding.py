@@ -91,7 +91,7 @@ class Bad:
     """The bad pictures of a run: each is warned of once and listed in a file; more than 1 %
     are an InputError.
 
-    Without a file nothing is said: another process says it.
+    Without a file nothing is logged: another process does it.
     """
 
     def __init__(self, pictures: Pictures, listing: Path | None):

@@ -1,7 +1,7 @@
 """What the tensors of a ResNet leave open: the pixels it was trained on and where its strides are.
 
 Decided by what the file or a text beside it says, else by the statistics of its normalisation, else
-by its layout; what stays a guess is said.
+by its layout; a guess is reported as one.
 """
 
 import math

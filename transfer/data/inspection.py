@@ -221,8 +221,7 @@ class Memory:
         self.new: dict[str, list[int]] = {}
 
     def _read(self) -> dict[str, list[int]]:
-        """Nothing where the file is missing, damaged or about another folder: all is
-        looked at again."""
+        """What is remembered; nothing where the file is missing, damaged or about another folder."""
         try:
             content = json.loads(self.place.read_bytes())
             return dict(content["pictures"]) if content["root"] == self.root else {}
@@ -252,7 +251,7 @@ class Memory:
             self.new[self._name(path)] = [state.st_size, state.st_mtime_ns, *size, flags]
 
     def save(self) -> None:
-        """Written beside and moved, so that it is whole or not there. What another process has
+        """Written atomically. What another process has
         added meanwhile stays, except in the moment between: then it is looked at again, as it is
         where nothing can be written."""
         if not self.new:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the table of engines is asked for by commands that should n
 
 @dataclass(frozen=True)
 class Engine:
-    """A row of ENGINES: what others need to know of an engine, who never ask for its name.
+    """A row of ENGINES: what others need to know of an engine; none of them asks for its name.
 
     module: below this folder. needs: a package that must be installed. keeps: which trained
     detectors it can keep. lacks: architectures that it cannot build. launches: whether it takes a

@@ -49,8 +49,8 @@ class RunConfig:
 
 
 def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()) -> CfgNode:
-    """The config that is run: the protocol's detector and schedule, the backbone's preprocessing,
-    the circumstances."""
+    """The config that is run: the protocol's detector and schedule, the backbone's
+    preprocessing, how it is run."""
     cfg = get_cfg()
     d, norm = protocol.detector, norm_of(protocol, run)
     classes = run.classes or (

@@ -178,7 +178,7 @@ class TrainLoader:
     asked for.
 
     Detectron2's trainers ask for an iterator at different moments: the release of 2021 when it is
-    made, before a checkpoint has said where to go on. broken: a list that takes what could not be
+    made, before a checkpoint has said where to go on. broken: list that collects what could not be
     read and was replaced.
     """
 
