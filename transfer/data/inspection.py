@@ -221,7 +221,7 @@ class Memory:
         self.new: dict[str, list[int]] = {}
 
     def _read(self) -> dict[str, list[int]]:
-        """What is remembered; nothing where the file is missing, damaged or about another folder."""
+        """What is remembered; nothing if the file is missing, damaged or about another folder."""
         try:
             content = json.loads(self.place.read_bytes())
             return dict(content["pictures"]) if content["root"] == self.root else {}
