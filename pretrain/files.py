@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,6 +11,8 @@ from torch import nn
 from detco.common.errors import InputError
 
 from . import checkpoints, export
+
+log = logging.getLogger("detco.pretrain")
 
 
 class RunFiles:
@@ -52,6 +55,19 @@ class RunFiles:
                 f"{self.out} holds a run with another {' and '.join(differ)}; use another --out, or"
                 " remove it"
             )
+
+    def take(self, identity: dict[str, str], fingerprint: str) -> None:
+        """For a checkpoint: as `refuse_another`, but one of a version that knew images by name and
+        size only goes on where those are the same (fingerprint), with a warning."""
+        if identity.get("pictures") == fingerprint:
+            log.warning(
+                "%s: begun by a version that knew images by name and size only; that they have the"
+                " same content now cannot be told",
+                self.out,
+            )
+            others = {key: value for key, value in identity.items() if key != "pictures"}
+            identity = others | {"content": self.identity["content"]}
+        self.refuse_another(identity)
 
     def newest(self) -> dict | None:
         """The newest checkpoint that can be read: `identity`, `iteration` and

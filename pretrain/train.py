@@ -83,7 +83,7 @@ def run(
         return files.backbone
     out.mkdir(parents=True, exist_ok=True)
     if state:
-        files.refuse_another(state.get("identity", {}))
+        files.take(state.get("identity", {}), pictures.fingerprint)
     data = TrainingImages(pictures, recipe, seed, start, process, files.bad_pictures, report)
     if process.first:
         data.say()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from detco.common.progress import Report
 from detco.common.values import printable, shown
-from detco.results import store
 
 from .. import config
 from ..plan.jobs import Job
@@ -95,6 +94,7 @@ def _done_before(run: Run) -> None:
 def kept(jobs: Sequence[Job], wanted: str) -> None:
     """Where the trained detectors are; a line on runs that had finished without keeping the one
     wanted now (final or best)."""
+    from detco.results import store
     from detco.transfer.detector import NAME
 
     records = [

@@ -211,7 +211,9 @@ class Checkpointer(DetectionCheckpointer):
         except Exception:  # half a file would keep a full disk full
             (Path(self.save_dir) / f"{name}.pth").unlink(missing_ok=True)
             raise
-        for path in self.files() if self.save_to_disk else ():
+        # Behind a link of the user's the folder may hold checkpoints of others.
+        own = self.save_to_disk and not Path(self.save_dir).is_symlink()
+        for path in self.files() if own else ():
             if path.name != f"{name}.pth":
                 path.unlink()
 
