@@ -56,6 +56,8 @@ def run(words: list[str]) -> Job:
 
 def frame(directory: Path, ids: set[str] | None = None) -> pd.DataFrame:
     """The records below a folder (those with these ids) as a tidy frame."""
+    if not directory.is_dir():
+        raise InputError(f"no folder {directory}")
     records, problems = outcomes.read(directory)
     for problem in problems:
         warnings.warn(f"left out: {problem}", stacklevel=3)
@@ -161,5 +163,6 @@ def load_backbone(path: Path) -> nn.Module:
         path = importer.file_of(path)
     backbone = importer.open_any(path)
     net = load_resnet(backbone).eval()
+    net.fc = nn.Identity()  # a new classifier would give random numbers
     net.preprocessing = Normalise(backbone)
     return net

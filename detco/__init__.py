@@ -86,7 +86,7 @@ def evaluate(
 
 def load_backbone(path: str | Path) -> nn.Module:
     """A backbone file or a checkpoint of another project as torchvision's ResNet, in evaluation
-    mode; its classifier (`fc`) is new.
+    mode; without its classifier: it gives pooled features of res5, (n, channels).
 
     Its attribute `preprocessing` is a module that takes RGB images (n, 3, h, w), uint8 or float 0
     to 255, and gives what the network expects. Raises InputError.

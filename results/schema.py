@@ -245,7 +245,7 @@ def misfit(value: Mapping, *kinds: Any) -> str | None:
         for kind in kinds:
             _adapter(kind).validate_python(value)
     except ValidationError as error:
-        return _said(error.errors(include_url=False))
+        return _said(value, error.errors(include_url=False))
     return _impossible(value)
 
 
@@ -254,16 +254,30 @@ def _adapter(kind: Any) -> TypeAdapter:
     return TypeAdapter(kind)
 
 
-def _said(problems: list[ErrorDetails]) -> str:
-    """The first finding of pydantic. Of A | B it names both, below the place of the value."""
+def _said(value: Mapping, problems: list[ErrorDetails]) -> str:
+    """The first finding of pydantic. Of A | B it has one for each, below the place of the value:
+    both are named."""
     found, place = problems[0]["input"], problems[0]["loc"]
-    same = [one for one in problems if one["input"] is found and one["loc"][:-1] == place[:-1]]
-    place = place[:-1] if len(same) > 1 else place
+    missing = problems[0]["type"] == "missing"
+    same = [problems[0]]
+    if not missing and not _is_there(value, place):
+        same = [one for one in problems if one["input"] is found and one["loc"][:-1] == place[:-1]]
+        place = place[:-1]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
-    if problems[0]["type"] == "missing":
+    if missing:
         return f"{text} is missing"
     wanted = [WORDS.get(one["type"], one["msg"].lower()) for one in same]
     return f"{text} is {short(found)}, {' and '.join(wanted)}"
+
+
+def _is_there(value: Any, place: tuple[int | str, ...]) -> bool:
+    """Whether a place is one of the value, and not a branch of its type."""
+    for part in place:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
 
 
 def short(value: Any) -> str:

@@ -102,6 +102,10 @@ def test_pretrain_and_load(data, tmp_path):
         images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     )
     assert (net.preprocessing(images) - wanted).abs().max() < 1e-5
+    res5 = wanted
+    for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+        res5 = net.get_submodule(name)(res5)
+    assert (net(net.preprocessing(images)) - res5.mean((2, 3))).abs().max() < 1e-3
     assert store.read_json(tmp_path / "record.json")["status"] == "done"
 
 
@@ -148,6 +152,7 @@ def other_pooling() -> nn.Module:
         (lambda out: detco.evaluate("random", "small-retinanet", engin="x", out=out), "engin"),
         (lambda out: detco.pretrain("detco-smal", "x", out), "did you mean 'detco-small'"),
         (lambda out: detco.load_backbone(out / "none.pth"), "none.pth"),
+        (lambda out: detco.results(out / "nowhere"), "no folder"),
     ],
 )
 def test_wrong_input_is_an_input_error(call, words, tmp_path):

@@ -148,13 +148,20 @@ def _stored_once(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 
 
 def file_of(path: Path) -> Path:
-    """A detector file as it is, or the one in a job's folder. Raises InputError if
-    there is none."""
+    """A detector file as it is, or the only one in or below a folder. Raises InputError if there is
+    none, or there are several."""
     path = Path(path)
     if path.is_dir() and not (path / NAME).is_file():
-        raise InputError(
-            f"{path} holds no trained detector ({NAME}): --keep-model keeps it while a job runs"
-        )
+        below = sorted(path.rglob(NAME))
+        if not below:
+            raise InputError(
+                f"{path} holds no trained detector ({NAME}): --keep-model keeps it while a job runs"
+            )
+        if len(below) > 1:
+            raise InputError(
+                f"{path} holds {len(below)} trained detectors; name one, e.g. {below[0]}"
+            )
+        path = below[0]
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"no trained detector at {path}")

@@ -42,7 +42,7 @@ def scenes(args) -> int:
 
     with live.of_task("scenes") as report:
         draw.draw(args.out, images=args.images, size=args.size, seed=args.seed, report=report)
-    print(f"scenes: {args.out}")
+    print(f"scenes: {args.out}, e.g. {args.out / 'coco'} and {args.out / 'voc'}")
     return 0
 
 

@@ -291,9 +291,8 @@ def test_table_leaves_out_doubtful_records_by_path(capsys, tmp_path):
     streams = capsys.readouterr()
     (row,) = csv.DictReader(streams.out.splitlines())
     assert (float(row["mean"]), row["n"]) == (31.0, "2")
-    assert streams.err.startswith(
-        f"left out: {tmp_path / '2' / 'record.json'}: metric box_ap is nan"
-    )
+    assert streams.err.startswith(f"left out: {tmp_path / '2' / 'record.json'}: ")
+    assert "box_ap is nan" in streams.err
     assert "did you mean 'detco-small'" in refused(
         capsys, "table", tmp_path, "--baseline", "detco-smal"
     )

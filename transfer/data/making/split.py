@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from detco.common import contents
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
 from detco.common.images import ENDINGS
@@ -52,7 +53,7 @@ def write(root: Path, share: float = 0.2, seed: int = 0, pattern: str | None = N
     for annotation in data.annotations:
         labels[paths[annotation["image_id"]]][annotation["category_id"]] += 1
     names = {path: os.path.relpath(path, root) for path in labels}
-    val = chosen(labels, _groups(names, pattern), share, seed)
+    val = chosen(labels, _with_copies(_groups(names, pattern), root), share, seed)
     parts = {
         "train": [image for image in data.images if image["file_name"] not in val],
         "val": [image for image in data.images if image["file_name"] in val],
@@ -121,6 +122,26 @@ def _groups(names: Mapping[str, str], pattern: str | None) -> dict[str, list[str
     return dict(groups)
 
 
+def _with_copies(groups: Mapping[str, list[str]], root: Path) -> dict[str, list[str]]:
+    """Groups joined where they hold the same bytes: a copy of a training image tests nothing."""
+    paths = [path for group in groups.values() for path in group]
+    found = contents.of([str(root / path) for path in paths], str(root))
+    # Of a file that cannot be read nothing is known: it is a copy of none.
+    digest_of = {
+        path: path.encode(errors="surrogateescape") if one is contents.UNREADABLE else one.digest
+        for path, one in zip(paths, found, strict=True)
+    }
+    joined: dict[str, list[str]] = {}
+    holder: dict[bytes, str] = {}  # digest -> the group that has it
+    for name, group in groups.items():
+        into = {holder[digest_of[path]] for path in group if digest_of[path] in holder}
+        first = min(into, default=name)
+        members = [path for other in sorted(into) for path in joined.pop(other)] + group
+        joined[first] = members
+        holder |= {digest_of[path]: first for path in members}
+    return joined
+
+
 def _class_folders(root: Path, share: float, seed: int, pattern: str | None) -> Division:
     """Lists train.txt and val.txt of paths below folders of classes, beside them."""
     labels = {}
@@ -136,7 +157,8 @@ def _class_folders(root: Path, share: float, seed: int, pattern: str | None) -> 
             f"{root}: nothing to divide: neither a data set in a known layout nor two folders of"
             " images, one a class"
         )
-    val = chosen(labels, _groups({path: path for path in labels}, pattern), share, seed)
+    groups = _groups({path: path for path in labels}, pattern)
+    val = chosen(labels, _with_copies(groups, root), share, seed)
     parts = {
         "train": [path for path in labels if path not in val],
         "val": [path for path in labels if path in val],

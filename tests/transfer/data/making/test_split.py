@@ -112,6 +112,23 @@ def test_class_folders_are_divided_by_class(tmp_path):
         split.write(tmp_path, 0.2)
 
 
+def test_copies_of_an_image_stay_on_one_side(tmp_path):
+    for k in range(20):
+        picture(tmp_path / "cat" / f"{k}.jpg")
+        picture(tmp_path / "dog" / f"{k}.jpg")
+    for k in range(6):  # a chain of three, and pairs across classes
+        (tmp_path / f"cat/copy{k}.jpg").write_bytes((tmp_path / f"cat/{k // 2}.jpg").read_bytes())
+        (tmp_path / f"dog/copy{k}.jpg").write_bytes((tmp_path / f"cat/{9 + k}.jpg").read_bytes())
+    for seed in range(5):
+        split.write(tmp_path, 0.3, seed=seed)
+        parts = []
+        for part in ("train", "val"):
+            names = (tmp_path / f"{part}.txt").read_text().split()
+            parts.append({(tmp_path / name).read_bytes() for name in names})
+            (tmp_path / f"{part}.txt").unlink()
+        assert parts[0] and parts[1] and not parts[0] & parts[1]
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
 def test_impossible_shares(tmp_path, share):
     with pytest.raises(InputError, match="--val must be above 0 and below 1"):
