@@ -133,10 +133,6 @@ def test_other_folders(tmp_path):
     (tmp_path / "b.ckpt").touch()
     with pytest.raises(InputError, match=r"2 checkpoints \(a\.pth, b\.ckpt\): name one"):
         importer.load(tmp_path)
-    (tmp_path / ".metadata").touch()
-    (tmp_path / "__0_0.distcp").touch()
-    with pytest.raises(InputError, match="dcp_to_torch"):
-        importer.load(tmp_path)
 
 
 # --- packed files --------------------------------------------------------------------------------

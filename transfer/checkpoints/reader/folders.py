@@ -1,5 +1,5 @@
 """Checkpoints that are a folder or several files: a model of a hub, shards with an index,
-DeepSpeed, torch's distributed format."""
+DeepSpeed; torch's distributed format is read by `distributed`."""
 
 import hashlib
 import json
@@ -11,6 +11,8 @@ from detco.common.errors import InputError
 from detco.common.files import sha256_of
 from detco.common.values import shown
 
+from . import distributed
+
 INDEX = ".index.json"  # beside shards: {"weight_map": {name of a tensor: file}}
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # names that hubs give
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".torch", ".bin", ".pkl", ".tar", ".npz")
@@ -20,14 +22,12 @@ LARGEST = 1 << 24  # bytes of an index
 def file_of(path: Path) -> Path:
     """The file that a folder means, its index where the weights are in shards; any other path as it
     is. Raises InputError where that is none or unclear."""
+    if path.match(distributed.PIECES) and distributed.is_folder(path.parent):
+        return path.parent / distributed.METADATA
     if not path.is_dir():
         return path
-    if (path / ".metadata").is_file() and list(path.glob("*.distcp")):
-        raise InputError(
-            f"{path} is a distributed checkpoint of torch: make it one file with `python -m"
-            f" torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth` and"
-            " import that (it runs what the folder says: only where you trust its source)"
-        )
+    if distributed.is_folder(path):
+        return path / distributed.METADATA
     if states := _deepspeed(path):
         return states
     indices = sorted(path.glob("*" + INDEX))
@@ -103,8 +103,15 @@ def _is_plain(name: Any) -> bool:
     return plain and "\0" not in name and not name.endswith(INDEX)
 
 
+def name_of(path: Path) -> str:
+    """What a checkpoint is called: its file, the folder of a distributed one."""
+    return path.absolute().parent.name if path.name == distributed.METADATA else path.name
+
+
 def digest_of(path: Path) -> str:
-    """sha256 of a file; of an index: of the hashes of all its shards."""
+    """sha256 of a file; of an index or a distributed checkpoint: of the hashes of all its files."""
+    if path.name == distributed.METADATA:
+        return distributed.digest_of(path)
     if not is_index(path):
         return sha256_of(path)
     lines = [

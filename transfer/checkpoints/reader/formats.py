@@ -19,7 +19,7 @@ import torch
 from detco.common.errors import InputError
 from detco.common.values import shown
 
-from . import folders, opcodes, stubs, tensors, unpickle
+from . import distributed, folders, opcodes, stubs, tensors, unpickle
 
 LARGEST_PICKLE = 1 << 27  # bytes of data.pkl in a torch file; ordinary ones have some 100 kB
 LARGEST_NPZ = 1 << 30  # bytes, unpacked
@@ -64,6 +64,8 @@ def read(path: Path) -> Content:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     _refuse(path, head)
     try:
+        if path.name == distributed.METADATA:
+            return Content("distributed", distributed.read(path, _torch_piece))
         if head.startswith(b"PK\x03\x04"):
             return _zip(path)
         if head[8:9] == b"{":
@@ -129,12 +131,17 @@ def _safetensors(path: Path) -> Content:
 
 def _zip(path: Path) -> Content:
     with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        if len(entries) < len(archive.infolist()):
-            raise InputError("an archive that holds a name twice: not written by torch or numpy")
+        entries = _entries(archive)
         if any(name.endswith(".npy") for name in entries):
             return _npz(path, entries)
         return _torch_zip(path, archive, entries)
+
+
+def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    if len(entries) < len(archive.infolist()):
+        raise InputError("an archive that holds a name twice: not written by torch or numpy")
+    return entries
 
 
 def _npz(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
@@ -167,6 +174,38 @@ def _npz(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
 def _torch_zip(
     path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]
 ) -> Content:
+    name = _pickle_in(entries)
+    storages: dict[str, stubs.Storage] = {}
+    pickled = io.BytesIO(archive.read(name))
+    data = unpickle.load(pickled, storages)  # refuses what would exhaust torch as well
+    pickled.seek(0)
+    if opcodes.check(pickled) <= unpickle.PLAIN:  # torch would make other objects
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return Content(
+                    "torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                )
+        except Exception:  # of any library: torch goes by the name's ending too
+            pass  # damaged, or newer or older than this torch: our reader says what is wrong
+    mapped = _map(path)
+    _place(storages, mapped, archive, entries, name.removesuffix("data.pkl"))
+    return Content("torch", tensors.Tensors(mapped).of(data))
+
+
+def _torch_piece(piece: memoryview) -> Any:
+    """What a torch file that lies within a larger file holds; tensors are views of it."""
+    with zipfile.ZipFile(io.BytesIO(piece)) as archive:
+        entries = _entries(archive)
+        name = _pickle_in(entries)
+        storages: dict[str, stubs.Storage] = {}
+        data = unpickle.load(io.BytesIO(archive.read(name)), storages)
+        _place(storages, piece, archive, entries, name.removesuffix("data.pkl"))
+    return tensors.Tensors(piece).of(data)
+
+
+def _pickle_in(entries: Mapping[str, zipfile.ZipInfo]) -> str:
+    """The name of a torch file's pickle. Raises InputError for another archive."""
     pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
     if any(name.rpartition("/")[2] == "constants.pkl" for name in entries):
         raise InputError(
@@ -189,26 +228,11 @@ def _torch_zip(
             f"its pickle has {entries[pickles[0]].file_size >> 20} MB; a checkpoint's has less"
             " than one"
         )
-    storages: dict[str, stubs.Storage] = {}
-    pickled = io.BytesIO(archive.read(pickles[0]))
-    data = unpickle.load(pickled, storages)  # refuses what would exhaust torch as well
-    pickled.seek(0)
-    if opcodes.check(pickled) <= unpickle.PLAIN:  # torch would make other objects
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return Content(
-                    "torch", torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                )
-        except Exception:  # of any library: torch goes by the name's ending too
-            pass  # damaged, or newer or older than this torch: our reader says what is wrong
-    mapped = _map(path)
-    _place(storages, mapped, archive, entries, pickles[0].removesuffix("data.pkl"))
-    return Content("torch", tensors.Tensors(mapped).of(data))
+    return pickles[0]
 
 
 def _place(
-    storages: Mapping, mapped: mmap.mmap, archive: zipfile.ZipFile, entries: Mapping, folder: str
+    storages: Mapping, mapped: mmap.mmap | memoryview, archive: zipfile.ZipFile, entries: Mapping, folder: str
 ) -> None:
     """Where in the file the numbers of each storage begin."""
     order = entries.get(folder + "byteorder")
@@ -224,7 +248,7 @@ def _place(
         storage.start = _start(mapped, entry)
 
 
-def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:
+def _start(mapped: mmap.mmap | memoryview, entry: zipfile.ZipInfo) -> int:
     """Offset of a stored entry's first byte: behind its local header, whose name and extra field
     have their own lengths."""
     header = entry.header_offset

@@ -19,7 +19,7 @@ class Tensors:
     """Replaces descriptions of tensors and arrays by tensors, all the way down; each container,
     array and storage once."""
 
-    def __init__(self, mapped: mmap.mmap):
+    def __init__(self, mapped: mmap.mmap | memoryview):
         self.bytes = torch.frombuffer(mapped, dtype=torch.uint8)
         self.copied = 0
         self.seen: dict[int, Any] = {}
