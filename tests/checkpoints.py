@@ -302,6 +302,16 @@ def openselfsup(**more) -> dict:
     )
 
 
+def mmdetection() -> dict:
+    """A Faster R-CNN with a pyramid."""
+    return (
+        names("backbone.")
+        | some("neck.lateral_convs.0.conv.weight", "neck.fpn_convs.0.conv.weight")
+        | some("rpn_head.rpn_conv.weight", "rpn_head.rpn_cls.weight", "rpn_head.rpn_reg.weight")
+        | some("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.shared_fcs.0.weight")
+    )
+
+
 def mmselfsup() -> dict:
     return (
         names("backbone.")
@@ -691,6 +701,17 @@ def made() -> dict[str, Made]:
         ),
         "timm": Made(names() | fc, "timm", "unknown", suffix=".safetensors", said="timm"),
         "numpy": Made({k: v.numpy() for k, v in names().items()}, "bare", "unknown", suffix=".npz"),
+        "mmdetection": Made(
+            {"meta": {"epoch": 12, "time": "x"}, "state_dict": mmdetection()},
+            "mmdetection",
+            "unknown",
+            epochs="12",
+        ),
+        "mmsegmentation": Made(
+            {"state_dict": names("backbone.") | some("decode_head.a.w", "auxiliary_head.a.w")},
+            "mmdetection",
+            "unknown",
+        ),
         "hugging face": Made(
             hugging_face("resnet.") | linears("classifier.", 1),
             "hugging-face",

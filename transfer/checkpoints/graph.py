@@ -62,6 +62,8 @@ def style_of(network: Network, path: Path, content: Content, forced: bool) -> St
     if from_file := _pixel_mean(network.beside, pre):
         pre, assumed = from_file, ()
         notes.append("mean, std and channel order are the file's own pixel_mean and pixel_std")
+    elif says.pixels and not forced:
+        pre, assumed = _by_config(network, says, notes), ()
     else:
         pre = _by_statistics(network, forced, notes)
     if says.stride_in and says.stride_in != pre.stride_in:
@@ -116,6 +118,18 @@ def _by_statistics(network: Network, forced: bool, notes: list[str]) -> Preproce
         f"bn1's statistics fit pixels {seen}, but as {layout.name} it is read with {_scale(pre)};"
         " --as NAME says another layout"
     )
+    return pre
+
+
+def _by_config(network: Network, says: stated.Stated, notes: list[str]) -> Preprocessing:
+    """What a config says is done with images; a doubt where bn1's statistics fit others."""
+    order, mean, std = says.pixels
+    stride = "1x1" if max(std) <= 2 else "3x3"
+    pre = Preprocessing(order, mean, std, stride)
+    notes.append(f"mean, std and channel order are those of the config ({says.pixels_where})")
+    seen = statistics.pixels(network.tensors)
+    if seen not in (statistics.UNCLEAR, _scale(pre)):
+        notes.append(f"bn1's statistics fit pixels {seen}, the config says {_scale(pre)}")
     return pre
 
 

@@ -99,6 +99,11 @@ BYOL = CheckpointLayout(
         r"(learner\.)?online_predictor\..*",
     ),
 )
+# of the detectors and segmenters of OpenMMLab
+MM_HEADS = (
+    r"((rpn|roi|bbox|mask|keypoint|panoptic\w*|decode|auxiliary|semantic)_head"
+    r"|bbox_roi_extractor|query_embedding)\..*"
+)
 OPENSELFSUP = CheckpointLayout(
     "openselfsup",
     "unknown",
@@ -114,7 +119,7 @@ OPENSELFSUP = CheckpointLayout(
         r"backbone\.conv1\.weight",
         r"(neck|head|encoder_[qk]\.0|online_net\.0|target_net\.0|momentum_encoder\.0)\..*",
     ),
-    (r"queue2", r"head\.last_layer.*", r"/(student|teacher)"),
+    (r"queue2", r"head\.last_layer.*", r"/(student|teacher)", MM_HEADS),
     drop=(
         r"(encoder_[qk]|online_net|target_net|momentum_encoder)\.([01]\..*|steps)",
         r"(neck|head|memory_bank|target_generator)\..*",
@@ -435,6 +440,7 @@ LAYOUTS = (
             r"queue\w*",
             r"student_head\..*",
             r"/author=DenseCL",
+            MM_HEADS,
         ),
         drop=(r"(backbone\.)?fc\..*",),
         trunk_only=True,
@@ -461,6 +467,19 @@ LAYOUTS = (
             r"backbone\.fpn\..*",
             r"(rpn|roi_heads|head|transformer|class_embed|bbox_embed|query_embed|input_proj)\..*",
             r"(detr|bbox_attention|mask_head)\..*",
+        ),
+        vague=True,
+    ),
+    CheckpointLayout(
+        "mmdetection",
+        "unknown",
+        "open-mmlab/mmdetection and mmsegmentation: models/detectors/*.py, segmentors/*.py",
+        _bare("backbone."),
+        (r"backbone\.conv1\.weight", MM_HEADS),
+        drop=(
+            MM_HEADS,
+            r"(neck|transformer|encoder|decoder|positional_encoding|input_proj|level_embed)\b.*",
+            r"(data_preprocessor|memory_trans\w*|\w+_fusion_head|loss\w*)\..*",
         ),
         vague=True,
     ),

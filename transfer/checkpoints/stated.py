@@ -65,15 +65,27 @@ PAIR = re.compile(
     rf"(?i)(?<!\w)['\"]?({INTERESTING})['\"]?[ \t]*[=:][ \t]*(?:\[\s*)?(['\"]?)([\w./:+-]+)"
 )
 MM_TYPE = re.compile(r"type=['\"](ResNe\w+)['\"]")
+# what OpenMMLab's configs do with images, which they decode as BGR
+MM_MEAN = re.compile(r"\bmean=[\[(]([\d., ]{5,100})[\])]")
+MM_STD = re.compile(r"\bstd=[\[(]([\d., ]{5,100})[\])]")
+MM_ORDER = re.compile(r"\b(?:bgr_)?to_rgb=(True|False)")
+# A text beside the file may be about something else: this one is about a network.
+ABOUT_A_NETWORK = re.compile(
+    r"(?i)res_?ne[xs]?t|\b(num_classes|num_features|model_type|architectures|pretrained_cfg)\b"
+)
+MACHINES = re.compile(r"(?i)x86.*|amd64|arm64|aarch64|i\d86|ppc64\w*|sm_?\d+|cuda|cpu|linux.*")
 
 
 @dataclass(frozen=True)
 class Stated:
-    """`architectures`: names -> where each stands; `stride_in`: "1x1", "3x3" or, unsaid, ""."""
+    """`architectures`: names -> where each stands; `stride_in`: "1x1", "3x3" or, unsaid, "";
+    `pixels`: (channel order, mean, std), and where that stands."""
 
     architectures: dict[str, str]
     stride_in: str = ""
     stride_where: str = ""
+    pixels: tuple[str, tuple[float, ...], tuple[float, ...]] | None = None
+    pixels_where: str = ""
 
 
 def read(path: Path, data: Any) -> Stated:
@@ -87,7 +99,7 @@ def read(path: Path, data: Any) -> Stated:
             raise InputError(f"says {key} {shown(value)} ({where}): {_refused()}")
         if stride := STRIDES.get((key, low)):
             strides.setdefault(stride, f"{key} {shown(value)} ({where})")
-        named = key in NAMES and low not in OFF
+        named = key in NAMES and low not in OFF and not MACHINES.fullmatch(low)
         if named or (key in PARTS and RESNET.fullmatch(value)):
             found.setdefault(value, where)
     if len(strides) > 1:
@@ -96,7 +108,9 @@ def read(path: Path, data: Any) -> Stated:
         if not KNOWN.fullmatch(PREFIX.sub("", name.lower().replace("-", "_"))):
             raise InputError(f"says architecture {shown(name)} ({where}): {_refused()}")
     stride = next(iter(strides), "")
-    return Stated(found, stride, strides.get(stride, ""))
+    pixels = {said: where for where, text in _texts(path, data) for said in _pixels(text)}
+    said = next(iter(pixels)) if len(pixels) == 1 else None
+    return Stated(found, stride, strides.get(stride, ""), said, pixels[said] if said else "")
 
 
 def _refused() -> str:
@@ -109,16 +123,52 @@ def _refused() -> str:
 def _pairs(path: Path, data: Any) -> Iterator[tuple[str, str, str]]:
     """(where it stands, key in small letters, value)"""
     for place, value in _values(data):
-        key = place.rpartition("/")[2].lower()
-        if isinstance(value, str) and len(value) > 200:
-            yield from _in_text(value, place)
-        elif isinstance(value, bool | int | float | str):
-            yield place, key, str(value)
+        if isinstance(value, bool | int | float | str) and not _is_text(value):
+            yield place, place.rpartition("/")[2].lower(), str(value)
+    for where, text in _texts(path, data):
+        yield from _in_text(text, where)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > 200
+
+
+def _texts(path: Path, data: Any) -> Iterator[tuple[str, str]]:
+    """(where it stands, a config or other long text), in the file and beside it."""
+    for place, value in _values(data):
+        if _is_text(value):
+            yield place, value
     for name in (*NEIGHBOURS, *(path.stem + end for end in OWN)):
         text = path.parent / name
         if text != path and text.is_file():
             with open(text, "rb") as file:
-                yield from _in_text(file.read(LONGEST).decode(errors="replace"), name + BESIDE)
+                content = file.read(LONGEST).decode(errors="replace")
+            if ABOUT_A_NETWORK.search(content):
+                yield name + BESIDE, content
+
+
+def _pixels(text: str) -> Iterator[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+    """(channel order, mean, std) where a text of OpenMMLab says each of them in one way."""
+    means, stds = (_triples(pattern.findall(text)) for pattern in (MM_MEAN, MM_STD))
+    orders = set(MM_ORDER.findall(text))
+    if not len(means) == len(stds) == len(orders) == 1:
+        return
+    mean, std = means.pop(), stds.pop()
+    if min(std) > 0:
+        yield "RGB" if orders == {"True"} else "BGR", mean, std
+
+
+def _triples(found: list[str]) -> set[tuple[float, ...]]:
+    """The different lists of three numbers."""
+    triples = set()
+    for text in found:
+        try:
+            numbers = tuple(float(number) for number in text.split(",") if number.strip())
+        except ValueError:
+            continue
+        if len(numbers) == 3:
+            triples.add(numbers)
+    return triples
 
 
 def _in_text(text: str, where: str) -> Iterator[tuple[str, str, str]]:

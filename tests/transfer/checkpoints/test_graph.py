@@ -282,6 +282,55 @@ def test_strides_said_beside_the_file(tmp_path, name, text, stride):
     assert difference(features(backbone, images), res5(net, ON["normalised"](images))) < 1e-4
 
 
+MM_CONFIG = """model = dict(
+    type='FasterRCNN',
+    pretrained='open-mmlab://detectron2/resnet50_caffe',
+    backbone=dict(type='ResNet', depth=50, norm_cfg=dict(type='BN', requires_grad=False),
+        norm_eval=True, style='{style}'),
+    neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256))
+img_norm_cfg = dict(mean={mean}, std={std}, to_rgb={rgb})
+test_pipeline = [dict(type='Normalize', mean={mean}, std={std}, to_rgb={rgb})]
+"""
+CAFFE = {"style": "caffe", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "rgb": False}
+PYTORCH = {"style": "pytorch", "mean": MEAN.tolist(), "std": STD.tolist(), "rgb": True}
+
+
+@pytest.mark.parametrize("said", [True, False], ids=["meta", "statistics"])
+@pytest.mark.parametrize("style", ["normalised", "0..255"])
+def test_the_backbone_of_a_detector_of_mmdetection(tmp_path, style, said):
+    images, net = noise(), trained("resnet50")
+    net = calibrated(caffe_strides(net) if style == "0..255" else net, ON[style](images))
+    state = {"backbone." + name: tensor for name, tensor in trunk(net).items()}
+    state |= checkpoints.some("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight")
+    state |= checkpoints.some("roi_head.bbox_head.fc_cls.weight")
+    text = MM_CONFIG.format(**(CAFFE if style == "0..255" else PYTORCH))
+    meta = {"config": text, "epoch": 12} if said else {"epoch": 12}
+    torch.save({"meta": meta, "state_dict": state}, tmp_path / "a.pth")
+    backbone, report = importer.load(tmp_path / "a.pth")
+    assert report.layout.name == "mmdetection" and sum(report.dropped.values()) == 3 + 53
+    assert difference(features(backbone, images), res5(net, ON[style](images))) < 1e-3
+    assert any("those of the config (meta/config)" in note for note in report.notes) == said
+    assert not any("bn1's statistics fit" in note for note in report.notes) or not said
+    text = MM_CONFIG.format(**(PYTORCH if style == "0..255" else CAFFE))
+    torch.save({"meta": {"config": text}, "state_dict": state}, tmp_path / "a.pth")
+    assert any("the config says" in note for note in importer.load(tmp_path / "a.pth")[1].notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"architecture": "x86_64", "os": "linux"}'),
+        ("config.json", '{"arch": "arm64", "image": "resnet-training:3"}'),
+        ("config.yaml", "plot:\n  style: pytorch\n  antialias: true\n"),
+        ("args.json", '{"arch": "two-tier", "antialiased": true}'),
+    ],
+)
+def test_texts_about_something_else(tmp_path, name, text):
+    torch.save(checkpoints.names(), tmp_path / "a.pth")
+    (tmp_path / name).write_text(text)
+    assert stated.read(tmp_path / "a.pth", {}) == stated.Stated({})
+
+
 def test_metadata_of_a_safetensors_file_are_read(tmp_path):
     state = {k: v.clone() for k, v in checkpoints.names().items()}
     save_file(state, tmp_path / "a.safetensors", {"arch": "resnet50d"})
