@@ -191,6 +191,17 @@ def detectron2(prefix: str = "") -> dict:
     return {name(part): part.tensor.numpy() for part in parts()}
 
 
+def our_detector() -> dict:
+    """The trunk within a detector of the engine `torchvision`: stages under Detectron2's names,
+    blocks under torchvision's."""
+
+    def name(part: Part) -> str:
+        place = f"stages.res{part.stage + 1}.{part.block}" if part.stage else "stem"
+        return f"backbone.module.trunk.{place}.{part.what}.{part.leaf}"
+
+    return {name(part): part.tensor for part in parts()} | some("backbone.module.fpn.w")
+
+
 def caffe2(affine: bool = False) -> dict:
     """MSRA's ResNets in Detectron: `affine` has no statistics (Detectron 1)."""
     found = {}
@@ -752,6 +763,29 @@ def made() -> dict[str, Made]:
             "supervised",
             suffix=".pkl",
             scale="msra",
+        ),
+        "detectron2 c4 detector, trained": Made(
+            {
+                "model": {
+                    name.replace("backbone.res5", "roi_heads.res5"): torch.as_tensor(value)
+                    for name, value in detectron2("backbone.").items()
+                }
+                | some("roi_heads.box_predictor.w", "proposal_generator.w"),
+                "iteration": 5,
+                "optimizer": {},
+            },
+            "detectron2",
+            "unknown",
+        ),
+        "our detector, in training": Made(
+            {
+                "model": our_detector() | some("head.regression_head.conv.module.1.1.weight"),
+                "iteration": 5,
+                "rate": {},
+            },
+            "detector-checkpoint",
+            "unknown",
+            suffix=".pt",
         ),
         "msra": Made(
             caffe2() | {"conv1_b": torch.zeros(64).numpy(), "fc1000_w": torch.ones(2).numpy()},

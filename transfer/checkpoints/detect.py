@@ -25,6 +25,7 @@ TRUNK = re.compile(
     r"(.*\.)(?:layer1\.0\.conv1|res2\.0\.conv1"
     r"|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)\.weight"
 )
+STEMS = ("conv1.weight", "stem.conv1.weight", "embedder.embedder.convolution.weight")
 SAME = "layer1.0.conv1.weight"  # a name of torchvision's that stands for all
 NETWORK = 20  # tensors that a set of weights has at least
 OTHER_STEMS = (
@@ -251,11 +252,13 @@ def _unknown(content: formats.Content, places: Places) -> str:
 
 def _offer(names: list[str]) -> str:
     """Prefixes behind which a ResNet stands, as what to say."""
-    found = dict.fromkeys(match[1] for name in names if (match := TRUNK.fullmatch(name)))
+    whole = set(names)
+    prefixes = dict.fromkeys(match[1] for name in names if (match := TRUNK.fullmatch(name)))
+    found = [prefix for prefix in prefixes if any(prefix + stem in whole for stem in STEMS)]
     if SAME in names:
         row = next(layout for layout in layouts.LAYOUTS if layout.trunk_only)
         return f"; a ResNet under torchvision's names is in it: --as {row.name} takes it alone"
     if not found:
         return "; no ResNet is recognised in them"
-    said = " or ".join(f"--prefix {shown(prefix)}" for prefix in list(found)[:LISTED])
+    said = " or ".join(f"--prefix {shown(prefix)}" for prefix in found[:LISTED])
     return f"; a ResNet under known names stands behind a prefix: say {said}"

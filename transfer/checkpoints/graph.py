@@ -63,7 +63,8 @@ def style_of(network: Network, path: Path, content: Content, forced: bool) -> St
         pre, assumed = from_file, ()
         notes.append("mean, std and channel order are the file's own pixel_mean and pixel_std")
     elif says.pixels and not forced:
-        pre, assumed = _by_config(network, says, notes), ()
+        pre, assumed = _by_config(network, says.pixels, notes), ()
+        notes.append(f"mean, std and channel order are those of the config ({says.pixels_where})")
     else:
         pre = _by_statistics(network, forced, notes)
     if says.stride_in and says.stride_in != pre.stride_in:
@@ -121,12 +122,11 @@ def _by_statistics(network: Network, forced: bool, notes: list[str]) -> Preproce
     return pre
 
 
-def _by_config(network: Network, says: stated.Stated, notes: list[str]) -> Preprocessing:
+def _by_config(network: Network, pixels: stated.Pixels, notes: list[str]) -> Preprocessing:
     """What a config says is done with images; a doubt where bn1's statistics fit others."""
-    order, mean, std = says.pixels
+    order, mean, std = pixels
     stride = "1x1" if max(std) <= 2 else "3x3"
     pre = Preprocessing(order, mean, std, stride)
-    notes.append(f"mean, std and channel order are those of the config ({says.pixels_where})")
     seen = statistics.pixels(network.tensors)
     if seen not in (statistics.UNCLEAR, _scale(pre)):
         notes.append(f"bn1's statistics fit pixels {seen}, the config says {_scale(pre)}")

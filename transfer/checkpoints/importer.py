@@ -289,5 +289,10 @@ def _origin(
     )
     # Lightning's may be one less
     counted = "" if epochs is None or inside(data, "pytorch-lightning_version") else str(epochs)
-    origin = {"method": named, "epochs": counted, "source": folders.name_of(path), "source_sha256": digest}
+    origin = {
+        "method": named,
+        "epochs": counted,
+        "source": folders.name_of(path),
+        "source_sha256": digest,
+    }
     return origin, None

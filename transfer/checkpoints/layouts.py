@@ -27,8 +27,8 @@ class Preprocessing:
     """What the network was trained on: mean and std in the order of the channels, 0..255."""
 
     channel_order: str = "RGB"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     stride_in: str = "3x3"
 
 
@@ -158,6 +158,12 @@ D2_HEADS = (
     r"backbone\.(fpn|top_block).*",
     r"(proposal_generator|roi_heads|head|sem_seg_head)\..*",
     r"pixel_(mean|std)",
+)
+D2_STEM = r"(backbone\.(bottom_up\.)?)?stem\.conv1\.weight"
+# a detector has its trunk behind `backbone.`, a C4 its last stage among the heads
+D2_TRUNK = (
+    (r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)((?:stem|res[2-5])\..*)", r"\1"),
+    *DETECTRON2,
 )
 
 LAYOUTS = (
@@ -496,22 +502,22 @@ LAYOUTS = (
         "detectron2",
         "unknown",
         "facebookresearch/detectron2: tools/convert-torchvision-to-d2.py; that of MoCo, DetCo,"
-        " VISSL",
-        _bare("", "backbone.bottom_up."),
-        (r"(backbone\.bottom_up\.)?stem\.conv1\.weight", r"/(__author__=.*|matching_heuristics.*)"),
-        (r"/__author__=(Caffe2|Detectron2.*)",),
+        " VISSL; engine/defaults.py (model_final.pth)",
+        _bare(""),
+        (D2_STEM,),
+        (r"/__author__=(Caffe2|Detectron2.*)", r"backbone\.stages\..*"),
         drop=D2_HEADS,
-        rename=DETECTRON2,
+        rename=D2_TRUNK,
         vague=True,
     ),
     CheckpointLayout(
         "detectron2-msra",
         "supervised",
         "facebookresearch/detectron2: modeling/backbone/resnet.py, MODEL_ZOO.md (MSRA weights)",
-        _bare("", "backbone.bottom_up."),
-        (r"(backbone\.bottom_up\.)?stem\.conv1\.weight", r"/__author__=(Caffe2|Detectron2.*)"),
+        _bare(""),
+        (D2_STEM, r"/__author__=(Caffe2|Detectron2.*)"),
         drop=D2_HEADS,
-        rename=DETECTRON2,
+        rename=D2_TRUNK,
         preprocessing=MSRA,
         vague=True,
     ),
@@ -539,6 +545,16 @@ LAYOUTS = (
         (EncoderPlace("query", "query.trunk."), EncoderPlace("key", "key.trunk.")),
         (r"query\.trunk\.conv1\.weight", r"/identity"),
         drop=(r"(query|key)\.(global|local)_heads\..*", r"queues\..*"),
+    ),
+    CheckpointLayout(
+        "detector-checkpoint",
+        "unknown",
+        "this project: transfer/engines/torchvision (checkpoint.pt of a job)",
+        _bare("backbone.trunk.", "backbone."),
+        (r"backbone\.(trunk\.)?stem\.conv1\.weight", r"backbone\.(trunk\.)?stages\.res2\..*"),
+        drop=(r"(backbone\.(?!trunk\.|stem\.|stages\.)|head\.|rpn\.|roi_heads\.).*",),
+        rename=((r"stem\.(.*)", r"\1"), (r"stages\.(.*)", r"\1"), *DETECTRON2),
+        vague=True,
     ),
     CheckpointLayout(
         "supervised-checkpoint",

@@ -76,15 +76,18 @@ ABOUT_A_NETWORK = re.compile(
 MACHINES = re.compile(r"(?i)x86.*|amd64|arm64|aarch64|i\d86|ppc64\w*|sm_?\d+|cuda|cpu|linux.*")
 
 
+Pixels = tuple[str, tuple[float, ...], tuple[float, ...]]  # channel order, mean, std
+
+
 @dataclass(frozen=True)
 class Stated:
     """`architectures`: names -> where each stands; `stride_in`: "1x1", "3x3" or, unsaid, "";
-    `pixels`: (channel order, mean, std), and where that stands."""
+    `pixels`: what is done with images, and where that stands."""
 
     architectures: dict[str, str]
     stride_in: str = ""
     stride_where: str = ""
-    pixels: tuple[str, tuple[float, ...], tuple[float, ...]] | None = None
+    pixels: Pixels | None = None
     pixels_where: str = ""
 
 
@@ -147,7 +150,7 @@ def _texts(path: Path, data: Any) -> Iterator[tuple[str, str]]:
                 yield name + BESIDE, content
 
 
-def _pixels(text: str) -> Iterator[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+def _pixels(text: str) -> Iterator[Pixels]:
     """(channel order, mean, std) where a text of OpenMMLab says each of them in one way."""
     means, stds = (_triples(pattern.findall(text)) for pattern in (MM_MEAN, MM_STD))
     orders = set(MM_ORDER.findall(text))
@@ -160,7 +163,7 @@ def _pixels(text: str) -> Iterator[tuple[str, tuple[float, ...], tuple[float, ..
 
 def _triples(found: list[str]) -> set[tuple[float, ...]]:
     """The different lists of three numbers."""
-    triples = set()
+    triples: set[tuple[float, ...]] = set()
     for text in found:
         try:
             numbers = tuple(float(number) for number in text.split(",") if number.strip())

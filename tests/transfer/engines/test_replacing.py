@@ -263,6 +263,18 @@ def test_a_checkpoint_of_before_goes_on(coco, tmp_path, engine):
     assert min(losses) == 2 and "replaced" not in outcome.facts
 
 
+def test_a_checkpoint_of_another_network_is_not_taken(coco, tmp_path, engine, caplog):
+    """Of a version whose modules had other names."""
+    job = job_for(ROW, coco, tmp_path / "out")
+    engine(job, stop=2)
+    path = job.out / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    state["model"] = {name.replace("trunk", "body"): t for name, t in state["model"].items()}
+    torch.save(state, path)
+    losses, _ = engine(job)
+    assert min(losses) == 1 and f"{path} cannot be read (another version" in caplog.text
+
+
 @pytest.mark.parametrize("workers", [False, True])
 def test_too_many_end_the_run(workers, coco, tmp_path, engine):
     job = job_for(ROW, coco, tmp_path / "out")

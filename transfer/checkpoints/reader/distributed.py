@@ -71,11 +71,16 @@ def _pieces(stored: Mapping[Any, Any]) -> dict[str, list[Piece]]:
     for key, place in stored.items():
         if not isinstance(key, dict) or not isinstance(place, dict):
             raise InputError(NOT_ONE)
-        name, offset = key.get("fqn"), key.get("offset")
-        file, start, length = (place.get(k) for k in ("relative_path", "offset", "length"))
+        name: Any = key.get("fqn")
+        offset: Any = key.get("offset") or ()
+        file: Any = place.get("relative_path")
+        start: Any = place.get("offset")
+        length: Any = place.get("length")
         if place.get("transform_descriptors"):
-            raise InputError("its pieces were transformed when they were saved (compressed?)")
-        offset = () if offset is None else offset
+            raise InputError(
+                "its pieces were transformed (compressed) when they were saved; load it where it"
+                " was made and save the state_dict() with torch.save"
+            )
         sound = type(name) is str and type(file) is str and stubs.is_shape(offset)
         if not sound or not all(stubs.is_shape((n,)) for n in (start, length)):
             raise InputError(NOT_ONE)

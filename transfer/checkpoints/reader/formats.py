@@ -232,7 +232,11 @@ def _pickle_in(entries: Mapping[str, zipfile.ZipInfo]) -> str:
 
 
 def _place(
-    storages: Mapping, mapped: mmap.mmap | memoryview, archive: zipfile.ZipFile, entries: Mapping, folder: str
+    storages: Mapping,
+    mapped: mmap.mmap | memoryview,
+    archive: zipfile.ZipFile,
+    entries: Mapping,
+    folder: str,
 ) -> None:
     """Where in the file the numbers of each storage begin."""
     order = entries.get(folder + "byteorder")

@@ -368,6 +368,10 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
     )
 
 
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def _restore(
     checkpoint: Path, model: nn.Module, optimizer, rate, replaced: Replaced
 ) -> tuple[int, float]:
@@ -376,6 +380,8 @@ def _restore(
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         parts = [state[key] for key in ("model", "optimizer", "rate", "iteration", "seconds")]
+        if _shapes(parts[0]) != _shapes(model.state_dict()):
+            raise ValueError("another version of this project wrote it, for another network")
     except Exception as error:  # a damaged disk, or a file of something else
         log.warning("%s cannot be read (%s); training begins anew", checkpoint, error)
         return 0, 0.0
