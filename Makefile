@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint typecheck format readme setup clean help
+.PHONY: demo test docs lint typecheck format readme setup clean help
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready  ## make .venv and install everything
@@ -31,6 +31,11 @@ demo: setup  ## draw scenes, pretrain, fine-tune, print the AP table (the defaul
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
+
+docs: setup  ## build the documentation site into build/site; fails on a broken link
+	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2> /dev/null || $(BIN)/pip install -qq --editable '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -n -d build/site-cache docs build/site
+	@echo "build/site/index.html"
 
 lint: setup  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

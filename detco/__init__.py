@@ -1,8 +1,9 @@
 """detco: pretrains backbones, fine-tunes detectors from them, and tabulates the AP.
 
-    import detco detco.pretrain("detco-small", "photos", out="runs/detco")
-    detco.evaluate("runs/detco/backbone.safetensors", "small-retinanet",
-    "my-data", out="runs/a") detco.table("runs")
+    import detco
+    file = detco.pretrain("detco-small", "photos", out="runs/detco")
+    detco.evaluate(file, "small-retinanet", "my-data", out="runs")
+    detco.table("runs")
 
 The packages lie beside this folder in a checkout (pretrain/, transfer/, ...) and inside it once
 installed. Nothing heavy is imported before a function is called.
@@ -36,11 +37,23 @@ def pretrain(
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> Path:
-    """Pretrain as `detco pretrain` does and return the path of the backbone file.
+    """Pretrain as `detco pretrain` does. A finished run is returned at once, an interrupted one
+    resumes.
 
-    recipe: e.g. "detco-small"; images: a folder, or a text file of paths; settings: changes to the
-    recipe, e.g. {"epochs": 20}. A finished run is returned at once, an interrupted one resumes.
-    Raises InputError for invalid input, TrainingError if training fails.
+    Args:
+        recipe: its name, e.g. `detco-small`.
+        images: a folder, or a text file of paths.
+        out: the folder of the run.
+        seed: of weights and views.
+        settings: changes to the recipe, e.g. `{"epochs": 20}`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        the path of the backbone file.
+
+    Raises:
+        InputError: for invalid input.
+        TrainingError: if training fails.
     """
     from detco.benchmarks import python
 
@@ -61,17 +74,29 @@ def evaluate(
     device: str = "auto",
     **more: str,
 ) -> pd.DataFrame:
-    """Fine-tune a detector from a backbone once for each seed, as `detco transfer` does, and return
-    the metrics as `results` does, of these runs alone.
+    """Fine-tune a detector from a backbone once for each seed, as `detco transfer` does. Finished
+    runs in `out` are reused.
 
-    backbone: "random"; a backbone file, a checkpoint of another project or the name of a public
-        one; a state dict; or a module, whose features must be those of the ResNet that its tensors
-        make;
-    protocol: a row of `detco protocols`; settings: changes to it, e.g. {"iterations": 50};
-    data: a data set; None: the protocol's published one; more: `layout`, `train`, `test` (names of
-        the splits);
-    name: the row in tables; default: from the file's name, "backbone" for what is in memory.
-    Finished runs in `out` are reused. Raises InputError, TrainingError.
+    Args:
+        backbone: `random`; a backbone file, a checkpoint of another project or the name of a public
+            one; a state dict; or a module, whose features must be those of the ResNet that its
+            tensors make.
+        protocol: a row of `detco protocols`.
+        data: a data set; None: the protocol's published one.
+        seeds: one run for each.
+        out: the folder that collects runs.
+        name: the row in tables; default: from the file's name, `backbone` for what is in memory.
+        settings: changes to the protocol, e.g. `{"iterations": 50}`.
+        engine: `auto`, `torchvision`, `detectron2` or `replay`.
+        device: `auto`, `cpu` or `cuda`.
+        **more: `layout`, `train` and `test` (names of the splits) of the data.
+
+    Returns:
+        the metrics as `detco.results` does, of these runs alone.
+
+    Raises:
+        InputError: for invalid input.
+        TrainingError: if training fails.
     """
     from detco.benchmarks import python
 
@@ -86,10 +111,19 @@ def evaluate(
 
 def load_backbone(path: str | Path) -> nn.Module:
     """A backbone file or a checkpoint of another project as torchvision's ResNet, in evaluation
-    mode; without its classifier: it gives pooled features of res5, (n, channels).
+    mode and without its classifier.
 
     Its attribute `preprocessing` is a module that takes RGB images (n, 3, h, w), uint8 or float 0
-    to 255, and gives what the network expects. Raises InputError.
+    to 255, and gives what the network expects.
+
+    Args:
+        path: the file, or the name of a public checkpoint.
+
+    Returns:
+        a module that gives pooled features of res5, (n, channels).
+
+    Raises:
+        InputError: for a file that is no backbone.
     """
     from detco.benchmarks import python
 
@@ -97,8 +131,18 @@ def load_backbone(path: str | Path) -> nn.Module:
 
 
 def results(directory: str | Path) -> pd.DataFrame:
-    """The records below a folder, one row a run and metric: starting_point, protocol, engine, seed,
-    metric, value (percent), ... An invalid record is left out with a warning."""
+    """The records below a folder. An invalid one is left out with a warning.
+
+    Args:
+        directory: a folder of runs.
+
+    Returns:
+        one row a run and metric: starting_point, protocol, engine, seed, metric, value (percent),
+        and more.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
     from detco.benchmarks import python
 
     return python.frame(Path(directory))
@@ -107,9 +151,20 @@ def results(directory: str | Path) -> pd.DataFrame:
 def table(
     directory: str | Path, baseline: str | Sequence[str] = ("supervised", "random")
 ) -> pd.DataFrame:
-    """The AP table of a folder: a row each starting point, columns by protocol and metric with
-    mean, standard deviation and number of runs, then the differences to each baseline with half of
-    their 95 % confidence interval."""
+    """The AP table of a folder.
+
+    Args:
+        directory: a folder of runs.
+        baseline: starting points that the others are compared with.
+
+    Returns:
+        a row each starting point; columns by protocol and metric with mean, standard deviation and
+        number of runs, then the differences to each baseline with half of their 95 % confidence
+        interval.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
     from detco.results import tables
 
     names = (baseline,) if isinstance(baseline, str) else tuple(baseline)
