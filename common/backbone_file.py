@@ -79,11 +79,13 @@ def read(path: Path) -> Backbone:
         raise InputError(
             f"{path} is a whole trained detector, not a backbone file: it is for `detco predict`"
         )
-    if missing or metadata["format"] != FORMAT["format"]:
+    if metadata.get("format") != FORMAT["format"]:
         raise InputError(
-            f"{path} is not a backbone file of this project (metadata lack"
-            f" {', '.join(missing) or 'the format'})"
+            f"{path} is not a backbone file of this project; `detco weights import` makes one of"
+            " another project's checkpoint"
         )
+    if missing:
+        raise InputError(f"{path} is a damaged backbone file: metadata lack {', '.join(missing)}")
     if metadata["format_version"] != "1":
         raise InputError(
             f"{path} has format version {shown(metadata['format_version'])}, this program reads 1:"
@@ -147,14 +149,17 @@ def preprocessing(
         "3x3",
         "1x1",
     ):
-        raise InputError(f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1")
+        found = f"{shown(metadata['channel_order'])!r} and {shown(metadata['stride_in'])!r}"
+        raise InputError(
+            f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1, not {found}"
+        )
     return metadata["channel_order"], mean, std, metadata["stride_in"]
 
 
 def check_tensors(path: Path, arch: str, tensors: dict[str, Tensor]) -> None:
     """Raises InputError naming each tensor that is missing, does not belong, has another shape, is
     not finite, or cannot be what it is called."""
-    wanted = expected_shapes(arch)
+    wanted = _shapes_of(path, arch)
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
     problems += [f"{shown(k)} does not belong to {arch}" for k in tensors if k not in wanted]
     for k in wanted.keys() & tensors.keys():
@@ -173,6 +178,13 @@ def check_tensors(path: Path, arch: str, tensors: dict[str, Tensor]) -> None:
             f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         )
         raise InputError(f"{path} does not hold a whole {arch}: {listed}")
+
+
+def _shapes_of(path: Path, arch: str) -> dict[str, tuple[int, ...]]:
+    try:
+        return expected_shapes(arch)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def write(path: Path, backbone: Backbone) -> str:

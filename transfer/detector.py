@@ -164,16 +164,16 @@ def file_of(path: Path) -> Path:
         path = below[0]
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise InputError(f"no trained detector at {path}")
+        raise InputError(f"no trained detector at {path}; --keep-model keeps it while a job runs")
     return path
 
 
 def is_detector(path: Path) -> bool:
-    """Whether this is a job's folder, or a file that says that it is one of
-    this project's detectors."""
+    """Whether this is a file that says that it is one of this project's detectors, or a folder with
+    one in or below it."""
     path = Path(path)
     if path.is_dir():
-        return True
+        return next(path.rglob(NAME), None) is not None
     try:
         return path.is_file() and backbone_file.read_metadata(path).get("format") == FORMAT
     except InputError:
@@ -186,11 +186,9 @@ def read(path: Path) -> TrainedDetector:
     path = file_of(path)
     metadata, tensors = backbone_file.read_tensors(path)
     if metadata.get("format") != FORMAT:
-        hint = (
-            ": it is a backbone file"
-            if metadata.get("format") == backbone_file.FORMAT["format"]
-            else ""
-        )
+        hint = ""
+        if metadata.get("format") == backbone_file.FORMAT["format"]:
+            hint = ": it is a backbone file; a detector is kept with --keep-model while a job runs"
         raise InputError(f"{path} is not a trained detector of this project{hint}")
     if metadata.get("format_version") != VERSION:
         version = shown(metadata.get("format_version", "?"))
@@ -200,7 +198,11 @@ def read(path: Path) -> TrainedDetector:
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise InputError(f"{path}: metadata lack {', '.join(missing)}")
-    resnet.expected_shapes(metadata["arch"])
+    if metadata["arch"] not in resnet.ARCHS:
+        raise InputError(
+            f"{path}: unknown backbone architecture {shown(metadata['arch'])!r}; known:"
+            f" {', '.join(resnet.ARCHS)}"
+        )
     trunk = Backbone(
         metadata["arch"],
         {},

@@ -77,8 +77,9 @@ def to_torchvision(backbone: Backbone, path: Path) -> dict:
     """
     if backbone.stride_in != "3x3":
         raise InputError(
-            "torchvision's ResNets have their stride in the 3 x 3 convolution, these weights in the"
-            " 1 x 1 (MSRA)"
+            f"{path}: torchvision's ResNets have their stride in the 3 x 3 convolution, these"
+            " weights in the 1 x 1 (MSRA), so they would give other features; --to detectron2 keeps"
+            " it"
         )
     norms = [
         name.removesuffix("running_mean")

@@ -147,7 +147,9 @@ def _pixel_mean(tensors: Mapping[str, Tensor], usual: Preprocessing) -> Preproce
         return None
     mean, std = (tuple(value.double().flatten().tolist()) for value in found)
     if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-        raise InputError("says a pixel_mean and pixel_std that make no sense")
+        raise InputError(
+            f"says pixel_mean {mean} and pixel_std {std}: they must be finite, and std above 0"
+        )
     order = usual.channel_order
     if mean[0] != mean[2]:
         order = "BGR" if mean[0] < mean[2] else "RGB"
@@ -171,5 +173,8 @@ def _own(data: Any) -> Preprocessing | None:
         or own["channel_order"] not in ("RGB", "BGR")
         or own["stride_in"] not in ("3x3", "1x1")
     ):
-        raise InputError("says a preprocessing that makes no sense")
+        raise InputError(
+            f"says preprocessing {shown(str(own), 200)}, which makes no sense: channel_order is RGB"
+            " or BGR, mean and std three finite numbers, std above 0, stride_in 3x3 or 1x1"
+        )
     return Preprocessing(**own)

@@ -200,12 +200,13 @@ def _take(
     patterns = [COUNTERS, *layout.drop, *(re.escape(e.prefix) + ".*" for e in same_place)]
     patterns += [re.escape(chosen.prefix) + BESIDE] if alone else []
     tensors: dict[str, torch.Tensor] = {}
+    taken: dict[str, str] = {}
     dropped: Counter = Counter()
     unexplained = []
     for name, value in state.items():
         new, twin = _renamed(layout, chosen, name), _twin(layout, chosen, name)
-        if new in tensors:
-            raise InputError(f"has two tensors for {new}")
+        if new and (other := taken.setdefault(new, name)) != name:
+            raise InputError(f"has two tensors for {new}: {shown(other)} and {shown(name)}")
         pattern = next((p for p in patterns if re.fullmatch(p, name)), None)
         if new:
             tensors[new] = value

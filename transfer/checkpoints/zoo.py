@@ -501,8 +501,8 @@ def _fetch(row: Known, file: BinaryIO, report: Report | None) -> None:
         if report and total:
             report("download", done >> 20, max(total >> 20, 1))
     if not done or (total and done != total):
-        size = f" of {total}" if total else ""
-        raise InputError(f"{row.url}: the connection broke after {done}{size} bytes; try again")
+        size = f", not the {total} that it states" if total else ""
+        raise InputError(f"{row.url} gave {done} bytes{size}: the connection broke; try again")
     if not found.hexdigest().startswith(digest):
         raise InputError(
             f"{row.url} gives a file that is not the published {row.name}: its {kind or 'sha256'}"

@@ -14,6 +14,7 @@ import torch
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -106,6 +107,26 @@ def missing(about):
     about.storage_data = {}
 
 
+def no_description(about):
+    about.state_dict_metadata = None
+
+
+def no_sizes(about):
+    about.state_dict_metadata["net.w"].size = [6, 4]
+
+
+def no_places(about):
+    about.storage_data = {"net.w": "__0_0.distcp"}
+
+
+def within_a_tensor(about):
+    """One name leads into what another is."""
+    about.state_dict_metadata = {"a": BytesStorageMetadata(), "b": BytesStorageMetadata()}
+    about.planner_data = {"a": ("a",), "b": ("a", "b")}
+    keys = (MetadataIndex("a", None, None), MetadataIndex("b", None, None))
+    about.storage_data = dict(zip(keys, about.storage_data.values()))
+
+
 class Command:
     def __reduce__(self):
         return os.system, ("touch ran",)
@@ -125,6 +146,10 @@ WRONG = {
     "negative": (each_place(offset=-1), "not the metadata"),
     "of terabytes": (larger, "do not make up its shape"),
     "overlapping": (at_one_place, "do not fit together"),
+    "another pickle": (no_description, "not the metadata"),
+    "no places": (no_places, "not the metadata"),
+    "no shape": (no_sizes, "not the metadata"),
+    "nested in a tensor": (within_a_tensor, "within something that is no dictionary"),
     "no piece": (missing, r"no piece of net\.w"),
 }
 
@@ -135,6 +160,29 @@ def test_folders_that_are_wrong(tmp_path, case):
     with pytest.raises(InputError, match=says) as error:
         formats.read(divided(tmp_path / "in", change))
     assert str(tmp_path / "in") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_no_folder_of_torchs(tmp_path):
+    folder = divided(tmp_path / "in")
+    (folder / ".metadata").write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(InputError, match=r"in/\.metadata: not the metadata"):
+        formats.read(folder)
+
+
+def test_a_piece_that_claims_more_numbers_than_it_has(tmp_path):
+    data = io.BytesIO()
+    torch.save(torch.ones(1).expand(4096, 4), data)
+
+    def change(about):
+        about.state_dict_metadata["net.w"].size = torch.Size((4096, 4))
+        key = next(iter(about.storage_data))
+        place = dcp.filesystem._StorageInfo("__2_0.distcp", 0, len(data.getvalue()))
+        about.storage_data = {key: place}
+
+    folder = divided(tmp_path / "in", change)
+    (folder / "__2_0.distcp").write_bytes(data.getvalue())
+    with pytest.raises(InputError, match=r"a piece of net\.w is no tensor of its own"):
+        formats.read(folder)
 
 
 def test_nothing_in_the_metadata_is_run(tmp_path, monkeypatch):

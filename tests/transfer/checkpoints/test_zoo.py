@@ -142,7 +142,7 @@ def test_a_download_of_another_size_is_not_kept(tmp_path, monkeypatch, sent, sta
     answer = Answer(bytes(sent), stated)
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **more: answer)
     row = zoo.Known("mine", "moco-v2", 200, "moco-v2", "https://x/mine.pth", "MIT")
-    with pytest.raises(InputError, match=rf"https://x/mine\.pth: .*broke after {sent}"):
+    with pytest.raises(InputError, match=rf"https://x/mine\.pth gave {sent} bytes.*broke; try"):
         zoo.get(row, tmp_path / "copies", download=True)
     assert not list((tmp_path / "copies").iterdir())
 

@@ -23,6 +23,7 @@ from . import distributed, folders, opcodes, stubs, tensors, unpickle
 
 LARGEST_PICKLE = 1 << 27  # bytes of data.pkl in a torch file; ordinary ones have some 100 kB
 LARGEST_NPZ = 1 << 30  # bytes, unpacked
+HALF = ("damaged", "truncated", "not a whole")  # how messages about half a file begin
 UNPACK = "unpack it and import the checkpoint in it"
 NOT_CHECKPOINTS = (
     (
@@ -75,7 +76,8 @@ def read(path: Path) -> Content:
         what = str(error)
     except Exception as error:  # zipfile, numpy and torch raise many kinds for a hostile file
         what = f"damaged or truncated ({type(error).__name__}: {error})"
-    raise InputError(f"{path}: {shown(what, 300)}")
+    again = "; copy or download it again" if what.startswith(HALF) else ""
+    raise InputError(f"{path}: {shown(what, 250)}{again}")
 
 
 def is_backbone_file(path: Path) -> bool:
@@ -156,7 +158,8 @@ def _npz(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Content:
         with np.load(path, allow_pickle=False) as file:
             read = {name: file[name] for name in file.files}
     except (ValueError, MemoryError, KeyError) as error:
-        raise InputError(f"not a .npz file of numbers: {error}") from None
+        why = str(error) or type(error).__name__
+        raise InputError(f"not a .npz file of numbers: {why}") from None
     arrays = {
         name: value
         for name, value in read.items()
