@@ -209,11 +209,6 @@ def _detectron2(facts: list, alarms: list) -> None:
         )
         facts.append(_fact("detectron2", f"{text} ({ways}; README, Engines)"))
         return
-    if importlib.util.find_spec("pkg_resources") is None:
-        alarms.append(
-            "detectron2 needs pkg_resources, which setuptools 81 dropped: pip install"
-            " 'setuptools<81'"
-        )
     found = detectron2_version.identify()
     if found is None:
         alarms.append(
