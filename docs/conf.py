@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 root_doc = "index"
 nitpicky = True  # an unknown reference is a warning, and `make docs` fails on warnings
 default_role = "code"
+smartquotes = False  # `--` is two hyphens
 maximum_signature_line_length = 60
 nitpick_ignore_regex = [("py:.*", ".*")]  # libraries' types: their pages are not asked for
 

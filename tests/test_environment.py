@@ -94,7 +94,7 @@ def test_pip_brings_only_the_project_and_what_conda_lacks():
     assert "CONDA_OVERRIDE_CUDA=" in (ROOT / "environment.yml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["README.md", "Dockerfile"])
+@pytest.mark.parametrize("name", ["README.md", "Dockerfile", "docs/use/engines.md"])
 def test_one_commit_of_detectron2_everywhere(name):
     assert COMMIT.fullmatch(doctor.DETECTRON2_COMMIT)
     assert COMMIT.findall((ROOT / name).read_text(encoding="utf-8")) == [doctor.DETECTRON2_COMMIT]
