@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Mapping
+from contextlib import redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,12 +16,12 @@ from detco.common import backbone_file
 from detco.common.errors import InputError, TrainingError
 from detco.results import store, tables
 from detco.transfer.checkpoints import importer, zoo
-from detco.transfer.checkpoints.reader import formats
 from detco.transfer.engines.torchvision.models import load_resnet
 
 from .cli import commands, outcomes
 from .cli import run as running
-from .plan import single
+from .plan import backbones, single
+from .plan.single import IMPORTED
 from .run.provenance import own_version
 
 if TYPE_CHECKING:
@@ -67,16 +66,12 @@ def frame(directory: Path, ids: set[str] | None = None) -> pd.DataFrame:
 def weights_of(
     backbone: str | Path | Mapping[str, Tensor] | nn.Module, name: str | None, out: Path
 ) -> tuple[str, str | None]:
-    """A backbone as `--weights` takes it, and its name. What is in memory, or of another project,
-    becomes a backbone file in OUT/backbones. Raises InputError."""
+    """A backbone as `--weights` takes it, and its name. What is in memory becomes a backbone file
+    in OUT/imported, as checkpoints of other projects do. Raises InputError."""
     if isinstance(backbone, nn.Module | Mapping):
         name = name or "backbone"
-        return str(_written(_from_memory(backbone, out), name, out)), name
-    path = importer.file_of(Path(backbone)) if str(backbone) in zoo.BY_NAME else Path(backbone)
-    if str(backbone) == "random" or not path.is_file() or formats.is_backbone_file(path):
-        return str(path), name
-    name = name or (str(backbone) if str(backbone) in zoo.BY_NAME else path.stem)
-    return str(_written(importer.open_any(path), name, out)), name
+        return str(backbones.written(_from_memory(backbone, out), name, out / IMPORTED)), name
+    return str(backbone), name
 
 
 def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backbone_file.Backbone:
@@ -84,29 +79,12 @@ def _from_memory(backbone: Mapping[str, Tensor] | nn.Module, out: Path) -> backb
     checks as a checkpoint."""
     state = backbone.state_dict() if isinstance(backbone, nn.Module) else dict(backbone)
     tensors = {key: value.detach().cpu() for key, value in state.items()}
-    with _own_folder(out) as folder:
+    with backbones.own_folder(out / IMPORTED) as folder:
         torch.save(tensors, folder / "in-memory.pth")
         found = importer.load(folder / "in-memory.pth")[0]
     if isinstance(backbone, nn.Module):
         _refuse_another_graph(backbone, found)
     return found
-
-
-def _written(backbone: backbone_file.Backbone, name: str, out: Path) -> Path:
-    """Write a backbone under its content's hash, so that another one of the same
-    name gets its own file."""
-    with _own_folder(out) as folder:
-        digest = backbone_file.write(folder / "whole", backbone)
-        path = out / "backbones" / f"{name}-{digest[:8]}.safetensors"
-        return (folder / "whole").replace(path)
-
-
-@contextmanager
-def _own_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder below `out`, since other processes may use the same names there."""
-    (out / "backbones").mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out / "backbones") as folder:
-        yield Path(folder)
 
 
 def _refuse_another_graph(module: nn.Module, backbone: backbone_file.Backbone) -> None:

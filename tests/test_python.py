@@ -16,6 +16,7 @@ from detco.benchmarks.cli import main as cli
 from detco.benchmarks.scenes import draw
 from detco.common import backbone_file
 from detco.common.errors import InputError
+from detco.common.files import sha256_of
 from detco.results import store
 
 QUICK = {"iterations": 2, "images": 2, "warmup": 1, "precise_bn": 0, "resize.test": 64}
@@ -67,8 +68,12 @@ def test_a_module_in_memory_is_what_its_file_is(data, network, tmp_path):
     columns = ["starting_point", "protocol", "seed", "metric", "value"]
     first = one[one["seed"] == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(first[columns], two[columns])
-    (file,) = (tmp_path / "a" / "backbones").iterdir()
+    (file,) = (tmp_path / "a" / "imported").iterdir()
     assert set(one["weights"]) == {backbone_file.read(file).sha256}
+    (record,) = (store.read_json(path) for path in (tmp_path / "b").rglob("record.json"))
+    facts = {"source": "mine.pth", "adapter": "torchvision", "encoder": "backbone"}
+    facts["source_sha256"] = sha256_of(tmp_path / "mine.pth")
+    assert facts.items() <= record["weights"].items()
     stored = backbone_file.read(file).tensors
     assert all(torch.equal(network.state_dict()[name], value) for name, value in stored.items())
     means = detco.table(tmp_path / "a").loc["mine"].xs("mean", level="statistic")

@@ -239,13 +239,13 @@ def pick_device(device: str) -> str:
     return device
 
 
+OF_THE_FILE = ("epochs", "images_seen", "recipe_hash", "source")
+OF_AN_IMPORT = ("source_sha256", "adapter", "encoder")  # of another project's checkpoint
+
+
 def _origin(trunk: backbone_file.Backbone) -> dict:
     meta = dict(trunk.metadata)
-    return {
-        key: meta[key]
-        for key in ("epochs", "images_seen", "recipe_hash", "source")
-        if meta.get(key)
-    }
+    return {key: meta[key] for key in (*OF_THE_FILE, *OF_AN_IMPORT) if meta.get(key)}
 
 
 def _facts(dataset: datasets.Dataset) -> dict:

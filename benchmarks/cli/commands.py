@@ -28,6 +28,7 @@ from .parser import (
     LAYOUT_TITLES,
     MERGE_CLASSES,
     PAIRED,
+    READ_AS,
     REPEATS,
     SEED,
     STRICT,
@@ -91,23 +92,7 @@ COMMANDS = (
                 metavar="SRC",
             ),
             option("--out", "the new backbone file", metavar="FILE", type=Path, required=True),
-            option(
-                "--as",
-                "whose layout it is (`detco weights list --layouts`); default: recognised",
-                metavar="NAME",
-                dest="forced",
-            ),
-            option(
-                "--encoder",
-                "e.g. key, momentum or teacher, where there are two; default: query, base or"
-                " student",
-                metavar="ROLE",
-            ),
-            option(
-                "--prefix",
-                "take only the tensors whose names begin so, e.g. `model.` of Lightning",
-                metavar="TEXT",
-            ),
+            *READ_AS,
             option(
                 "--method",
                 "what to call it; default: what the file or its layout says",
@@ -139,6 +124,7 @@ COMMANDS = (
                 metavar="FILE",
                 type=Path,
             ),
+            *READ_AS,
             JSON,
         ),
     ),
@@ -165,6 +151,7 @@ COMMANDS = (
                 required=True,
             ),
             option("out", "the new file; of a detector: the new folder", metavar="OUT", type=Path),
+            *READ_AS,
             JSON,
         ),
     ),
@@ -383,7 +370,14 @@ COMMANDS = (
         " --out runs",
         (
             option("protocol", "`detco protocols` lists them", metavar="PROTOCOL"),
-            option("--weights", "a backbone file, or `random`", metavar="FILE", required=True),
+            option(
+                "--weights",
+                "a backbone file, a checkpoint of another project, a name of `detco weights list`,"
+                " or `random`",
+                metavar="FILE",
+                required=True,
+            ),
+            *READ_AS,
             folder(
                 "--data",
                 f"a data set in {LAYOUT_TITLES} layout; default: the protocol's own, in"
@@ -609,11 +603,12 @@ COMMANDS = (
         (
             option(
                 "--weights",
-                "backbone files; `random` is one too",
+                "as in `detco transfer`; several",
                 metavar="FILE",
                 nargs="+",
                 required=True,
             ),
+            *READ_AS,
             option(
                 "--images",
                 "pictures, or folders of them",

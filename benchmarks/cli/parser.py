@@ -86,6 +86,25 @@ share = number(0, 1)
 
 
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
+# how a checkpoint of another project is read
+READ_AS = (
+    option(
+        "--as",
+        "whose layout a checkpoint has (`detco weights list --layouts`); default: recognised",
+        metavar="NAME",
+        dest="forced",
+    ),
+    option(
+        "--encoder",
+        "of a checkpoint with two: e.g. key, momentum or teacher; default: query, base or student",
+        metavar="ROLE",
+    ),
+    option(
+        "--prefix",
+        "of a checkpoint: take only the tensors whose names begin so, e.g. `model.` of Lightning",
+        metavar="TEXT",
+    ),
+)
 SEED = option("--seed", "default 0", type=not_negative, default=0)
 DEVICE = option(
     "--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME"

@@ -70,13 +70,16 @@ def show_(args) -> int:
     two backbones differ."""
     from detco.transfer import detector
     from detco.transfer.backbones import inspect
-    from detco.transfer.checkpoints import importer
+
+    from ..plan import backbones
 
     if not args.compare and detector.is_detector(args.file):
         return text.facts(detector.describe(detector.read(args.file)), args.json)
-    backbone = importer.open_any(args.file)
-    if args.compare:
-        return text.facts(inspect.compare(backbone, importer.open_any(args.compare)), args.json)
+    backbone, *other = backbones.read(
+        [args.file, *([args.compare] if args.compare else ())], backbones.how(args)
+    )
+    if other:
+        return text.facts(inspect.compare(backbone, other[0]), args.json)
     facts = inspect.describe(backbone)
     return text.facts({key: _decoded(value) for key, value in facts.items()}, args.json)
 
@@ -94,11 +97,13 @@ def export(args) -> int:
     as a folder for Detectron2."""
     from detco.transfer import detector
     from detco.transfer.backbones import export
-    from detco.transfer.checkpoints import importer
+
+    from ..plan import backbones
 
     if detector.is_detector(args.file):
         return _export_detector(args)
-    needs = export.FORMATS[args.to](importer.open_any(args.file), args.out)
+    (backbone,) = backbones.read([args.file], backbones.how(args))
+    needs = export.FORMATS[args.to](backbone, args.out)
     return text.facts({"file": str(args.out), "goes with it": needs}, args.json)
 
 

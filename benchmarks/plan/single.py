@@ -1,5 +1,6 @@
 """The job of one `detco transfer`: its data, the scaled batch size, processes and machines."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from detco.common.errors import InputError
@@ -8,8 +9,9 @@ from .. import config
 from ..run import live
 from ..suites.builtin import Data, StartingPoint, name_of
 from . import datasets, suite_plan
-from .jobs import FineTuning, Job, Place, transfer_job
+from .jobs import FineTuning, Job, Place, Source, transfer_job
 
+IMPORTED = "imported"  # folder of what is made of other projects' checkpoints
 LAUNCH = {
     "num_gpus": 1,
     "num_machines": 1,
@@ -25,13 +27,7 @@ def job_of(args) -> Job:
     from detco.transfer import engines, finetune
     from detco.transfer.protocols import PROTOCOLS, scaled
 
-    random = args.weights == "random"
-    name = args.name or ("random" if random else name_of(Path(args.weights)))
-    start = (
-        StartingPoint(name, random=True)
-        if random
-        else StartingPoint(name, weights=Path(args.weights))
-    )
+    start = start_of(args)
     changes = config.parse_assignments(args.changes)
     row = config.find(PROTOCOLS, args.protocol, "protocol")
     protocol, scaling = config.override(row, changes, f"settings of protocol {args.protocol}"), "1"
@@ -51,12 +47,34 @@ def job_of(args) -> Job:
         there=suite_plan.folders(args.out),
     )
     finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
-    with live.of_task(name) as report:
+    with live.of_task(start.name) as report:
         look = datasets.Look(args.verify, report)
         data, source = datasets.load(data_of(args, protocol), protocol, look)
-    weights = suite_plan.weights_of(start, None)
-    run = FineTuning(name, weights, protocol, data, source, args.seed, scaling=scaling)
+    weights = weights_of(start, args)
+    run = FineTuning(start.name, weights, protocol, data, source, args.seed, scaling=scaling)
     return transfer_job(run, place)
+
+
+def start_of(args) -> StartingPoint:
+    """The starting point that --weights names."""
+    path = Path(args.weights)
+    if args.weights == "random":
+        return StartingPoint(args.name or "random", random=True)
+    return StartingPoint(args.name or name_of(path), weights=path)
+
+
+def weights_of(start: StartingPoint, args) -> Source:
+    """Its backbone. A checkpoint of another project is imported into OUT/imported, once its data
+    are known to be right. Raises InputError."""
+    from . import backbones
+
+    how = backbones.how(args)
+    if start.weights is None:
+        backbones.refuse(how, start.name)
+    else:
+        folder = args.out / IMPORTED
+        start = replace(start, weights=backbones.file(start.weights, how, start.name, folder))
+    return suite_plan.weights_of(start, None)
 
 
 def data_of(args, protocol) -> Data:

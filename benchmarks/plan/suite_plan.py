@@ -183,13 +183,15 @@ def weights_of(
     from detco.transfer.checkpoints import importer, zoo
     from detco.transfer.checkpoints.reader import formats
 
+    from . import backbones
+
     path = importer.file_of(start.weights)
     if not path.exists() and (close := nearest(path.name, zoo.BY_NAME)):
         raise InputError(f"no backbone file at {path}{close}")
-    if imported is None or not path.is_file() or formats.is_backbone_file(path):
+    if imported is None or not path.exists() or formats.is_backbone_file(path):
         backbone = backbone_file.read(path)
     else:
-        backbone = importer.open_any(path)
+        (backbone,) = backbones.read([path])
         path = imported / f"{start.name}-{backbone.sha256[:8]}.safetensors"
         if write and not path.exists():
             backbone_file.write(path, backbone)

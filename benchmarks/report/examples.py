@@ -1,12 +1,18 @@
 """Attention maps and detections on pictures: computed with transfer, drawn by results."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
 
 from .. import config
 from ..suites.builtin import name_of
+
+if TYPE_CHECKING:
+    from detco.common.backbone_file import Backbone
 
 EXAMPLES = 3  # pictures of each protocol in a report
 
@@ -18,6 +24,8 @@ def attention(args) -> int:
     from detco.pretrain.data import listing
     from detco.results.report import attention as drawing
     from detco.transfer.backbones.attention import read
+
+    from ..plan import backbones
 
     if args.out.suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {args.out}: name a picture file, e.g. maps.png")
@@ -33,7 +41,13 @@ def attention(args) -> int:
             else [path]
         )
     pictures = [read(path) for path in paths]
-    maps = attention_maps(_names(args.weights), paths, args.level, args.size)
+    names = _names(args.weights)
+    files = {name: Path(path) for name, path in names.items() if path != "random"}
+    how = backbones.how(args)
+    if not files:
+        backbones.refuse(how, "random")
+    read_files = dict(zip(files, backbones.read(list(files.values()), how)))
+    maps = _maps(names, read_files, paths, args.level, args.size)
     drawing.save(drawing.figure(pictures, maps, args.level), args.out)
     print(f"attention maps: {args.out}")
     return 0
@@ -52,16 +66,29 @@ def attention_maps(
     arch: of random weights; default that of the first file, without any resnet50.
     """
     from detco.common import backbone_file
-    from detco.transfer.backbones import attention
 
     read = {
         name: backbone_file.read(Path(path)) for name, path in weights.items() if path != "random"
     }
+    return _maps(weights, read, pictures, level, size, arch)
+
+
+def _maps(
+    names: Iterable[str],
+    read: Mapping[str, Backbone],
+    pictures: Sequence[Path],
+    level: str,
+    size: int,
+    arch: str | None = None,
+) -> dict:
+    """`attention_maps` of backbones that are read; those that are not are random."""
+    from detco.common import backbone_file
+    from detco.transfer.backbones import attention
+
     arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
-    backbones = {name: read.get(name) or backbone_file.random_backbone(arch, 0) for name in weights}
+    random = backbone_file.random_backbone(arch, 0)
     return {
-        name: attention.maps(backbone, list(pictures), level, size)
-        for name, backbone in backbones.items()
+        name: attention.maps(read.get(name, random), list(pictures), level, size) for name in names
     }
 
 

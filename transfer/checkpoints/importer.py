@@ -66,6 +66,11 @@ def load(
     if formats.is_backbone_file(path):
         raise InputError(f"{path} is a backbone file of this project already: use it as it is")
     content = formats.read(path)
+    if content.metadata.get("format") == "detco-detector":
+        raise InputError(
+            f"{path} is a whole trained detector of this project, no backbone: it is for `detco"
+            " predict`"
+        )
     try:
         places = detect.places(content.data, prefix)
         detect.refuse_relatives(places)
@@ -127,8 +132,14 @@ def open_any(path: Path) -> backbone_file.Backbone:
     """A backbone file, or a checkpoint that can be recognised, as a backbone. Raises InputError."""
     if formats.is_backbone_file(path):
         return backbone_file.read(path)
-    backbone = load(path)[0]
-    return replace(backbone, sha256=dict(backbone.metadata)["source_sha256"])
+    return open_checkpoint(path)[0]
+
+
+def open_checkpoint(path: Path, **how: str) -> tuple[backbone_file.Backbone, tuple[str, ...]]:
+    """A checkpoint as a backbone that goes by the checkpoint's hash, and the doubts about it. how:
+    see `load`. Raises InputError."""
+    backbone, report = load(path, **how)
+    return replace(backbone, sha256=dict(backbone.metadata)["source_sha256"]), report.notes
 
 
 def _encoders(layout: CheckpointLayout, places: Places) -> list[EncoderPlace]:
