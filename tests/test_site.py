@@ -17,6 +17,7 @@ import torchvision
 import detco
 from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
+from detco.benchmarks.run import slurm
 from detco.benchmarks.scenes.draw import draw
 from detco.benchmarks.suites import files
 from detco.common import backbone_file
@@ -75,7 +76,8 @@ def test_python_and_suites_are_valid(page, tmp_path):
         assert used <= set(detco.__all__)
     for text in blocks(page, "yaml", "suite"):
         (tmp_path / "suite.yaml").write_text(text)
-        assert files.load(str(tmp_path / "suite.yaml")).start
+        suite = files.load(str(tmp_path / "suite.yaml"))
+        assert suite.start and slurm.resources(suite.slurm)  # InputError for an unknown key
 
 
 def test_a_wrong_command_and_a_wrong_page_would_be_seen(capsys):
