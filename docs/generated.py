@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
 from detco.benchmarks.cli.commands import COMMANDS
-from detco.benchmarks.run.slurm import Resources
-from detco.benchmarks.suites.builtin import SUITES, Suite
+from detco.benchmarks.suites.builtin import SUITES
 from detco.common.settings import hints
 from detco.pretrain.recipes import RECIPES, Recipe, recipe_hash
 from detco.results.paper.numbers import PAPER
@@ -172,6 +171,4 @@ PARTS = {
     "decisions": decisions,
     "protocol_settings": lambda: table(("setting", "default"), settings(Protocol)),
     "recipe_settings": lambda: table(("setting", "default"), settings(Recipe)),
-    "suite_settings": lambda: table(("setting", "default"), settings(Suite)),
-    "slurm_settings": lambda: table(("setting", "default"), settings(Resources)),
 }

@@ -8,6 +8,7 @@ import ast
 import json
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import slurm
 from detco.benchmarks.scenes.draw import draw
 from detco.benchmarks.suites import files
+from detco.benchmarks.suites.builtin import Suite
 from detco.common import backbone_file
 from detco.pretrain.recipes import RECIPES
 from detco.results import schema
@@ -168,13 +170,24 @@ def test_generated_parts_name_every_row(monkeypatch):
     assert len(examples) >= len(commands.COMMANDS) and all(map(parsed, examples))
 
 
-def test_records_are_described_with_every_field():
-    text = TEXTS["reference/records"]
+RECORD = {*schema.Record.__annotations__, *schema.Finished.__annotations__, "format"}
+METADATA = {*backbone_file.REQUIRED}
+
+
+@pytest.mark.parametrize(
+    ("page", "after", "names"),
+    [
+        ("reference/records", "## Fields", RECORD),
+        ("reference/backbones", "| key |", METADATA),
+        ("reference/suites", "| key |", {field.name for field in fields(Suite)}),
+        ("use/cluster", "| setting |", {field.name for field in fields(slurm.Resources)}),
+    ],
+)
+def test_tables_written_by_hand_name_every_field(page, after, names):
     described = set()
-    for cell in re.findall(r"^\| (`.*?) \|", text.partition("## Fields")[2], re.MULTILINE):
+    for cell in re.findall(r"^\| (`.*?) \|", TEXTS[page].partition(after)[2], re.MULTILINE):
         described |= set(re.findall(r"`(\w+)`", cell))
-    known = {*schema.Record.__annotations__, *schema.Finished.__annotations__, "format"}
-    assert described == known
+    assert described == names
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch):
