@@ -17,6 +17,18 @@ log = logging.getLogger("detco.pretrain")
 
 CURVES_EVERY = 10  # iterations
 COLLAPSED = 0.1  # of the spread of evenly spread features
+PROBED = "knn.json"  # epoch -> k-nearest-neighbour accuracy in percent
+EARLIER = "probe.json"  # the same as shares, of versions before
+
+
+def probed(out: Path) -> dict[str, float]:
+    """Epoch -> k-nearest-neighbour accuracy in percent, as far as a run has measured it."""
+    if (out / PROBED).is_file():
+        return json.loads((out / PROBED).read_text())
+    if (out / EARLIER).is_file():
+        shares = json.loads((out / EARLIER).read_text())
+        return {epoch: 100 * share for epoch, share in shares.items()}
+    return {}
 
 
 class Journal:
@@ -29,13 +41,11 @@ class Journal:
             SummaryWriter,
         )
 
-        self.recipe, self.report, self.file = recipe, report, out / "probe.json"
+        self.recipe, self.report, self.file = recipe, report, out / PROBED
         # the probe before training is at step 0, which a run from the start measures again
         self.curves = SummaryWriter(str(out / "tb"), purge_step=start + 1 if start else 0)
         self.clock = time.monotonic()
-        self.probed: dict[str, float] = {}
-        if start and self.file.exists():
-            self.probed = json.loads(self.file.read_text())
+        self.probed = probed(out) if start else {}
 
     def resume(self) -> None:
         """Start the clock again: the time since the last iteration did not go to training."""
@@ -80,11 +90,11 @@ class Journal:
                 )
 
     def probe(self, epoch: int, done: int, accuracy: float) -> None:
-        """The k-nearest-neighbour accuracy after an epoch; 0: before training."""
+        """The k-nearest-neighbour accuracy after an epoch, in percent; 0: before training."""
         self.probed[str(epoch)] = accuracy
         self.curves.add_scalar("knn", accuracy, done)
         write_atomic(self.file, json.dumps(self.probed, indent=1))
-        log.info("k-nearest-neighbour accuracy after epoch %d: %.4f", epoch, accuracy)
+        log.info("k-nearest-neighbour accuracy after epoch %d: %.1f%%", epoch, accuracy)
 
     def close(self) -> None:
         self.curves.close()

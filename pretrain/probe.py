@@ -53,7 +53,7 @@ class Probe:
 
     @torch.no_grad()
     def __call__(self, trunk: nn.Module, device: torch.device, batch: int = 256) -> float:
-        """Share of the pictures (0..1) whose class their nearest others vote for, by
+        """How many percent of the pictures have the class that their nearest others vote for, by
         features of res5."""
         mean, std = (
             torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
@@ -83,8 +83,8 @@ def _whole(path: Path, size: int) -> Tensor | None:
 
 
 def vote(features: Tensor, labels: Tensor, k: int = NEIGHBOURS) -> float:
-    """Weighted k-nearest-neighbour accuracy, each of the n features (n, d) classified by the n
-    - 1 others.
+    """Weighted k-nearest-neighbour accuracy in percent, each of the n features (n, d) classified by
+    the n - 1 others.
 
     The k nearest by cosine similarity s vote for their labels, (n,), with the weight exp(s / 0.07).
     """
@@ -99,4 +99,4 @@ def vote(features: Tensor, labels: Tensor, k: int = NEIGHBOURS) -> float:
         votes = torch.zeros(len(rows), int(labels.max()) + 1, device=features.device)
         votes.scatter_add_(1, labels[index], ((nearest - 1) / TEMPERATURE).exp())
         right += (votes.argmax(1) == labels[rows]).sum().item()
-    return right / n
+    return 100 * right / n

@@ -43,9 +43,10 @@ def pretrain(
 
     ``probe`` is a folder of labelled pictures: the k-nearest-neighbour accuracy of the backbone on
     it is measured before training and after each epoch, shown with the figures and left in
-    ``out/probe.json``; it changes nothing else. Goes on from the checkpoints in ``out`` if the run
-    was interrupted, and returns at once if it has finished. Under torchrun, all processes call this
-    with the same arguments. ``report(stage, done, total, **figures)`` is called at every step.
+    ``out/knn.json`` in percent; it changes nothing else. Goes on from the checkpoints in ``out`` if
+    the run was interrupted, and returns at once if it has finished. Under torchrun, all processes
+    call this with the same arguments. ``report(stage, done, total, **figures)`` is called at every
+    step.
     Raises InputError for what the user gave, TrainingError when the loss is not finite.
     """
     if seed < 0:

@@ -147,7 +147,8 @@ class EvaluationFields(Fields):
 
 
 class Facts(Fields, total=False):
-    knn: dict[str, float] | None
+    knn_percent: dict[str, Percent] | None
+    knn: dict[str, float] | None  # as shares, in records of earlier versions
     evaluations: list[EvaluationFields]
     detectron2: Detectron2
 

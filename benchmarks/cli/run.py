@@ -70,10 +70,11 @@ def _say_probe(job: Job, folder: Path) -> None:
     if record["spec"].get("probe") != job.spec["probe"]:
         print(f"no accuracy on {folder}: the run had finished without it; a new --out measures it")
         return
-    knn = record["facts"]["knn"]
+    facts = record["facts"]
+    knn = facts.get("knn_percent") or {k: 100 * share for k, share in facts["knn"].items()}
     # without a probe, --probe was added later
-    before = f" (before training: {knn['0']:.1%})" if "0" in knn else ""
-    print(f"k-nearest-neighbour accuracy on {folder}: {list(knn.values())[-1]:.1%}{before}")
+    before = f" (before training: {knn['0']:.1f}%)" if "0" in knn else ""
+    print(f"k-nearest-neighbour accuracy on {folder}: {list(knn.values())[-1]:.1f}%{before}")
 
 
 def _help(job: Job) -> int:

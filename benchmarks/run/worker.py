@@ -35,7 +35,7 @@ def run_scenes(spec: dict, folder: Path, report: Report) -> dict:
 def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
     """Makes the job's backbone file; resumes from its checkpoint."""
     from detco.common import backbone_file
-    from detco.pretrain import recipes, train
+    from detco.pretrain import journal, recipes, train
 
     recipe = config.build(recipes.Recipe, spec["recipe"], "recipe")
     with distributed.joined(folder / "spec.json", spec.get("launch", {})):
@@ -53,7 +53,7 @@ def run_pretrain(spec: dict, folder: Path, report: Report) -> dict:
     if "classes" in metadata:
         facts["classes"] = json.loads(metadata["classes"])
     if spec.get("probe"):
-        facts["knn"] = store.read_json(folder / "probe.json")
+        facts["knn_percent"] = journal.probed(folder)
     return {"facts": facts} if facts else {}
 
 

@@ -24,7 +24,8 @@ class Pretrainer(Protocol):
 
     forward(batch, order) takes the dict of views of this process and the order in which keys of the
     whole batch are shuffled; it returns `loss` (scalar), `keys` for `enqueue` (may be empty) and
-    `figures`, name -> scalar tensor: "accuracy/..." and "std/..." are shown where there are any.
+    `figures`, name -> scalar tensor: "accuracy/..." (percent) and "std/..." are shown where
+    there are any.
     """
 
     trunk: nn.Module

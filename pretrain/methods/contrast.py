@@ -39,12 +39,12 @@ def info_nce(
     over the queue.
 
     query, positive: (levels, n, dim), the positive without gradient; queue: (levels, dim, size).
-    Returns the mean loss of each level, (levels,), and the share of queries whose positive beats
-    every key of the queue, (levels,).
+    Returns the mean loss of each level, (levels,), and how many percent of the queries have a
+    positive that beats every key of the queue, (levels,).
     """
     with torch.autocast(query.device.type, enabled=False):
         loss, wins = _InfoNCE.apply(query.float(), positive.float(), queue.float(), temperature)
-    return loss.mean(-1), wins.mean(-1)
+    return loss.mean(-1), 100 * wins.mean(-1)
 
 
 class _InfoNCE(torch.autograd.Function):

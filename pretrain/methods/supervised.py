@@ -22,7 +22,7 @@ class Supervised(nn.Module):
         features = self.trunk(batch["image"])[-1].mean((2, 3))
         scores = self.fc(features).float()
         loss = F.cross_entropy(scores, batch["label"])
-        accuracy = (scores.argmax(1) == batch["label"]).float().mean()
+        accuracy = 100 * (scores.argmax(1) == batch["label"]).float().mean()
         spread = features.detach().float().std(0, correction=0).mean()
         figures = {
             "loss/classes": loss.detach(),

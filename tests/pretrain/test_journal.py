@@ -4,14 +4,14 @@ import logging
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from detco.pretrain.journal import Journal
+from detco.pretrain.journal import Journal, probed
 from detco.pretrain.recipes import RECIPES, replace
 
 FIGURES = {
     "loss": 8.0,
     "loss/global-global/res5": 8.0,
-    "accuracy/global-global/res5": 0.25,
-    "accuracy/local-local/res5": 0.75,
+    "accuracy/global-global/res5": 25.0,
+    "accuracy/local-local/res5": 75.0,
     "std/global/res5": 0.2,
     "std/local/res5": 0.1,
     "lr": 0.03,
@@ -41,7 +41,7 @@ def test_every_figure_becomes_a_curve_that_goes_on_after_an_interruption(tmp_pat
     assert curve(tmp_path, "loss") == [(10, 10.0), (20, 20.0), (30, 30.0), (40, 40.0), (45, 45.0)]
     assert curve(tmp_path, "std/local/res5")[0] == (10, 0.1) and curve(
         tmp_path, "accuracy/local-local/res5"
-    )[0] == (10, 0.75)
+    )[0] == (10, 75.0)
 
 
 def test_progress_line_has_mean_accuracy_least_spread_and_speed(tmp_path, recipe):
@@ -63,7 +63,7 @@ def test_progress_line_has_mean_accuracy_least_spread_and_speed(tmp_path, recipe
         "std",
         "pictures/s",
     ]
-    assert (line["loss"], line["accuracy"], line["std"]) == (8.0, 0.5, 0.1) and line[
+    assert (line["loss"], line["accuracy"], line["std"]) == (8.0, 50.0, 0.1) and line[
         "pictures/s"
     ] > 8
     assert second["knn"] == 0.125
@@ -88,11 +88,11 @@ def test_probe_goes_on_after_an_interruption(tmp_path, recipe):
     journal = Journal(tmp_path, recipe, 10, None)
     journal.probe(2, 20, 0.4)
     journal.close()
-    assert json.loads((tmp_path / "probe.json").read_text()) == {"0": 0.1, "1": 0.3, "2": 0.4}
+    assert json.loads((tmp_path / "knn.json").read_text()) == {"0": 0.1, "1": 0.3, "2": 0.4}
     journal = Journal(tmp_path, recipe, 0, None)  # another run from the beginning
     journal.probe(0, 0, 0.2)
     journal.close()
-    assert json.loads((tmp_path / "probe.json").read_text()) == {"0": 0.2}
+    assert json.loads((tmp_path / "knn.json").read_text()) == {"0": 0.2}
     assert curve(tmp_path, "knn")[-1] == (0, 0.2)
 
 
@@ -110,3 +110,11 @@ def test_a_run_that_starts_anew_or_goes_on_repeats_no_point(tmp_path, recipe):
         journal.close()
     assert curve(tmp_path, "knn") == [(0, 0.2), (20, 0.2), (40, 0.3)]
     assert [step for step, _ in curve(tmp_path, "loss")] == [10, 20, 30, 40, 50]
+
+
+def test_what_an_earlier_version_measured_as_shares_goes_on_in_percent(tmp_path, recipe):
+    (tmp_path / "probe.json").write_text('{"0": 0.125, "1": 0.5}')
+    journal = Journal(tmp_path, recipe, 10, None)
+    journal.probe(2, 20, 75.0)
+    journal.close()
+    assert probed(tmp_path) == {"0": 12.5, "1": 50.0, "2": 75.0}

@@ -24,7 +24,7 @@ def test_vote_against_naive_numpy():
         right += int(np.argmax(votes) == labels[i])
     assert 20 < right < 60
     assert vote(torch.from_numpy(features).float(), torch.from_numpy(labels), k=7) == pytest.approx(
-        right / 60
+        100 * right / 60
     )
 
 
@@ -52,7 +52,7 @@ def test_probe_reads_labelled_pictures_and_leaves_the_trunk_as_it_was(tmp_path, 
     before = {name: v.clone() for name, v in trunk.state_dict().items()}
     probe = Probe(tmp_path, 32)
     assert probe.images.shape == (12, 3, 32, 32) and probe.labels.tolist() == [0] * 6 + [1] * 6
-    assert probe(trunk, torch.device("cpu"), batch=5) == 1.0
+    assert probe(trunk, torch.device("cpu"), batch=5) == 100.0
     assert trunk.training and all(
         torch.equal(v, before[name]) for name, v in trunk.state_dict().items()
     )

@@ -98,8 +98,8 @@ def test_probe_changes_nothing_and_is_kept(pictures, tmp_path):
         report=lambda stage, *_, **figures: seen.append(figures.get("knn")),
     )
     assert plain.read_bytes() == probed.read_bytes()
-    kept = json.loads((tmp_path / "probed" / "probe.json").read_text())
-    assert list(kept) == ["0", "1", "2"] and all(0 <= x <= 1 for x in kept.values())
+    kept = json.loads((tmp_path / "probed" / "knn.json").read_text())
+    assert list(kept) == ["0", "1", "2"] and all(0 <= x <= 100 for x in kept.values())
     assert kept["0"] in seen and kept["1"] in seen
 
 

@@ -42,10 +42,10 @@ def test_assumed_settings_probe_and_text_file(drawn, tmp_path, capfd):
     assert cli.main([*words, "--probe", str(drawn / "classification")]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("assumed") and "batch=4" in lines[0] and "lr=" in lines[0]
-    knn = json.loads((tmp_path / "out" / "probe.json").read_text())
-    assert lines[-1].endswith(f": {knn['1']:.1%} (before training: {knn['0']:.1%})")
+    knn = json.loads((tmp_path / "out" / "knn.json").read_text())
+    assert lines[-1].endswith(f": {knn['1']:.1f}% (before training: {knn['0']:.1f}%)")
     record = store.read_json(tmp_path / "out" / "record.json")
-    assert record["status"] == "done" and record["facts"]["knn"] == knn
+    assert record["status"] == "done" and record["facts"]["knn_percent"] == knn
     # of a finished run: not the other's accuracy
     assert cli.main([*words, "--probe", str(drawn / "unlabelled")]) == 0
     assert (
