@@ -30,6 +30,8 @@ from .parser import (
     PAIRED,
     READ_AS,
     REPEATS,
+    REPOSITORY,
+    REVISION,
     SEED,
     STRICT,
     STRICT_DATA,
@@ -152,6 +154,49 @@ COMMANDS = (
             ),
             option("out", "the new file; of a detector: the new folder", metavar="OUT", type=Path),
             *READ_AS,
+            JSON,
+        ),
+    ),
+    Command(
+        "weights push",
+        "cli.weights:push",
+        "a backbone file, with a model card made from its metadata, into a repository",
+        "detco weights push backbone.safetensors ./shared/moco\n"
+        "         detco weights push backbone.safetensors me/moco --licence mit --public",
+        (
+            option("file", "a backbone file", metavar="FILE", type=Path),
+            REPOSITORY,
+            option(
+                "--licence",
+                "for the card, e.g. apache-2.0; default: that of the public checkpoint the file"
+                " was made from, if it is one",
+                metavar="ID",
+            ),
+            option("--trained-on", "for the card: the data, e.g. ImageNet-1k", metavar="TEXT"),
+            option(
+                "--public",
+                "a model that is new on the hub can be seen by all; default: by its owner",
+                action="store_true",
+            ),
+            REVISION,
+            JSON,
+        ),
+    ),
+    Command(
+        "weights pull",
+        "cli.weights:pull",
+        "a backbone file out of a repository, its format and hash verified",
+        "detco weights pull me/moco moco.safetensors",
+        (
+            REPOSITORY,
+            option(
+                "out",
+                "the new file; default: the repository's name",
+                metavar="OUT",
+                type=Path,
+                nargs="?",
+            ),
+            REVISION,
             JSON,
         ),
     ),
@@ -643,7 +688,7 @@ COMMANDS = (
     ),
 )
 GROUPS = {
-    "weights": "read, compare and write backbones; public checkpoints",
+    "weights": "read, compare, write and share backbones; public checkpoints",
     "data": "draw or check a labelled data set",
     "speed": "measure speed, the usual way and ours in one run",
 }

@@ -105,6 +105,12 @@ READ_AS = (
         metavar="TEXT",
     ),
 )
+REPOSITORY = option(
+    "repo",
+    "a folder, or OWNER/NAME: a model of the Hugging Face hub (pip install huggingface_hub)",
+    metavar="REPO",
+)
+REVISION = option("--revision", "of the hub: a branch, tag or commit", metavar="NAME")
 SEED = option("--seed", "default 0", type=not_negative, default=0)
 DEVICE = option(
     "--device", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), default="auto", metavar="NAME"

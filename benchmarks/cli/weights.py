@@ -1,4 +1,4 @@
-"""The `detco weights` commands: import, show, compare, export, list."""
+"""The `detco weights` commands: import, show, compare, export, push, pull, list."""
 
 import json
 import warnings
@@ -119,6 +119,23 @@ def _export_detector(args) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Detectron2 uses deprecated imports
         return text.facts(engines.get(trained.engine).export(trained, args.out), args.json)
+
+
+def push(args) -> int:
+    """A backbone file and its card into a folder or a model of the Hugging Face hub."""
+    from detco.transfer.backbones import hub
+
+    to = hub.repository(args.repo, args.revision)
+    private = not args.public
+    done = hub.push(args.file, to, args.licence or "", args.trained_on or "", private)
+    return text.facts(done, args.json)
+
+
+def pull(args) -> int:
+    """A backbone file out of a folder or a model of the Hugging Face hub."""
+    from detco.transfer.backbones import hub
+
+    return text.facts(hub.pull(hub.repository(args.repo, args.revision), args.out), args.json)
 
 
 def list_(args) -> int:
