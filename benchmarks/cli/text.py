@@ -3,7 +3,9 @@ the exit status."""
 
 import io
 import json
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +20,8 @@ from ..run.local import Run, last_lines
 from ..run.worker import command
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
+LONG = 40  # characters of an item of a list that gets a line of its own
+LEAST, LAST = 20, 30  # characters that text is wrapped to; that a table's last column gets
 
 
 LONGEST = 1000  # characters of an error
@@ -247,11 +251,16 @@ def _by_protocol(args, report: Report) -> dict:
 def _indented(values: dict, indent: str) -> None:
     width = max(map(len, values), default=0) + 1
     for key, value in values.items():
+        label = f"{indent}{printable(str(key)) + ':'}"
         if isinstance(value, dict):
-            print(f"{indent}{printable(str(key))}:")
+            print(label)
             _indented(value, indent + "  ")
+        elif isinstance(value, list) and any(len(str(item)) > LONG for item in value):
+            print(label)
+            for item in value:
+                print(_wrapped(f"{indent}  - ", _plain(item)))
         else:
-            print(f"{indent}{printable(str(key)) + ':':<{width}} {_plain(value)}")
+            print(_wrapped(f"{label:<{len(indent) + width}} ", _plain(value)))
 
 
 def _plain(value: object) -> str:
@@ -260,16 +269,57 @@ def _plain(value: object) -> str:
     return printable(str(value))
 
 
-def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Print rows as columns two spaces apart; those numbered in `right` with their ends in line."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
-    for row in rows:
+def _wrapped(start: str, text: str, whole: bool = True) -> str:
+    """Text behind `start` in lines that fit the terminal. whole: words, and so paths, are not
+    broken."""
+    room, lines = terminal_width() - len(start), [text]
+    if room >= LEAST:
+        lines = textwrap.wrap(text, room, break_long_words=not whole, break_on_hyphens=False)
+    return start + ("\n" + " " * len(start)).join(lines)
+
+
+def terminal_width() -> int:
+    """Characters in a line; 0 where it is no terminal and $COLUMNS says nothing: no limit."""
+    return shutil.get_terminal_size((0, 0)).columns
+
+
+def columns(
+    rows: Sequence[Sequence[str]], right: Sequence[int] = (), less: Sequence[str] = ()
+) -> list[str]:
+    """Print rows as columns two spaces apart; those numbered in `right` with their ends in line.
+
+    Where the terminal is too narrow, columns are left out whose first row is in `less`, in that
+    order; then the last column is wrapped. Returns what was left out.
+    """
+    table = [[printable(cell) for cell in row] for row in rows]
+    left_out: list[str] = []
+    for name in less:
+        if _fits(table):
+            break
+        number = table[0].index(name)
+        table = [row[:number] + row[number + 1 :] for row in table]
+        left_out.append(name)
+    widths = _widths(table)
+    for row in table:
         cells = (
             cell.rjust(width) if n in right else cell.ljust(width)
-            for n, (cell, width) in enumerate(zip(row, widths))
+            for n, (cell, width) in enumerate(zip(row[:-1], widths))
         )
-        print("  ".join(cells).rstrip())
+        start = "".join(cell + "  " for cell in cells)
+        last = row[-1].rjust(widths[-1]) if len(row) - 1 in right else row[-1]
+        print(_wrapped(start, last, whole=False).rstrip() if last.strip() else start.rstrip())
+    return left_out
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[n]) for row in table) for n in range(len(table[0]))] if table else []
+
+
+def _fits(table: Sequence[Sequence[str]]) -> bool:
+    """Whether the terminal has room for a table, of its last column for LAST characters."""
+    *widths, last = _widths(table)
+    room = terminal_width()
+    return not room or sum(widths) + 2 * len(widths) + min(last, LAST) <= room
 
 
 def size(count: float) -> str:

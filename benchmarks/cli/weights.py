@@ -154,8 +154,11 @@ def list_(args) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    keys = ("name", "method", "epochs", "architecture", "layout", "hash", "copy", "licence")
-    text.columns([keys, *([str(row[key]) for key in keys] for row in rows)])
+    keys = ("name", "method", "epochs", "architecture", "layout", "hash", "licence", "copy")
+    table = [keys, *([str(row[key]) for key in keys] for row in rows)]
+    left_out = text.columns(table, less=("hash", "layout", "licence", "architecture"))
+    if left_out:
+        print("`detco weights list NAME` shows the rest of one")
     return 0
 
 
@@ -164,9 +167,7 @@ def _row(row, where: Path) -> dict:
 
     try:
         path = zoo.find(row, where)
-        copy = (
-            "missing" if path is None else "verified" if row.digest else "there, no hash published"
-        )
+        copy = "missing" if path is None else "verified" if row.digest else "there, no hash"
     except InputError as error:
         copy = f"wrong: {error}"
     return {
@@ -198,5 +199,6 @@ def _layouts(as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        text.columns([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+        table = [tuple(rows[0]), *(tuple(row.values()) for row in rows)]
+        text.columns(table, less=("channel order", "encoders"))
     return 0
