@@ -175,12 +175,14 @@ def recipes(name: str | None, as_json: bool) -> int:
 
 def detectron2_config(name: str, weights: Path | None) -> int:
     """The Detectron2 config that a protocol resolves to, as YAML."""
-    from detco.common import backbone_file
+    from detco.common.backbone_file import Backbone
     from detco.transfer import engines
     from detco.transfer.protocols import PROTOCOLS
 
+    from ..plan import backbones
+
     row = config.find(PROTOCOLS, name, "protocol")
-    backbone = backbone_file.read(weights) if weights else backbone_file.Backbone(row.arch, {})
+    backbone = backbones.read([weights])[0] if weights else Backbone(row.arch, {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Detectron2 uses deprecated imports
         engine = engines.get("detectron2")

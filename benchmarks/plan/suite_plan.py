@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from detco.common.errors import InputError
-from detco.common.values import nearest
+from detco.common.values import canonical_hash, nearest
 from detco.results import store
 
 from ..config import find, override
@@ -185,6 +185,8 @@ def weights_of(
 
     from . import backbones
 
+    if start.how and imported is not None:
+        return _read_as(start, imported, write)
     path = importer.file_of(start.weights)
     if not path.exists() and (close := nearest(path.name, zoo.BY_NAME)):
         raise InputError(f"no backbone file at {path}{close}")
@@ -196,6 +198,22 @@ def weights_of(
         if write and not path.exists():
             backbone_file.write(path, backbone)
     return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
+
+
+def _read_as(start: StartingPoint, imported: Path, write: bool) -> Source:
+    """The backbone of a checkpoint that the starting point says how to read. Its identity holds
+    that: other encoders of one file are other backbones."""
+    from detco.common import backbone_file
+
+    from . import backbones
+
+    assert start.weights is not None
+    (backbone,) = backbones.read([start.weights], start.how)
+    identity = canonical_hash({"checkpoint": backbone.sha256, **start.how})
+    path = imported / f"{start.name}-{identity[:8]}.safetensors"
+    if write and not path.exists():
+        backbone_file.write(path, backbone)
+    return Source(path.absolute(), identity, arch=backbone.arch)
 
 
 def folder_of_images(

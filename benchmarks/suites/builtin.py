@@ -73,7 +73,8 @@ class StartingPoint:
 
     weights: a file, or the name of a public checkpoint (`detco weights list`) whose copy lies in
     $DETCO_WEIGHTS or in `weights` beside the suite file. A name alone that is a recipe's too means
-    the recipe.
+    the recipe. layout, encoder, prefix: how another project's checkpoint is read, as `--as`,
+    `--encoder` and `--prefix` of `detco weights import`.
     """
 
     name: str
@@ -84,6 +85,9 @@ class StartingPoint:
     seed: Amount = 0  # of the pretraining
     # left out with a message where `weights` names a public checkpoint without a local copy
     optional: bool = False
+    layout: str = ""
+    encoder: str = ""
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         check(self)
@@ -96,6 +100,17 @@ class StartingPoint:
             raise InputError(
                 f"starting point {self.name!r} needs exactly one of recipe, weights, random: true"
             )
+        if self.how and self.weights is None:
+            raise InputError(
+                f"starting point {self.name!r}: layout, encoder and prefix say how the checkpoint"
+                " named by `weights` is read, and there is none"
+            )
+
+    @property
+    def how(self) -> dict[str, str]:
+        """How its checkpoint is read, as far as that is said."""
+        said = {"forced": self.layout, "encoder": self.encoder, "prefix": self.prefix}
+        return {key: value for key, value in said.items() if value}
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Hub:
             why = shown(str(error).strip() or type(error).__name__, 300)
             raise InputError(
                 f"{self.name} on the Hugging Face hub: {why} (private repositories and writing need"
-                " `huggingface-cli login` or $HF_TOKEN)"
+                " `hf auth login` or $HF_TOKEN)"
             ) from None
 
 

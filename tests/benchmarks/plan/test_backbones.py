@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
-from detco.benchmarks.plan import single
+from detco.benchmarks.plan import single, suite_plan
+from detco.benchmarks.suites import files
 from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.transfer.checkpoints import zoo
@@ -65,6 +66,26 @@ def test_transfer_takes_folders_and_public_names(scenes, tmp_path, monkeypatch, 
         job(scenes, tmp_path / "a", "--weights", "mine")
     checkpoints.saved(checkpoints.moco(*checkpoints.MLP), tmp_path / "mine.pth")
     assert job(scenes, tmp_path / "a", "--weights", "mine").spec["starting_point"] == "mine"
+
+
+def test_suites_say_how_a_checkpoint_is_read(scenes, moco, tmp_path):
+    start = [{"name": name, "weights": "moco.pth.tar"} for name in ("query", "key")]
+    start[1]["encoder"] = "key"
+    made = {"name": "s", "start": start, "protocols": ["small-retinanet"], "engine": "replay"}
+    made["data"] = {"root": str(scenes / "voc")}
+    (tmp_path / "s.yaml").write_text(json.dumps(made))
+    suite = files.load(str(tmp_path / "s.yaml"))
+    jobs = suite_plan.plan(suite, tmp_path / "out")
+    assert len({job.id for job in jobs}) == 2
+    assert [is_network(job.spec["weights"], seed) for seed, job in enumerate(jobs)] == [True] * 2
+    start[1]["encoder"] = "teacher"
+    (tmp_path / "s.yaml").write_text(json.dumps(made))
+    with pytest.raises(InputError, match="has no encoder 'teacher'"):
+        suite_plan.plan(files.load(str(tmp_path / "s.yaml")), tmp_path / "out")
+    start[1] = {"name": "random", "random": True, "prefix": "model."}
+    (tmp_path / "s.yaml").write_text(json.dumps(made))
+    with pytest.raises(InputError, match="and there is none"):
+        files.load(str(tmp_path / "s.yaml"))
 
 
 def test_doubts_are_said(scenes, tmp_path, caplog):
