@@ -30,7 +30,7 @@ demo: setup  ## draw scenes, pretrain, fine-tune, print the AP table (the defaul
 	$(BIN)/detco run demo
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 docs: setup  ## build the documentation site into build/site; fails on a broken link
 	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2> /dev/null || $(BIN)/pip install -qq --editable '.[docs]'

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .files import cache_file, write_atomic
+from .files import cache_file, is_settled, write_atomic
 
 STAGE = "hash images"
 HEADER = b"detco contents 1\n"
@@ -19,7 +19,6 @@ BLOCK = 1 << 20
 THREADS = 16  # they wait for the disk or the network
 CHUNK = 64  # files that a thread takes at a time
 SAVED_EVERY = 30.0  # seconds
-SETTLED = 2.0  # seconds after which a change of a file is sure to change its time stamp again
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class Remembered:
             return UNREADABLE, b"", 0
         if not stat.S_ISREG(state.st_mode):
             return UNREADABLE, b"", 0
-        if time.time() - state.st_mtime_ns / 1e9 <= SETTLED:
+        if not is_settled(state):
             return None, b"", state.st_size
         dates = f"{state.st_mtime_ns} {state.st_ctime_ns}"  # archives bring the first along
         text = f"{os.path.abspath(path)}\0{state.st_size}\0{dates}"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+SETTLED = 2.0  # seconds after which a change is sure to change the time stamp again
 ABANDONED = 600  # seconds without a change after which a dead process's temporary file is removed
 
 KINDS = (  # of what is in the place of a file
@@ -116,6 +117,11 @@ def sha256_of(path: Path | str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_settled(state: os.stat_result) -> bool:
+    """Whether any later change of a file would show in its time stamp."""
+    return time.time() - state.st_mtime_ns / 1e9 > SETTLED
 
 
 def cache_dir() -> Path:

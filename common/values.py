@@ -1,6 +1,5 @@
 """Small pure functions on values and texts."""
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -8,8 +7,6 @@ from dataclasses import asdict, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-
-from .errors import InputError
 
 
 def flatten(fields: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -51,28 +48,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def told(error: OSError) -> str:
-    """`PATH: no space left on the device`: which file, and why. What names no file is written to
-    standard output."""
-    why = error.strerror or str(error)
-    if error.errno == errno.ENOSPC:
-        why = "no space left on the device"
-    return f"{error.filename or 'standard output'}: {why}"
-
-
-def one_line(problem: BaseException) -> str:
-    """What went wrong, for a log or a record: a user's mistake as it is, else with its type."""
-    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC and problem.filename:
-        return told(problem)
-    text = " ".join(str(problem).split()) or "no message"
-    return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
-
-
-def printable(text: str) -> str:
-    """Text out of a file on one line, with its control characters (a terminal obeys
-    them) as escapes."""
+def printable(text: str, spaces: bool = False) -> str:
+    """Text out of a file on one line, with its control characters (a terminal obeys them) as
+    escapes; spaces: ends of lines and other white space as spaces."""
     if text.isprintable():
         return text
+    if spaces:
+        text = "".join(" " if sign.isspace() else sign for sign in text)
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 

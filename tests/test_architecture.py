@@ -235,3 +235,12 @@ def test_light_modules_import_nothing_heavy(module):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == []
+
+
+def test_help_needs_no_pydantic():
+    """Settings, plans and records do: they take as long to import as all the rest."""
+    code = "import sys, detco.benchmarks.cli.main; print('pydantic' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "False"

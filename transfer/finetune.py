@@ -134,11 +134,15 @@ def identity_of(train: datasets.Dataset, test: datasets.Dataset) -> str:
     return canonical_hash([train.fingerprint, test.fingerprint, train.content, test.content])
 
 
+def identity_of_labels(train: datasets.Dataset, test: datasets.Dataset) -> str:
+    """What earlier versions took for `identity_of`: they did not read the images."""
+    return canonical_hash([train.fingerprint, test.fingerprint])
+
+
 def refuse_changed(train: datasets.Dataset, test: datasets.Dataset, planned: str) -> None:
     """InputError where labels or images are not those that a plan read. planned: `identity_of`
     then; anything that is no hash names data that another job makes."""
-    labels_alone = canonical_hash([train.fingerprint, test.fingerprint])  # of earlier plans
-    known = (identity_of(train, test), labels_alone)
+    known = (identity_of(train, test), identity_of_labels(train, test))
     if re.fullmatch("[0-9a-f]{64}", planned) and planned not in known:
         raise InputError(
             f"{test.root}: labels or images have changed since the run was planned; give the"

@@ -17,7 +17,7 @@ from detco.transfer.engines import ENGINES
 from ..run import EXECUTORS
 
 PRECISIONS = ("fp16", "bf16")
-LONGEST = 800  # characters of an error
+LONGEST, LONGEST_ARGUMENT = 1000, 800  # characters of an error, and of one in an argument
 KEPT = ("final", "best")
 # of options that may stand alone; alone they mean the first
 VALUES = {
@@ -229,6 +229,12 @@ def changes(example: str) -> Option:
     return option("--set", text, metavar="KEY=VALUE", action="append", default=[], dest="changes")
 
 
+def refuse(problem: str, longest: int = LONGEST, hint: str = "") -> int:
+    """One line on what is wrong with the input, and a hint that is never cut; exit status 2."""
+    print(f"detco: {shown(' '.join(problem.split()), longest)}{hint}", file=sys.stderr)
+    return 2
+
+
 class Parser(argparse.ArgumentParser):
     """One line for a bad argument, with the nearest known one."""
 
@@ -252,9 +258,7 @@ class Parser(argparse.ArgumentParser):
             known = [choice.strip("' ") for choice in wrong[3].split(",")]
             message = f"unknown {wrong[1].lower()} {wrong[2]!r}"
             message += nearest(wrong[2], known) or f"; known: {', '.join(known)}"
-        message = shown(" ".join(message.split()), LONGEST)
-        print(f"detco: {message} (see `{self.prog} --help`)", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(refuse(message, LONGEST_ARGUMENT, f" (see `{self.prog} --help`)"))
 
 
 def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str]) -> Parser:

@@ -1,44 +1,28 @@
 """What the commands print: plans, states, tables, protocols, facts; each function returns
 the exit status."""
 
-import io
 import json
 import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from detco.common.progress import Report
-from detco.common.values import printable, shown
+from detco.common.values import printable
 
 from .. import config
 from ..plan.jobs import Job
 from ..run.local import Run, last_lines
 from ..run.worker import command
+from .parser import refuse
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
 LONG = 40  # characters of an item of a list that gets a line of its own
 LEAST, LAST = 20, 30  # characters that text is wrapped to; that a table's last column gets
-
-
-LONGEST = 1000  # characters of an error
-
-
-def print_anything() -> None:
-    """Print characters that the terminal's encoding lacks (LANG=C) as escapes
-    instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def refuse(problem: str) -> int:
-    """One line on what is wrong with the input; exit status 2."""
-    print(f"detco: {shown(' '.join(problem.split()), LONGEST)}", file=sys.stderr)
-    return 2
 
 
 def outcome(run: Run, again: str) -> int:
@@ -126,50 +110,49 @@ def protocols(name: str | None, as_json: bool) -> int:
     """All protocols a line each, or every setting of one."""
     from detco.transfer.protocols import PROTOCOLS, protocol_hash
 
-    if name is not None:
-        row = config.find(PROTOCOLS, name, "protocol")
-        return facts(asdict(row) | {"hash": protocol_hash(row)}, as_json)
-    if as_json:
-        print(
-            json.dumps(
-                [asdict(row) | {"hash": protocol_hash(row)} for row in PROTOCOLS.values()], indent=1
-            )
-        )
-        return 0
-    rows = [("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")]
-    for row in PROTOCOLS.values():
+    heads = ("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")
+
+    def line(row) -> tuple[str, ...]:
         size = f"{row.schedule.iterations} x {row.schedule.images}"
-        rows.append(
-            (
-                row.name,
-                str(row.version),
-                row.architecture,
-                size,
-                ", ".join(row.metrics),
-                row.scorer,
-                row.source,
-            )
-        )
-    columns(rows)
-    return 0
+        metrics = ", ".join(row.metrics)
+        return row.name, str(row.version), row.architecture, size, metrics, row.scorer, row.source
+
+    return _rows(PROTOCOLS, "protocol", protocol_hash, name, as_json, heads, line)
 
 
 def recipes(name: str | None, as_json: bool) -> int:
     """All recipes a line each, or every setting of one."""
     from detco.pretrain.recipes import RECIPES, recipe_hash
 
+    heads = ("name", "method", "architecture", "epochs", "batch", "source")
+
+    def line(row) -> tuple[str, ...]:
+        return row.name, row.method, row.arch, str(row.epochs), str(row.batch), row.source
+
+    return _rows(RECIPES, "recipe", recipe_hash, name, as_json, heads, line)
+
+
+def _rows(
+    table: Mapping,
+    what: str,
+    hash_of: Callable[[Any], str],
+    name: str | None,
+    as_json: bool,
+    heads: Sequence[str],
+    line: Callable[[Any], Sequence[str]],
+) -> int:
+    """Every setting of the row `name`, with 16 digits of its hash; without a name all rows, a line
+    each below `heads`."""
+
+    def whole(row) -> dict:
+        return asdict(row) | {"hash": hash_of(row)[:16]}
+
     if name is not None:
-        row = config.find(RECIPES, name, "recipe")
-        return facts(asdict(row) | {"hash": recipe_hash(row)[:16]}, as_json)
+        return facts(whole(config.find(table, name, what)), as_json)
     if as_json:
-        every = [asdict(row) | {"hash": recipe_hash(row)[:16]} for row in RECIPES.values()]
-        print(json.dumps(every, indent=1))
-        return 0
-    rows = [("name", "method", "architecture", "epochs", "batch", "source")]
-    for row in RECIPES.values():
-        numbers = str(row.epochs), str(row.batch)
-        rows.append((row.name, row.method, row.arch, *numbers, row.source))
-    columns(rows)
+        print(json.dumps([whole(row) for row in table.values()], indent=1))
+    else:
+        columns([heads, *map(line, table.values())])
     return 0
 
 
@@ -239,12 +222,7 @@ def _by_protocol(args, report: Report) -> dict:
     lines = [f"trains on '{train.split}', tests on '{test.split}'", *examine.deviations(test)]
     lost = test.facts.get("uncounted")
     if lost and not counting.notable(lost):
-        why = ", ".join(
-            f"{count:,} {counting.REASONS[key].text}" for key, count in lost["why"].items()
-        )
-        lines.append(
-            f"{lost['not_counted']:,} of {lost['objects']:,} test objects do not count: {why}"
-        )
+        lines.append(counting.in_words(lost))
     if "ceiling" not in test.facts and scoring.ap_of_recall(row.scorer):
         lines.append("perfect boxes would reach AP 100.0")
     return {**test.facts, "says": lines}

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from detco.common.errors import InputError
-from detco.common.values import canonical_hash
 from detco.transfer.data import LAYOUTS, layout_of
 
 from ..suites.builtin import Data, Suite, Task
@@ -43,14 +42,13 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
     named = {**asdict(data), "root": str(data.root)}
     train, test = finetune.prepare(protocol, named, look.verify, look.report)
     # earlier versions identified data by these alone
-    labels = [train.fingerprint, test.fingerprint]
     return data, Source(
         data.root.absolute(),
         finetune.identity_of(train, test),
         (),
         len(train.images),
         len(test.images),
-        earlier=canonical_hash(labels),
+        earlier=finetune.identity_of_labels(train, test),
         deep="deep" in train.facts or "deep" in test.facts,
     )
 

@@ -3,8 +3,7 @@
 import math
 from pathlib import Path
 
-from detco.common.errors import InputError
-from detco.common.values import one_line
+from detco.common.errors import InputError, one_line
 from detco.results import store
 
 from .. import config

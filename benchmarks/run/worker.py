@@ -13,9 +13,8 @@ import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 
-from detco.common.errors import InputError
+from detco.common.errors import InputError, one_line
 from detco.common.progress import Report
-from detco.common.values import one_line
 from detco.results import store
 
 from .. import config

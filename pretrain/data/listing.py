@@ -21,7 +21,7 @@ import numpy as np
 
 from detco.common import contents, depth
 from detco.common.errors import InputError
-from detco.common.files import cache_file, write_atomic
+from detco.common.files import SETTLED, cache_file, write_atomic
 from detco.common.images import ENDINGS
 
 log = logging.getLogger("detco.pretrain")
@@ -29,7 +29,6 @@ log = logging.getLogger("detco.pretrain")
 ARCHIVES = frozenset((".tar", ".tgz", ".gz", ".zip", ".7z"))
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 REMEMBER_FROM = 50_000  # pictures; fewer are listed again each time
-SETTLED = 2.0  # seconds after which a change of a folder is sure to change its time stamp again
 DEEPEST = 20  # folders below one another
 THREADS = 16  # a listing waits for the disk or the network
 

@@ -15,12 +15,6 @@ HOUR_AGO = time.time() - 3600
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "detco"
-
-
-@pytest.fixture
 def opened(monkeypatch):
     """Paths of files that were read."""
     paths, read = [], contents._read

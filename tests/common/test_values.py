@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from detco.common.errors import InputError
-from detco.common.values import canonical_hash, flatten, nearest, one_line, shown
+from detco.common.errors import InputError, one_line
+from detco.common.values import canonical_hash, flatten, nearest, shown
 
 
 @dataclass

@@ -274,10 +274,9 @@ def check(
         if row.pixel_classes and reader(layout).has_pixel_classes(root, name):
             pixels = reader(layout).read(root, name, semantic=True)
             wrong += [text for text in pixels.problems if text not in wrong]
-        problems += wrong + _picture_problems(dataset, report)
-        notes += [*dataset.notes, *_official_notes(found[-1])]
-        turned = inspection.turned(dataset)
-        notes += [inspection.turned_note(dataset, turned)] if turned else []
+        broken, turned = _look_at_pictures(dataset, report)
+        problems += wrong + broken
+        notes += [*dataset.notes, *_official_notes(found[-1]), *turned]
     if tuple(one.split for one in there[:2]) in row.pairs:
         _look_for_copies(there[0], there[1], problems, notes, report)
     listed = tuple(problems[:limit])
@@ -366,12 +365,16 @@ def _official_notes(numbers: dict) -> list[str]:
     ]
 
 
-def _picture_problems(dataset: Dataset, report=None) -> list[str]:
-    """Pictures that cannot be decoded to the end, or whose size is not the annotated one."""
+def _look_at_pictures(dataset: Dataset, report=None) -> tuple[list[str], list[str]]:
+    """Problems: pictures that cannot be decoded to the end, or whose size is not the annotated one.
+    Notes: that EXIF turns some and nothing tells whether boxes are meant for them as shown."""
     # the reader has named the others
     there = [image for image in dataset.images if os.path.lexists(image["file_name"])]
     said = report and (lambda done, total: report(f"check {dataset.split}", done, total))
-    return list(filter(None, inspection.faults(there, whole=True, again=True, report=said)))
+    paths = [image["file_name"] for image in there]
+    found = inspection.sizes(paths, whole=True, again=True, report=said)
+    note = inspection.turned_note(dataset, there, found)
+    return inspection.faults(there, found), [note] if note else []
 
 
 def _lines(numbers: dict) -> str:

@@ -14,7 +14,6 @@ import logging
 import os
 import resource
 import stat
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
-from detco.common.files import cache_file, write_atomic
+from detco.common.files import cache_file, is_settled, write_atomic
 from detco.common.images import open_image, refuse_floats
 from detco.common.progress import Report
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 CHUNK = {False: 64, True: 8}  # pictures that a thread takes at a time: headers, whole ones
 LOOKING = 16  # threads that read headers: they wait for the disk
-SETTLED = 2.0  # seconds after which a change of a file is sure to change its time stamp again
 STAGE = "check pictures"
 
 log = logging.getLogger("detco.transfer")
@@ -55,68 +53,75 @@ class Size(tuple):
     turned = False
 
 
-def noted(dataset: Dataset) -> Dataset:
+Looked = tuple[int, int] | str  # a `Size`, or why a picture cannot be read
+
+
+def noted(dataset: Dataset, found: Sequence[Looked] | None = None) -> Dataset:
     """The data set with a warning and the fact `turned`, where EXIF turns pictures and nothing
-    tells whether the boxes are meant for them as shown (as they are read) or as stored."""
-    found = turned(dataset)
-    if not found:
+    tells whether the boxes are meant for them as shown (as they are read) or as stored. found:
+    what `sizes` said; None: look now."""
+    if found is None:
+        found = sizes(_paths(dataset.images))
+    if not (note := turned_note(dataset, dataset.images, found)):
         return dataset
-    note = turned_note(dataset, found)
     log.warning("%s", note)
-    facts = dataset.facts | {"turned": len(found)}
+    facts = dataset.facts | {"turned": len(_turned(dataset.images, found))}
     return replace(dataset, notes=(*dataset.notes, note), facts=facts)
 
 
-def turned(dataset: Dataset) -> list[str]:
+def _paths(images: Sequence[dict]) -> list[str]:
+    return [image["file_name"] for image in images]
+
+
+def _turned(images: Sequence[dict], found: Sequence[Looked]) -> list[str]:
     """The pictures that EXIF turns while their size does not tell."""
-    paths = [image["file_name"] for image in dataset.images]
-    return [
-        path
-        for path, size in zip(paths, sizes(paths), strict=True)
-        if isinstance(size, Size) and size.turned
-    ]
+    looks = zip(_paths(images), found, strict=True)
+    return [path for path, size in looks if isinstance(size, Size) and size.turned]
 
 
-def turned_note(dataset: Dataset, found: Sequence[str]) -> str:
+def turned_note(dataset: Dataset, images: Sequence[dict], found: Sequence[Looked]) -> str:
+    """The warning of `noted` on these images of a data set; "" if there is none."""
+    paths = _turned(images, found)
+    if not paths:
+        return ""
     return (
-        f"{dataset.root}: split '{dataset.split}': {len(found):,} pictures are turned or mirrored"
+        f"{dataset.root}: split '{dataset.split}': {len(paths):,} pictures are turned or mirrored"
         " by EXIF, and their size does not tell whether the boxes are; they are read as EXIF shows"
-        f" them: see that boxes fit, or store them upright; the first: {found[0]}"
+        f" them: see that boxes fit, or store them upright; the first: {paths[0]}"
     )
 
 
-def refuse(dataset: Dataset, whole: bool = False, report: Report | None = None) -> None:
+def refuse(
+    dataset: Dataset, whole: bool = False, report: Report | None = None
+) -> list[Looked] | None:
     """InputError naming the first picture that cannot be read or is not of its annotated size, and
-    how many more there are.
+    how many more there are. Returns what `sizes` said, None where it did not look.
 
     whole: decode each to the end; else headers, which the readers of some layouts have
     looked at already."""
     if LAYOUTS[dataset.layout].reads_headers and not whole:
-        return
+        return None
     said = None if report is None else lambda done, total: report(STAGE, done, total)
-    found = list(filter(None, faults(dataset.images, whole, report=said)))
-    if found:
-        more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
+    found = sizes(_paths(dataset.images), whole, report=said)
+    wrong = faults(dataset.images, found)
+    if wrong:
+        more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
         command = check_command(dataset.layout, dataset.root, dataset.split)
         raise InputError(
-            f"{found[0]}{more}; mend the files or take them out of split {dataset.split}"
+            f"{wrong[0]}{more}; mend the files or take them out of split {dataset.split}"
             f" (`{command}` lists all)"
         )
+    return found
 
 
-def faults(
-    images: Sequence[dict],
-    whole: bool = False,
-    again: bool = False,
-    report: Callable[[int, int], object] | None = None,
-) -> list[str]:
-    """What is wrong with each of a data set's pictures, one line with its path; "" for those that
-    are good. See `sizes`."""
-    found = sizes([image["file_name"] for image in images], whole, again, report)
-    return [fault(image, size) for image, size in zip(images, found, strict=True)]
+def faults(images: Sequence[dict], found: Sequence[Looked]) -> list[str]:
+    """What is wrong with a data set's pictures, one line with its path for each that is not good.
+    found: what `sizes` says of each."""
+    lines = (fault(image, size) for image, size in zip(images, found, strict=True))
+    return [line for line in lines if line]
 
 
-def fault(image: dict, size: tuple[int, int] | str) -> str:
+def fault(image: dict, size: Looked) -> str:
     """What is wrong with a picture (`file_name`, `width`, `height`) of which `sizes` says `size`;
     "" if nothing."""
     path, width, height = image["file_name"], image["width"], image["height"]
@@ -135,7 +140,7 @@ def sizes(
     whole: bool = False,
     again: bool = False,
     report: Callable[[int, int], object] | None = None,
-) -> list[tuple[int, int] | str]:
+) -> list[Looked]:
     """(width, height) after EXIF rotation of each picture, or why it cannot be read.
 
     whole: decode it to the end, else read the header; again: also what is remembered as good;
@@ -146,7 +151,7 @@ def sizes(
     memory = Memory(paths)
     step = CHUNK[whole]
     chunks = [paths[start : start + step] for start in range(0, len(paths), step)]
-    found: list[tuple[int, int] | str] = []
+    found: list[Looked] = []
     with ThreadPoolExecutor((os.cpu_count() or 1) if whole else LOOKING) as pool:
         waiting = [pool.submit(_sizes, chunk, memory, whole, again) for chunk in chunks]
         try:
@@ -160,13 +165,11 @@ def sizes(
     return found
 
 
-def _sizes(
-    paths: Sequence[str], memory: Memory, whole: bool, again: bool
-) -> list[tuple[int, int] | str]:
+def _sizes(paths: Sequence[str], memory: Memory, whole: bool, again: bool) -> list[Looked]:
     return [_size(path, memory, whole, again) for path in paths]
 
 
-def _size(path: str, memory: Memory, whole: bool, again: bool) -> tuple[int, int] | str:
+def _size(path: str, memory: Memory, whole: bool, again: bool) -> Looked:
     try:
         state = os.stat(path)
         if not stat.S_ISREG(state.st_mode):
@@ -246,14 +249,13 @@ class Memory:
 
     def note(self, path: str, state: os.stat_result, size: tuple[int, int], whole: bool) -> None:
         """Remember a good picture, unless it could change once more without another time stamp."""
-        if time.time() - state.st_mtime_ns / 1e9 > SETTLED:
+        if is_settled(state):
             flags = int(whole) + 2 * getattr(size, "turned", False)
             self.new[self._name(path)] = [state.st_size, state.st_mtime_ns, *size, flags]
 
     def save(self) -> None:
-        """Written atomically. What another process has
-        added meanwhile stays, except in the moment between: then it is looked at again, as it is
-        where nothing can be written."""
+        """Written atomically. What another process has added meanwhile stays, except in the moment
+        between: then it is looked at again, as it is where nothing can be written."""
         if not self.new:
             return
         known = self._read()

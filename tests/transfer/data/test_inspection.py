@@ -24,13 +24,6 @@ HOUR_AGO = time.time() - 3600
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache folder of the user's."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "detco"
-
-
-@pytest.fixture
 def coco(tmp_path, scenes, cache):
     """The scenes in COCO layout, an hour old."""
     shutil.copytree(scenes / "coco", tmp_path / "coco")

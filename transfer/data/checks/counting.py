@@ -90,11 +90,10 @@ def refuse(dataset: "Dataset", leaves_out: Sequence[str], use: str) -> dict:
 
 def nothing_left(dataset: "Dataset", found: Mapping, use: str) -> str:
     """The line for a split of which no object counts."""
-    parts = [f"{count:,} {REASONS[key].text}" for key, count in found["why"].items()]
     remedies = "; ".join(REASONS[key].remedy for key in found["why"])
     return (
         f"{dataset.root}: none of the {found['objects']:,} objects of split '{dataset.split}' can"
-        f" be {use}: {', '.join(parts)}; {remedies}"
+        f" be {use}: {_why(found)}; {remedies}"
     )
 
 
@@ -102,11 +101,20 @@ def notable(found: Mapping) -> str:
     """The footnote where a class, or half of the objects, does not count."""
     if not found or not (found["classes"] or found["not_counted"] >= HALF * found["objects"]):
         return ""
-    why = ", ".join(f"{count:,} {REASONS[key].text}" for key, count in found["why"].items())
-    text = f"{found['not_counted']:,} of {found['objects']:,} test objects do not count: {why}"
+    return in_words(found)
+
+
+def in_words(found: Mapping) -> str:
+    """How many test objects do not count, why, and the classes of which none does."""
+    lost, total = found["not_counted"], found["objects"]
+    text = f"{lost:,} of {total:,} test objects do not count: {_why(found)}"
     if not found["classes"]:
         return text
     return f"{text}; no object counts of {', '.join(list(found['classes'])[:5])}"
+
+
+def _why(found: Mapping) -> str:
+    return ", ".join(f"{count:,} {REASONS[key].text}" for key, count in found["why"].items())
 
 
 def unit_problem(where: str, images: Sequence[Mapping], annotations: Sequence[Mapping]) -> str:

@@ -23,12 +23,12 @@ def examined(
     """
     counting.refuse(train, counting.TRAINED_WITHOUT, "trained on")
     uncounted = counting.refuse(test, leaves_out, "scored")
-    inspection.refuse(train, verify, report)
-    inspection.refuse(test, True, report)
+    trained = inspection.refuse(train, verify, report)
+    tested = inspection.refuse(test, True, report)
     train, test = content.identified(train, test, report)
     if uncounted:
         test = replace(test, facts={**test.facts, "uncounted": uncounted})
-    return inspection.noted(train), inspection.noted(test)
+    return inspection.noted(train, trained), inspection.noted(test, tested)
 
 
 def deviations(test: Dataset) -> list[str]:

@@ -24,9 +24,10 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detco.common.errors import one_line
 from detco.common.files import write_atomic
 from detco.common.progress import Report
-from detco.common.values import one_line, shown
+from detco.common.values import shown
 
 from ... import detector
 from ...protocols import Protocol
