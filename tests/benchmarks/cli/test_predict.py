@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from detco.benchmarks.cli import main as cli
@@ -91,6 +92,16 @@ def test_what_cannot_be_kept_is_one_line(scenes, tmp_path, capsys, more, words):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def _threads_of_the_run(kept):
+    """As many as the run had: another number of threads rounds otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(store.read_json(kept / "record.json")["hardware"]["threads"])
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads_of_the_run")
 def test_predict_writes_a_coco_file_and_draws(kept, scenes, tmp_path, capsys):
     """The run's own predictions again, through the command; a broken picture is named, the others
     are done."""

@@ -218,8 +218,7 @@ def test_the_end_of_the_terminal_ends_a_run_unless_it_was_told_not_to(tmp_path, 
     def on_the_terminal():
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        if nohup:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
 
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(tmp_path / "out"), "10"],
