@@ -127,8 +127,9 @@ class Detector:
     retina_prior: Annotated[float, Gt(0), Lt(1)] = 0.01
     detections: Count = 100  # kept for each picture
     box_beta: NotNegative = 0.0  # smooth L1 of the box head; 0: plain L1
-    # over several processes; one process has plain BN
-    norm: Literal["SyncBN", "naiveSyncBN"] = "SyncBN"
+    # SyncBN and naiveSyncBN: over several processes; one process has plain BN. FrozenBN: the
+    # backbone's norms stay as they are, and the FPN has none (Detectron2's own configs)
+    norm: Literal["SyncBN", "naiveSyncBN", "FrozenBN"] = "SyncBN"
     fcn_channels: Count = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
     fcn_dilation: Count = 6
 
@@ -167,6 +168,9 @@ class Protocol:
     metrics: tuple[Literal["box", "mask", "keypoint", "semantic"], ...] = ("box",)
     scorer: str = "coco"  # a row of SCORERS
     arch: str = "resnet50"  # of the backbone, where the weights are random
+    # tensors of the backbone file that stay as they are, res4: up to that stage, backbone: all,
+    # C4's res5 included
+    freeze: Literal["none", "res4", "backbone"] = "none"
     data: Published | None = None  # any other data set of that kind can be given
 
     def __post_init__(self) -> None:
@@ -286,6 +290,7 @@ SMALL_ROWS = (
 # --- the papers' rows: the detection configs of MoCo and DetCo, 8 GPUs ---------------------------
 
 DETCO, MOCO = "DetCo, arXiv 2102.04803 and its configs", "MoCo, arXiv 1911.05722 and its configs"
+SSL_TRANSFER = "Ericsson, arXiv 2011.13377 and its configs (linusericsson/ssl-transfer)"
 COCO = Published("coco", ("coco/train2017",), "coco/val2017", 80, (118_287, 5_000))
 VOC = Published(
     "voc", ("VOC2007/trainval", "VOC2012/trainval"), "VOC2007/test", 20, (5_011 + 11_540, 4_952)
@@ -345,6 +350,17 @@ def _share(row: Protocol, percent: int) -> Protocol:
     )
 
 
+VOC_FPN = Protocol(
+    "voc-faster-rcnn-fpn-144k",
+    1,
+    SSL_TRANSFER,
+    "faster-rcnn-fpn",
+    Schedule(144_000, 2, 0.0025, steps=(96_000, 128_000), warmup=100, precise_bn=0),
+    Resize(train=tuple(range(480, 801, 32))),
+    Detector(norm="FrozenBN"),
+    scorer="voc2007",
+    data=VOC,
+)
 COCO_C4 = _coco("mask-rcnn-c4", "mask-rcnn-c4", C4_DETECTOR)
 COCO_FPN = _coco("mask-rcnn-fpn", "mask-rcnn-fpn", Detector())
 COCO_RETINA = _coco("retinanet", "retinanet", RETINA_DETECTOR, ("box",), lr=0.01)
@@ -393,6 +409,8 @@ PAPER_ROWS = (
         scorer="cityscapes",
         data=replace(CITYSCAPES, classes=19),
     ),
+    VOC_FPN,
+    replace(VOC_FPN, name="voc-faster-rcnn-fpn-144k-frozen", freeze="res4"),
     *(_share(rows[0], percent) for rows in (COCO_FPN, COCO_RETINA) for percent in (1, 2, 5, 10)),
 )
 
@@ -410,6 +428,8 @@ def as_record(protocol: Protocol) -> dict:
     `optimizer`: there it is `optimiser`, so that new and old records stay comparable."""
     row = asdict(protocol)
     row["schedule"]["optimiser"] = row["schedule"].pop("optimizer")
+    if protocol.freeze == "none":  # as in records that are older than this field
+        del row["freeze"]
     return row
 
 

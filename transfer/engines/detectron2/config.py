@@ -28,6 +28,8 @@ CITYSCAPES = {  # and where these depend on the task
     "mask-rcnn-fpn": "cityscapes_fine_instance_seg_",
     "fcn-16s": "cityscapes_fine_sem_seg_",
 }
+# MODEL.BACKBONE.FREEZE_AT; C4's res5 belongs to the head, `models.build` freezes that one
+FROZEN_STAGES = {"none": 0, "res4": 4, "backbone": 5}
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()
         protocol.data.classes if protocol.data else cfg.MODEL.ROI_HEADS.NUM_CLASSES
     )
     keys = (
-        _weights(backbone, norm)
+        _weights(protocol, backbone, norm)
         | _solver(protocol.schedule)
         | _input(protocol.resize)
         | _run(protocol, run)
@@ -86,6 +88,8 @@ def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()
 def norm_of(protocol: Protocol, run: RunConfig) -> str:
     """One process has nobody to synchronise with: BN. Torch's SyncBN runs on GPUs only; without
     them it is naiveSyncBN."""
+    if protocol.detector.norm == "FrozenBN":
+        return protocol.detector.norm
     if (run.processes or protocol.schedule.devices) == 1:
         return "BN"
     return protocol.detector.norm if run.device == "cuda" else "naiveSyncBN"
@@ -105,13 +109,13 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _weights(backbone: Backbone, norm: str) -> dict:
+def _weights(protocol: Protocol, backbone: Backbone, norm: str) -> dict:
     """What belongs to the backbone file; MODEL.WEIGHTS stays empty, the file is loaded strictly by
     the engine."""
     return {
         "MODEL.WEIGHTS": "",
         "MODEL.RESNETS.NORM": norm,
-        "MODEL.BACKBONE.FREEZE_AT": 0,
+        "MODEL.BACKBONE.FREEZE_AT": FROZEN_STAGES[protocol.freeze],
         **detectron2_config(backbone),
     }
 
@@ -176,7 +180,7 @@ def _fpn(d: Detector, levels: tuple[str, ...], norm: str) -> dict:
         "MODEL.RESNETS.OUT_FEATURES": list(levels),
         "MODEL.FPN.IN_FEATURES": list(levels),
         "MODEL.FPN.OUT_CHANNELS": d.fpn_channels,
-        "MODEL.FPN.NORM": norm,
+        "MODEL.FPN.NORM": "" if norm == "FrozenBN" else norm,
     }
 
 

@@ -9,7 +9,10 @@ from detco.common.errors import InputError
 from detco.common.resnet import stage_of
 
 from ...backbones.export import detectron2_name
+from ..freezing import freeze
 from .heads import put_group_norms
+
+WHOLE = 5  # MODEL.BACKBONE.FREEZE_AT where no stage trains
 
 
 def build(cfg, backbone: Backbone) -> nn.Module:
@@ -22,6 +25,8 @@ def build(cfg, backbone: Backbone) -> nn.Module:
         )
     model = assemble(cfg)
     load_backbone(model, backbone)
+    if cfg.MODEL.BACKBONE.FREEZE_AT >= WHOLE and hasattr(getattr(model, "roi_heads", None), "res5"):
+        freeze(part for name, part in model.roi_heads.res5.named_children() if name != "norm")
     return model
 
 

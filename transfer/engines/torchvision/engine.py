@@ -172,12 +172,13 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)
     ]
     plain = {id(p) for m in norms for p in m.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {
-            "params": [p for p in model.parameters() if id(p) not in plain],
+            "params": [p for p in trained if id(p) not in plain],
             "weight_decay": schedule.weight_decay,
         },
-        {"params": [p for p in model.parameters() if id(p) in plain], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) in plain], "weight_decay": 0.0},
     ]
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, schedule.lr, fused=True)
@@ -247,6 +248,11 @@ def _precise_bn(
     replaced: Replaced,
 ) -> None:
     schedule = job.protocol.schedule
+    heads = getattr(model, "roi_heads", None)
+    # C4's mask head runs the norms of the box head once more, which fvcore refuses
+    masks = heads and heads.mask_head
+    if masks:
+        heads.mask_head = None
 
     def data():
         for i, batch in enumerate(_train_batches(pictures, job, schedule.iterations, replaced)):
@@ -256,6 +262,8 @@ def _precise_bn(
     torch.manual_seed(job.seed)
     with torch.no_grad():
         update_bn_stats(_OneArgument(model), data(), schedule.precise_bn)
+    if masks:
+        heads.mask_head = masks
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ where bf16's 8 bits would move a box by a pixel.
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 import torchvision
@@ -25,6 +26,7 @@ from detco.common.backbone_file import Backbone
 
 from ...protocols import Detector, Protocol
 from .. import narrow
+from ..freezing import freeze
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -104,14 +106,15 @@ def channels(backbone: Backbone) -> dict[str, int]:
 
 
 class Pyramid(nn.Module):
-    """Trunk and feature pyramid, normalised as the papers do it (FPN.NORM), with levels named p2
-    ... p7."""
+    """Trunk and feature pyramid, normalised as the papers do it (FPN.NORM) unless the trunk's norms
+    are frozen, with levels named p2 ... p7."""
 
-    def __init__(self, backbone: Backbone, levels: tuple[str, ...], width: int, top: nn.Module):
+    def __init__(self, backbone: Backbone, levels: tuple[str, ...], d: Detector, top: nn.Module):
         super().__init__()
+        width, norm = d.fpn_channels, None if d.norm == "FrozenBN" else nn.BatchNorm2d
         self.trunk = DetectorTrunk(backbone, levels)
         inputs = [channels(backbone)[level] for level in levels]
-        self.fpn = FeaturePyramidNetwork(inputs, width, extra_blocks=top, norm_layer=nn.BatchNorm2d)
+        self.fpn = FeaturePyramidNetwork(inputs, width, extra_blocks=top, norm_layer=norm)
         self.first, self.out_channels = int(levels[0][3:]), width
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -240,14 +243,32 @@ def build(
     else:
         model = _fpn(protocol, backbone, classes, keypoints, precision)
     narrow.guard(model)
+    freeze(_kept(model, protocol))
     return model.to(memory_format=torch.channels_last)
+
+
+def _kept(model: nn.Module, protocol: Protocol) -> Iterator[nn.Module]:
+    """The parts of the backbone file that do not train."""
+    for part in model.modules():
+        if not isinstance(part, DetectorTrunk | Res5Head):
+            continue
+        if protocol.detector.norm == "FrozenBN":
+            yield from (m for m in part.modules() if isinstance(m, nn.BatchNorm2d))
+        if isinstance(part, Res5Head):
+            stages = {"res5": part.res5}
+        else:
+            stages = {"stem": part.stem, **part.stages}
+        if protocol.freeze == "res4":
+            stages.pop("res5", None)
+        if protocol.freeze != "none":
+            yield from stages.values()
 
 
 def _retinanet(d: Detector, backbone: Backbone, classes: int, precision) -> nn.Module:
     """FPN on res3..res5 with p6, p7 from res5; heads without sharing between
     classification and boxes."""
     top = LastLevelP6P7(channels(backbone)["res5"], d.fpn_channels)
-    body = Pyramid(backbone, ("res3", "res4", "res5"), d.fpn_channels, top)
+    body = Pyramid(backbone, ("res3", "res4", "res5"), d, top)
     anchors = Anchors(d, (8, 16, 32, 64, 128))
     norm = (lambda width: nn.GroupNorm(32, width)) if d.retina_norm == "GN" else None
     head = RetinaNetHead(d.fpn_channels, anchors.num_anchors_per_location()[0], classes, norm)
@@ -307,7 +328,7 @@ def _fpn(
     """RPN on p2..p6, RoIAlign on p2..p5, two fully connected layers; masks and keypoints from heads
     of their own."""
     d, width = protocol.detector, protocol.detector.fpn_channels
-    body = Pyramid(backbone, tuple(STRIDES), width, LastLevelMaxPool())
+    body = Pyramid(backbone, tuple(STRIDES), d, LastLevelMaxPool())
     levels = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
     fine = RoIAlign(levels, d.mask_size, d.sampling_ratio)
     heads: dict[str, nn.Module] = {}

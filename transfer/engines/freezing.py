@@ -1,0 +1,17 @@
+"""Keep a part of a detector as it is while the rest trains (a protocol's `freeze`)."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+
+def freeze(parts: Iterable[nn.Module]) -> None:
+    """No gradient for these modules, and evaluation mode even when the model around them trains:
+    running statistics stay as they are, too."""
+    for part in parts:
+        part.requires_grad_(False).eval()
+        part.train = _stay.__get__(part)  # what nn.Module.train of a parent calls
+
+
+def _stay(part: nn.Module, mode: bool = True) -> nn.Module:
+    return part
