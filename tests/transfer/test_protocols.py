@@ -29,6 +29,8 @@ FROZEN = {
     "voc-faster-rcnn-c4-24k": (1, "90723f6cf8980ad9"),
     "cityscapes-instance": (1, "9377b6f2e62d16ea"),
     "cityscapes-semantic": (1, "6b33da2d2f79d73a"),
+    "voc-faster-rcnn-fpn-144k": (1, "c636802b60de0287"),
+    "voc-faster-rcnn-fpn-144k-frozen": (1, "c7fa13061c3d7bf1"),
     "coco-1pct-mask-rcnn-fpn": (1, "99472322d64b0e6c"),
     "coco-2pct-mask-rcnn-fpn": (1, "a196d4a6091a9a90"),
     "coco-5pct-mask-rcnn-fpn": (1, "14c180a3b00271de"),

@@ -1,6 +1,7 @@
 """Keep a part of a detector as it is while the rest trains (a protocol's `freeze`)."""
 
 from collections.abc import Iterable
+from types import MethodType
 
 from torch import nn
 
@@ -10,7 +11,8 @@ def freeze(parts: Iterable[nn.Module]) -> None:
     running statistics stay as they are, too."""
     for part in parts:
         part.requires_grad_(False).eval()
-        part.train = _stay.__get__(part)  # what nn.Module.train of a parent calls
+        # what `train` of the module around it calls
+        part.train = MethodType(_stay, part)  # type: ignore[method-assign]
 
 
 def _stay(part: nn.Module, mode: bool = True) -> nn.Module:

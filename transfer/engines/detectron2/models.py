@@ -1,5 +1,7 @@
 """Detectron2's models of a config, and the strict loading of a backbone file into any of them."""
 
+from typing import Any
+
 import torch
 from detectron2.modeling import build_model
 from torch import Tensor, nn
@@ -25,8 +27,9 @@ def build(cfg, backbone: Backbone) -> nn.Module:
         )
     model = assemble(cfg)
     load_backbone(model, backbone)
-    if cfg.MODEL.BACKBONE.FREEZE_AT >= WHOLE and hasattr(getattr(model, "roi_heads", None), "res5"):
-        freeze(part for name, part in model.roi_heads.res5.named_children() if name != "norm")
+    heads: Any = getattr(model, "roi_heads", None)
+    if cfg.MODEL.BACKBONE.FREEZE_AT >= WHOLE and hasattr(heads, "res5"):
+        freeze(part for name, part in heads.res5.named_children() if name != "norm")
     return model
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -248,7 +249,7 @@ def _precise_bn(
     replaced: Replaced,
 ) -> None:
     schedule = job.protocol.schedule
-    heads = getattr(model, "roi_heads", None)
+    heads: Any = getattr(model, "roi_heads", None)
     # C4's mask head runs the norms of the box head once more, which fvcore refuses
     masks = heads and heads.mask_head
     if masks:

@@ -8,6 +8,7 @@ where bf16's 8 bits would move a box by a pixel.
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torchvision
@@ -254,9 +255,8 @@ def _kept(model: nn.Module, protocol: Protocol) -> Iterator[nn.Module]:
             continue
         if protocol.detector.norm == "FrozenBN":
             yield from (m for m in part.modules() if isinstance(m, nn.BatchNorm2d))
-        if isinstance(part, Res5Head):
-            stages = {"res5": part.res5}
-        else:
+        stages: dict[str, Any] = {"res5": part.res5} if isinstance(part, Res5Head) else {}
+        if isinstance(part, DetectorTrunk):
             stages = {"stem": part.stem, **part.stages}
         if protocol.freeze == "res4":
             stages.pop("res5", None)

@@ -34,6 +34,8 @@ FROZEN = {
     "voc-faster-rcnn-c4-24k": "90235ccb377b4738",
     "cityscapes-instance": "6d5df8261a8b63fe",
     "cityscapes-semantic": "a86f74b48f283e0e",
+    "voc-faster-rcnn-fpn-144k": "c2c4f9e9b373b0ca",
+    "voc-faster-rcnn-fpn-144k-frozen": "959d603efab0908f",
     "coco-1pct-mask-rcnn-fpn": "fc025746cde5c6ea",
     "coco-2pct-mask-rcnn-fpn": "70de55f4efd44fde",
     "coco-5pct-mask-rcnn-fpn": "ab662b2bd481e19a",
@@ -253,3 +255,25 @@ def test_detectron2_reads_what_is_printed(backbone, tmp_path):
         again = get_cfg()
         again.merge_from_file(tmp_path / "config.yaml")
         assert config.differences(again) == config.differences(cfg)
+
+
+@pytest.mark.parametrize("frozen", ["", "-frozen"])
+def test_the_fpn_rows_of_voc_are_those_of_ssl_transfer(frozen, backbone):
+    """Its two YAML files over Base-RCNN-FPN, key by key."""
+    expected = {
+        "INPUT.MIN_SIZE_TRAIN": list(range(480, 801, 32)),
+        "MODEL.BACKBONE.FREEZE_AT": 4 if frozen else 0,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.FPN.NORM": "",
+        "MODEL.ROI_HEADS.NUM_CLASSES": 20,
+        "MODEL.MASK_ON": False,
+        "SOLVER.BASE_LR": 0.0025,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.STEPS": [96_000, 128_000],
+        "SOLVER.MAX_ITER": 144_000,
+        "SOLVER.WARMUP_ITERS": 100,
+    }
+    row = PROTOCOLS[f"voc-faster-rcnn-fpn-144k{frozen}"]
+    found = config.flatten(config.resolve(row, backbone))
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
+    assert {key: plain[key] for key in expected} == expected
