@@ -21,7 +21,7 @@ from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import slurm
 from detco.benchmarks.scenes.draw import draw
 from detco.benchmarks.suites import files
-from detco.benchmarks.suites.builtin import Suite
+from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
 from detco.common import backbone_file
 from detco.pretrain.recipes import RECIPES
 from detco.results import schema
@@ -170,6 +170,10 @@ def test_generated_parts_name_every_row(monkeypatch):
     assert len(examples) >= len(commands.COMMANDS) and all(map(parsed, examples))
 
 
+def names_of(cls: type) -> set[str]:
+    return {field.name for field in fields(cls)}
+
+
 RECORD = {*schema.Record.__annotations__, *schema.Finished.__annotations__, "format"}
 METADATA = {*backbone_file.REQUIRED}
 
@@ -179,13 +183,18 @@ METADATA = {*backbone_file.REQUIRED}
     [
         ("reference/records", "## Fields", RECORD),
         ("reference/backbones", "| key |", METADATA),
-        ("reference/suites", "| key |", {field.name for field in fields(Suite)}),
-        ("use/cluster", "| setting |", {field.name for field in fields(slurm.Resources)}),
+        ("reference/suites", "## Keys", names_of(Suite)),
+        ("reference/suites", "## Starting points", names_of(StartingPoint)),
+        ("reference/suites", "## Tasks", names_of(Task)),
+        ("reference/suites", "## Data", names_of(Data)),
+        ("use/cluster", "| setting |", names_of(slurm.Resources)),
     ],
 )
 def test_tables_written_by_hand_name_every_field(page, after, names):
-    described = set()
-    for cell in re.findall(r"^\| (`.*?) \|", TEXTS[page].partition(after)[2], re.MULTILINE):
+    described, text = set(), TEXTS[page].partition(after)[2]
+    if page == "reference/suites":
+        text = text.partition("\n## ")[0]
+    for cell in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):
         described |= set(re.findall(r"`(\w+)`", cell))
     assert described == names
 
