@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detco.common import backbone_file
 from detco.common.errors import InputError, TrainingError
 from detco.results import store, tables
-from detco.transfer.checkpoints import importer, zoo
+from detco.transfer.checkpoints import importer
 from detco.transfer.engines.torchvision.models import load_resnet
 
 from .cli import commands, outcomes
@@ -137,9 +137,7 @@ class Normalise(nn.Module):
 
 def load_backbone(path: Path) -> nn.Module:
     """See `detco.load_backbone`."""
-    if str(path) in zoo.BY_NAME:
-        path = importer.file_of(path)
-    backbone = importer.open_any(path)
+    (backbone,) = backbones.read([Path(path)])
     net = load_resnet(backbone).eval()
     net.fc = nn.Identity()  # a new classifier would give random numbers
     net.preprocessing = Normalise(backbone)

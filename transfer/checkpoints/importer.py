@@ -128,13 +128,6 @@ def file_of(path: Path) -> Path:
     return made
 
 
-def open_any(path: Path) -> backbone_file.Backbone:
-    """A backbone file, or a checkpoint that can be recognised, as a backbone. Raises InputError."""
-    if formats.is_backbone_file(path):
-        return backbone_file.read(path)
-    return open_checkpoint(path)[0]
-
-
 def open_checkpoint(path: Path, **how: str) -> tuple[backbone_file.Backbone, tuple[str, ...]]:
     """A checkpoint as a backbone that goes by the checkpoint's hash, and the doubts about it. how:
     see `load`. Raises InputError."""

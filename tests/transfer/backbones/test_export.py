@@ -74,7 +74,9 @@ def test_written_files_are_read_back_and_always_the_same_bytes(tmp_path, moco):
 def test_export_to_torchvision_is_loaded_strictly(tmp_path):
     net, x = trained("resnet18"), torch.randn(1, 3, 64, 64)
     torch.save(net.state_dict(), tmp_path / "a.pth")
-    needs = export.to_torchvision(importer.open_any(tmp_path / "a.pth"), tmp_path / "b.pth")
+    needs = export.to_torchvision(
+        importer.open_checkpoint(tmp_path / "a.pth")[0], tmp_path / "b.pth"
+    )
     other = torchvision.models.resnet18()
     other.fc = nn.Identity()
     other.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True), strict=True)
@@ -98,14 +100,14 @@ def test_export_to_detectron2_has_the_names_of_its_own_conversion_script(tmp_pat
 def test_exports_keep_their_preprocessing(tmp_path):
     path = tmp_path / "msra.pkl"
     path.write_bytes(pickle.dumps(checkpoints.caffe2(), 2))
-    msra = importer.open_any(path)
+    msra = importer.open_checkpoint(path)[0]
     needs = export.to_detectron2(msra, tmp_path / "b.pkl")
     assert (
         needs["INPUT.FORMAT"],
         needs["MODEL.RESNETS.STRIDE_IN_1X1"],
         needs["MODEL.PIXEL_STD"],
     ) == ("BGR", True, [1.0, 1.0, 1.0])
-    back = importer.open_any(tmp_path / "b.pkl")
+    back = importer.open_checkpoint(tmp_path / "b.pkl")[0]
     assert (back.channel_order, back.mean, back.std, back.stride_in) == (
         msra.channel_order,
         msra.mean,
@@ -157,7 +159,7 @@ def test_detectron2_finds_every_tensor_and_computes_the_same(tmp_path, arch, str
     ours = res5(load_resnet(backbone).eval(), x)
     theirs = torch.load(tmp_path / "res5.pt", weights_only=True)
     assert float((theirs - ours).abs().max() / ours.abs().max()) < 1e-5
-    again = importer.open_any(tmp_path / "b.pkl")
+    again = importer.open_checkpoint(tmp_path / "b.pkl")[0]
     assert again.stride_in == stride and all(
         torch.equal(again.tensors[k], v) for k, v in state.items()
     )
