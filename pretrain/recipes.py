@@ -266,6 +266,25 @@ def _small(full: Recipe, name: str, **own) -> Recipe:
     )
 
 
+# Of the replication (docs/replication.md): some thousand real photographs, a night on a CPU. The
+# sizes of views and patches have the paper's proportions (224, 255, 64); queue and key momentum fit
+# some 2,000 updates; every run has the same images, epochs and rate.
+_TINY = {
+    **_SMALL,
+    "queue": 1024,
+    "key_momentum": 0.99,
+    "epochs": 40,
+    "lr": 4e-3,
+    "view_size": 64,
+    "jigsaw_size": 75,
+    "patch_size": 20,
+}
+
+
+def _tiny(full: Recipe, name: str, **own) -> Recipe:
+    return _small(full, name, **{**_TINY, **own})
+
+
 ABLATIONS = (
     replace(_DETCO, name="detco-no-hierarchy", levels=("res5",), level_weights=(1.0,)),
     replace(_DETCO, name="detco-no-local-local", terms=("global-global", "global-local")),
@@ -278,6 +297,10 @@ ABLATIONS = (
         terms=("global-global",),
     ),
     replace(_DETCO, name="detco-equal-weights", level_weights=(1.0, 1.0, 1.0, 1.0)),
+)
+
+TINY_ABLATIONS = tuple(
+    _tiny(row, row.name + "-tiny") for row in ABLATIONS if row.name != "detco-global-only"
 )
 
 _ROWS = (
@@ -306,6 +329,21 @@ _ROWS = (
         view_size=64,
         crop_scale=(0.8, 1.0),
     ),
+    _tiny(_DETCO, "detco-tiny"),
+    _tiny(_MOCO_V2, "moco-v2-tiny"),
+    # as much computing as detco-tiny, whose epochs take 2.6 times as long
+    _tiny(_MOCO_V2, "moco-v2-tiny-long", epochs=104),
+    _tiny(
+        _SUPERVISED,
+        "supervised-tiny",
+        batch=32,
+        groups=1,
+        weight_decay=0.05,
+        schedule="cosine",
+        milestones=(),
+        crop_scale=(0.35, 1.0),
+    ),
+    *TINY_ABLATIONS,
 )
 
 RECIPES: dict[str, Recipe] = {row.name: row for row in _ROWS}

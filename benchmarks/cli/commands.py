@@ -330,12 +330,24 @@ COMMANDS = (
     Command(
         "data convert",
         "cli.tools:convert",
-        "a data set in YOLO's format as COCO files; the images stay where they are",
+        "a data set in YOLO's or Animal Pose's format as COCO files",
         "detco data convert yolo MY_YOLO my-coco",
         (
-            option("format", "yolo", metavar="FORMAT", choices=("yolo",)),
-            folder("root", "the data set: a data.yaml, or classes.txt with images/ and labels/"),
+            option(
+                "format", "yolo or animal-pose", metavar="FORMAT", choices=("yolo", "animal-pose")
+            ),
+            folder(
+                "root",
+                "the data set. yolo: a data.yaml, or classes.txt with images/ and labels/, which"
+                " stay where they are; animal-pose: keypoints.json and images/",
+            ),
             option("out", "the new folder", metavar="OUT", type=Path),
+            option(
+                "--size",
+                "short side in pixels to which animal-pose reduces images; default: as they are",
+                metavar="N",
+                type=whole(1),
+            ),
         ),
     ),
     Command(

@@ -76,8 +76,17 @@ def split(args) -> int:
 
 def convert(args) -> int:
     """`detco data convert`"""
+    written = CONVERTERS[args.format](args)
+    for path, (images, objects) in written.items():
+        print(f"{path}: {images:,} images, {objects:,} objects")
+    return 0
+
+
+def _from_yolo(args) -> dict:
     from detco.transfer.data.making import yolo
 
+    if args.size:
+        raise InputError("--size: images in YOLO's format stay as they are; leave it out")
     about = yolo.description(args.root)
     if about is None:
         raise InputError(
@@ -88,9 +97,17 @@ def convert(args) -> int:
         content = {"names": [line for line in text.splitlines() if line.strip()]}
     else:
         content = documents.load(text, str(about), of_settings=False)
-    for path, (images, objects) in yolo.convert(args.root, content, args.out.absolute()).items():
-        print(f"{path}: {images:,} images, {objects:,} objects")
-    return 0
+    return yolo.convert(args.root, content, args.out.absolute())
+
+
+def _from_animal_pose(args) -> dict:
+    from detco.transfer.data.making import animal_pose
+
+    with live.of_task("convert") as report:
+        return animal_pose.convert(args.root, args.out.absolute(), args.size, report)
+
+
+CONVERTERS = {"yolo": _from_yolo, "animal-pose": _from_animal_pose}
 
 
 def speed_views(args) -> int:

@@ -145,15 +145,16 @@ def _sources(
 def _transfers(
     suite: Suite, sources: Sequence[Source], columns: Sequence[Column], place: Place
 ) -> Iterator[Job]:
-    """Row by row, in each row the columns, in each cell the seeds."""
-    for row, (start, weights) in enumerate(zip(suite.start, sources, strict=True)):
+    """Seed by seed, in each the columns, in these the rows: an interrupted suite has compared all
+    rows by as many runs."""
+    rows = list(enumerate(zip(suite.start, sources, strict=True)))
+    for seed in range(max((column.seeds for column in columns), default=0)):
         for number, column in enumerate(columns):
-            if start.name not in column.start:
-                continue
-            for seed in range(column.seeds):
-                what = (column.protocol, column.data, column.source)
-                run = FineTuning(start.name, weights, *what, seed, (row, number))
-                yield transfer_job(run, place)
+            for row, (start, weights) in rows:
+                if start.name in column.start and seed < column.seeds:
+                    what = (column.protocol, column.data, column.source)
+                    run = FineTuning(start.name, weights, *what, seed, (row, number))
+                    yield transfer_job(run, place)
 
 
 def folders(out: Path) -> dict[str, Path]:

@@ -204,6 +204,52 @@ SMOKE = replace(
     DEMO, name="smoke", scenes=Scenes(images=120, size=64), pretrain=TINY, engine="replay"
 )
 
+# --- the paper's claim on some thousand photographs (docs/replication.md) -------------------------
+
+REPLICATION = Suite(
+    name="replication",
+    start=(
+        StartingPoint("random", random=True),
+        StartingPoint("supervised", recipe="supervised-tiny"),
+        StartingPoint("moco-v2", recipe="moco-v2-tiny"),
+        StartingPoint("moco-v2-seed1", recipe="moco-v2-tiny", seed=1),
+        StartingPoint("detco", recipe="detco-tiny"),
+        StartingPoint("detco-seed1", recipe="detco-tiny", seed=1),
+    ),
+    protocols=tuple(
+        Task(f"small-{detector}-long")
+        for detector in ("faster-rcnn-fpn", "retinanet", "keypoint-rcnn", "faster-rcnn-c4")
+    ),
+    seeds=5,
+    engine="torchvision",
+)
+_FPN = (Task("small-faster-rcnn-fpn-long"), Task("small-faster-rcnn-fpn-long-frozen"))
+REPLICATIONS = (
+    REPLICATION,
+    # what the parts of DetCo are worth, and MoCo v2 with as much computing
+    replace(
+        REPLICATION,
+        name="replication-ablations",
+        start=(
+            *(row for row in REPLICATION.start if row.name in ("moco-v2", "detco")),
+            *(
+                StartingPoint(name.removesuffix("-tiny"), recipe=name)
+                for name in (
+                    "moco-v2-tiny-long",
+                    "detco-no-hierarchy-tiny",
+                    "detco-no-local-local-tiny",
+                    "detco-no-global-local-tiny",
+                    "detco-equal-weights-tiny",
+                )
+            ),
+        ),
+        protocols=_FPN,
+    ),
+    replace(REPLICATION, name="replication-frozen", protocols=_FPN[1:]),
+    # for a GPU: more images of one's own (--images), trained on for longer
+    replace(REPLICATION, name="replication-full", pretrain={"epochs": 200}),
+)
+
 # --- the DetCo paper's tables of detection and segmentation --------------------------------------
 
 PAPER_START = (
@@ -280,7 +326,8 @@ def _paper(name: str, tasks: tuple[Task, ...]) -> Suite:
 
 
 SUITES = {
-    suite.name: suite for suite in (DEMO, SMOKE, *(_paper(*item) for item in PAPER_TASKS.items()))
+    suite.name: suite
+    for suite in (DEMO, SMOKE, *REPLICATIONS, *(_paper(*item) for item in PAPER_TASKS.items()))
 }
 
 
