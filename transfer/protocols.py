@@ -249,6 +249,27 @@ SMALL_C4 = replace(  # larger pictures: its RPN sees one level of stride 16 only
     schedule=replace(SMALL_SCHEDULE, iterations=300),
 )
 
+SMALL_RETINANET = replace(
+    SMALL_FPN,
+    name="small-retinanet",
+    architecture="retinanet",
+    schedule=replace(SMALL_SCHEDULE, iterations=350),
+    # its anchors start at three times the finest stride: smaller ones leave few positives
+    detector=replace(
+        SMALL_DETECTOR,
+        anchors=((24, 32), (48, 64), (96, 128), (192, 256), (384, 512)),
+        retina_convs=2,
+        retina_norm="GN",
+        retina_prior=0.05,
+    ),
+)
+SMALL_KEYPOINTS = replace(
+    SMALL_FPN,
+    name="small-keypoint-rcnn",
+    architecture="keypoint-rcnn-fpn",
+    metrics=("keypoint", "box"),
+)
+
 SMALL_ROWS = (
     SMALL_C4,
     SMALL_FPN,
@@ -264,26 +285,8 @@ SMALL_ROWS = (
     replace(
         SMALL_FPN, name="small-mask-rcnn-fpn", architecture="mask-rcnn-fpn", metrics=("box", "mask")
     ),
-    replace(
-        SMALL_FPN,
-        name="small-retinanet",
-        architecture="retinanet",
-        schedule=replace(SMALL_SCHEDULE, iterations=350),
-        # its anchors start at three times the finest stride: smaller ones leave few positives
-        detector=replace(
-            SMALL_DETECTOR,
-            anchors=((24, 32), (48, 64), (96, 128), (192, 256), (384, 512)),
-            retina_convs=2,
-            retina_norm="GN",
-            retina_prior=0.05,
-        ),
-    ),
-    replace(
-        SMALL_FPN,
-        name="small-keypoint-rcnn",
-        architecture="keypoint-rcnn-fpn",
-        metrics=("keypoint", "box"),
-    ),
+    SMALL_RETINANET,
+    SMALL_KEYPOINTS,
 )
 
 # Longer ones for the replication: images pretrained on for a night deserve a detector that has seen
@@ -297,11 +300,7 @@ def _long(row: Protocol, **schedule) -> Protocol:
 
 
 LONG_ROWS = (
-    *(
-        _long(row)
-        for row in SMALL_ROWS
-        if row.name in ("small-faster-rcnn-fpn", "small-retinanet", "small-keypoint-rcnn")
-    ),
+    *map(_long, (SMALL_FPN, SMALL_RETINANET, SMALL_KEYPOINTS)),
     # its heads take three times as long
     _long(SMALL_C4, iterations=1500, images=8),
     replace(_long(SMALL_FPN), name="small-faster-rcnn-fpn-long-frozen", freeze="backbone"),

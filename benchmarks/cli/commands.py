@@ -634,6 +634,30 @@ COMMANDS = (
         ),
     ),
     Command(
+        "plan-seeds",
+        "cli.outcomes:plan_seeds",
+        "how many seeds show a difference, from the spread between seeds",
+        "detco plan-seeds runs --difference 1",
+        (
+            option(
+                "dir", "a folder of runs with several seeds", metavar="DIR", type=Path, nargs="?"
+            ),
+            option(
+                "--difference",
+                "in percent of AP, e.g. 0.5",
+                metavar="D",
+                type=number(0.001, 100),
+                required=True,
+            ),
+            option(
+                "--spread",
+                "standard deviation between seeds, instead of a folder",
+                metavar="S",
+                type=number(0.001, 100),
+            ),
+        ),
+    ),
+    Command(
         "verify",
         "report.verify:verify",
         "score finished runs anew from their predictions; exit status 1 where a record differs",

@@ -31,6 +31,29 @@ def show(
     print(f"time: about {lasts} on {room.name}{hours}")
     _disk(todo, costs, room, out)
     _speeds(todo, costs, room)
+    _power(jobs)
+
+
+def _power(jobs: Sequence[Job]) -> None:
+    """What the planned seeds can show."""
+    from detco.results import power
+
+    seeds: dict[str, int] = {}
+    for job in jobs:
+        if job.kind == "transfer":
+            group = job.title.partition(", seed ")[0]
+            seeds[group] = seeds.get(group, 0) + 1
+    if not seeds:
+        return
+    n = min(seeds.values())
+    if n < 2:
+        print("power: one seed shows no difference as outside the noise; `detco plan-seeds` helps")
+        return
+    print(
+        f"power: {n} seeds show differences of {power.smallest(n):.1f} times the spread between"
+        f" seeds with {power.POWER:.0%} power, paired by seed {power.smallest(n, paired=True):.1f}"
+        " times that of the pairs (`detco plan-seeds`)"
+    )
 
 
 def _table(

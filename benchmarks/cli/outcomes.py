@@ -13,7 +13,7 @@ from detco.results import store
 
 from .. import config
 from ..plan.jobs import Job
-from .text import near
+from .text import columns, near
 
 CLASSES = 20  # shown on a terminal; other formats have all
 
@@ -107,6 +107,40 @@ def compare(args) -> int:
         ]
         print("\n\n".join(_rendered(grid, args.format) for grid in made if grid))
     return left_out(problems, args.strict)
+
+
+def plan_seeds(args) -> int:
+    """`detco plan-seeds`: seeds that show a difference with 80 % power."""
+    from detco.results import power, tables
+
+    if (args.dir is None) == (args.spread is None):
+        raise InputError("give a folder of runs, or the spread between seeds with --spread S")
+    if args.dir is None:
+        found, problems = [("", "", args.spread, args.spread)], []
+    else:
+        records, problems = _results(args.dir)
+        table = power.spreads(tables.frame(records))
+        found = list(table[["group", "metric", "spread", "paired"]].itertuples(index=False))
+    heads = ("protocol", "metric", "spread", "seeds", "spread of pairs", "seeds, paired")
+    rows = [heads[0 if args.spread is None else 2 :]]
+    for group, metric, spread, of_pairs in found:
+        cells = [f"{spread:.2f}", _seeds(args.difference, spread)]
+        cells += [f"{of_pairs:.2f}", _seeds(args.difference, of_pairs, paired=True)]
+        rows.append((group, metric, *cells)[0 if args.spread is None else 2 :])
+    columns(rows, right=range(len(rows[0]) - 4, len(rows[0])))
+    print(
+        f"\nseeds of each starting point that show a difference of {args.difference:g} with"
+        f" {power.POWER:.0%} power (5 % errors); spread: standard deviation between seeds"
+    )
+    return left_out(problems, False)
+
+
+def _seeds(difference: float, spread: float, paired: bool = False) -> str:
+    from detco.results import power
+
+    if not spread > 0:
+        return "?"
+    return str(power.seeds(difference / spread, paired))
 
 
 def report(args) -> int:

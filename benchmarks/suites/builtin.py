@@ -206,15 +206,17 @@ SMOKE = replace(
 
 # --- the paper's claim on some thousand photographs (docs/replication.md) -------------------------
 
+_MOCO = StartingPoint("moco-v2", recipe="moco-v2-tiny")
+_DETCO = StartingPoint("detco", recipe="detco-tiny")
 REPLICATION = Suite(
     name="replication",
     start=(
         StartingPoint("random", random=True),
         StartingPoint("supervised", recipe="supervised-tiny"),
-        StartingPoint("moco-v2", recipe="moco-v2-tiny"),
-        StartingPoint("moco-v2-seed1", recipe="moco-v2-tiny", seed=1),
-        StartingPoint("detco", recipe="detco-tiny"),
-        StartingPoint("detco-seed1", recipe="detco-tiny", seed=1),
+        _MOCO,
+        replace(_MOCO, name="moco-v2-seed1", seed=1),
+        _DETCO,
+        replace(_DETCO, name="detco-seed1", seed=1),
     ),
     protocols=tuple(
         Task(f"small-{detector}-long")
@@ -231,7 +233,8 @@ REPLICATIONS = (
         REPLICATION,
         name="replication-ablations",
         start=(
-            *(row for row in REPLICATION.start if row.name in ("moco-v2", "detco")),
+            _MOCO,
+            _DETCO,
             *(
                 StartingPoint(name.removesuffix("-tiny"), recipe=name)
                 for name in (

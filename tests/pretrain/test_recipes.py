@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -217,3 +217,16 @@ def test_settings_out_of_range_are_refused(change):
 
     with pytest.raises(Refused, match=next(iter(change))):
         config.override(RECIPES["detco-small"], change, "recipe")
+
+
+def test_runs_of_the_replication_differ_by_what_is_compared_only():
+    """Equal images, epochs, rate and views; the long MoCo v2 has other epochs, nothing else."""
+    first, second = (asdict(RECIPES[name]) for name in ("detco-tiny", "moco-v2-tiny"))
+    compared = {"name", "method", "source", "assumed", "levels", "level_weights", "terms"}
+    assert {key for key in first if first[key] != second[key]} == compared
+    longer = asdict(RECIPES["moco-v2-tiny-long"])
+    assert {key for key in longer if longer[key] != second[key]} == {"name", "epochs"}
+    for row in RECIPES.values():
+        if row.name.startswith("detco-") and row.name.endswith("-tiny"):
+            own = asdict(row)
+            assert {key for key in own if own[key] != first[key]} <= compared

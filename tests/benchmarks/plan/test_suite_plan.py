@@ -32,6 +32,16 @@ def test_masks_bring_mask_rcnn(drawn, photos):
     assert names == {"small-faster-rcnn-c4", "small-mask-rcnn-fpn", "small-retinanet"}
 
 
+def test_an_interrupted_suite_has_compared_all_rows(drawn, photos):
+    """Every cell has its first seed before any has its second."""
+    suite = suite_of(drawn, photos, seeds=3)
+    jobs = [job for job in suite_plan.plan(suite, Path("out")) if job.kind == "transfer"]
+    seeds = [job.spec["seed"] for job in jobs]
+    assert seeds == sorted(seeds) and len(set(seeds)) == 3
+    cells = len(suite.start) * len(suite.protocols)
+    assert [seeds.count(seed) for seed in range(3)] == [cells] * 3
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
