@@ -31,7 +31,7 @@ from tests.factories import ROOT
 DOCS = ROOT / "docs"
 # as a reader goes through them: later pages use the files of earlier ones
 PAGES = ["start", "use/images", "use/checkpoint", "use/pretraining", "use/detectors"]
-PAGES += ["use/engines", "use/cluster", "use/tables", "use/paper"]
+PAGES += ["use/engines", "use/cluster", "use/tables", "use/paper", "use/replication"]
 PAGES += ["reference/" + name for name in ("python", "commands", "protocols", "recipes", "suites")]
 PAGES += ["reference/records", "reference/backbones"]
 TEXTS = {page: (DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
@@ -102,6 +102,7 @@ def place(tmp_path_factory):
     own = draw(folder / "own", images=40, seed=3, size=64, unlabelled=16, classification=16)
     (folder / "photos").symlink_to(own / "unlabelled")
     (folder / "my-data").symlink_to(own / "voc")
+    (folder / "animals").symlink_to(own / "coco")
     for name in ("Annotations", "JPEGImages"):
         (folder / "unsplit").mkdir(exist_ok=True)
         (folder / "unsplit" / name).symlink_to(own / "voc" / name)

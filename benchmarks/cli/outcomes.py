@@ -115,32 +115,32 @@ def plan_seeds(args) -> int:
 
     if (args.dir is None) == (args.spread is None):
         raise InputError("give a folder of runs, or the spread between seeds with --spread S")
-    if args.dir is None:
-        found, problems = [("", "", args.spread, args.spread)], []
+    rows, problems = [["spread", "seeds", "spread of pairs", "seeds, paired"]], list[str]()
+    if args.spread:
+        rows.append(_seeds(args.difference, args.spread, args.spread))
     else:
         records, problems = _results(args.dir)
-        table = power.spreads(tables.frame(records))
-        found = list(table[["group", "metric", "spread", "paired"]].itertuples(index=False))
-    heads = ("protocol", "metric", "spread", "seeds", "spread of pairs", "seeds, paired")
-    rows = [heads[0 if args.spread is None else 2 :]]
-    for group, metric, spread, of_pairs in found:
-        cells = [f"{spread:.2f}", _seeds(args.difference, spread)]
-        cells += [f"{of_pairs:.2f}", _seeds(args.difference, of_pairs, paired=True)]
-        rows.append((group, metric, *cells)[0 if args.spread is None else 2 :])
+        rows[0] = ["protocol", "metric", *rows[0]]
+        for row in power.spreads(tables.frame(records)).itertuples():
+            seeds = _seeds(args.difference, row.spread, row.paired)
+            rows.append([row.group, row.metric, *seeds])
     columns(rows, right=range(len(rows[0]) - 4, len(rows[0])))
     print(
         f"\nseeds of each starting point that show a difference of {args.difference:g} with"
-        f" {power.POWER:.0%} power (5 % errors); spread: standard deviation between seeds"
+        f" {power.POWER:.0%} power\n(5% errors); spread: standard deviation between seeds"
     )
     return left_out(problems, False)
 
 
-def _seeds(difference: float, spread: float, paired: bool = False) -> str:
+def _seeds(difference: float, *spreads: float) -> list[str]:
+    """Each spread and its seeds: of single runs, then of pairs."""
     from detco.results import power
 
-    if not spread > 0:
-        return "?"
-    return str(power.seeds(difference / spread, paired))
+    cells = []
+    for paired, spread in zip((False, True), spreads, strict=True):
+        needed = str(power.seeds(difference / spread, paired)) if spread > 0 else "?"
+        cells += [f"{spread:.2f}", needed]
+    return cells
 
 
 def report(args) -> int:

@@ -201,7 +201,7 @@ def test_the_plan_as_a_table(demo, capsys, tmp_path):
     wall = dry_run.clock(cost.wall_seconds(demo, done, costs, 2))
     assert (
         f"time: about {wall} on this machine" in lines
-        and lines[-1] == "speeds: 15 jobs by the model of a core"
+        and "speeds: 15 jobs by the model of a core" in lines
     )
 
 
