@@ -13,6 +13,10 @@ from . import distributed
 
 GRACE = 5.0  # seconds a worker gets to stop by itself
 
+# Threads that wait for one another sleep instead of spinning: on a machine that other processes use
+# too, spinning makes every small operation wait for whoever has the core.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+
 
 class Worker:
     """A process that does one job after another; `state` is what its runner knows of the
@@ -29,7 +33,8 @@ class Worker:
             stderr=self.errors,
             start_new_session=True,
             cwd=distributed.ROOT,
-            env=os.environ
+            env=PATIENT
+            | os.environ
             | environment
             | {
                 "DETCO_RUNNER": str(os.getpid()),
