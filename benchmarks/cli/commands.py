@@ -131,6 +131,20 @@ COMMANDS = (
         ),
     ),
     Command(
+        "weights probe",
+        "cli.weights:probe",
+        "in seconds: what a linear classifier tells from each level's features, beside random"
+        " weights",
+        "detco weights probe detco.safetensors moco.safetensors --data my-voc",
+        (
+            option("files", "backbone files or checkpoints", metavar="FILE", nargs="+", type=Path),
+            folder("--data", "a labelled data set", required=True),
+            option("--split", "default: the usual one to train on", metavar="SPLIT"),
+            *READ_AS,
+            JSON,
+        ),
+    ),
+    Command(
         "weights export",
         "cli.weights:export",
         "a backbone as a file for Detectron2 or torchvision, or a trained detector as a folder for"

@@ -92,6 +92,35 @@ def _decoded(value: object) -> object:
         return value
 
 
+def probe(args) -> int:
+    """How well a linear classifier tells the classes of objects by the features of each level."""
+    from detco.common import backbone_file
+    from detco.transfer.backbones import probe
+    from detco.transfer.data import dataset
+
+    from ..plan import backbones, datasets
+    from ..run import live
+    from ..suites.builtin import Data
+
+    given = backbones.read(args.files, backbones.how(args))
+    names = [str(path) for path in args.files]
+    for arch in dict.fromkeys(backbone.arch for backbone in given):
+        names.append(f"random {arch}")
+        given.append(backbone_file.random_backbone(arch, 0))
+    data = datasets.find_splits(Data(args.data, train=args.split))
+    labelled = dataset.load(data.layout, data.root, data.train)
+    with live.of_task("probe") as report:
+        found = probe.dense_probe(given, labelled, report)
+    if args.json:
+        print(json.dumps(dict(zip(names, found)), indent=1))
+        return 0
+    rows = [("balanced accuracy, %", *found[0])]
+    rows += [(name, *(f"{value:.1f}" for value in own.values())) for name, own in zip(names, found)]
+    text.columns(rows, right=range(1, len(rows[0])))
+    print(f"\nsplit '{data.train}'; chance: {100 / (len(labelled.categories) + 1):.1f}")
+    return 0
+
+
 def export(args) -> int:
     """A backbone as a file of Detectron2 or torchvision, and what must be set beside it; a detector
     as a folder for Detectron2."""
