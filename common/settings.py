@@ -4,7 +4,8 @@ pydantic reads them, here alone, and its findings become one line each."""
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic_core import ErrorDetails
@@ -46,6 +47,20 @@ def check(settings: object) -> None:
         model.model_validate({name: getattr(settings, name) for name in model.model_fields})
     except ValidationError as error:
         raise InputError(f"{type(settings).__name__}: {_said(error.errors()[0], '')}") from None
+
+
+def explained(cls: type, place: str = "") -> dict[str, str]:
+    """The line that says what each field is, by its dotted name: the text in its annotation, ""
+    where there is none; fields of the dataclasses within it included."""
+    found: dict[str, str] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        groups = [part for part in (hint, *get_args(hint)) if is_dataclass(part)]
+        if groups and isinstance(groups[0], type):
+            found |= explained(groups[0], f"{place}{name}.")
+            continue
+        texts = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str)]
+        found[place + name] = texts[0] if texts else ""
+    return found
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T:

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, is_dataclass
 
 from detco.benchmarks.cli.commands import COMMANDS
 from detco.benchmarks.suites.builtin import SUITES
-from detco.common.settings import hints
+from detco.common.settings import explained, hints
 from detco.pretrain.recipes import RECIPES, Recipe, recipe_hash
 from detco.results.paper.numbers import PAPER
 from detco.transfer.checkpoints.layouts import LAYOUTS
@@ -68,9 +68,10 @@ def own_settings(row: object, without: Sequence[str], place: str = "") -> list[t
     return found
 
 
-def settings(cls: type, place: str = "") -> list[tuple[str, str]]:
-    """(setting, default) of a dataclass, those of groups of settings within it included."""
-    found = []
+def settings(cls: type, place: str = "") -> list[tuple[str, str, str]]:
+    """(setting, default, meaning) of a dataclass, those of groups of settings within it
+    included."""
+    found, texts = [], explained(cls)
     for field in fields(cls):
         kind = hints(cls)[field.name]
         if is_dataclass(kind):
@@ -79,7 +80,8 @@ def settings(cls: type, place: str = "") -> list[tuple[str, str]]:
         value = field.default
         if field.default_factory is not MISSING:
             value = field.default_factory()
-        found.append((f"`{place}{field.name}`", "required" if value is MISSING else shown(value)))
+        default = "required" if value is MISSING else shown(value)
+        found.append((f"`{place}{field.name}`", default, texts[field.name]))
     return found
 
 
@@ -169,6 +171,6 @@ PARTS = {
     "public_checkpoints": public_checkpoints,
     "commands": commands,
     "decisions": decisions,
-    "protocol_settings": lambda: table(("setting", "default"), settings(Protocol)),
-    "recipe_settings": lambda: table(("setting", "default"), settings(Recipe)),
+    "protocol_settings": lambda: table(("setting", "default", "meaning"), settings(Protocol)),
+    "recipe_settings": lambda: table(("setting", "default", "meaning"), settings(Recipe)),
 }

@@ -33,72 +33,103 @@ RUNNING = ("channels_last", "workers", "cache_gb", "checkpoint_minutes", "keep")
 class Recipe:
     """One pretraining run, all but its pictures and seed.
 
-    Sizes are pixels, probabilities 0..1, ``lr`` is for ``lr_batch`` pictures and scales linearly
-    with ``batch``. ``groups`` counts the groups of batch normalisation over all processes.
-    ``assumed`` names the settings that the papers do not give. Raises InputError if settings
-    contradict each other.
+    Each setting says what it is, its unit and, where a paper gives it, whose. Raises InputError for
+    values out of range and settings that contradict each other.
     """
 
-    name: str
-    method: str
-    source: str
-    assumed: tuple[str, ...] = ()
+    name: Annotated[str, "of the row"]
+    method: Annotated[str, "what is learnt: detco, moco-v1, moco-v2, supervised"]
+    source: Annotated[str, "paper or project that the settings are from"]
+    assumed: Annotated[tuple[str, ...], "settings that the source does not give"] = ()
     # network and loss
-    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    levels: tuple[str, ...] = ("res5",)
-    level_weights: tuple[NotNegative, ...] = (1.0,)
-    terms: tuple[str, ...] = ("global-global",)
-    head: Literal["mlp", "linear"] = "mlp"  # mlp: Linear-ReLU-Linear; linear: one Linear
-    hidden: Positive = 1.0  # width of the hidden layer of a head, in channels C_i of its level
-    dim: Count = 128
-    queue: Count = 65536
-    # the first iterations do not train, they replace the random keys that the queues start with
-    fill_queue: bool = False
-    temperature: Positive = 0.2
-    key_momentum: Share = 0.999
-    groups: Count = 8
+    arch: Annotated[
+        Literal["resnet18", "resnet34", "resnet50", "resnet101"], "backbone, by torchvision's name"
+    ] = "resnet50"
+    levels: Annotated[tuple[str, ...], "stages with a loss; DetCo"] = ("res5",)
+    level_weights: Annotated[tuple[NotNegative, ...], "weight of each level's loss; DetCo"] = (1.0,)
+    terms: Annotated[tuple[str, ...], "query-key pairs of views that are contrasted; DetCo"] = (
+        "global-global",
+    )
+    head: Annotated[
+        Literal["mlp", "linear"],
+        "mlp: Linear-ReLU-Linear (MoCo v2); linear: one Linear (MoCo v1)",
+    ] = "mlp"
+    hidden: Annotated[Positive, "width of a head's hidden layer, in channels of its level"] = 1.0
+    dim: Annotated[Count, "length of the embeddings; MoCo: 128"] = 128
+    queue: Annotated[Count, "keys kept as negatives; MoCo: 65,536"] = 65536
+    fill_queue: Annotated[
+        bool, "the first iterations do not train, they replace the queues' random keys"
+    ] = False
+    temperature: Annotated[Positive, "of the softmax over similarities; MoCo v1 0.07, v2 0.2"] = 0.2
+    key_momentum: Annotated[Share, "share of the key encoder kept at each iteration; MoCo"] = 0.999
+    groups: Annotated[
+        Count, "of batch normalisation, over all processes: the GPUs of the published run"
+    ] = 8
     # optimisation
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    epochs: Count = 200
-    batch: Count = 256
-    lr: Positive = 0.03
-    lr_batch: Count = 256
-    sgd_momentum: Share = 0.9
-    weight_decay: NotNegative = 1e-4
-    # cosine: once per iteration, to 0; step: x 0.1 at the milestones (epochs)
-    schedule: Literal["cosine", "step"] = "cosine"
-    milestones: tuple[Amount, ...] = ()
-    warmup_epochs: NotNegative = 0.0
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    channels_last: bool = True  # memory layout of weights and pictures
-    compile: bool = False  # torch.compile of the network; needs a C++ compiler
+    optimizer: Annotated[Literal["sgd", "adamw"], "MoCo: SGD with momentum"] = "sgd"
+    epochs: Annotated[Count, "passes over the images"] = 200
+    batch: Annotated[Count, "images an iteration, over all processes"] = 256
+    lr: Annotated[Positive, "learning rate for `lr_batch` images; scales linearly with `batch`"] = (
+        0.03
+    )
+    lr_batch: Annotated[Count, "images that `lr` is for"] = 256
+    sgd_momentum: Annotated[Share, "of SGD; AdamW has none"] = 0.9
+    weight_decay: Annotated[NotNegative, "of every parameter; MoCo: 1e-4"] = 1e-4
+    schedule: Annotated[
+        Literal["cosine", "step"],
+        "cosine: to 0, an iteration at a time (MoCo v2); step: x 0.1 at the milestones",
+    ] = "cosine"
+    milestones: Annotated[tuple[Amount, ...], "epochs at which `step` lowers the rate"] = ()
+    warmup_epochs: Annotated[NotNegative, "epochs over which the rate rises linearly from 0"] = 0.0
+    precision: Annotated[
+        Literal["auto", "float32", "bf16", "fp16"],
+        "of convolutions; auto: bf16 where the device is fast at it, else fp16 on a GPU",
+    ] = "auto"
+    channels_last: Annotated[bool, "memory layout of weights and images; changes speed only"] = True
+    compile: Annotated[bool, "torch.compile of the network; needs a C++ compiler"] = False
     # views
-    load_size: Amount = 0  # pictures are reduced to this short side once when read; 0: never
-    view_size: Count = 224
-    crop_scale: tuple[Share, Share] = (0.2, 1.0)
-    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    # brightness, contrast, saturation, hue
-    jitter: tuple[NotNegative, NotNegative, NotNegative, Share] = (0.4, 0.4, 0.4, 0.1)
-    jitter_p: Share = 0.8
-    gray_p: Share = 0.2
-    gray_first: bool = False  # before the jitter
-    blur_p: Share = 0.5
-    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
-    flip_p: Share = 0.5
-    jigsaw_scale: tuple[Share, Share] = (0.6, 1.0)
-    jigsaw_size: Count = 255
-    patch_size: Count = 64
-    # picture: drawn for each picture; grid: as they lie in it
-    patch_order: Literal["picture", "grid"] = "picture"
-    patch_blur_p: Share = 0.0
-    patch_flip_p: Share = 0.0
-    randaugment: tuple[Amount, Annotated[int, Ge(0), Le(30)]] = (0, 10)  # operations, magnitude
+    load_size: Annotated[
+        Amount, "pixels: images are reduced to this short side once when read; 0: never"
+    ] = 0
+    view_size: Annotated[Count, "pixels a side of a global view; MoCo: 224"] = 224
+    crop_scale: Annotated[
+        tuple[Share, Share], "area of a crop, as a share of the image; MoCo: 0.2 to 1"
+    ] = (0.2, 1.0)
+    crop_ratio: Annotated[tuple[Positive, Positive], "width over height of a crop"] = (3 / 4, 4 / 3)
+    jitter: Annotated[
+        tuple[NotNegative, NotNegative, NotNegative, Share],
+        "most change of brightness, contrast, saturation and hue; MoCo v2",
+    ] = (0.4, 0.4, 0.4, 0.1)
+    jitter_p: Annotated[Share, "probability of the colour jitter; MoCo v2: 0.8"] = 0.8
+    gray_p: Annotated[Share, "probability of a view without colour; MoCo: 0.2"] = 0.2
+    gray_first: Annotated[bool, "gray before the jitter; MoCo v1"] = False
+    blur_p: Annotated[Share, "probability of a Gaussian blur; MoCo v2: 0.5"] = 0.5
+    blur_sigma: Annotated[tuple[Positive, Positive], "pixels, of the blur; MoCo v2"] = (0.1, 2.0)
+    flip_p: Annotated[Share, "probability of a mirrored view"] = 0.5
+    jigsaw_scale: Annotated[
+        tuple[Share, Share], "area of the crop that patches are cut from; DetCo"
+    ] = (0.6, 1.0)
+    jigsaw_size: Annotated[Count, "pixels a side of that crop, cut into 3 x 3 cells; DetCo"] = 255
+    patch_size: Annotated[Count, "pixels a side of a patch, drawn inside its cell; DetCo"] = 64
+    patch_order: Annotated[
+        Literal["picture", "grid"],
+        "of the patches' embeddings: drawn for each image, or as they lie in it",
+    ] = "picture"
+    patch_blur_p: Annotated[Share, "probability of a blurred patch"] = 0.0
+    patch_flip_p: Annotated[Share, "probability of a mirrored patch"] = 0.0
+    randaugment: Annotated[
+        tuple[Amount, Annotated[int, Ge(0), Le(30)]],
+        "operations and magnitude of RandAugment (arXiv 1909.13719); 0 operations: none",
+    ] = (0, 10)
     # running
-    # that read and cut pictures, for each training process; -1: by the cores, on a CPU none
-    workers: Annotated[int, Ge(-1)] = -1
-    cache_gb: NotNegative = 2.0  # decoded pictures are kept in memory if they all fit
-    checkpoint_minutes: NotNegative = 10.0
-    keep: Count = 2
+    workers: Annotated[
+        Annotated[int, Ge(-1)],
+        "processes that read and cut images, for each training process; -1: by the cores, on a"
+        " CPU none",
+    ] = -1
+    cache_gb: Annotated[NotNegative, "decoded images are kept in memory if they all fit"] = 2.0
+    checkpoint_minutes: Annotated[NotNegative, "between checkpoints"] = 10.0
+    keep: Annotated[Count, "checkpoints that are kept"] = 2
 
     def __post_init__(self) -> None:
         check(self)

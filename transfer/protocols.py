@@ -55,22 +55,31 @@ HEADS: dict[str, tuple[frozenset[str], int]] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimisation. `steps` are the iterations at which the rate drops by 10; they are
-    unused with `decay="cosine"`."""
+    """Optimisation. The keys of Detectron2's configs that are meant stand in brackets."""
 
-    iterations: Count
-    images: Count  # per iteration, over all devices
-    lr: Positive
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    decay: Literal["step", "cosine"] = "step"
-    steps: tuple[Amount, ...] = ()
-    momentum: Share = 0.9
-    weight_decay: NotNegative = 1e-4  # norm layers are never decayed
-    warmup: Amount = 1000  # iterations, linear
-    clip: NotNegative = 0.0  # largest gradient norm; 0: no clipping
-    # iterations over which the BN statistics are re-estimated before testing; 0: off
-    precise_bn: Amount = 200
-    devices: Count = 1  # over which the published runs spread the images of an iteration
+    iterations: Annotated[Count, "updates (SOLVER.MAX_ITER)"]
+    images: Annotated[Count, "images an iteration, over all devices (SOLVER.IMS_PER_BATCH)"]
+    lr: Annotated[Positive, "learning rate for `images` an iteration (SOLVER.BASE_LR)"]
+    optimizer: Annotated[Literal["sgd", "adamw"], "the published rows: SGD with momentum"] = "sgd"
+    decay: Annotated[
+        Literal["step", "cosine"],
+        "step: x 0.1 at each of `steps`; cosine: to 0 over all iterations",
+    ] = "step"
+    steps: Annotated[tuple[Amount, ...], "iterations at which the rate drops (SOLVER.STEPS)"] = ()
+    momentum: Annotated[Share, "of SGD; AdamW has none (SOLVER.MOMENTUM)"] = 0.9
+    weight_decay: Annotated[
+        NotNegative, "of all weights but those of norm layers (SOLVER.WEIGHT_DECAY)"
+    ] = 1e-4
+    warmup: Annotated[
+        Amount, "iterations over which the rate rises linearly from 1/1000 (SOLVER.WARMUP_ITERS)"
+    ] = 1000
+    clip: Annotated[NotNegative, "largest norm of all gradients together; 0: no clipping"] = 0.0
+    precise_bn: Annotated[
+        Amount,
+        "iterations over which BN statistics are estimated anew before the test; 0: off"
+        " (TEST.PRECISE_BN)",
+    ] = 200
+    devices: Annotated[Count, "GPUs over which the published run spread its images"] = 1
 
     def __post_init__(self) -> None:
         check(self)
@@ -78,19 +87,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Resize:
-    """Shorter side in pixels (training: one drawn from `train` for each picture), longer side at
-    most `*_max`.
+    """Sizes of images in pixels. With `scale` images are trained on at a factor drawn from that
+    range instead of a short side, and cropped to `crop` x `crop` pixels."""
 
-    With `scale` pictures are trained on at a factor drawn from that range instead, cropped to
-    `crop` x `crop` pixels.
-    """
-
-    train: Annotated[tuple[Count, ...], MinLen(1)] = (640, 672, 704, 736, 768, 800)
-    train_max: Count = 1333
-    test: Count = 800
-    test_max: Count = 1333
-    scale: tuple[Positive, ...] = ()
-    crop: Amount = 0
+    train: Annotated[
+        tuple[Count, ...],
+        MinLen(1),
+        "pixels: short sides, one drawn for each image that is trained on (INPUT.MIN_SIZE_TRAIN)",
+    ] = (640, 672, 704, 736, 768, 800)
+    train_max: Annotated[Count, "pixels: longest side in training (INPUT.MAX_SIZE_TRAIN)"] = 1333
+    test: Annotated[Count, "pixels: short side of test images (INPUT.MIN_SIZE_TEST)"] = 800
+    test_max: Annotated[Count, "pixels: their longest side (INPUT.MAX_SIZE_TEST)"] = 1333
+    scale: Annotated[tuple[Positive, ...], "least and largest factor in training; (): none"] = ()
+    crop: Annotated[Amount, "pixels a side of random crops in training; 0: none"] = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -101,37 +110,52 @@ class Detector:
     """What the detector adds to the backbone. The defaults are Detectron2's for FPN; (train, test)
     where two are given."""
 
-    # in pixels for each level
-    anchors: Annotated[tuple[Sizes, ...], MinLen(1)] = (
-        (32,),
-        (64,),
-        (128,),
-        (256,),
-        (512,),
-    )
-    aspect_ratios: Annotated[tuple[Positive, ...], MinLen(1)] = (0.5, 1.0, 2.0)
-    rpn_pre_nms: tuple[Count, Count] = (2000, 1000)
-    rpn_post_nms: tuple[Count, Count] = (1000, 1000)
-    rpn_batch: Count = 256
-    roi_batch: Count = 512
-    roi_positive: Share = 0.25  # largest share of positives among them
-    roi_size: Count = 7  # RoIAlign resolution for boxes
-    sampling_ratio: Amount = 0  # RoIAlign samples a bin; 0: as many as fit
-    fpn_channels: Count = 256
-    fc_width: Count = 1024
-    mask_size: Count = 14  # RoIAlign resolution for masks and keypoints; masks have twice as much
-    mask_convs: Amount = 4  # C4's mask head has none, and pools once for boxes and masks
-    keypoint_convs: Annotated[tuple[Count, ...], MinLen(1)] = (512,) * 8
-    retina_convs: Count = 4
-    retina_norm: Literal["", "GN"] = ""
-    retina_prior: Annotated[float, Gt(0), Lt(1)] = 0.01
-    detections: Count = 100  # kept for each picture
-    box_beta: NotNegative = 0.0  # smooth L1 of the box head; 0: plain L1
-    # SyncBN and naiveSyncBN: over several processes; one process has plain BN. FrozenBN: the
-    # backbone's norms stay as they are, and the FPN has none (Detectron2's own configs)
-    norm: Literal["SyncBN", "naiveSyncBN", "FrozenBN"] = "SyncBN"
-    fcn_channels: Count = 256  # FCN-16s: width and dilation of its two 3 x 3 convolutions
-    fcn_dilation: Count = 6
+    anchors: Annotated[
+        tuple[Sizes, ...],
+        MinLen(1),
+        "pixels: sides of the anchors of each level (ANCHOR_GENERATOR)",
+    ] = ((32,), (64,), (128,), (256,), (512,))
+    aspect_ratios: Annotated[
+        tuple[Positive, ...], MinLen(1), "height over width of anchors (ANCHOR_GENERATOR)"
+    ] = (0.5, 1.0, 2.0)
+    rpn_pre_nms: Annotated[
+        tuple[Count, Count], "proposals of each level before NMS (RPN.PRE_NMS_TOPK)"
+    ] = (2000, 1000)
+    rpn_post_nms: Annotated[
+        tuple[Count, Count], "proposals of an image after NMS (RPN.POST_NMS_TOPK)"
+    ] = (1000, 1000)
+    rpn_batch: Annotated[Count, "anchors of an image in the loss (RPN.BATCH_SIZE_PER_IMAGE)"] = 256
+    roi_batch: Annotated[Count, "boxes of an image in the loss (ROI_HEADS)"] = 512
+    roi_positive: Annotated[Share, "largest share of positives among them (ROI_HEADS)"] = 0.25
+    roi_size: Annotated[Count, "cells a side of RoIAlign for boxes (POOLER_RESOLUTION)"] = 7
+    sampling_ratio: Annotated[Amount, "RoIAlign samples a cell and side; 0: as many as fit"] = 0
+    fpn_channels: Annotated[Count, "width of the FPN and of mask heads (FPN.OUT_CHANNELS)"] = 256
+    fc_width: Annotated[Count, "width of the box head's two layers (ROI_BOX_HEAD.FC_DIM)"] = 1024
+    mask_size: Annotated[
+        Count, "cells a side of RoIAlign for masks, which have twice as much, and keypoints"
+    ] = 14
+    mask_convs: Annotated[
+        Amount, "convolutions of the mask head; C4's has none, and pools once for boxes and masks"
+    ] = 4
+    keypoint_convs: Annotated[
+        tuple[Count, ...], MinLen(1), "widths of the keypoint head's convolutions (CONV_DIMS)"
+    ] = (512,) * 8
+    retina_convs: Annotated[Count, "convolutions of RetinaNet's heads (RETINANET.NUM_CONVS)"] = 4
+    retina_norm: Annotated[
+        Literal["", "GN"], "norm of RetinaNet's heads; GN: groups of 32 (RETINANET.NORM)"
+    ] = ""
+    retina_prior: Annotated[
+        float, Gt(0), Lt(1), "probability of an object at the start (RETINANET.PRIOR_PROB)"
+    ] = 0.01
+    detections: Annotated[Count, "kept for each image (TEST.DETECTIONS_PER_IMAGE)"] = 100
+    box_beta: Annotated[NotNegative, "smooth L1 of the box head; 0: plain L1"] = 0.0
+    norm: Annotated[
+        Literal["SyncBN", "naiveSyncBN", "FrozenBN"],
+        "SyncBN, naiveSyncBN: over all processes (one has plain BN); FrozenBN: the backbone's norms"
+        " stay as they are and the FPN has none, as in Detectron2's own configs",
+    ] = "SyncBN"
+    fcn_channels: Annotated[Count, "width of FCN-16s' two convolutions; MoCo, appendix"] = 256
+    fcn_dilation: Annotated[Count, "their dilation; MoCo, appendix"] = 6
 
     def __post_init__(self) -> None:
         check(self)
@@ -142,11 +166,11 @@ class Published:
     """The data set of the published numbers: "FOLDER/SPLIT" below the folder that
     DETECTRON2_DATASETS names."""
 
-    layout: str  # a row of LAYOUTS
-    train: tuple[str, ...]  # several: joined
-    test: str
-    classes: Count
-    images: tuple[Count, Count]  # in (train, test)
+    layout: Annotated[str, "how labels are stored: voc, coco or cityscapes"]
+    train: Annotated[tuple[str, ...], "splits that are trained on, joined"]
+    test: Annotated[str, "split that is tested on"]
+    classes: Annotated[Count, "number of classes"]
+    images: Annotated[tuple[Count, Count], "number of images to train on and to test on"]
 
     def __post_init__(self) -> None:
         check(self)
@@ -158,19 +182,23 @@ class Protocol:
     """One transfer protocol. `scorer` is the definition of AP (COCO's, VOC's of that year,
     Cityscapes'): never one name."""
 
-    name: str
-    version: Count
-    source: str
-    architecture: Architecture
+    name: Annotated[str, "of the row"]
+    version: Annotated[Count, "rises with every change of the row"]
+    source: Annotated[str, "paper or configs that the settings are from"]
+    architecture: Annotated[Architecture, "the detector around the backbone"]
     schedule: Schedule
     resize: Resize = Resize()
     detector: Detector = Detector()
-    metrics: tuple[Literal["box", "mask", "keypoint", "semantic"], ...] = ("box",)
-    scorer: str = "coco"  # a row of SCORERS
-    arch: str = "resnet50"  # of the backbone, where the weights are random
-    # tensors of the backbone file that stay as they are, res4: up to that stage, backbone: all,
-    # C4's res5 included
-    freeze: Literal["none", "res4", "backbone"] = "none"
+    metrics: Annotated[
+        tuple[Literal["box", "mask", "keypoint", "semantic"], ...], "what is found and scored"
+    ] = ("box",)
+    scorer: Annotated[str, "definition of AP: coco, voc2007, voc2012 or cityscapes"] = "coco"
+    arch: Annotated[str, "of the backbone where the weights are random"] = "resnet50"
+    freeze: Annotated[
+        Literal["none", "res4", "backbone"],
+        "tensors of the backbone file that stay as they are; res4: up to that stage, backbone: all,"
+        " C4's res5 included",
+    ] = "none"
     data: Published | None = None  # any other data set of that kind can be given
 
     def __post_init__(self) -> None:

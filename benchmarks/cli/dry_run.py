@@ -12,6 +12,7 @@ from ..run import Room
 from ..run.live import clock
 from .text import columns, in_words, size
 
+UNBEARABLE = 90 * 24 * 3600  # seconds
 LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are told too
 
 
@@ -26,9 +27,10 @@ def show(
     if not todo:
         return
     wall = cost.wall_seconds(jobs, done, costs, room.slots)
-    lasts = clock(wall) if wall < LONG else f"{wall / 3600:,.0f} hours"
+    lasts = clock(wall)
     hours = f"; {_number(sum(gpu[job.id] for job in todo))} {unit}" if gpu else ""
-    print(f"time: about {lasts} on {room.name}{hours}")
+    too_long = ": not on this machine" if wall > UNBEARABLE else ""
+    print(f"time: about {lasts} on {room.name}{too_long}{hours}")
     _disk(todo, costs, room, out)
     _speeds(todo, costs, room)
     _power(jobs)
@@ -50,9 +52,9 @@ def _power(jobs: Sequence[Job]) -> None:
         print("power: one seed shows no difference as outside the noise; `detco plan-seeds` helps")
         return
     print(
-        f"power: {n} seeds show differences of {power.smallest(n):.1f} times the spread between"
-        f" seeds with {power.POWER:.0%} power, paired by seed {power.smallest(n, paired=True):.1f}"
-        " times that of the pairs (`detco plan-seeds`)"
+        f"power: {n} seeds show {power.smallest(n):.1f} times the spread between seeds with"
+        f" {power.POWER:.0%} power\n       (paired by seed {power.smallest(n, paired=True):.1f}"
+        " times that of the pairs); see `detco plan-seeds`"
     )
 
 
@@ -89,7 +91,7 @@ def _table(
         right.remove(4)
         for row in rows:
             del row[4]
-    columns(rows, right=right)
+    columns(rows, right=right, less=("after", "by"))
 
 
 def _speeds(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detco.common.progress import Report
-from detco.common.values import printable
+from detco.common.values import flatten, printable
 
 from .. import config
 from ..plan.jobs import Job
@@ -21,6 +21,8 @@ from ..run.worker import command
 from .parser import refuse
 
 LOG_LINES, WARNINGS = 8, 10  # shown of a job
+# columns of lists that a narrow terminal has no room for
+LESS = ("source", "version", "metrics", "batch", "iterations x images")
 LONG = 40  # characters of an item of a list that gets a line of its own
 LEAST, LAST = 20, 30  # characters that text is wrapped to; that a table's last column gets
 
@@ -148,11 +150,25 @@ def _rows(
         return asdict(row) | {"hash": hash_of(row)[:16]}
 
     if name is not None:
-        return facts(whole(config.find(table, name, what)), as_json)
+        return _settings(whole(config.find(table, name, what)), table[name], as_json)
     if as_json:
         print(json.dumps([whole(row) for row in table.values()], indent=1))
-    else:
-        columns([heads, *map(line, table.values())])
+    elif columns([heads, *map(line, table.values())], less=LESS):
+        print(f"`detco {what}s show NAME` shows the rest of one")
+    return 0
+
+
+def _settings(values: dict, row: object, as_json: bool) -> int:
+    """Every setting of a row on a line, below it what it means."""
+    from detco.common.settings import explained
+
+    if as_json:
+        return facts(values, as_json)
+    texts = explained(type(row))
+    for name, value in flatten(values).items():
+        print(_wrapped(f"{name}: ", _plain(value)))
+        if texts.get(name):
+            print(_wrapped("    ", texts[name]))
     return 0
 
 
@@ -268,7 +284,7 @@ def columns(
 ) -> list[str]:
     """Print rows as columns two spaces apart; those numbered in `right` with their ends in line.
 
-    Where the terminal is too narrow, columns are left out whose first row is in `less`, in that
+    Where the terminal is too narrow, columns are left out whose first row is in `less`, in its
     order; then the last column is wrapped. Returns what was left out.
     """
     table = [[printable(cell) for cell in row] for row in rows]
@@ -276,6 +292,8 @@ def columns(
     for name in less:
         if _fits(table):
             break
+        if name not in table[0]:
+            continue
         number = table[0].index(name)
         table = [row[:number] + row[number + 1 :] for row in table]
         left_out.append(name)

@@ -283,7 +283,11 @@ def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
 
 
 def clock(seconds: float) -> str:
-    """75 -> `1:15`, 3700 -> `1:01:40`."""
+    """75 -> `1:15`, 3700 -> `1:01:40`; from four days on `5.2 days`, from two years on
+    `2.6 years`."""
+    days = seconds / 86400
+    if days >= 4:
+        return f"{days / 365.25:,.1f} years" if days >= 730 else f"{days:,.1f} days"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -235,7 +235,19 @@ def test_protocols_as_json_and_text(capsys):
     assert shown == next(row for row in rows if row["name"] == "small-retinanet")
     assert cli.main(["protocols", "show", "small-retinanet"]) == 0
     iterations = PROTOCOLS["small-retinanet"].schedule.iterations
-    assert re.search(rf"^  iterations: +{iterations}$", capsys.readouterr().out, re.M)
+    assert re.search(rf"^schedule.iterations: {iterations}$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize("what", ["protocols", "recipes"])
+def test_lists_and_rows_fit_a_terminal(what, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([what]) == 0
+    listed = capsys.readouterr().out
+    name = listed.splitlines()[1].split()[0]
+    assert cli.main([what, "show", name]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, (listed + shown).splitlines())) <= 80
+    assert "show NAME" in listed and f"name: {name}" in shown
 
 
 def test_doctor_finds_this_installation(capsys):
