@@ -54,12 +54,12 @@ def explained(cls: type, place: str = "") -> dict[str, str]:
     where there is none; fields of the dataclasses within it included."""
     found: dict[str, str] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
-        groups = [part for part in (hint, *get_args(hint)) if is_dataclass(part)]
-        if groups and isinstance(groups[0], type):
-            found |= explained(groups[0], f"{place}{name}.")
-            continue
+        for part in (hint, *get_args(hint), *get_args(getattr(hint, "__origin__", None))):
+            if isinstance(part, type) and is_dataclass(part):
+                found |= explained(part, f"{place}{name}.")
         texts = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str)]
-        found[place + name] = texts[0] if texts else ""
+        if texts or not is_dataclass(hint):
+            found[place + name] = texts[0] if texts else ""
     return found
 
 

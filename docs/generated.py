@@ -81,7 +81,7 @@ def settings(cls: type, place: str = "") -> list[tuple[str, str, str]]:
         if field.default_factory is not MISSING:
             value = field.default_factory()
         default = "required" if value is MISSING else shown(value)
-        found.append((f"`{place}{field.name}`", default, texts[field.name]))
+        found.append((f"`{place}{field.name}`", default, texts.get(field.name, "")))
     return found
 
 

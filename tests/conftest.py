@@ -43,6 +43,12 @@ def _threads():
     torch.set_num_threads(max(1, min(2, (os.cpu_count() or 1) // beside)))
 
 
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch):
+    """Output is not wrapped: pytest-xdist gives its processes a terminal's width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
     """What is remembered between runs stays out of the user's cache folder, here and in processes

@@ -199,7 +199,8 @@ class Protocol:
         "tensors of the backbone file that stay as they are; res4: up to that stage, backbone: all,"
         " C4's res5 included",
     ] = "none"
-    data: Published | None = None  # any other data set of that kind can be given
+    # any other data set of that kind can be given
+    data: Annotated[Published | None, "the published data set, if there is one"] = None
 
     def __post_init__(self) -> None:
         check(self)

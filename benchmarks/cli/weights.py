@@ -108,7 +108,7 @@ def probe(args) -> int:
         names.append(f"random {arch}")
         given.append(backbone_file.random_backbone(arch, 0))
     data = datasets.find_splits(Data(args.data, train=args.split))
-    labelled = dataset.load(data.layout, data.root, data.train)
+    labelled = dataset.load(str(data.layout), data.root, str(data.train))
     with live.of_task("probe") as report:
         found = probe.dense_probe(given, labelled, report)
     if args.json:

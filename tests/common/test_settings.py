@@ -238,4 +238,4 @@ def test_every_setting_says_what_it_is(cls):
     assert [name for name, text in texts.items() if not text] == []
     assert len(set(texts.values())) > 0.95 * len(texts)  # not one line for all
     for row in RECIPES.values() if cls is not type(RETINA) else PROTOCOLS.values():
-        assert flatten(asdict(row)).keys() - texts.keys() <= {"data"}
+        assert flatten(asdict(row)).keys() <= texts.keys()
