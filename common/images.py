@@ -1,5 +1,4 @@
-"""One policy of opening and decoding images, for pretraining and for the
-engine `torchvision` alike."""
+"""One policy of opening and decoding images, for pretraining and fine-tuning alike."""
 
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ ENDINGS = (
     *(".jfif", ".jpe", ".ppm", ".pgm"),
 )
 
+Range = tuple[float, float]  # of values of pixels: the lowest and the highest
 
 # Pillow warns of more than half of what it opens; whoever has such images knows.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -79,29 +79,39 @@ def decode_at_most(pixels: int, picture: Image.Image) -> bool:
     return False
 
 
-def refuse_floats(picture: Image.Image) -> None:
-    """ValueError where the pixels are floating-point numbers; the header tells."""
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image, value_range: Range | None = None) -> Image.Image:
     """An opened picture as 8-bit RGB, upright.
 
-    The EXIF orientation is applied (as Detectron2 does). Gray, palette and CMYK are converted; 16
-    bits are scaled, not clipped; what is transparent lies on white; of an animation the first frame
-    is taken. Raises ValueError for floating-point pixels, whose range nothing says, and whatever
-    Pillow raises for a broken file.
+    The EXIF orientation is applied (as Detectron2 does). Gray, palette and CMYK are converted; more
+    than 8 bits are scaled (`to_8_bits`), not clipped; what is transparent lies on white; of an
+    animation the first frame is taken. value_range: of the data set, see detco.common.depth. Raises
+    ValueError for floating-point pixels without it, and whatever Pillow raises for a broken file.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "RGB":
         return picture
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow also hands out as 32-bit integers
-        values = np.asarray(picture).astype(np.float32)
-        return Image.fromarray((values.clip(0, 65535) / 257 + 0.5).astype(np.uint8)).convert("RGB")
-    refuse_floats(picture)
+    if picture.mode == "F" and value_range is None:
+        raise ValueError("floating-point pixels, and no range of values is known")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return Image.fromarray(to_8_bits(np.asarray(picture), value_range)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def to_8_bits(values: np.ndarray, value_range: Range | None = None) -> np.ndarray:
+    """Values of any shape as uint8: what lies outside the range is clipped, NaN becomes 0.
+
+    value_range: what becomes 0 and 255; None: 0 and 65535, as of 16 bits, which Pillow also hands
+    out as 32-bit integers.
+    """
+    if value_range is None:
+        return (values.astype(np.float32).clip(0, 65535) / 257 + 0.5).astype(np.uint8)
+    low, high = value_range
+    scaled = values.astype(np.float64)
+    scaled -= low
+    scaled /= high - low
+    scaled *= 255
+    return (np.nan_to_num(scaled, copy=False).clip(0, 255) + 0.5).astype(np.uint8)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detco.common.errors import InputError
+from detco.common.images import Range
 from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 from .data import listing, views
@@ -32,11 +33,12 @@ class Probe:
     Raises InputError if there are fewer than two classes or a class has a single picture.
     """
 
-    def __init__(self, folder: Path, size: int):
+    def __init__(self, folder: Path, size: int, value_range: Range | None = None):
         found = listing.find(Path(folder))
         found = found.only(range(0, len(found), -(-len(found) // AT_MOST)))
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            read = list(pool.map(lambda index: _whole(found.path(index), size), range(len(found))))
+            paths = [found.path(index) for index in range(len(found))]
+            read = list(pool.map(lambda path: _whole(path, size, value_range), paths))
         good = [index for index, picture in enumerate(read) if picture is not None]
         classes, labels, counts = np.unique(
             [found.names[i].split("/", 1)[0] if "/" in found.names[i] else "" for i in good],
@@ -70,11 +72,11 @@ class Probe:
         return vote(torch.cat(features).float(), self.labels.to(device))
 
 
-def _whole(path: Path, size: int) -> Tensor | None:
+def _whole(path: Path, size: int, value_range: Range | None) -> Tensor | None:
     """The largest centred square of a picture as uint8 (3, size, size); None if it
     cannot be read."""
     try:
-        picture = torch.from_numpy(decode(path, size)).permute(2, 0, 1)
+        picture = torch.from_numpy(decode(path, size, value_range)).permute(2, 0, 1)
     except BadPicture:
         return None
     h, w = picture.shape[1:]

@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from detco.common.errors import InputError, TrainingError
+from detco.common.images import Range
 from detco.common.progress import Report
 from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -66,12 +67,16 @@ def run(
 ) -> Path:
     """`pretrain` as one of the processes that have joined."""
     report = report if process.first else None
-    measure = Probe(probe, recipe.view_size) if probe and process.first else None
     pictures = listing.find(images)
+    content, value_range = _looked_at(pictures, process, report)
+    pictures = replace(pictures, value_range=value_range)
+    measure = None
+    if probe and process.first:
+        measure = Probe(probe, recipe.view_size, value_range)
     identity = {
         "recipe_hash": recipe_hash(recipe),
         "seed": str(seed),
-        "content": _content(pictures, process, report),
+        "content": content,
     }
     files = RunFiles(out, identity, recipe.keep)
     finished = files.finished()
@@ -98,9 +103,11 @@ def run(
     return files.backbone
 
 
-def _content(pictures: listing.Pictures, process: Process, report: Report | None) -> str:
-    """Of the images; the first process reads them for all."""
-    found = [pictures.content(report) if process.first else ""]
+def _looked_at(
+    pictures: listing.Pictures, process: Process, report: Report | None
+) -> tuple[str, Range | None]:
+    """`Pictures.looked_at`; the first process reads them for all."""
+    found = [pictures.looked_at(report) if process.first else ("", None)]
     if process.world > 1:
         dist.broadcast_object_list(found, device=process.device)
     return found[0]
@@ -208,5 +215,6 @@ def _metadata(data: TrainingImages, learner: Learner) -> dict[str, str]:
         "assumed": json.dumps(r.assumed),
         "precision": learner.precision,
         "groups": str(learner.groups),
+        **({"value_range": json.dumps(values)} if (values := data.pictures.value_range) else {}),
         **({"classes": json.dumps(data.views.classes)} if r.traits.needs_labels else {}),
     }

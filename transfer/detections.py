@@ -1,6 +1,7 @@
 """What a trained detector finds on pictures: COCO results of each, and all of them as
 one COCO file."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,14 @@ from pathlib import Path
 from PIL import Image
 from pycocotools import mask as rle
 
+from detco.common import depth
 from detco.common.errors import InputError
 
 from . import engines
 from .detector import TrainedDetector
 from .engines.torchvision.pictures import read_rgb
+
+log = logging.getLogger("detco.transfer")
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,24 @@ def detect(
 
     problems: list that collects a line for each picture that cannot be read; None raises the first
     as InputError."""
-    return engines.get(detector.engine).detect(detector, _opened(paths, problems), device)
+    return engines.get(detector.engine).detect(detector, _opened(paths, detector, problems), device)
 
 
-def _opened(paths: Sequence[Path], problems: list[str] | None) -> Iterator[Picture]:
+def _opened(
+    paths: Sequence[Path], detector: TrainedDetector, problems: list[str] | None
+) -> Iterator[Picture]:
+    warned = False
     for number, path in enumerate(paths, 1):
         try:
-            pixels = read_rgb(str(path))
+            pixels = read_rgb(str(path), value_range=detector.value_range)
         except InputError as error:
             if problems is None:
                 raise
             problems.append(str(error))
         else:
+            if not warned and (loss := depth.loss_of(str(path), detector.value_range)):
+                log.warning("%s %s; the detector was trained on other values", path, loss)
+                warned = True  # of one, as the others are likely to be like it
             yield Picture(
                 {
                     "id": number,

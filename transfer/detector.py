@@ -6,6 +6,7 @@ detector around them.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detco.common import backbone_file, resnet, settings
+from detco.common import backbone_file, depth, resnet, settings
 from detco.common.backbone_file import Backbone, write_tensors
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
+from detco.common.images import Range
 from detco.common.values import shown
 
 from .data.dataset import Dataset
@@ -73,6 +75,11 @@ class TrainedDetector:
             (category["keypoints"] for category in self.categories if category.get("keypoints")), []
         )
 
+    @property
+    def value_range(self) -> Range | None:
+        """Of the training images, where these have more than 8 bits (detco.common.depth)."""
+        return tuple(found) if (found := self.data["train"].get("value_range")) else None
+
 
 def save(job: EngineJob, engine: str, state: Mapping[str, Tensor], iteration: int) -> None:
     """Keep the detector of a job as it is after so many iterations, in place of one kept before.
@@ -128,6 +135,7 @@ def _facts(dataset: Dataset) -> dict:
         "layout": dataset.layout,
         "split": dataset.split,
         "fingerprint": dataset.fingerprint,
+        **({"value_range": dataset.value_range} if dataset.value_range else {}),
     }
 
 
@@ -215,7 +223,7 @@ def read(path: Path) -> TrainedDetector:
         _categories(path, metadata["categories"]),
     )
     seed, iteration = (_json(path, metadata, key, int) for key in ("seed", "iteration"))
-    kept, data = metadata["kept"], _json(path, metadata, "data", dict)
+    kept, data = metadata["kept"], _data(path, metadata)
     tensors = _whole(path, tensors, _json(path, metadata, "shared", dict))
     digest = sha256_of(path)
     return TrainedDetector(
@@ -240,6 +248,17 @@ def _json(path: Path, metadata: dict[str, str], key: str, kind: type):
     if type(value) is not kind:
         raise InputError(f"{path}: metadata {key} is damaged: {shown(metadata[key])!r}")
     return value
+
+
+def _data(path: Path, metadata: dict[str, str]) -> dict:
+    data = _json(path, metadata, "data", dict)
+    train = data.setdefault("train", {})
+    match train.get("value_range") if isinstance(train, dict) else ():
+        case None:
+            return data
+        case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
+            return data
+    raise InputError(f"{path}: metadata data is damaged: {shown(metadata['data'])!r}")
 
 
 def _protocol(path: Path, text: str) -> Protocol:
@@ -354,6 +373,7 @@ def describe(detector: TrainedDetector) -> dict:
         "std": list(detector.backbone.std),
         "stride in": detector.backbone.stride_in,
         "trained on": shown(str(detector.data.get("train"))),
+        **({"values shown": depth.said(detector.value_range)} if detector.value_range else {}),
         "parameters": sum(
             t.numel()
             for k, t in detector.tensors.items()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from detco.common import backbone_file, depth
+from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.common.progress import Report
 from detco.common.values import canonical_hash
@@ -48,8 +48,6 @@ def finetune(
     refuse(protocol, engine, launch, keep_model)
     train, test = prepare(protocol, data, report=report)
     refuse_changed(train, test, data.get("identity", ""))
-    if "deep" in train.facts or "deep" in test.facts:
-        refuse_deep(engine, test.root)
     score.rehearse(test, protocol.scorer, protocol.metrics)
     random = str(backbone) == "random"
     trunk = (
@@ -131,7 +129,10 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
 
 def identity_of(train: datasets.Dataset, test: datasets.Dataset) -> str:
     """The hash (sha256, hex) of labels and images of both splits, once they are examined."""
-    return canonical_hash([train.fingerprint, test.fingerprint, train.content, test.content])
+    parts = [train.fingerprint, test.fingerprint, train.content, test.content]
+    if train.value_range:
+        parts.append(str(train.value_range))
+    return canonical_hash(parts)
 
 
 def identity_of_labels(train: datasets.Dataset, test: datasets.Dataset) -> str:
@@ -148,17 +149,6 @@ def refuse_changed(train: datasets.Dataset, test: datasets.Dataset, planned: str
             f"{test.root}: labels or images have changed since the run was planned; give the"
             " command again"
         )
-
-
-def refuse_deep(engine: str, root: Path) -> None:
-    """InputError where the engine would clip images of more than 8 bits."""
-    if engines.ENGINES[engine].reads_deep:
-        return
-    others = [name for name, row in engines.ENGINES.items() if row.trains and row.reads_deep]
-    raise InputError(
-        f"{root} has images of more than 8 bits, which the engine {engine} would clip to white;"
-        f" {depth.REMEDY}, or take --engine {' or '.join(others)}"
-    )
 
 
 def refuse_to_keep(engine: str, launch: engines.Launch, keep_model: str) -> None:

@@ -49,7 +49,6 @@ def load(data: Data, protocol, look: Look = SILENT) -> tuple[Data, Source]:
         len(train.images),
         len(test.images),
         earlier=finetune.identity_of_labels(train, test),
-        deep="deep" in train.facts or "deep" in test.facts,
     )
 
 

@@ -48,7 +48,6 @@ class Source:
     tested: int = 0  # pictures to test on
     arch: str = ""  # of a backbone, where it is known
     classes: tuple[str, ...] = ()  # of pictures in a folder for each class
-    deep: bool = False  # some of the labelled images have more than 8 bits
     earlier: str = ""  # identity in versions that did not read the images; "": the same
 
 
@@ -137,10 +136,6 @@ def transfer_job(run: FineTuning, place: Place) -> Job:
     On a machine other than the first: a job of the kind `machine` in a folder inside,
     which only helps.
     """
-    from detco.transfer import finetune
-
-    if run.source.deep:
-        finetune.refuse_deep(place.engine, run.source.path)
     protocol, needs = run.protocol, run.weights.needs + run.source.needs
     identity = _transfer_identity(run, place)
     earlier = ""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detco.common import contents, depth
 from detco.common.errors import InputError
+from detco.common.images import Range
 
 from .. import config
 from ..suites.builtin import name_of
@@ -40,14 +42,17 @@ def attention(args) -> int:
             if path.is_dir()
             else [path]
         )
-    pictures = [read(path) for path in paths]
+    files_of = depth.candidates(map(str, paths), contents.of(list(map(str, paths)), str(paths[0])))
+    value_range = depth.check(paths[0], files_of, measure=True).value_range
+    ranges = dict.fromkeys(paths, value_range)
+    pictures = [read(path, value_range) for path in paths]
     names = _names(args.weights)
     files = {name: Path(path) for name, path in names.items() if path != "random"}
     how = backbones.how(args)
     if not files:
         backbones.refuse(how, "random")
     read_files = dict(zip(files, backbones.read(list(files.values()), how)))
-    maps = _maps(names, read_files, paths, args.level, args.size)
+    maps = _maps(names, read_files, paths, args.level, args.size, ranges=ranges)
     drawing.save(drawing.figure(pictures, maps, args.level), args.out)
     print(f"attention maps: {args.out}")
     return 0
@@ -59,18 +64,20 @@ def attention_maps(
     level: str = "res5",
     size: int = 224,
     arch: str | None = None,
+    ranges: Mapping[Path, Range | None] = {},
 ) -> dict:
     """Name -> one map a picture (detco.transfer.backbones.attention). weights: name -> backbone
     file, or "random".
 
-    arch: of random weights; default that of the first file, without any resnet50.
+    arch: of random weights; default that of the first file, without any resnet50. ranges: of the
+    values of pictures of more than 8 bits.
     """
     from detco.common import backbone_file
 
     read = {
         name: backbone_file.read(Path(path)) for name, path in weights.items() if path != "random"
     }
-    return _maps(weights, read, pictures, level, size, arch)
+    return _maps(weights, read, pictures, level, size, arch, ranges)
 
 
 def _maps(
@@ -80,6 +87,7 @@ def _maps(
     level: str,
     size: int,
     arch: str | None = None,
+    ranges: Mapping[Path, Range | None] = {},
 ) -> dict:
     """`attention_maps` of backbones that are read; those that are not are random."""
     from detco.common import backbone_file
@@ -88,7 +96,8 @@ def _maps(
     arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
     random = backbone_file.random_backbone(arch, 0)
     return {
-        name: attention.maps(read.get(name, random), list(pictures), level, size) for name in names
+        name: attention.maps(read.get(name, random), list(pictures), level, size, ranges)
+        for name in names
     }
 
 
@@ -132,6 +141,7 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
                 box = Box(*entry["bbox"], names.get(entry["category_id"], "?"), entry["score"])
                 boxes.setdefault((record["starting_point"], entry["image_id"]), []).append(box)
     found = []
+    values = tuple(told["value_range"]) if told.get("value_range") else None
     for image in shown:
         truth = [
             Box(*a["bbox"], names[a["category_id"]])
@@ -143,7 +153,9 @@ def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, lis
             for record in records
         }
         found.append(
-            Example(Path(image["file_name"]), image["width"], image["height"], truth, by_name)
+            Example(
+                Path(image["file_name"]), image["width"], image["height"], truth, by_name, values
+            )
         )
     return found
 

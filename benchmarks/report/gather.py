@@ -1,7 +1,7 @@
 """Gathers what a report shows in addition to the records: curves,
 detections, attention maps, commands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detco.common.errors import InputError
@@ -27,9 +27,10 @@ def gather(
     folders, notes = store.folders(directory), {"training": [], "detections": [], "attention": []}
     cells = _first_runs(records)
     examples = _examples(cells, folders, notes["detections"])
-    paths = list(
-        dict.fromkeys(example.picture for found in examples.values() for example in found)
-    )[: pictures.EXAMPLES]
+    ranges = {
+        example.picture: example.value_range for found in examples.values() for example in found
+    }
+    paths = list(ranges)[: pictures.EXAMPLES]
     return Material(
         title=f"Transfer to detection: {directory.absolute().name}",
         records=records,
@@ -38,7 +39,7 @@ def gather(
         baselines=baselines or ("supervised", "random"),
         training=_training(records, cells, folders, notes["training"]),
         examples=examples,
-        attention=(paths, _attention(cells, paths, notes["attention"])),
+        attention=(paths, _attention(cells, paths, notes["attention"], ranges)),
         commands=reproduce.commands(records),
         notes=notes,
     )
@@ -110,7 +111,7 @@ def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
     return found
 
 
-def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
+def _attention(cells: dict, paths: Sequence[Path], notes: list[str], ranges: Mapping) -> dict:
     """Row -> maps of its backbone, for those whose file is still there and the one
     that was fine-tuned."""
     files: dict[str, str] = {}
@@ -129,7 +130,9 @@ def _attention(cells: dict, paths: Sequence[Path], notes: list[str]) -> dict:
             f"no attention maps of {', '.join(sorted(missing))}: the backbone file is gone, or"
             " another one"
         )
-    return pictures.attention_maps(files, paths, arch=arch) if paths and files else {}
+    return (
+        pictures.attention_maps(files, paths, arch=arch, ranges=ranges) if paths and files else {}
+    )
 
 
 def _is_there(path: Path, record: dict) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from detco.common.errors import InputError
-from detco.common.images import open_image, to_rgb
+from detco.common.images import Range, open_image, to_rgb
 from detco.common.progress import Report
 
 from .listing import Pictures
@@ -25,9 +25,9 @@ class BadPicture(Exception):
     """A file that cannot be decoded; the message says why."""
 
 
-def decode(path: Path, short_side: int = 0) -> np.ndarray:
+def decode(path: Path, short_side: int = 0, value_range: Range | None = None) -> np.ndarray:
     """The picture as uint8 RGB, (height, width, 3); a short side above ``short_side`` (if not 0) is
-    reduced to it.
+    reduced to it; value_range: of the data set, for more than 8 bits.
 
     How pictures of other modes are converted: detco.common.images. Raises BadPicture.
     """
@@ -36,7 +36,7 @@ def decode(path: Path, short_side: int = 0) -> np.ndarray:
             if short_side:
                 picture.draft("RGB", _reduced(picture.size, short_side))
             picture.load()
-            picture = to_rgb(picture)
+            picture = to_rgb(picture, value_range)
             if short_side and short_side < min(picture.size):
                 size = _reduced(picture.size, short_side)
                 picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from detco.common import contents, depth
 from detco.common.errors import InputError
 from detco.common.files import SETTLED, cache_file, write_atomic
-from detco.common.images import ENDINGS
+from detco.common.images import ENDINGS, Range
 
 log = logging.getLogger("detco.pretrain")
 
@@ -61,13 +61,15 @@ class Names(Sequence):
 class Pictures:
     """Files under ``root`` in sorted order; ``names`` are relative paths, ``sizes`` bytes, (n,).
 
-    passed_over: how many other files there are, by their endings.
+    passed_over: how many other files there are, by their endings; value_range: what becomes 0 and
+    255 of those of more than 8 bits, where `looked_at` has found that they need it.
     """
 
     root: Path
     names: Names
     sizes: np.ndarray
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    value_range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,22 +119,28 @@ class Pictures:
             )
 
     def content(self, report: Callable | None = None) -> str:
+        """The first of `looked_at`."""
+        return self.looked_at(report)[0]
+
+    def looked_at(self, report: Callable | None = None) -> tuple[str, Range | None]:
         """sha256 (hex) over relative paths and what the files hold, which is read once and then
-        remembered (detco.common.contents). Raises InputError where decoding would leave hardly a
-        grey level of most images."""
+        remembered (detco.common.contents), and the range of values (detco.common.depth). Raises
+        InputError where decoding would leave hardly a grey level of most images."""
         paths = [os.path.join(self.root, name) for name in self.names]
         found = contents.of(paths, str(self.root), report)
-        _, note = depth.check(self.root, depth.deep_of(paths, found))
-        if note:
-            log.warning("%s", note)
+        deep = depth.check(self.root, depth.candidates(paths, found), measure=True)
+        if deep.note:
+            log.warning("%s", deep.note)
         digest = hashlib.sha256()
         for name, one in zip(self.names, found, strict=True):
             digest.update(name.encode(errors="surrogateescape") + b"\0" + one.digest)
-        return digest.hexdigest()
+        if deep.value_range:
+            digest.update(str(deep.value_range).encode())
+        return digest.hexdigest(), deep.value_range
 
     def only(self, indices: Sequence[int]) -> Pictures:
         names = Names.of(self.names[i] for i in indices)
-        return Pictures(self.root, names, self.sizes[list(indices)], self.passed_over)
+        return replace(self, names=names, sizes=self.sizes[list(indices)])
 
     def without(self, bad: dict[int, str]) -> Pictures:
         return self.only([i for i in range(len(self)) if i not in bad]) if bad else self

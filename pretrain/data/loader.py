@@ -57,7 +57,8 @@ class Views(Dataset):
         name = self.pictures.names[index]
         if name in self.cache:
             return self.cache[name]
-        picture = decode(self.pictures.path(index), self.recipe.load_size)
+        pictures = self.pictures
+        picture = decode(pictures.path(index), self.recipe.load_size, pictures.value_range)
         if self.fits:
             self.cache[name] = picture
         return picture

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from detco.common import depth
 from detco.common.errors import InputError
 from detco.common.progress import Report
 
@@ -55,6 +56,8 @@ class TrainingImages:
         """What a record should hold of the pictures."""
         for text in self.pictures.doubts:
             log.warning("%s", text)
+        if self.pictures.value_range:
+            log.info("%s", depth.policy(self.pictures.value_range))
         if self.recipe.traits.needs_labels:
             log.info("%s classes: %s", len(self.views.classes), ", ".join(self.views.classes))
 

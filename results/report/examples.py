@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from detco.common.images import open_image
+from detco.common.images import Range, open_image, to_rgb
 
 from .attention import overlay
 
@@ -38,13 +38,14 @@ class Box:
 @dataclass(frozen=True)
 class Example:
     """A test picture with its objects, and what was found from each starting point
-    (name -> boxes)."""
+    (name -> boxes); value_range: of the data set, for more than 8 bits."""
 
     picture: Path
     width: int
     height: int
     truth: Sequence[Box]
     found: Mapping[str, Sequence[Box]]
+    value_range: Range | None = None
 
 
 def matched(truth: Sequence[Box], found: Sequence[Box]) -> list[Box]:
@@ -77,8 +78,8 @@ def detection_panels(example: Example, number: int) -> list[tuple[str, str]]:
     scale = SHOWN / max(example.width, example.height)
     size = f"{example.width * scale:.0f}", f"{example.height * scale:.0f}"
     image = (
-        f'<image id="picture{number}" href="{embedded(example.picture)}" width="{size[0]}"'
-        f' height="{size[1]}"/>'
+        f'<image id="picture{number}" href="{embedded(example.picture, example.value_range)}"'
+        f' width="{size[0]}" height="{size[1]}"/>'
     )
     panels = [("ground truth", image + _boxes(example.truth, scale))]
     for name, found in example.found.items():
@@ -115,13 +116,16 @@ def _boxes(boxes: Sequence[Box], scale: float) -> str:
 
 
 def attention_panels(
-    pictures: Sequence[Path], maps: Mapping[str, Sequence[np.ndarray]]
+    pictures: Sequence[Path],
+    maps: Mapping[str, Sequence[np.ndarray]],
+    ranges: Mapping[Path, Range | None] = {},
 ) -> list[list[tuple[str, str]]]:
-    """For each picture (name, data address) of itself and of its map from each backbone."""
+    """For each picture (name, data address) of itself and of its map from each backbone. ranges:
+    of the values of pictures of more than 8 bits."""
     rows = []
     for number, path in enumerate(pictures):
-        picture = _opened(path)
-        row = [("picture", embedded(path))]
+        picture = _opened(path, ranges.get(path))
+        row = [("picture", _address(picture))]
         rows.append(
             row
             + [(name, _address(overlay(picture, found[number]))) for name, found in maps.items()]
@@ -129,14 +133,15 @@ def attention_panels(
     return rows
 
 
-def embedded(path: Path) -> str:
+def embedded(path: Path, value_range: Range | None = None) -> str:
     """A picture as a data address: upright, at most LONGEST pixels, JPEG."""
-    return _address(_opened(path))
+    return _address(_opened(path, value_range))
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path, value_range: Range | None) -> Image.Image:
     with open_image(path) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        picture.load()
+        return to_rgb(picture, value_range)
 
 
 def _address(picture: Image.Image) -> str:

@@ -14,6 +14,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from detco.common.errors import InputError
+from detco.common.images import Range
 from detco.common.values import flatten
 
 from .. import compare, grids, tables
@@ -88,7 +89,7 @@ def page(material: Material) -> str:
             evaluations.curves(runs, material.records, compare.headline_columns(table)),
         ),
         _detections(material.examples),
-        _attention(*material.attention),
+        _attention(*material.attention, _ranges(material.examples)),
         _settings(material.records),
         Part(
             "again",
@@ -320,13 +321,21 @@ def _detections(pictures: Mapping[str, Sequence[Example]]) -> Part:
     return part
 
 
-def _attention(pictures: Sequence[Path], maps: Mapping[str, Sequence[np.ndarray]]) -> Part:
+def _ranges(examples: Mapping[str, Sequence[Example]]) -> dict[Path, Range | None]:
+    return {one.picture: one.value_range for found in examples.values() for one in found}
+
+
+def _attention(
+    pictures: Sequence[Path],
+    maps: Mapping[str, Sequence[np.ndarray]],
+    ranges: Mapping[Path, Range | None],
+) -> Part:
     part = Part("attention", "Attention maps")
     part.texts = [
         "Mean activation of res5 before fine-tuning; dark is low, bright is high, for each map by"
         " itself."
     ]
-    rows = attention_panels(pictures, maps)
+    rows = attention_panels(pictures, maps, ranges)
     part.panels = [
         (
             path.name,

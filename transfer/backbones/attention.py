@@ -1,6 +1,7 @@
 """Attention maps of a backbone: where its features are active, as in DetCo's figure (arXiv
 2102.04803)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
+from detco.common.images import Range
 
 from ..engines.torchvision.models import STRIDES, DetectorTrunk
 from ..engines.torchvision.pictures import read_rgb, resized_shape
@@ -19,11 +21,12 @@ MOST = 2**21  # pixels of a picture whose map is drawn; larger ones are reduced
 DECODED = 50_000_000  # pixels that are decoded for it; a small file can hold very many
 
 
-def read(path: Path | str) -> Image.Image:
+def read(path: Path | str, value_range: Range | None = None) -> Image.Image:
     """A picture for `maps` and what is drawn from them: RGB, of MOST pixels at most. A figure shows
     it much smaller, and maps of many megapixels would take gigabytes each. Raises InputError for
-    what cannot be read or, JPEGs aside, has more than DECODED pixels."""
-    picture = read_rgb(str(path), DECODED)
+    what cannot be read or, JPEGs aside, has more than DECODED pixels. value_range: of the data set,
+    for more than 8 bits."""
+    picture = read_rgb(str(path), DECODED, value_range)
     scale = (MOST / (picture.width * picture.height)) ** 0.5
     if scale < 1:
         size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
@@ -32,14 +35,18 @@ def read(path: Path | str) -> Image.Image:
 
 
 def maps(
-    backbone: backbone_file.Backbone, pictures: list[Path], level: str = "res5", short: int = SHORT
+    backbone: backbone_file.Backbone,
+    pictures: list[Path],
+    level: str = "res5",
+    short: int = SHORT,
+    ranges: Mapping[Path, Range | None] = {},
 ) -> list[np.ndarray]:
     """One map a picture, (height, width) of the picture as `read` gives it, float32 from 0 to 1.
 
     The mean over the channels of a level (res2 ... res5), bilinearly upsampled over the picture and
     stretched to 0..1 for each picture by itself (a level without any contrast gives 0). `short`:
-    the side that pictures are resized to before. Raises InputError for an unknown level and a
-    picture that cannot be read.
+    the side that pictures are resized to before; `ranges`: as for `read`. Raises InputError for an
+    unknown level and a picture that cannot be read.
     """
     if level not in STRIDES:
         raise InputError(f"unknown level {level!r}; there are {', '.join(STRIDES)}")
@@ -50,7 +57,8 @@ def maps(
         )
     trunk = DetectorTrunk(backbone, (level,)).eval()
     with torch.inference_mode():
-        return [_map(trunk, backbone, read(path), level, short) for path in pictures]
+        opened = (read(path, ranges.get(path)) for path in pictures)
+        return [_map(trunk, backbone, picture, level, short) for picture in opened]
 
 
 def _map(

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detco.common import depth
 from detco.common.errors import InputError
+from detco.common.images import Range
 from detco.common.values import printable
 
 from . import LAYOUTS, Layout, get, inspection, labels, reader
@@ -59,6 +61,12 @@ class Dataset:
     notes: tuple[str, ...] = ()
     facts: dict = field(default_factory=dict)
     content: str = ""
+
+    @property
+    def value_range(self) -> Range | None:
+        """What becomes 0 and 255 of images of more than 8 bits, once that is known
+        (detco.common.depth)."""
+        return self.facts.get("value_range")
 
 
 def load(
@@ -277,10 +285,29 @@ def check(
         broken, turned = _look_at_pictures(dataset, report)
         problems += wrong + broken
         notes += [*dataset.notes, *_official_notes(found[-1]), *turned]
+    _look_at_depth(there, problems, notes, report)
     if tuple(one.split for one in there[:2]) in row.pairs:
         _look_for_copies(there[0], there[1], problems, notes, report)
     listed = tuple(problems[:limit])
     return CheckReport(layout, root, tuple(found), listed, len(problems), tuple(notes))
+
+
+def _look_at_depth(splits: list[Dataset], problems: list[str], notes: list[str], report) -> None:
+    """Images of more than 8 bits: by which range they are shown, or why they cannot be."""
+    from .checks import content
+
+    if not splits:
+        return
+    said = report and (lambda stage, done, total, **_: report(stage, done, total))
+    try:
+        looked = content.with_depths(splits, content.read(splits, said))
+    except InputError as error:
+        problems.append(str(error))
+        return
+    for before, one in zip(splits, looked, strict=True):
+        notes += one.notes[len(before.notes) :]
+    if value_range := looked[0].value_range:
+        notes.append(f"{splits[0].root}: {depth.policy(value_range)}")
 
 
 def _look_for_copies(

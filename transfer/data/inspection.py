@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
 from detco.common.files import cache_file, is_settled, write_atomic
-from detco.common.images import open_image, refuse_floats
+from detco.common.images import open_image
 from detco.common.progress import Report
 
 from . import LAYOUTS
@@ -207,7 +207,6 @@ def read(path: str, whole: bool = False) -> tuple[int, int]:
     with open_image(path) as picture:
         size = Size(upright_size(picture))
         size.turned = turned_unseen(picture)
-        refuse_floats(picture)
         if whole:
             picture.load()
     return size

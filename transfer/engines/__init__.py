@@ -29,7 +29,6 @@ class Engine:
     module: below this folder. needs: a package that must be installed. keeps: which trained
     detectors it can keep. lacks: architectures that it cannot build. launches: whether it takes a
     `Launch` (processes, precision, evaluations on the way). trains: else it makes predictions up.
-    reads_deep: whether it scales images of more than 8 bits, else it clips them.
     """
 
     module: str
@@ -39,7 +38,6 @@ class Engine:
     launches: bool = False
     trains: bool = True
     bfloat16_on_cpu: bool = True
-    reads_deep: bool = True
 
 
 # `auto` is the first that is available.
@@ -50,7 +48,6 @@ ENGINES = {
         keeps=("final", "best"),
         launches=True,
         bfloat16_on_cpu=False,
-        reads_deep=False,
     ),
     "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
     "replay": Engine("replay", trains=False),

@@ -154,15 +154,6 @@ def test_a_truncated_test_picture_is_met_before_anything_runs(coco, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_pixels_without_a_range_are_met_before_anything_runs(tmp_path):
-    """They decode well, and to nothing that one could train on: their header says so."""
-    path = tmp_path / "a.tiff"
-    Image.new("F", (8, 8), 0.5).save(path)
-    for whole in (False, True):
-        (said,) = inspection.sizes([str(path)], whole)
-        assert "floating-point pixels" in said
-
-
 def test_a_truncated_training_picture_is_met_with_verify_only(coco, tmp_path, capsys):
     """Where it breaks while training goes on, another takes its place."""
     path = truncated(pictures(coco, "train")[3])

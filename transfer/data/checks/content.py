@@ -25,9 +25,9 @@ def identified(
     images too (`in_training`). Raises InputError where all are."""
     both = read((train, test), report)
     train, test = (
-        replace(_with_depth(one, found), content=hash_of(one, found))
-        for one, found in zip((train, test), both)
+        replace(one, content=hash_of(one, found)) for one, found in zip((train, test), both)
     )
+    train, test = with_depths((train, test), both)
     doubled = shared(train, test, *both)
     if doubled and len(doubled) == len(test.images):
         raise InputError(all_shared(train, test, doubled))
@@ -36,15 +36,26 @@ def identified(
     return train, test
 
 
-def _with_depth(dataset: Dataset, found: Sequence[tuple[FileContent, ...]]) -> Dataset:
-    """With the fact that some images have more than 8 bits (`deep`) and a note on those that
-    decoding would leave with hardly a grey level; see depth.check."""
-    paths = (image["file_name"] for image in dataset.images)
-    deep, note = depth.check(dataset.root, depth.deep_of(paths, (files[0] for files in found)))
-    if not deep:
-        return dataset
-    notes = (*dataset.notes, note) if note else dataset.notes
-    return replace(dataset, notes=notes, facts={**dataset.facts, "deep": deep})
+def with_depths(
+    splits: Sequence[Dataset], found: Sequence[Sequence[tuple[FileContent, ...]]]
+) -> list[Dataset]:
+    """With the facts that so many images have more than 8 bits (`deep`) and which range of values
+    is shown (`value_range`), and a note on images that this leaves with hardly a grey level. The
+    first split is trained on: its range counts for all. Raises InputError, see depth.check."""
+    looked, value_range = [], None
+    for number, (dataset, files) in enumerate(zip(splits, found, strict=True)):
+        paths = (image["file_name"] for image in dataset.images)
+        deep = depth.candidates(paths, (own[0] for own in files))
+        seen = depth.check(dataset.root, deep, value_range, measure=number == 0)
+        value_range = seen.value_range
+        facts = dict(dataset.facts)
+        if seen.images:
+            facts["deep"] = seen.images
+        if value_range:
+            facts["value_range"] = value_range
+        notes = (*dataset.notes, seen.note) if seen.note else dataset.notes
+        looked.append(replace(dataset, notes=notes, facts=facts))
+    return looked
 
 
 def read(

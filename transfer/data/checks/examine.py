@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from detco.common import depth
+
 from .. import inspection
 from ..dataset import Dataset
 from . import content, counting
@@ -38,6 +40,8 @@ def deviations(test: Dataset) -> list[str]:
         found.append(f"{count:,} of {len(test.images):,} test images are training images too")
     if text := counting.notable(facts.get("uncounted", {})):
         found.append(text)
+    if value_range := facts.get("value_range"):
+        found.append(depth.policy(value_range))
     if best := facts.get("ceiling"):
         found.append(
             f"perfect boxes would reach AP {best['ap']:.1f}: {best['images']:,} of"

@@ -1,9 +1,9 @@
 """A protocol's row as a plain Detectron2 config: get_cfg() and what differs from it.
 
-Three keys are not Detectron2's own and there only where a row needs them: SOLVER.OPTIMIZER
-("ADAMW"), INPUT.SCALE_TRAIN (a random factor instead of a short side) and
-MODEL.SEM_SEG_HEAD.DILATION. SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm
-over all gradients.
+Four keys are not Detectron2's own and there only where a run needs them: SOLVER.OPTIMIZER
+("ADAMW"), INPUT.SCALE_TRAIN (a random factor instead of a short side),
+MODEL.SEM_SEG_HEAD.DILATION and INPUT.OPENED_AS (see `data.OurImages`).
+SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm over all gradients.
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ class RunConfig:
     seed: int = -1
     amp: bool = False
     eval_period: int = 0
+    opened_as: str = ""
 
 
 def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()) -> CfgNode:
@@ -66,6 +67,8 @@ def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()
     )
     if protocol.schedule.optimizer == "adamw":
         cfg.SOLVER.OPTIMIZER = "ADAMW"
+    if run.opened_as:
+        cfg.INPUT.OPENED_AS = run.opened_as
     if protocol.architecture == "fcn-16s":
         cfg.INPUT.SCALE_TRAIN, cfg.MODEL.SEM_SEG_HEAD.DILATION = (
             protocol.resize.scale,

@@ -5,6 +5,7 @@ The training loader is our own: the release of 2021 starts its iterator too earl
 its batches depend on the number of loading processes.
 """
 
+import io
 from collections.abc import Iterator
 from functools import partial
 
@@ -14,16 +15,18 @@ from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test
 from detectron2.data import transforms as T
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathHandler, PathManager
 from torch.utils.data import DataLoader, Sampler
 
 from detco.common import loading
-from detco.common.images import open_image
+from detco.common.images import Range, open_image
 
 from ...data import cityscapes
 from ...data.dataset import Dataset
 from ...data.inspection import Unreadable, fault_now
 from ...data.reading import short
 from ..replacing import Broken, items_of, readable, untestable
+from ..torchvision.pictures import read_rgb
 from .records import Records, picture
 
 IGNORED = 255  # class number of pixels that are neither trained on nor scored
@@ -46,17 +49,50 @@ def describe(dataset: Dataset) -> str:
     return name
 
 
+class OurImages(PathHandler):
+    """Opens `detco:LOW,HIGH:PATH` and `detco::PATH`: the image as detco.common.images reads it, by
+    a range of values or without, as a file that Detectron2 reads like any other. Detectron2 itself
+    clips more than 8 bits to white."""
+
+    PREFIX = "detco:"
+
+    @classmethod
+    def prefix(cls, value_range: Range | None) -> str:
+        return f"{cls.PREFIX}{','.join(map(repr, value_range or ()))}:"
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self.PREFIX]
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **_) -> io.BytesIO:
+        numbers, path = path.removeprefix(self.PREFIX).split(":", 1)
+        low, high = map(float, numbers.split(",")) if numbers else (0.0, 0.0)
+        file = io.BytesIO()
+        read_rgb(path, value_range=(low, high) if numbers else None).save(file, "PPM")
+        file.seek(0)
+        return file
+
+
+PathManager.register_handler(OurImages(), allow_override=True)
+
+
 class Mapper(DatasetMapper):
-    """Detectron2's mapper; Cityscapes' label ids become class numbers.
+    """Detectron2's mapper; Cityscapes' label ids become class numbers. With INPUT.OPENED_AS, a
+    prefix of OurImages, that opens the images.
 
     Raises Unreadable for a picture to train on, InputError for one to test on.
     """
 
+    def __init__(self, cfg, is_train: bool = True, **more):
+        super().__init__(cfg, is_train, **more)
+        self.opened_as = cfg.INPUT.get("OPENED_AS", "")
+
     def __call__(self, record: dict) -> dict:
+        path = record["file_name"]
         try:
             for path in _images(record):  # Detectron2 opens whatever Pillow does
                 open_image(path).close()
-            mapped = super().__call__(record)
+            mapped = super().__call__(record | {"file_name": self.opened_as + path})
+            mapped["file_name"] = path
         except MemoryError:
             raise
         except (

@@ -87,6 +87,7 @@ def folder(job: EngineJob) -> Path:
 def config(job: EngineJob, mask_format: str):
     """The resolved config of a job; its data sets are entered into Detectron2's catalogs."""
     points = next((len(c["keypoints"]) for c in job.train.categories if c.get("keypoints")), 17)
+    deep = "deep" in job.train.facts or "deep" in job.test.facts
     run = detectron2_config.RunConfig(
         classes=len(job.train.categories),
         keypoints=points,
@@ -99,6 +100,7 @@ def config(job: EngineJob, mask_format: str):
         seed=job.seed,
         amp=bool(job.launch.amp),
         eval_period=job.launch.eval_period,
+        opened_as=data.OurImages.prefix(job.train.value_range) if deep else "",
     )
     return detectron2_config.resolve(job.protocol, job.backbone, run)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from detco.common import depth
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
 
@@ -107,6 +108,8 @@ def plain_config(trained: TrainedDetector) -> tuple[dict, tuple[str, ...], tuple
         )
         raise InputError(f"{text}; only {detectron2_heads.DILATION} can be exported")
     lost = tuple(text for key, text in OWN_KEYS.items() if text and key in keys)
+    if trained.value_range:
+        lost += (depth.policy(trained.value_range),)
     keys = {"VERSION": cfg.VERSION} | {
         key: value for key, value in keys.items() if key not in OWN_KEYS
     }

@@ -15,10 +15,13 @@ from PIL import Image
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
+from detco.transfer import finetune
 from detco.transfer.data import dataset as datasets
 from detco.transfer.data.cityscapes import SEMANTIC, truth
+from detco.transfer.engines import EngineJob
 from detco.transfer.engines.torchvision.pictures import DetectionPictures, Wanted, resized_shape
 from detco.transfer.protocols import PROTOCOLS, Resize
+from tests.factories.deep import deepened
 
 pytestmark = pytest.mark.detectron2
 pytest.importorskip("detectron2")
@@ -27,6 +30,7 @@ from detectron2.utils import comm
 
 from detco.transfer.engines.detectron2 import config as detectron2_config
 from detco.transfer.engines.detectron2 import data as detectron2_data
+from detco.transfer.engines.detectron2 import engine
 from detco.transfer.engines.detectron2 import records as detectron2_records
 
 
@@ -87,6 +91,35 @@ def test_pictures_and_targets_are_those_of_the_torchvision_engine(keypoints, sce
             assert torch.allclose(ours[seen], theirs[seen], atol=1e-3)
         else:
             assert (objects.gt_masks.tensor.byte() != target["masks"]).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("top, kind", [(4095, np.uint16), (65535, np.uint16), (9, np.float32)])
+def test_more_than_8_bits_are_what_the_torchvision_engine_sees(top, kind, scenes, tmp_path, write):
+    """12 and 16 bits and floating-point numbers, trained and tested on."""
+    root = deepened(scenes / "coco", tmp_path / "set", top, kind)
+    asked = {"layout": "coco", "root": str(root)}
+    train, test = finetune.prepare(PROTOCOLS["small-faster-rcnn-fpn"], asked)
+    assert (train.value_range is None) == (top == 65535)
+    job = EngineJob(
+        PROTOCOLS["small-faster-rcnn-fpn"],
+        backbone_file.Backbone("resnet18", {}),
+        train,
+        test,
+        5,
+        tmp_path,
+    )
+    cfg = engine.config(job, "polygon")
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN, cfg.DATALOADER.NUM_WORKERS = "none", (48,), 0
+    pictures = DetectionPictures(train, Wanted(first_label=0), cfg.INPUT.MAX_SIZE_TRAIN)
+    records = {record["image_id"]: record for record in write(train)}
+    for number in pictures.trainable()[:2]:
+        found = detectron2_data.mapper(cfg, True)(records[train.images[number]["id"]])
+        assert torch.equal(found["image"], pictures[number, 48, False][0])
+        assert found["file_name"] == train.images[number]["file_name"]
+        assert len(found["image"].unique()) > 16
+    pictures = DetectionPictures(test, Wanted(), cfg.INPUT.MAX_SIZE_TEST)
+    ((found,),) = islice(detectron2_data.test_loader(cfg, test), 1)
+    assert torch.equal(found["image"], pictures[0, cfg.INPUT.MIN_SIZE_TEST, False][0])
 
 
 def test_crowd_and_empty_pictures_are_tested_on_but_not_trained_on(scenes, tmp_path, write):
