@@ -34,7 +34,8 @@ def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
         for form, name in (("md", "table.md"), ("csv", "table.csv")):
             write_atomic(out / name, _text(made, form) + "\n")
         print(f"\ntable: {near(out / 'table.md')}, {near(out / 'table.csv')}")
-    print(f"records: {near(out / 'transfer')}; all of them in one table: detco table {near(out)}")
+    print(f"records: {near(out / 'transfer')}")
+    print(f"all of them: detco table {near(out)}; as a page: detco report {near(out)}")
     left_out(problems)
     return 0
 

@@ -1,5 +1,5 @@
-"""Shows work in progress: one live view on a terminal, plain lines every ten seconds where output
-goes to a file."""
+"""Shows work in progress: one live view on a terminal, plain lines every thirty seconds where
+output goes to a file."""
 
 import sys
 import time
@@ -28,7 +28,7 @@ WIDE = 110  # columns of a terminal from which on a job has one line, not two
 # Seconds of work that the planned speed weighs in the average with the measured one, which
 # starting up makes too slow.
 TRUST = 30.0
-LINE_EVERY, LINE_SOON = 10.0, 2.0  # seconds between two lines on a job
+LINE_EVERY = 30.0  # seconds between two lines on a job
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def _texts(figures: dict) -> str:
 
 
 def _lines(title: str) -> Callable[..., None]:
-    """A `report` that says where the work stands every ten seconds, on standard error: the output
-    may be JSON."""
+    """A `report` that says every thirty seconds where the work stands, on standard error: the
+    output may be JSON."""
     spoke = time.monotonic()
 
     def report(stage: str, done: int, total: int, **figures) -> None:
@@ -93,37 +93,36 @@ def _lines(title: str) -> Callable[..., None]:
 
 
 class Plain:
-    """A line when a job starts and ends, every ten seconds for each at work, and for a new stage if
-    that lasts."""
+    """A line when a job starts and ends, and one every thirty seconds for each at work, unless it
+    would say the same again."""
 
     def __init__(self, name: str, say: Callable[[str], None] | None = None):
-        self.name, self.said, self.spoke = name, {}, {}
+        self.name = name
+        # of each job: its state, what was said of it, and when
+        self.said: dict[str, tuple[str, str, float]] = {}
         self.say = say or (lambda line: print(line, flush=True))
 
     def __call__(self, run: Run) -> None:
         now = time.time()
         for key, state in run.states.items():
-            silent = now - self.spoke.get(key, 0.0)
-            name, stage = self.said.get(key, ("waiting", ""))
-            if (
-                state.name == name and (state.name != "running" or silent < LINE_SOON)
-            ) or _done_before(state):
+            name, text, spoke = self.said.get(key, ("waiting", "", 0.0))
+            at_work = state.name == "running"
+            if _done_before(state) or (
+                state.name == name and (not at_work or now - spoke < LINE_EVERY)
+            ):
                 continue
-            progress = progress_of(state) if name == state.name == "running" else None
-            if progress and progress["stage"] in (stage, "starting") and silent < LINE_EVERY:
-                continue
-            self.said[key], self.spoke[key] = (
-                (state.name, progress["stage"] if progress else ""),
-                now,
-            )
-            running = {
-                other: progress_of(state)
-                for other, state in run.states.items()
-                if state.name == "running"
-            }
-            left = overall(run, running)[1]
-            head = counts(run) + (f", about {clock(left)} left" if left else "")
-            self.say(printable(f"[{head}] {state.job.title}: {describe(state, progress)}"))
+            new = describe(state, progress_of(state) if name == state.name else None)
+            self.said[key] = state.name, new, now
+            if new != text:
+                self.say(printable(f"[{self._head(run)}] {state.job.title}: {new}"))
+
+    def _head(self, run: Run) -> str:
+        """How much of the whole is done, and the time left."""
+        running = {
+            key: progress_of(state) for key, state in run.states.items() if state.name == "running"
+        }
+        left = overall(run, running)[1]
+        return counts(run) + (f", about {clock(left)} left" if left else "")
 
 
 class Terminal:
@@ -231,7 +230,7 @@ def stage_of(progress: dict) -> str:
 
 def rates(progress: dict) -> tuple[str, str, str]:
     """Speed, figures and time left of a stage as texts."""
-    speed, missing = progress.get("speed"), progress["total"] - progress["done"]
+    speed, rest = progress.get("speed"), seconds_of_stage(progress)
     shown = [
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in progress["figures"].items()
@@ -240,7 +239,7 @@ def rates(progress: dict) -> tuple[str, str, str]:
     return (
         rate,
         ", ".join(shown[:5]),
-        f"{clock(missing / speed)} left" if speed and missing > 0 else "",
+        f"{clock(rest)} left" if rest else "",
     )
 
 
@@ -259,27 +258,50 @@ def fraction_of(state: State, progress: dict | None) -> float:
 
 def overall(run: Run, progress: dict[str, dict]) -> tuple[float, float]:
     """Fraction of the whole that is done, and seconds left: measured costs of each kind of job
-    scale the estimates of the rest."""
-    now, cost, spent, behind = time.time(), {}, {}, 0.0
-    total = sum(state.job.cost for state in run.states.values()) or 1.0
-    missing: dict[str, float] = {}
+    scale the estimates of the rest. Never less than the longest chain of jobs that wait for one
+    another still takes, the stage at work by its measured speed."""
+    now, behind = time.time(), 0.0
+    cost: dict[str, float] = {}
+    spent: dict[str, float] = {}
+    parts = {key: fraction_of(state, progress.get(key)) for key, state in run.states.items()}
     for key, state in run.states.items():
-        part, kind = fraction_of(state, progress.get(key)), state.job.kind
-        behind += part * state.job.cost
-        if state.name not in ("failed", "blocked"):
-            missing[kind] = missing.get(kind, 0.0) + (1 - part) * state.job.cost
+        kind, planned = state.job.kind, state.job.cost
+        behind += parts[key] * planned
         if state.started:
             seconds = state.seconds if state.name == "done" else now - state.started
-            cost[kind], spent[kind] = (
-                cost.get(kind, 0.0) + part * state.job.cost,
-                spent.get(kind, 0.0) + seconds,
-            )
-    pace = {
-        kind: (spent.get(kind, 0.0) + TRUST) / (cost.get(kind, 0.0) + TRUST) for kind in missing
-    }
-    return behind / total, sum(units * pace[kind] for kind, units in missing.items()) / max(
-        1, len(run.slots)
-    )
+            cost[kind] = cost.get(kind, 0.0) + parts[key] * planned
+            spent[kind] = spent.get(kind, 0.0) + seconds
+    left: dict[str, float] = {}
+    for key, state in run.states.items():
+        if state.name not in ("failed", "blocked"):
+            kind = state.job.kind
+            pace = (spent.get(kind, 0.0) + TRUST) / (cost.get(kind, 0.0) + TRUST)
+            stage = seconds_of_stage(progress.get(key, {}))
+            left[key] = max((1 - parts[key]) * state.job.cost * pace, stage)
+    total = sum(state.job.cost for state in run.states.values()) or 1.0
+    shared = sum(left.values()) / max(1, len(run.slots))
+    return behind / total, max(shared, _longest_chain(run, left))
+
+
+def _longest_chain(run: Run, left: dict[str, float]) -> float:
+    """Seconds until the last job ends if every job starts as soon as those that it needs are
+    done."""
+    ends: dict[str, float] = {}
+
+    def end(key: str) -> float:
+        if key not in ends:
+            needs = (end(other) for other in run.states[key].job.needs if other in left)
+            ends[key] = left[key] + max(needs, default=0.0)
+        return ends[key]
+
+    return max(map(end, left), default=0.0)
+
+
+def seconds_of_stage(progress: dict) -> float:
+    """What the stage at work still takes by its measured speed; 0 where that is unknown."""
+    speed = progress.get("speed")
+    missing = progress.get("total", 0) - progress.get("done", 0)
+    return missing / speed if speed and missing > 0 else 0.0
 
 
 def clock(seconds: float) -> str:

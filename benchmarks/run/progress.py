@@ -1,19 +1,25 @@
 """Reports of a running job: progress for views, curves for TensorBoard, warnings for the record."""
 
+import json
 import logging
 import math
 import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from detco.common.files import write_atomic
 from detco.common.progress import Report
 from detco.results import store
 
 CURVE_POINTS = 1000  # of a stage
 # stage of an evaluation during training: reported once, with its metrics, at the iteration reached
 EVALUATE = "evaluate"
+TRAINING = ("pretrain", "train", EVALUATE)
+METRICS = "metrics.jsonl"
+LOG_LINES = 50  # of a stage
 
 
 class Progress:
@@ -93,6 +99,57 @@ class Curves:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
+
+
+class Metrics:
+    """A `report` that also writes `metrics.jsonl`, a line with the figures of an iteration,
+    CURVE_POINTS of a stage at most and all evaluations, and LOG_LINES of them to the job's log.
+
+    A resumed run removes the lines written after its checkpoint.
+    """
+
+    def __init__(self, folder: Path, report: Report):
+        self.path, self.report, self.begun = folder / METRICS, report, False
+
+    def __call__(self, stage: str, done: int, total: int, **figures: float | str) -> None:
+        self.report(stage, done, total, **figures)
+        numbers = {key: value for key, value in figures.items() if not isinstance(value, str)}
+        if stage not in TRAINING or not numbers:
+            return
+        last = stage == EVALUATE or done == total
+        if last or done % math.ceil(total / CURVE_POINTS) == 0:
+            self._write({"stage": stage, "iteration": done, **_plain(numbers)})
+        if last or done % math.ceil(total / LOG_LINES) == 0:
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:6])
+            print(f"{stage} {done}/{total}: {shown}")
+
+    def _write(self, line: dict) -> None:
+        try:
+            if not self.begun:
+                self.begun = True
+                self._take_back(line["iteration"])
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # on a full disk the job itself fails where it matters
+            print(f"metrics not written: {error}", file=sys.stderr)
+
+    def _take_back(self, iteration: int) -> None:
+        lines = read_metrics(self.path) if self.path.is_file() else []
+        before = [line for line in lines if line["iteration"] < iteration]
+        # always written anew: a link would lead the lines elsewhere
+        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in before))
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a `metrics.jsonl`; a last one that a killed run left half-written is left
+    out."""
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+                found.append(line)
+    return found
 
 
 def _plain(figures: dict) -> dict:

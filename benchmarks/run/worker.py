@@ -19,7 +19,7 @@ from detco.results import store
 
 from .. import config
 from . import distributed
-from .progress import Curves, Progress, Warnings
+from .progress import Curves, Metrics, Progress, Warnings
 from .provenance import code_version, hardware, versions
 
 
@@ -99,7 +99,8 @@ def run_job(spec: dict, folder: Path, report: Report) -> dict:
     warnings = Warnings()
     logging.getLogger("detco").addHandler(warnings)
     try:
-        outcome, error, kind = KINDS[spec["kind"]](spec, folder, report), None, None
+        work = KINDS[spec["kind"]]
+        outcome, error, kind = work(spec, folder, Metrics(folder, report)), None, None
     except Exception as problem:
         traceback.print_exc()
         outcome, error, kind = (

@@ -80,8 +80,9 @@ def run(jobs, out, slots=2, view=lambda run: None):
 
 
 def runs_of(out):
-    """Job -> how often a worker began it."""
-    return {path.parent.name: len(path.read_text().splitlines()) for path in out.glob("*/ran.txt")}
+    """Job -> how often a worker began it; a file that is being written does not count yet."""
+    lines = {path.parent.name: path.read_text().splitlines() for path in out.glob("*/ran.txt")}
+    return {name: len(found) for name, found in lines.items() if found}
 
 
 def names(outcome):

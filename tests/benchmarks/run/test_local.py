@@ -291,14 +291,14 @@ def test_one_slot_a_gpu(monkeypatch):
 
 
 def test_plain_lines_say_start_progress_and_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(live, "LINE_SOON", 0.1)
+    monkeypatch.setattr(live, "LINE_EVERY", 0.1)
     lines = []
     run(
         [job(tmp_path, "one", steps=30), job(tmp_path, "two", ["one"], fate="fail")],
         tmp_path,
         view=live.Plain("x", lines.append),
     )
-    assert lines[0] == "[0/2 done, about 0:01 left] one: started"
+    assert lines[0] == "[0/2 done, about 0:02 left] one: started"  # one after the other
     assert any("one: train" in line and "/30, " in line and "loss" in line for line in lines)
     assert any(line.startswith("[1/2 done") and "one: done in 0:0" in line for line in lines)
     assert lines[-1].endswith("two: failed: RuntimeError: loss not finite")
@@ -318,6 +318,46 @@ def test_time_left_by_measured_pace(monkeypatch):
     this.states["b"].started = 600.0
     assert live.overall(this, {})[1] == pytest.approx(30 * (440 + 30) / (10 + 30) / 2)
     assert [live.clock(s) for s in (5, 75, 3700)] == ["0:05", "1:15", "1:01:40"]
+
+
+def test_the_time_left_is_never_below_that_of_the_longest_job(monkeypatch):
+    """Sixteen slots and two jobs: one trains for 77 s more, by its own speed; or the plan says so;
+    or a third waits for it."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    jobs = [job(Path("x"), "a", cost=100.0), job(Path("x"), "b", cost=5.0)]
+    jobs.append(job(Path("x"), "c", ["a"], cost=40.0))
+    this = local.Run({j.id: local.State(j) for j in jobs[:2]}, [{}] * 16, began=1000.0)
+    this.states["a"].name, this.states["a"].started = "running", 1000.0
+    slow = {"stage": "train", "done": 23, "total": 100, "speed": 1.0, "figures": {}}
+    assert live.overall(this, {"a": slow})[1] == pytest.approx(77)
+    slow["speed"] = 10.0
+    paced = (1 - 0.85 * 0.23) * 100 * 30 / (30 + 0.85 * 23)
+    assert live.overall(this, {"a": slow})[1] == pytest.approx(paced)
+    slow["speed"] = 0.5
+    assert live.overall(this, {})[1] == pytest.approx(100.0)
+    this.states["c"] = local.State(jobs[2])
+    assert live.overall(this, {"a": slow})[1] > 77 / 0.5 + 20
+    assert live.overall(this, {})[1] == pytest.approx(140.0)
+
+
+def test_plain_lines_are_rare_and_never_the_same_twice(tmp_path, monkeypatch):
+    now, lines = [1000.0], []
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    this = local.Run({"a": local.State(job(tmp_path, "a", cost=10.0))}, [{}], began=1000.0)
+    this.states["a"].name, this.states["a"].started = "running", 1000.0
+    (tmp_path / "a").mkdir()
+    view = live.Plain("x", lines.append)
+    for second in range(121):
+        now[0] = 1000.0 + second
+        step = min(second, 40)  # then it hangs
+        facts = {"stage": "train", "done": step, "total": 100, "speed": 1.0, "figures": {}}
+        store.write_json(tmp_path / "a" / "progress.json", facts)
+        view(this)
+    assert [line.rpartition("] ")[2].split(",")[0] for line in lines] == [
+        "a: started",
+        "a: train 30/100",
+        "a: train 40/100",
+    ]
 
 
 def test_status_from_outside_says_what_the_view_says(tmp_path, capsys):
