@@ -222,6 +222,11 @@ def _only_keypoints(protocol: Protocol, dataset: datasets.Dataset) -> datasets.D
             f" keypoints, found {len(categories)}"
         )
     kept = tuple(a for a in dataset.annotations if a["category_id"] == categories[0]["id"])
+    if not any(a["num_keypoints"] and not a["iscrowd"] for a in kept):
+        raise InputError(
+            f"{dataset.root} ({dataset.split}): none of the {len(kept):,} objects has a visible"
+            f" keypoint, which {protocol.name} needs; the third number of a visible one is 1 or 2"
+        )
     return replace(dataset, categories=categories, annotations=kept)
 
 

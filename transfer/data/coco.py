@@ -285,7 +285,7 @@ def _annotations(
         try:
             record = _annotation(entry, image, category)
         except ValueError as error:
-            reading.faults.append(f"{where} ({image['file_name']}): {error}")
+            reading.leave_out(f"{where} ({image['file_name']}): {error}", category["name"])
             continue
         reading.annotations.append(record)
         _remark(entry, record, remarks)

@@ -9,6 +9,7 @@ import os
 import shlex
 import struct
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,9 @@ class Reading:
     line each.
 
     `problems` make a data set unusable. `faults` are single objects that were left out, a line an
-    object (the same line for objects that are left out for one reason): see `tolerate`. `notes` are
-    warnings; `facts` what the record says of them.
+    object (the same line for objects that are left out for one reason): see `tolerate`. `spoilt`:
+    how many of them by class, where that is known. `notes` are warnings; `facts` what the record
+    says of them.
     """
 
     categories: list[dict] = field(default_factory=list)
@@ -46,8 +48,14 @@ class Reading:
     annotations: list[dict] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    spoilt: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
+
+    def leave_out(self, line: str, name: str) -> None:
+        """A bad object of the class `name`."""
+        self.faults.append(line)
+        self.spoilt[name] += 1
 
     def tolerate(self, where: str, strict: bool = False) -> None:
         """Few bad objects become a note and the fact `left_out`; many, or any if
@@ -59,11 +67,23 @@ class Reading:
         if strict or not few:
             self.problems += dict.fromkeys(self.faults)
             return
+        self.problems += self._lost_classes(where)
         self.facts["left_out"] = count
         self.notes.append(
             f"{where}: {count:,} of {total:,} objects left out (--strict refuses them); the first:"
             f" {self.faults[0]}"
         )
+
+    def _lost_classes(self, where: str) -> list[str]:
+        """Lines for classes of which no good object is left: a score would be over fewer."""
+        names = {category["id"]: category["name"] for category in self.categories}
+        good = {names[annotation["category_id"]] for annotation in self.annotations}
+        return [
+            f"{where}: no object of class '{name}' can be used ({count:,} bad); mend them, or take"
+            f" them out of the file; the first bad object: {self.faults[0]}"
+            for name, count in self.spoilt.items()
+            if name not in good
+        ]
 
 
 def need_folder(folder: Path, needs: str) -> Path:

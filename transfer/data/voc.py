@@ -276,9 +276,8 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
     except (TypeError, ValueError):
         corners = []
     if not numbers(corners, 4):
-        reading.faults.append(
-            f"{where} ('{name}') needs a bndbox with four numbers xmin, ymin, xmax, ymax"
-        )
+        line = f"{where} ('{name}') needs a bndbox with four numbers xmin, ymin, xmax, ymax"
+        reading.leave_out(line, name)
         return
     xmin, ymin, xmax, ymax = corners
     box = [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
@@ -291,13 +290,12 @@ def _read_object(node, where: str, image: dict, reading: Reading) -> None:
     )
     if fault:
         written = " ".join(f"{value:g}" for value in corners)
-        reading.faults.append(f"{where} ('{name}'): the box {written} {fault}")
+        reading.leave_out(f"{where} ('{name}'): the box {written} {fault}", name)
         return
     stated = (node.findtext("difficult") or "0").strip().lower()
     if stated not in DIFFICULT:
-        reading.faults.append(
-            f"{where} ('{name}'): difficult must be 0 or 1, found {fields.found(stated)}"
-        )
+        line = f"{where} ('{name}'): difficult must be 0 or 1, found {fields.found(stated)}"
+        reading.leave_out(line, name)
         return
     reading.annotations.append(
         {

@@ -140,3 +140,43 @@ def test_percentages():
     assert "percentages" in counting.unit_problem("x", images, boxes)
     assert counting.unit_problem("x", images, boxes[:5]) == ""  # may be chance
     assert counting.unit_problem("x", [{"width": 100, "height": 100}], boxes) == ""
+
+
+# --- what is left out, or never seen ---------------------------------------------------------------
+
+
+def test_few_bad_objects_must_not_be_a_whole_class(coco):
+    """A mean over the other classes would be another number."""
+
+    def spoil(number, annotation, image):
+        if annotation["category_id"] == 99:
+            annotation["bbox"] = [1, 2, 0, 9]
+
+    path = coco / "annotations" / "instances_val.json"
+    document = json.loads(path.read_text())
+    document["categories"].append({"id": 99, "name": "rare"})
+    extra = dict(document["annotations"][0], id=10**6, category_id=99)
+    document["annotations"] += [extra, dict(extra, id=10**6 + 1)]
+    path.write_text(json.dumps(document))
+    assert "left_out" not in dataset.load("coco", coco, "val").facts
+    changed(coco, "val", spoil)
+    with pytest.raises(InputError, match=r"no object of class 'rare' can be used \(2 bad\)"):
+        dataset.load("coco", coco, "val")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_keypoints_that_are_never_visible_are_refused_before_training(coco, split):
+    shutil.copyfile(
+        coco / f"annotations/person_keypoints_{split}.json",
+        coco / f"annotations/instances_{split}.json",
+    )
+    assert prepared(coco, "small-keypoint-rcnn")
+
+    def hide(number, annotation, image):
+        annotation["keypoints"][2::3] = [0] * (len(annotation["keypoints"]) // 3)
+        annotation["num_keypoints"] = 0
+
+    changed(coco, split, hide)
+    (coco / f"annotations/person_keypoints_{split}.json").unlink()
+    with pytest.raises(InputError, match=rf"\({split}\): none of the .* has a visible keypoint"):
+        prepared(coco, "small-keypoint-rcnn")
