@@ -333,6 +333,13 @@ COMMANDS = (
             folder("root", "the data set"),
             option("--val", "share to test on; default 0.2", metavar="S", type=float, default=0.2),
             option(
+                "--test",
+                "share of a third part, `test`; default: none",
+                metavar="S",
+                type=float,
+                default=0.0,
+            ),
+            option(
                 "--group",
                 "a regular expression: images in whose names it (or its first group) matches the"
                 " same text stay together, e.g. frames of a video",
@@ -344,16 +351,20 @@ COMMANDS = (
     Command(
         "data convert",
         "cli.tools:convert",
-        "a data set in YOLO's or Animal Pose's format as COCO files",
+        "a data set in the format of YOLO, labelme or Animal Pose as COCO files",
         "detco data convert yolo MY_YOLO my-coco",
         (
             option(
-                "format", "yolo or animal-pose", metavar="FORMAT", choices=("yolo", "animal-pose")
+                "format",
+                "yolo, labelme or animal-pose",
+                metavar="FORMAT",
+                choices=("yolo", "labelme", "animal-pose"),
             ),
             folder(
                 "root",
-                "the data set. yolo: a data.yaml, or classes.txt with images/ and labels/, which"
-                " stay where they are; animal-pose: keypoints.json and images/",
+                "the data set. yolo: a data.yaml, CVAT's obj.data, or classes.txt with images/ and"
+                " labels/; labelme: a JSON file for each image; the images of both stay where they"
+                " are; animal-pose: keypoints.json and images/",
             ),
             option("out", "the new folder", metavar="OUT", type=Path),
             option(

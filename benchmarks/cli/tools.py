@@ -67,7 +67,7 @@ def split(args) -> int:
     """`detco data split`"""
     from detco.transfer.data.making import split as making
 
-    done = making.write(args.root, args.val, args.seed, args.group)
+    done = making.write(args.root, args.val, args.seed, args.group, args.test)
     for part, path in done.files.items():
         objects = f", {done.objects[part]:,} objects" if done.objects else ""
         print(f"{path}: {done.images[part]:,} images{objects}")
@@ -90,14 +90,24 @@ def _from_yolo(args) -> dict:
     about = yolo.description(args.root)
     if about is None:
         raise InputError(
-            f"{args.root}: no data.yaml (or classes.txt) that names classes and splits"
+            f"{args.root}: no data.yaml (or obj.data, classes.txt) that names classes and splits"
         )
+    if about.suffix == ".data":
+        return yolo.convert(args.root, yolo.of_darknet(about), args.out.absolute())
     text = about.read_text(encoding="utf-8-sig", errors="replace")
     if about.suffix == ".txt":
         content = {"names": [line for line in text.splitlines() if line.strip()]}
     else:
         content = documents.load(text, str(about), of_settings=False)
     return yolo.convert(args.root, content, args.out.absolute())
+
+
+def _from_labelme(args) -> dict:
+    from detco.transfer.data.making import labelme
+
+    if args.size:
+        raise InputError("--size: labelme's images stay as they are; leave it out")
+    return labelme.convert(args.root, args.out.absolute())
 
 
 def _from_animal_pose(args) -> dict:
@@ -107,7 +117,7 @@ def _from_animal_pose(args) -> dict:
         return animal_pose.convert(args.root, args.out.absolute(), args.size, report)
 
 
-CONVERTERS = {"yolo": _from_yolo, "animal-pose": _from_animal_pose}
+CONVERTERS = {"yolo": _from_yolo, "labelme": _from_labelme, "animal-pose": _from_animal_pose}
 
 
 def speed_views(args) -> int:

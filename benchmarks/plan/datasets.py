@@ -142,15 +142,18 @@ def find_splits(data: Data) -> Data:
     """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot
     be told."""
     from detco.transfer.data import dataset
-    from detco.transfer.data.making import yolo
+    from detco.transfer.data.making import labelme, yolo
 
     if not data.root.is_dir():
         raise InputError(f"no data set folder at {data.root}")
     layout = data.layout or layout_of(data.root)
     if layout is None:
         listed = ", ".join(f"{row.marker}/ ({name})" for name, row in LAYOUTS.items())
-        of_yolo = yolo.description(data.root)
-        hint = f"; for YOLO's: `detco data convert yolo {data.root} OUT`" if of_yolo else ""
+        hint = ""
+        if yolo.description(data.root):
+            hint = f"; for YOLO's: `detco data convert yolo {data.root} OUT`"
+        elif labelme.files(data.root):
+            hint = f"; for labelme's: `detco data convert labelme {data.root} OUT`"
         raise InputError(f"{data.root}: no known layout; expected one of {listed}{hint}")
     train, test = data.train, data.test
     if train is None or test is None:

@@ -145,6 +145,13 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     return picture.size[::-1] if orientation(picture) >= 5 else picture.size
 
 
+def is_on_its_side(path: str) -> bool:
+    """Whether EXIF turns a picture that has been read before by 90 degrees, and its size with it;
+    of square ones `turned_unseen` tells."""
+    with open_image(path) as picture:
+        return orientation(picture) >= 5 and picture.width != picture.height
+
+
 def turned_unseen(picture: Image.Image) -> bool:
     """Whether EXIF turns or mirrors a picture and its size does not tell: by 180 degrees, or a
     square one. Annotations of the picture as it is stored then look like good ones."""

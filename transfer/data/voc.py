@@ -23,6 +23,7 @@ from .reading import (
     Reading,
     box_fault,
     content_of,
+    is_on_its_side,
     missing_split,
     need_folder,
     numbers,
@@ -140,10 +141,12 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
     paths = [picture for picture, _ in located if picture]
     looks = dict(zip(paths, inspection.sizes(paths), strict=True))
     elsewhere: exports.Elsewhere | None = None
+    unsized: list[str] = []
     for name, (picture, xml), number in zip(names, located, ids):
         if picture and xml:
             try:
-                _read_one(Path(xml), name, picture, looks[picture], number, reading)
+                if not _read_one(Path(xml), name, picture, looks[picture], number, reading):
+                    unsized.append(picture)
             except InputError as error:
                 reading.problems.append(str(error))
             continue
@@ -153,6 +156,18 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
         there = elsewhere.find_stem(name, (".xml",) if picture else ENDINGS)
         hint = f"; there is {there}" if there else ""
         reading.problems.append(f"{path}: no such {what}, but split '{split}' lists it{hint}")
+    _note_turned(unsized, root, split, reading.notes)
+
+
+def _note_turned(unsized: list[str], root: Path, split: str, notes: list[str]) -> None:
+    """Images on their side by EXIF whose XML states no size: either could be meant."""
+    turned = [path for path in unsized if is_on_its_side(path)]
+    if turned:
+        notes.append(
+            f"{root}: split '{split}': {len(turned):,} XML files state no size, and EXIF turns"
+            " their images; they are read as EXIF shows them: see that boxes fit, or store them"
+            f" upright; the first: {turned[0]}"
+        )
 
 
 def _located(
@@ -219,9 +234,9 @@ def _is_name(line: str) -> bool:
 
 def _read_one(
     path: Path, name: str, picture: str, size: tuple[int, int] | str, number: int, reading: Reading
-) -> None:
+) -> bool:
     """Adds one picture and its objects; `size`: (width, height), or why the picture
-    cannot be read."""
+    cannot be read. Returns whether the XML states a size."""
     tree = _parse(path)
     if isinstance(size, str):
         raise InputError(f"{picture}: {size}")
@@ -235,6 +250,7 @@ def _read_one(
     )
     for index, node in enumerate(tree.findall("object"), 1):
         _read_object(node, f"{path}: object {index}", reading.images[-1], reading)
+    return all(said)
 
 
 def _parse(path: Path):

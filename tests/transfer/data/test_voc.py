@@ -83,6 +83,18 @@ def test_voc_takes_other_suffixes_and_files_without_a_size(voc):
         assert train.images[1]["file_name"].endswith("one.PNG")
 
 
+def test_voc_without_a_size_is_read_as_shown_and_said_where_exif_turns_it(voc):
+    (voc / "Annotations/one.xml").write_text(xml(("ant", (1, 1, 9, 9)), size=None))
+    assert not load("voc", voc, "trainval").notes
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(voc / "JPEGImages/one.jpg", exif=exif)
+    found = load("voc", voc, "trainval")
+    (image,) = (image for image in found.images if image["name"] == "one")
+    assert (image["width"], image["height"]) == (H, W)
+    assert "1 XML files state no size" in found.notes[0] and "one.jpg" in found.notes[0]
+
+
 def test_voc_sizes_are_those_after_exif_rotation(voc):
     exif = Image.Exif()
     exif[0x0112] = 6

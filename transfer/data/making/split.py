@@ -15,8 +15,6 @@ from detco.common.images import ENDINGS
 
 from .. import dataset, layout_of, reader
 
-PARTS = ("train", "val")
-
 
 @dataclass(frozen=True)
 class Division:
@@ -27,20 +25,29 @@ class Division:
     objects: dict[str, int]
 
 
-def write(root: Path, share: float = 0.2, seed: int = 0, pattern: str | None = None) -> Division:
+def write(
+    root: Path,
+    share: float = 0.2,
+    seed: int = 0,
+    pattern: str | None = None,
+    test: float = 0.0,
+) -> Division:
     """Writes lists or annotation files of `train` and `val`, the latter with about `share` of the
-    images of each class.
+    images of each class, and where `test` is above 0 of a third part with that share.
 
     pattern: a regular expression; images in whose names its first group (or all of it) matches the
     same text stay together, as frames of a video must. Raises InputError, and for files that exist.
     """
     if not 0 < share < 1:
         raise InputError(f"--val must be above 0 and below 1, it is {share:g}")
+    if not 0 <= test < 1 - share:
+        raise InputError(f"--test must be 0 (none) or more, and with --val below 1, it is {test:g}")
+    shares = {"val": share, "test": test}
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     layout = layout_of(root)
     if layout is None:
-        return _class_folders(root, share, seed, pattern)
+        return _class_folders(root, shares, seed, pattern)
     found = reader(layout).splits(root)
     if len(found) > 1:
         raise InputError(f"{root}: there are splits already: {', '.join(found)}")
@@ -53,10 +60,11 @@ def write(root: Path, share: float = 0.2, seed: int = 0, pattern: str | None = N
     for annotation in data.annotations:
         labels[paths[annotation["image_id"]]][annotation["category_id"]] += 1
     names = {path: os.path.relpath(path, root) for path in labels}
-    val = chosen(labels, _with_copies(_groups(names, pattern), root), share, seed)
+    groups = _with_copies(_groups(names, pattern), root)
+    by_path = {image["file_name"]: image for image in data.images}
     parts = {
-        "train": [image for image in data.images if image["file_name"] not in val],
-        "val": [image for image in data.images if image["file_name"] in val],
+        part: [by_path[path] for path in paths]
+        for part, paths in _parts(labels, groups, shares, seed).items()
     }
     objects = {
         part: sum(labels[image["file_name"]].total() for image in images)
@@ -65,6 +73,26 @@ def write(root: Path, share: float = 0.2, seed: int = 0, pattern: str | None = N
     _refuse_empty(parts)
     files = write_splits(root.absolute(), found[0], parts)
     return Division(files, {part: len(images) for part, images in parts.items()}, objects)
+
+
+def _parts(
+    labels: Mapping[str, Counter],
+    groups: Mapping[str, list[str]],
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[str, list[str]]:
+    """The images of each part, in their order; `val` is the same with and without a third part."""
+    left = dict(groups)
+    of_path = dict.fromkeys(labels, "train")
+    taken = 0.0
+    for part, share in shares.items():
+        if share:
+            found = chosen(labels, left, share / (1 - taken), seed)
+            of_path |= dict.fromkeys(found, part)
+            left = {name: group for name, group in left.items() if group[0] not in found}
+            taken += share
+    wanted = ["train", *(part for part in shares if shares[part])]
+    return {part: [path for path in labels if of_path[path] == part] for part in wanted}
 
 
 def chosen(
@@ -142,8 +170,11 @@ def _with_copies(groups: Mapping[str, list[str]], root: Path) -> dict[str, list[
     return joined
 
 
-def _class_folders(root: Path, share: float, seed: int, pattern: str | None) -> Division:
-    """Lists train.txt and val.txt of paths below folders of classes, beside them."""
+def _class_folders(
+    root: Path, shares: Mapping[str, float], seed: int, pattern: str | None
+) -> Division:
+    """Lists train.txt, val.txt and, where asked for, test.txt of paths below folders of classes,
+    beside them."""
     labels = {}
     for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
         for where, below, names in os.walk(folder):
@@ -158,15 +189,11 @@ def _class_folders(root: Path, share: float, seed: int, pattern: str | None) -> 
             " images, one a class"
         )
     groups = _groups({path: path for path in labels}, pattern)
-    val = chosen(labels, _with_copies(groups, root), share, seed)
-    parts = {
-        "train": [path for path in labels if path not in val],
-        "val": [path for path in labels if path in val],
-    }
+    parts = _parts(labels, _with_copies(groups, root), shares, seed)
     _refuse_empty(parts)
-    texts = {root / f"{part}.txt": "".join(f"{p}\n" for p in parts[part]) for part in PARTS}
-    written(texts)
-    return Division(dict(zip(PARTS, texts)), {part: len(parts[part]) for part in PARTS}, {})
+    files = {part: root / f"{part}.txt" for part in parts}
+    written({files[part]: "".join(f"{path}\n" for path in parts[part]) for part in parts})
+    return Division(files, {part: len(parts[part]) for part in parts}, {})
 
 
 def _refuse_empty(parts: Mapping[str, list]) -> None:
@@ -174,7 +201,7 @@ def _refuse_empty(parts: Mapping[str, list]) -> None:
         if not images:
             raise InputError(
                 f"no image is left for '{part}': there are too few, or too few groups; choose"
-                " another --val or --group"
+                " another --val, --test or --group"
             )
 
 

@@ -17,8 +17,9 @@ TOLERANCE = 0.01  # a share of the image by which values may leave 0 .. 1: round
 
 
 def description(root: Path) -> Path | None:
-    """The YAML file of a YOLO data set, or its classes.txt; None where there is neither."""
-    for name in ("data.yaml", "data.yml", "dataset.yaml", "classes.txt"):
+    """The YAML file of a YOLO data set, obj.data of Darknet and CVAT, or classes.txt; None where
+    there is neither."""
+    for name in ("data.yaml", "data.yml", "dataset.yaml", "obj.data", "classes.txt"):
         if (root / name).is_file():
             return root / name
     found = sorted(root.glob("[!.]*.y*ml"))
@@ -57,6 +58,21 @@ def convert(root: Path, about: Mapping, out: Path) -> dict[Path, tuple[int, int]
     return counts
 
 
+def of_darknet(path: Path) -> dict:
+    """What obj.data says, lines `key = value`, as the YAML file would. Raises InputError."""
+    lines = [line.partition("=") for line in _text(path).splitlines() if "=" in line]
+    said = {key.strip(): value.strip() for key, _, value in lines}
+    about: dict = {key: said[key] for key in SPLITS if key in said}
+    if "names" not in said:
+        raise InputError(f"{path}: no line `names = ...` that names the file of classes")
+    listed = _text(_place(path.parent, about, said["names"]))
+    return about | {"names": [line for line in listed.splitlines() if line.strip()]}
+
+
+def _text(path: Path) -> str:
+    return content_of(path).decode("utf-8-sig", "replace")
+
+
 def _names(names, root: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -75,7 +91,7 @@ def _images(root: Path, about: Mapping, value) -> list[str]:
         if place.is_dir():
             found += _below(place)
             continue
-        for line in content_of(place).decode("utf-8-sig", "replace").splitlines():
+        for line in _text(place).splitlines():
             if line.strip():
                 beside = place.parent / line.strip()
                 found.append(str(beside if beside.exists() else _place(root, about, line.strip())))
@@ -86,11 +102,13 @@ def _images(root: Path, about: Mapping, value) -> list[str]:
 
 def _place(root: Path, about: Mapping, entry: str) -> Path:
     """Where a path of the YAML file lies: below its `path`, or the file's folder; Roboflow writes
-    ../train/images for ./train/images."""
+    ../train/images for ./train/images, CVAT data/train.txt for ./train.txt."""
     if "\0" in f"{about.get('path')}{entry}":
         raise InputError(f"{root}: a path in the YAML file has a NUL in it")
     tried = [Path(str(about.get("path") or ".")) / entry, Path(entry)]
     tried.append(Path(*[part for part in Path(entry).parts if part != ".."]))
+    if Path(entry).parts[:1] == ("data",):
+        tried.append(Path(*Path(entry).parts[1:]))
     for path in tried:
         if (root / path).exists():
             return (root / path).absolute()
@@ -122,6 +140,8 @@ def _sized(paths: list[str]) -> list[tuple[str, tuple[int, int]]]:
 def _label_file(image: str) -> Path:
     """images/a.jpg has labels/a.txt, by the last folder of that name; else it lies beside."""
     path = Path(image).with_suffix(".txt")
+    if path.exists():
+        return path
     parts = list(path.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":

@@ -142,7 +142,7 @@ def test_percentages():
     assert counting.unit_problem("x", [{"width": 100, "height": 100}], boxes) == ""
 
 
-# --- what is left out, or never seen ---------------------------------------------------------------
+# --- what is left out, or never seen -------------------------------------------------------------
 
 
 def test_few_bad_objects_must_not_be_a_whole_class(coco):

@@ -79,7 +79,9 @@ def test_the_seed_decides_and_nothing_else(tmp_path):
 def test_frames_of_a_video_stay_together(tmp_path):
     root = voc_set(tmp_path)
     split.write(root, 0.25, 0, r"(video\d+)_")
-    videos = [{name.split("_")[0] for name in names("voc", root, part)} for part in split.PARTS]
+    videos = [
+        {name.split("_")[0] for name in names("voc", root, part)} for part in ("train", "val")
+    ]
     assert not videos[0] & videos[1] and len(videos[0] | videos[1]) == 4 and videos[1]
     for pattern, text in (("(", "not a regular expression"), ("clip", "matches no name")):
         with pytest.raises(InputError, match=text):
@@ -156,7 +158,30 @@ def test_a_class_is_never_only_in_one_part_where_it_can_be_in_both():
         assert len(val & {"7", "50"}) == 1 and "9" not in val and 9 <= len(val) <= 11
 
 
+def test_a_third_part_takes_its_share_and_leaves_val_as_it_is(tmp_path):
+    two, three = voc_set(tmp_path / "two"), voc_set(tmp_path / "three")
+    split.write(two, 0.25, 0)
+    done = split.write(three, 0.25, 0, test=0.25)
+    assert done.images == {"train": 10, "val": 5, "test": 5}
+    parts = [names("voc", three, part) for part in ("train", "val", "test")]
+    assert set.union(*parts) == {path.stem for path in (three / "JPEGImages").iterdir()}
+    assert sum(map(len, parts)) == 20 and parts[1] == names("voc", two, "val")
+    for name in ("cat", "dog"):
+        for k in range(10):
+            picture(tmp_path / f"classes/{name}/{k}.jpg")
+    assert split.write(tmp_path / "classes", 0.2, 0, None, 0.3).images["test"] == 6
+    root = coco_set(tmp_path / "coco")
+    split.write(root, 0.2, test=0.2)
+    assert len(dataset.load("coco", root, "test").images) == 4
+    for test in (-0.1, 0.8, float("nan")):
+        with pytest.raises(InputError, match="--test must be 0"):
+            split.write(voc_set(tmp_path / f"bad{test}"), 0.2, test=test)
+
+
 def test_the_command_says_what_it_wrote(tmp_path, capsys):
     root = voc_set(tmp_path)
     assert cli.main(["data", "split", str(root), "--val", "0.25", "--group", "frame[0-9]+"]) == 0
     assert "val.txt: 5 images, 6 objects" in capsys.readouterr().out
+    third = voc_set(tmp_path / "third")
+    assert cli.main(["data", "split", str(third), "--test", "0.2"]) == 0
+    assert "test.txt: 4 images" in capsys.readouterr().out

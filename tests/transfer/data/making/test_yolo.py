@@ -22,6 +22,10 @@ TREES = {
         "train: train.txt\nval: [images/val]\nnames: [cup, pen]\n",
         {"train": "images/train/a.jpg", "val": "images/val/b.jpg"},
     ),
+    "CVAT": (
+        "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n",
+        {"train": "obj_train_data/a.jpg"},
+    ),
     "Label Studio": (None, {"all": "images/a.jpg"}),
 }
 LINES = "1 0.5 0.5 0.25 0.5\n0 0.25 0.25 0.75 0.25 0.75 0.5\n"
@@ -33,6 +37,11 @@ def written(root, text, images, lines=LINES):
         label = root / path.replace("images", "labels").replace(".jpg", ".txt")
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text(lines)
+    if text and "obj.names" in text:
+        (root / "obj.data").write_text(text)
+        (root / "obj.names").write_text("cup\npen\n")
+        (root / "train.txt").write_text("data/obj_train_data/a.jpg\n")
+        return root
     if text is None:
         (root / "classes.txt").write_text("cup\npen\n")
     else:
