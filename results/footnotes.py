@@ -21,6 +21,11 @@ class Footnotes:
     def at(self, place: Hashable) -> str:
         return self.marks.get(place, "")
 
+    def texts(self, place: Hashable) -> list[str]:
+        """The notes on a place."""
+        notes = {letter: note for note, letter in self.letters.items()}
+        return [notes[mark] for mark in self.at(place).split(",") if mark]
+
     def lines(self) -> list[str]:
         """The notes as they stand below the table: `[a] text`."""
         return [f"[{letter}] {note}" for note, letter in self.letters.items()]

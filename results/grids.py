@@ -1,6 +1,7 @@
 """The AP table as a grid of texts: values, differences with their intervals, and the notes that
 explain them."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,10 +15,53 @@ SIZES = {"aps": "APs", "apm": "APm", "apl": "APl"}  # of objects: small, medium,
 FEW = 5  # seeds: below that the note says what an interval is worth
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """Long form with full precision: one line a starting point, group and metric."""
+# of a group of `tables.ap_table`: column of the long form -> of `tables.frame`
+FACTS = {
+    "protocol": "protocol",
+    "version": "protocol_version",
+    "data": "data_name",
+    "engine": "engine",
+    "scorer": "scorer",
+    "scaling": "scaling",
+    "protocol hash": "protocol_hash",
+    "data hash": "data",
+    "detectron2 hash": "detectron2",
+}
+
+
+def long_form(table: pd.DataFrame) -> pd.DataFrame:
+    """A line for each starting point, group and metric, a fact a column: what was run (FACTS), the
+    numbers with full precision (percent), the seeds, and the footnotes."""
     long = table.stack(["group", "metric"], future_stack=True).reset_index()
-    return long.rename_axis(columns=None).to_csv(index=False).rstrip("\n")
+    long = long.rename_axis(columns=None)
+    groups = table.attrs["groups"]
+    facts = {
+        name: [groups[group][column] for group in long["group"]] for name, column in FACTS.items()
+    }
+    first = long[["starting point"]].assign(**facts, metric=long["metric"])
+    numbers = long.drop(columns=["starting point", "group", "metric"])
+    seeds, notes = table.attrs["seeds"], table.attrs["footnotes"]
+    for name in table.attrs["baselines"]:  # its own row is no comparison
+        own = [f"{statistic} {name}" for statistic in ("minus", "ci", "n")]
+        numbers[own[-1]] = numbers[own[-1]].astype("Int64")  # a whole number that may be missing
+        numbers.loc[long["starting point"] == name, own] = [np.nan, np.nan, pd.NA]
+    last: dict[str, list[str]] = {"seeds": [], "notes": []}
+    for row, group, metric in long[["starting point", "group", "metric"]].itertuples(index=False):
+        last["seeds"].append(seeds.get((row, group, metric), ""))
+        last["notes"].append("; ".join(notes.texts(group) + notes.texts((row, group))))
+    return pd.concat([first, numbers, pd.DataFrame(last)], axis=1)
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The long form of a table as CSV."""
+    return rows_as(long_form(table), "csv")
+
+
+def rows_as(rows: pd.DataFrame, form: str) -> str:
+    """Rows as csv, or as json: a list of mappings, null where there is no number."""
+    if form == "csv":
+        return rows.to_csv(index=False).rstrip("\n")
+    return json.dumps(rows.astype(object).where(rows.notna(), None).to_dict("records"), indent=1)
 
 
 def grid(table: pd.DataFrame) -> Grid:

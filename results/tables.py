@@ -220,12 +220,19 @@ def ap_table(
         ["group", "metric", "statistic"], axis=1
     )
     table = table[[(*cell, key) for cell in cells for key in parts]].rename_axis("starting point")
-    table.attrs = {
+    facts = each.drop_duplicates("group")
+    table.attrs = {  # nothing of pandas: it compares them
         "footnotes": _footnotes(each, rows, groups),
         "baselines": chosen,
         "pairing": pairing,
+        "groups": facts.set_index("group")[[*GROUP, "data_name"]].to_dict("index"),
+        "seeds": measured.groupby(["row", "group", "metric"])["seed"].agg(_listed).to_dict(),
     }
     return table
+
+
+def _listed(seeds: pd.Series) -> str:
+    return " ".join(map(str, sorted(seeds)))
 
 
 def cell(table: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:

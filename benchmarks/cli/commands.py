@@ -15,6 +15,7 @@ from ..run import DEFAULT, EXECUTORS
 from . import parser as options
 from .parser import (
     AMP,
+    AS_JSON,
     BASELINE,
     COPIES,
     DETECTRON2,
@@ -32,6 +33,7 @@ from .parser import (
     REPEATS,
     REPOSITORY,
     REVISION,
+    RUN_JSON,
     SEED,
     STRICT,
     STRICT_DATA,
@@ -483,6 +485,7 @@ COMMANDS = (
             STRICT_DATA,
             MERGE_CLASSES,
             *DETECTRON2,
+            RUN_JSON,
             KEEP_MODEL,
         ),
     ),
@@ -572,6 +575,7 @@ COMMANDS = (
                 type=not_negative,
             ),
             option("--dry-run", "print the plan and its cost, and stop", action="store_true"),
+            RUN_JSON,
             option("--yes", "also a plan of more than 10,000 jobs", action="store_true"),
             VERIFY,
             STRICT_DATA,
@@ -621,6 +625,7 @@ COMMANDS = (
         (
             folder("dir", "a folder of runs", nargs="?"),
             FORMAT,
+            AS_JSON,
             BASELINE,
             PAIRED,
             option(
@@ -654,6 +659,7 @@ COMMANDS = (
             ),
             folder("dir", "a folder of runs"),
             FORMAT,
+            AS_JSON,
             PAIRED,
             STRICT,
         ),

@@ -36,6 +36,22 @@ def show(
     _power(jobs)
 
 
+def as_rows(jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate]) -> list[dict]:
+    """Each job for `--json`; seconds are those of one slot."""
+    rows = []
+    for job in jobs:
+        found = costs[job.id]
+        row: dict[str, object] = {
+            "id": job.id,
+            "kind": job.kind,
+            "title": job.title,
+            "folder": str(job.folder),
+        }
+        row |= {"needs": list(job.needs), "done": job.id in done, "seconds": found.seconds}
+        rows.append(row | {"measured": found.measured, "bytes": found.stays})
+    return rows
+
+
 def _power(jobs: Sequence[Job]) -> None:
     """What the planned seeds can show."""
     from detco.results import power

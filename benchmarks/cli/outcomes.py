@@ -3,8 +3,10 @@ measured beside published."""
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
@@ -15,12 +17,25 @@ from .. import config
 from ..plan.jobs import Job
 from .text import columns, near
 
+LONG_FORMS = ("csv", "json")
 CLASSES = 20  # shown on a terminal; other formats have all
 
 
-def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
+@contextmanager
+def only_json(wanted: bool) -> Iterator[TextIO | None]:
+    """Standard output, to which nothing but JSON then goes: what else is printed goes to standard
+    error. None if it is not wanted."""
+    if not wanted:
+        yield None
+        return
+    stream = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield stream
+
+
+def after_run(jobs: Sequence[Job], out: Path, keep: bool = True, json: TextIO | None = None) -> int:
     """Print the table of these jobs, write it into `out` as table.md and table.csv (`keep`), say
-    where things are."""
+    where things are. json: where the table goes as JSON, too."""
     from detco.results import tables
 
     ids = {job.id for job in jobs}
@@ -30,6 +45,8 @@ def after_run(jobs: Sequence[Job], out: Path, keep: bool = True) -> int:
     planned = [job.spec for job in jobs if job.id not in there]
     made = tables.ap_table(tables.frame(records + planned))
     print(_text(made, "terminal"))
+    if json:
+        print(_text(made, "json"), file=json)
     if keep:
         for form, name in (("md", "table.md"), ("csv", "table.csv")):
             write_atomic(out / name, _text(made, form) + "\n")
@@ -90,14 +107,14 @@ def table(args) -> int:
 
 def compare(args) -> int:
     """Two or more starting points across all protocols, object sizes and classes."""
-    from detco.results import compare, grids, tables
+    from detco.results import compare, tables
 
     records, problems = _results(args.dir)
     runs = tables.frame(records)
     _check_names(runs, args.names)
     table = compare.select(runs, args.names, "paired" if args.paired else "welch")
-    if args.format == "csv":
-        print(grids.to_csv(table))
+    if args.format in LONG_FORMS:
+        print(_text(table, args.format))
     else:
         most = CLASSES if args.format == "terminal" else None
         made = [
@@ -186,23 +203,23 @@ def _check_names(runs, names: Sequence[str]) -> None:
 
 
 def _paper(number: int, form: str) -> int:
+    from detco.results import grids
     from detco.results.paper import numbers
 
-    grid = numbers.paper_grid(number)
-    print(
-        numbers.of_table(number).to_csv(index=False).rstrip("\n")
-        if form == "csv"
-        else _rendered(grid, form)
-    )
+    if form in LONG_FORMS:
+        print(grids.rows_as(numbers.of_table(number), form))
+    else:
+        print(_rendered(numbers.paper_grid(number), form))
     return 0
 
 
 def _against(records: Sequence[dict], source: str, form: str) -> None:
+    from detco.results import grids
     from detco.results.paper import claims, numbers, verdicts
 
     cells = verdicts.compare(records, source)
-    if form == "csv":
-        print(cells.to_csv(index=False).rstrip("\n"))
+    if form in LONG_FORMS:
+        print(grids.rows_as(cells, form))
         return
     made = [verdicts.grid(cells, source, records)] + (
         [claims.grid(cells)] if source == numbers.DETCO else []
@@ -214,7 +231,9 @@ def _text(made, form: str) -> str:
     """A table of `tables.ap_table` in a format."""
     from detco.results import grids
 
-    return grids.to_csv(made) if form == "csv" else _rendered(grids.grid(made), form)
+    if form in LONG_FORMS:
+        return grids.rows_as(grids.long_form(made), form)
+    return _rendered(grids.grid(made), form)
 
 
 def _rendered(grid, form: str) -> str:

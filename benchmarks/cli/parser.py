@@ -86,6 +86,11 @@ share = number(0, 1)
 
 
 JSON = option("--json", "as JSON", action="store_true", default=argparse.SUPPRESS)
+RUN_JSON = option(
+    "--json",
+    "the table (or the plan) as JSON on standard output, everything else on standard error",
+    action="store_true",
+)
 # how a checkpoint of another project is read
 READ_AS = (
     option(
@@ -117,10 +122,13 @@ DEVICE = option(
 )
 FORMAT = option(
     "--format",
-    "terminal, md, csv, latex or html",
+    "terminal, md, csv, json, latex or html",
     metavar="NAME",
     default="terminal",
-    choices=("terminal", "md", "csv", "latex", "html"),
+    choices=("terminal", "md", "csv", "json", "latex", "html"),
+)
+AS_JSON = option(
+    "--json", "short for --format json", action="store_const", const="json", dest="format"
 )
 BASELINE = option(
     "--baseline",

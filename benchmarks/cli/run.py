@@ -1,12 +1,14 @@
 """`detco pretrain`, `transfer` and `run`: plan jobs, run them under a live view,
 print the outcome."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from detco.common.errors import InputError
 from detco.pretrain.recipes import RECIPES
@@ -96,17 +98,27 @@ def _say_assumed(recipe: dict) -> None:
 
 def transfer(args) -> int:
     """`detco transfer`: fine-tune and test one detector."""
+    with outcomes.only_json(args.json) as stream:
+        return _transfer(args, stream)
+
+
+def _transfer(args, stream: TextIO | None) -> int:
     job = single.job_of(args)
     failed = work([job], args, args.out, job.title)
     if not failed and args.keep_model:
         show.kept([job], args.keep_model)
     if failed or job.kind == "machine":
         return failed
-    return outcomes.after_run([job], args.out, keep=False)
+    return outcomes.after_run([job], args.out, keep=False, json=stream)
 
 
 def suite(args) -> int:
     """`detco run`: plan and run a whole comparison, print its table."""
+    with outcomes.only_json(args.json) as stream:
+        return _suite(args, stream)
+
+
+def _suite(args, stream: TextIO | None) -> int:
     wanted = files.adapted(files.load(args.suite), args.data, args.images, args.weights, args.start)
     period = wanted.eval_period if args.eval_period is None else args.eval_period
     wanted = replace(
@@ -139,11 +151,11 @@ def suite(args) -> int:
         )
     site.take(jobs)
     if args.dry_run:
-        return _planned(jobs, site, out, missing)
+        return _planned(jobs, site, out, missing, stream)
     failed = work(jobs, args, out, wanted.name, site)
     if wanted.keep_model:
         show.kept(jobs, wanted.keep_model)
-    return failed if failed == 130 else outcomes.after_run(jobs, out) or failed
+    return failed if failed == 130 else outcomes.after_run(jobs, out, json=stream) or failed
 
 
 def _say_without_evaluations(jobs: Sequence[Job]) -> None:
@@ -185,11 +197,20 @@ def _check_folder(out: Path) -> None:
         raise InputError(f"--out {out} is not a folder; name a new one")
 
 
-def _planned(jobs: Sequence[Job], site: executors.Runner, out: Path, missing: Sequence[str]) -> int:
+def _planned(
+    jobs: Sequence[Job],
+    site: executors.Runner,
+    out: Path,
+    missing: Sequence[str] | None,
+    stream: TextIO | None,
+) -> int:
     """Print the plan and its cost; exit status 2 where something is missing."""
     done = {job.id for job in jobs if finished(job)}
-    planned.show(jobs, done, site.costs(jobs, out, exact=True), site.room(), out)
-    for text in planned.summed(missing):
+    costs, lacks = site.costs(jobs, out, exact=True), planned.summed(missing or ())
+    planned.show(jobs, done, costs, site.room(), out)
+    if stream:
+        print(json.dumps(planned.as_rows(jobs, done, costs), indent=1), file=stream)
+    for text in lacks:
         print(f"detco: before it can run: {text}", file=sys.stderr)
     return 2 if missing else 0
 

@@ -311,12 +311,20 @@ def test_nothing_yet():
 
 def test_csv_has_full_precision(records):
     rows = list(csv.DictReader(io.StringIO(grids.to_csv(table_of(records)))))
-    found = {(r["starting point"], r["group"].split(" ")[0], r["metric"]): r for r in rows}
+    found = {(r["starting point"], r["protocol"], r["metric"]): r for r in rows}
     for (start, protocol), values in VALUES.items():
         row = found[start, protocol, "box_ap"]
         assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-12) and int(
             row["n"]
         ) == len(values)
+        assert row["seeds"] == " ".join(map(str, range(len(values))))
+        scorer = "voc2007" if protocol == "c4" else "coco"
+        assert (row["version"], row["engine"], row["scorer"]) == ("1", "torchvision", scorer)
+    random = [row for row in rows if row["starting point"] == "random"]
+    assert random and {row["minus random"] + row["n random"] for row in random} == {""}
+    same = json.loads(grids.rows_as(grids.long_form(table_of(records)), "json"))
+    assert [row["starting point"] for row in same] == [row["starting point"] for row in rows]
+    assert [row["std"] is None for row in same] == [row["std"] == "" for row in rows]
 
 
 def test_markdown_is_a_table(records):

@@ -56,6 +56,8 @@ def test_every_table_of_the_paper_in_every_format(capsys, form):
         assert (status, err) == (0, "") and len(out.splitlines()) > 6
         if form == "csv":
             assert len(list(csv.DictReader(io.StringIO(out)))) == len(numbers.of_table(number))
+    status, out, _ = detco(capsys, "table", "--paper", 4, "--json")
+    assert status == 0 and len(json.loads(out)) == len(numbers.of_table(4))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -72,6 +74,16 @@ def test_measured_beside_published(capsys, as_published, form):
             "holds: DetCo+AA beats supervised by 1.6 / 1.2 / 1.0 box AP on C4 / FPN / RetinaNet"
             in out
         )
+
+
+@pytest.mark.parametrize("words", [["table"], ["compare", "detco-small", "random"]])
+def test_json_holds_the_numbers_of_the_csv(capsys, runs, words):
+    _, text, _ = detco(capsys, *words, runs, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    status, out, err = detco(capsys, *words, runs, "--json")
+    assert (status, err) == (0, "")
+    cells = json.loads(out)
+    assert [{k: "" if v is None else str(v) for k, v in cell.items()} for cell in cells] == rows
 
 
 def test_paired_and_baseline(capsys, runs):

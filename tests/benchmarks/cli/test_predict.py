@@ -55,6 +55,15 @@ def test_keep_model_keeps_one_file_and_says_where(kept, scenes, capsys):
     assert "trained detectors  1 file " in capsys.readouterr().out
 
 
+def test_json_is_all_that_standard_output_holds(kept, scenes, capsys):
+    assert transfer(scenes, kept.parents[2], "--keep-model", "--json") == 0
+    streams = capsys.readouterr()
+    cells = json.loads(streams.out)
+    record = store.read_json(kept / "record.json")
+    assert {cell["metric"]: cell["mean"] for cell in cells}["box_ap"] == record["metrics"]["box_ap"]
+    assert "done before, nothing trained" in streams.err
+
+
 def test_a_run_finished_without_it_says_so_and_is_the_same_run(scenes, tmp_path, capsys):
     assert transfer(scenes, tmp_path) == 0
     first = [path.read_text() for path in tmp_path.rglob("record.json")]
