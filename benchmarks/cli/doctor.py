@@ -54,6 +54,11 @@ MEANS = {
     "pyyaml": "suite files and --set cannot be read",
     "defusedxml": "VOC data cannot be read",
 }
+OPTIONAL = {  # module -> package, and what it is for
+    "submitit": ("submitit", "--executor slurm"),
+    "cityscapesscripts": ("cityscapesscripts", "Cityscapes' AP and mean IoU"),
+    "huggingface_hub": ("huggingface_hub", "detco weights push and pull with the Hugging Face hub"),
+}
 TIGHT = 5.0  # GB of free disk below which a run may not fit
 TIGHT_SHARED = 1e9  # bytes of shared memory below which processes that load images may be too many
 
@@ -65,7 +70,7 @@ def main(args) -> int:
         print(json.dumps(found, indent=1))
     else:
         for line in found["facts"]:
-            print(f"ok       {line['name']:<12} {line['says']}")
+            print(f"{line.get('state', 'ok'):<8} {line['name']:<17} {line['says']}")
         for kind in ("warnings", "problems"):
             for text in found[kind]:
                 print(f"{kind[:-1]:<8} {text}")
@@ -94,6 +99,7 @@ def examine() -> dict:
         _library(name, least, facts, problems)
     _torch(facts, alarms)
     _detectron2(facts, alarms)
+    _optional(facts)
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     facts += [_fact("cores", str(cores())), _fact("disk", f"{free:.0f} GB free here")]
     shared = loading.shared_memory()
@@ -200,14 +206,13 @@ def _detectron2(facts: list, alarms: list) -> None:
     from detco.transfer.engines.detectron2 import version as detectron2_version
 
     if importlib.util.find_spec("detectron2") is None:
-        text = (
-            "not installed: the engine torchvision is used; rows beside published numbers need it"
-        )
+        text = "not here: the engine torchvision is used; rows beside published numbers need it"
         ways = (
             "conda env create --file environment.yml, or: pip install --no-build-isolation"
             f" '{DETECTRON2_SOURCE}'"
         )
-        facts.append(_fact("detectron2", f"{text} ({ways}; README, Engines)"))
+        fact = _fact("detectron2", f"{text} ({ways}; README, Engines)")
+        facts.append(fact | {"state": "missing"})
         return
     found = detectron2_version.identify()
     if found is None:
@@ -228,6 +233,17 @@ def _detectron2(facts: list, alarms: list) -> None:
             " torchvision"
         )
         alarms.append(f"detectron2's compiled part cannot be imported ({_short(error)}): {remedy}")
+
+
+def _optional(facts: list) -> None:
+    """What only some commands need. Nothing is imported: being there is all that is asked."""
+    for module, (package, use) in OPTIONAL.items():
+        version = _version(package) if importlib.util.find_spec(module) else None
+        text = version or f"needed for {use} (pip install {package})"
+        facts.append(_fact(package, text) | ({} if version else {"state": "missing"}))
+    here = shutil.which("sbatch") and shutil.which("squeue")
+    text = here or "no sbatch and squeue here, needed for --executor slurm"
+    facts.append(_fact("slurm", text) | ({} if here else {"state": "missing"}))
 
 
 def _short(error: BaseException) -> str:

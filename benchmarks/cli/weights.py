@@ -97,6 +97,7 @@ def probe(args) -> int:
     from detco.common import backbone_file
     from detco.transfer.backbones import probe
     from detco.transfer.data import dataset
+    from detco.transfer.data.checks import content
 
     from ..plan import backbones, datasets
     from ..run import live
@@ -110,6 +111,7 @@ def probe(args) -> int:
     data = datasets.find_splits(Data(args.data, train=args.split))
     labelled = dataset.load(str(data.layout), data.root, str(data.train))
     with live.of_task("probe") as report:
+        (labelled,) = content.with_depths([labelled], content.read([labelled], report))
         found = probe.dense_probe(given, labelled, report)
     if args.json:
         print(json.dumps(dict(zip(names, found)), indent=1))

@@ -281,7 +281,7 @@ def _submit(
     try:
         import submitit
     except ImportError:
-        raise InputError("--executor slurm needs submitit: pip install 'detco[slurm]'") from None
+        raise InputError("--executor slurm needs submitit: pip install submitit") from None
     executor = submitit.SlurmExecutor(folder, max_num_timeout=ask.timeouts)
     more = {"requeue": True, "kill-on-invalid-dep": "yes", **ask.more}
     asked = {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
+from detco.common.images import Range
 from detco.common.progress import Report
 
 from ..data.dataset import Dataset
@@ -38,7 +39,7 @@ def dense_probe(
     chosen = dataset.images[::step]
     if len(chosen) < 4:
         raise InputError(f"{dataset.root}: a probe needs at least 4 images, not {len(chosen)}")
-    pixels = np.stack([_square(image["file_name"]) for image in chosen])
+    pixels = np.stack([_square(image["file_name"], dataset.value_range) for image in chosen])
     labels = grid_labels(dataset, chosen)
     tested = np.arange(len(chosen)) % 2 == 1
     found = []
@@ -58,9 +59,9 @@ def dense_probe(
     return found
 
 
-def _square(path: str) -> np.ndarray:
-    picture = read_rgb(path).resize((SIZE, SIZE), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(picture)
+def _square(path: str, value_range: Range | None) -> np.ndarray:
+    picture = read_rgb(path, value_range=value_range)
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 def _centres() -> np.ndarray:

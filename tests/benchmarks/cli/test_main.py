@@ -250,6 +250,18 @@ def test_lists_and_rows_fit_a_terminal(what, capsys, monkeypatch):
     assert "show NAME" in listed and f"name: {name}" in shown
 
 
+def test_doctor_tells_what_only_some_commands_need(capsys, monkeypatch):
+    from detco.benchmarks.cli import doctor
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setitem(doctor.OPTIONAL, "no_such_module", ("no-such-package", "nothing"))
+    monkeypatch.setitem(doctor.OPTIONAL, "pytest", ("pytest", "tests"))
+    assert cli.main(["doctor"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    states = {line[1]: line[0] for line in lines}
+    assert (states["no-such-package"], states["pytest"], states["slurm"]) == ("missing", "ok", "ok")
+
+
 def test_doctor_finds_this_installation(capsys):
     import torch
 
