@@ -1,6 +1,7 @@
 """Finds, describes and checks the labelled data set of a task before any job starts."""
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -151,9 +152,10 @@ def find_splits(data: Data) -> Data:
         listed = ", ".join(f"{row.marker}/ ({name})" for name, row in LAYOUTS.items())
         hint = ""
         if yolo.description(data.root):
-            hint = f"; for YOLO's: `detco data convert yolo {data.root} OUT`"
+            hint = f"; for YOLO's: `detco data convert yolo {shlex.quote(str(data.root))} OUT`"
         elif labelme.files(data.root):
-            hint = f"; for labelme's: `detco data convert labelme {data.root} OUT`"
+            where = shlex.quote(str(data.root))
+            hint = f"; for labelme's: `detco data convert labelme {where} OUT`"
         raise InputError(f"{data.root}: no known layout; expected one of {listed}{hint}")
     train, test = data.train, data.test
     if train is None or test is None:

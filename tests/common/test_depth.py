@@ -111,6 +111,8 @@ def test_what_is_never_silent(tmp_path):
     Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(hollow)
     with pytest.raises(InputError, match="floating-point pixels, for which there is no range"):
         depth.check("set", files([str(hollow)], tmp_path), measure=True)
+    with pytest.raises(InputError, match="has no finite value"):
+        depth.check("set", files([str(hollow)], tmp_path), (0.0, 1.0))
 
 
 def test_16_bit_colours_of_which_little_is_read(tmp_path):

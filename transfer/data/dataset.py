@@ -3,6 +3,7 @@ records, and checked."""
 
 import logging
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def default_splits(layout: str, root: Path | str) -> tuple[str, str]:
             return pair
     have = f"there are {', '.join(found)}" if found else f"there are none; {row.needs}"
     if len(found) == 1:
-        have = f"there is {found[0]} only; `detco data split {root}` makes two of it"
+        command = shlex.join(("detco", "data", "split", str(root)))
+        have = f"there is {found[0]} only; `{command}` makes two of it"
     raise InputError(f"{root}: which splits are for training and for testing? Name them ({have})")
 
 

@@ -3,6 +3,7 @@ lists, with a folder for each split, and with XML files beside the images."""
 
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -125,7 +126,8 @@ def _read_split(root: Path, split: str, ids: Iterator[int], reading: Reading) ->
     """Adds one split of one folder to the reading; its pictures get the next numbers."""
     listed = (root / "ImageSets" / "Main").is_dir()
     if not listed and split not in splits(root):
-        need_folder(root / "Annotations", LAYOUTS["voc"].needs)
+        if not splits(root):
+            need_folder(root / "Annotations", LAYOUTS["voc"].needs)
         raise missing_split(root, split, splits(root))
     base = root if listed or split == ALL else root / split
     annotations = _annotation_folder(base) or need_folder(
@@ -341,7 +343,8 @@ def write_splits(root: Path, split: str, parts: Mapping[str, list[dict]]) -> dic
     from .making.split import written
 
     if split != ALL and not (root / "ImageSets" / "Main").is_dir():
-        raise InputError(f"{root}: to divide that folder: `detco data split {root / split}`")
+        command = shlex.join(("detco", "data", "split", str(root / split)))
+        raise InputError(f"{root}: only '{split}' has annotations: `{command}` divides that folder")
     files = {part: root / "ImageSets" / "Main" / f"{part}.txt" for part in parts}
     names = {part: [image["name"] for image in images] for part, images in parts.items()}
     written({files[part]: "".join(f"{name}\n" for name in names[part]) for part in parts})

@@ -14,6 +14,7 @@ from detco.common.errors import InputError
 from detco.common.images import open_image, to_rgb
 from detco.common.progress import Report
 
+from ..reading import json_of, numbers, short
 from .split import written
 
 VAL_PERCENT = 25
@@ -54,34 +55,55 @@ def convert(
 
 def _read(path: Path) -> dict:
     """The official file. Raises InputError where it is another one."""
-    try:
-        about = json.loads(path.read_bytes())
-    except OSError as error:
+    if not path.exists():
         raise InputError(
             f"{path}: no such file; it comes with the official download of Animal Pose"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error})") from error
+        )
+    about = json_of(path)
     images = about.get("images") if isinstance(about, dict) else None
-    if not isinstance(images, dict) or not images:
+    if not isinstance(images, dict) or not images or not all(map(_is_name, images.values())):
         raise InputError(
             f"{path}: 'images' must give each id its file name, as in Animal Pose's own file"
         )
-    for index, record in enumerate(about.get("annotations") or []):
+    categories = about.get("categories")
+    if not categories or not isinstance(categories, list) or not all(map(_is_class, categories)):
+        raise InputError(f"{path}: 'categories' must list the classes, each with 'id' and 'name'")
+    if not isinstance(about.get("annotations"), list):
+        raise InputError(f"{path}: 'annotations' must be a list of animals")
+    ids = [category["id"] for category in categories]
+    for index, record in enumerate(about["annotations"]):
         if not isinstance(record, dict):
             raise InputError(f"{path}: annotation {index} is no object: {record!r}")
         box, points = record.get("bbox"), record.get("keypoints")
         if str(record.get("image_id")) not in images:
             raise InputError(f"{path}: annotation {index}: no image {record.get('image_id')!r}")
-        if not isinstance(box, list) or len(box) != 4 or box[2] <= box[0] or box[3] <= box[1]:
+        if record.get("category_id") not in ids:
+            raise InputError(
+                f"{path}: annotation {index}: no category {record.get('category_id')!r}"
+            )
+        if not _is_box(box):
             raise InputError(f"{path}: annotation {index}: bbox must be corners, got {box}")
         if not isinstance(points, list) or not all(map(_is_point, points)):
             raise InputError(f"{path}: annotation {index}: keypoints must be [x, y, visible]")
     return about
 
 
+def _is_name(name) -> bool:
+    """Whether this is the name of a file, without folders: it is written under it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _is_class(category) -> bool:
+    """Whether this is a category whose name can be that of a folder."""
+    return isinstance(category, dict) and "id" in category and _is_name(category.get("name"))
+
+
+def _is_box(box) -> bool:
+    return numbers(box, 4) and box[2] > box[0] and box[3] > box[1]
+
+
 def _is_point(point) -> bool:
-    return isinstance(point, list) and len(point) == 3
+    return isinstance(point, list) and len(point) == 3 and numbers(point[:2])
 
 
 def _drawn(name: str) -> int:
@@ -96,7 +118,7 @@ def _image(source: Path, target: Path, size: int | None) -> tuple[int, int, floa
         with open_image(source) as opened:
             picture = to_rgb(opened)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {source} ({error})") from error
+        raise InputError(f"cannot read {source}: {short(error)}") from error
     factor = min(1.0, size / min(picture.size)) if size else 1.0
     if factor == 1.0:
         shutil.copyfile(source, target)

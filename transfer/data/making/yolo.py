@@ -40,12 +40,13 @@ def convert(root: Path, about: Mapping, out: Path) -> dict[Path, tuple[int, int]
     names = _names(about.get("names"), root)
     categories = [{"id": number, "name": name} for number, name in names.items()]
     has_points = "kpt_shape" in about
-    texts, counts = {}, {}
+    texts, counts, first = {}, {}, None
     splits = {name: about[name] for name in SPLITS if about.get(name)} or {"all": "images"}
     for split, value in splits.items():
         images: list[dict] = []
         objects: list[dict] = []
-        for number, (path, size) in enumerate(_sized(_images(root, about, value)), 1):
+        paths = _images(root, about, value)
+        for number, (path, size) in enumerate(_sized(paths), 1):
             name = os.path.relpath(path, out) if Path(path).is_relative_to(out) else path
             images.append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
             for record in _objects(_label_file(path), size, names, has_points):
@@ -54,6 +55,9 @@ def convert(root: Path, about: Mapping, out: Path) -> dict[Path, tuple[int, int]
         document = {"images": images, "annotations": objects, "categories": categories}
         texts[target] = json.dumps(document)
         counts[target] = (len(images), len(objects))
+        first = first or _label_file(paths[0])
+    if not any(objects for _, objects in counts.values()):
+        raise InputError(f"{root}: no image has a label file with objects in it, e.g. {first}")
     written(texts)
     return counts
 
@@ -173,7 +177,10 @@ def _object(
     words: list[str], size: tuple[int, int], names: Mapping[int, str], has_points: bool
 ) -> dict:
     """The COCO record of a line. Raises ValueError saying what is wrong with it."""
-    values = [float(word) for word in words]
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        raise ValueError("a class (by its number) and its places must be numbers") from None
     label, places = values[0], values[1:]
     if label not in names:
         raise ValueError(f"class {words[0]} is not among the {len(names)} of 'names'")

@@ -73,7 +73,7 @@ BAD = {
     "0 0.5 0.5 0.1 0.1 0.9": "6 values: expected a class and four",
     "0 32 24 10 10": "values must be shares of the image",
     "0 0.5 0.5 nan 0.1": "values must be shares of the image",
-    "cup 0.5 0.5 0.1 0.1": "could not convert string to float",
+    "cup 0.5 0.5 0.1 0.1": "a class (by its number) and its places must be numbers",
 }
 
 
