@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     _print_anything()
     # torch: large tensors in huge pages, far fewer page faults
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    args = commands.parser(own_version()).parse_args(argv)
+    asked = [*argv[1:], "--help"] if argv[:1] in ([], ["help"]) else argv
+    args = commands.parser(own_version()).parse_args(asked)
     args.again = shlex.join(["detco", *argv])
     args.json = getattr(args, "json", False)
     try:

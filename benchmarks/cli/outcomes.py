@@ -91,18 +91,24 @@ def table(args) -> int:
     from detco.results import tables
 
     runs = tables.frame(records + store.unfinished(args.dir))
-    _check_names(runs, args.baseline or ())
+    baselines = _baselines(args.baseline)
+    _check_names(runs, baselines if args.baseline else ())
     chosen = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
     pairing = "paired" if args.paired else "welch"
     print(
         _text(
-            tables.ap_table(
-                runs, tuple(args.baseline or ("supervised", "random")), chosen, pairing
-            ),
+            tables.ap_table(runs, baselines, chosen, pairing),
             args.format,
         )
     )
     return left_out(problems, args.strict)
+
+
+def _baselines(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The rows that differences are to: those of --baseline; `none`: no row."""
+    if given is None:
+        return "supervised", "random"
+    return () if list(given) == ["none"] else tuple(given)
 
 
 def compare(args) -> int:
@@ -172,8 +178,9 @@ def report(args) -> int:
     out = args.out or args.dir / "report.html"
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: no folder {out.parent}")
-    _check_names(tables.frame(records), args.baseline or ())
-    found = material.gather(args.dir, records, problems, args.baseline)
+    baselines = _baselines(args.baseline)
+    _check_names(tables.frame(records), baselines if args.baseline else ())
+    found = material.gather(args.dir, records, problems, baselines)
     write_atomic(out, report.page(found))
     print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return left_out(problems, args.strict)

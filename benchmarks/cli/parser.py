@@ -132,7 +132,8 @@ AS_JSON = option(
 )
 BASELINE = option(
     "--baseline",
-    "differences to this row (may be repeated); default: supervised and random",
+    "differences to this row (may be repeated), none: no differences; default: supervised and"
+    " random",
     metavar="NAME",
     action="append",
 )
@@ -256,7 +257,12 @@ class Parser(argparse.ArgumentParser):
         for number, (word, after) in enumerate(zip(words, [*words[1:], ""])):
             if word in VALUES and not nearest(after, VALUES[word]):
                 words[number] = f"{word}={VALUES[word][0]}"
-        return super().parse_args(words, namespace)
+        found, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            own: Parser = getattr(found, "parser", self)
+            hint = nearest(unknown[0].partition("=")[0], own._option_string_actions)
+            own.error(f"unknown argument {unknown[0]!r}{hint}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(
@@ -295,7 +301,7 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
         )
         for key, more in command.options:
             sub.add_argument(key, **more)
-        sub.set_defaults(command=command.name, call=command.call)
+        sub.set_defaults(command=command.name, call=command.call, parser=sub)
         if any(other.name.startswith(f"{command.name} ") for other in commands):
             inside[command.name] = sub.add_subparsers(metavar="ACTION")
     return top

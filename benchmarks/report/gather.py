@@ -36,7 +36,7 @@ def gather(
         records=records,
         unfinished=store.unfinished(directory),
         problems=problems,
-        baselines=baselines or ("supervised", "random"),
+        baselines=("supervised", "random") if baselines is None else tuple(baselines),
         training=_training(records, cells, folders, notes["training"]),
         examples=examples,
         attention=(paths, _attention(cells, paths, notes["attention"], ranges)),

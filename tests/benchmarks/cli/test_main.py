@@ -250,6 +250,39 @@ def test_lists_and_rows_fit_a_terminal(what, capsys, monkeypatch):
     assert "show NAME" in listed and f"name: {name}" in shown
 
 
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        ([], "usage: detco [-h]"),
+        (["help"], "usage: detco [-h]"),
+        (["help", "run"], "usage: detco run"),
+    ],
+)
+def test_help_without_dashes(words, start, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 0 and capsys.readouterr().out.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("words", "near", "help_of"),
+    [
+        (["table", "demo", "--basline", "random"], "--baseline", "detco table"),
+        (["run", "smoke", "--dry-rnu"], "--dry-run", "detco run"),
+        (["weights", "list", "a", "b"], "", "detco weights list"),
+    ],
+)
+def test_an_unknown_argument_names_the_nearest_and_the_commands_own_help(
+    words, near, help_of, capsys
+):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1
+    assert f"(see `{help_of} --help`)" in said
+    assert ("did you mean" in said) == bool(near) and near in said
+
+
 def test_doctor_tells_what_only_some_commands_need(capsys, monkeypatch):
     from detco.benchmarks.cli import doctor
 

@@ -90,6 +90,10 @@ def test_paired_and_baseline(capsys, runs):
     status, out, _ = detco(capsys, "table", runs, "--baseline", "detco-small", "--paired")
     assert status == 0 and "paired by seed" in out and out.count("difference to") == 1
     assert re.search(r"^random +−20\.4 ± 4\.1", out, re.M), out
+    status, out, _ = detco(capsys, "table", runs, "--baseline", "none")
+    assert status == 0 and "difference to" not in out
+    assert detco(capsys, "report", runs, "--baseline", "none")[0] == 0
+    assert "difference to" not in (runs / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
