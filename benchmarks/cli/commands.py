@@ -521,19 +521,37 @@ COMMANDS = (
         ),
     ),
     Command(
+        "init",
+        "cli.tools:init",
+        "write a suite file for your own images, with comments",
+        "detco init own.yaml --images photos --data my-voc",
+        (
+            option(
+                "file",
+                "default: own_images.yaml",
+                metavar="FILE",
+                nargs="?",
+                type=Path,
+                default=Path("own_images.yaml"),
+            ),
+            folder("--images", "images without labels: what recipes pretrain on"),
+            folder("--data", "images with boxes, in VOC, COCO or Cityscapes layout"),
+        ),
+    ),
+    Command(
         "run",
         "cli.run:suite",
         "run a whole comparison and print its table; goes on where it was interrupted",
-        "detco run demo\n         detco run own_pictures.yaml --seeds 3\n         detco run"
+        "detco run demo\n         detco run own.yaml --seeds 3\n         detco run"
         " paper-voc --data datasets --weights detco=detco.safetensors --start random,detco"
         " --dry-run\n         detco run paper-all --executor slurm --slurm partition=gpu --slurm"
         " gpus=8 --slurm pretrain.nodes=2",
         (
             option(
                 "suite",
-                "demo, smoke, paper-voc, paper-coco-12k, paper-coco-90k, paper-coco-180k,"
-                " paper-semi, paper-cityscapes, paper-keypoints, paper-all, or a YAML file like"
-                " examples/own_pictures.yaml",
+                "demo, smoke, replication (-ablations, -frozen, -full), paper-voc, paper-coco-12k,"
+                " paper-coco-90k, paper-coco-180k, paper-semi, paper-cityscapes, paper-keypoints,"
+                " paper-all, or a YAML file as `detco init` writes",
                 metavar="SUITE",
             ),
             folder("--out", "default: the suite's name"),

@@ -1,13 +1,38 @@
 """The small commands: protocols, recipes, data and speed. Each calls one
 function and prints its result."""
 
+import json
 import os
+import shlex
+from pathlib import Path
 
 from detco.common.errors import InputError
+from detco.common.files import write_atomic
 
 from .. import documents
 from ..run import live
 from . import text
+
+EXAMPLE = Path(__file__).parents[1] / "suites" / "own_images.yaml"
+
+
+def init(args) -> int:
+    """`detco init`: the example suite, with the user's folders in it."""
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines(keepends=True)
+    for key, given in (("images", args.images), ("root", args.data)):
+        if given and not given.is_dir():
+            raise InputError(f"{given}: no such folder")
+        if given:
+            (number,) = (n for n, line in enumerate(lines) if line.strip().startswith(f"{key}: "))
+            # JSON is YAML, whatever the name holds; absolute, as paths are relative to the file
+            path = json.dumps(str(given.absolute()), ensure_ascii=False)
+            lines[number] = f"{lines[number].partition(key)[0]}{key}: {path}\n"
+    if os.path.lexists(args.file):
+        raise InputError(f"{args.file} exists already and is not overwritten; name another file")
+    write_atomic(args.file, "".join(lines))
+    edit = "" if args.images and args.data else "edit the folders marked EDIT, then "
+    print(f"{args.file}: {edit}detco run {shlex.quote(str(args.file))} --dry-run")
+    return 0
 
 
 def protocols(args) -> int:

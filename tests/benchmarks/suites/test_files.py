@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from detco.benchmarks import config
+from detco.benchmarks.cli.main import main
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.suites import files
 from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
@@ -12,7 +13,7 @@ from detco.common.errors import InputError
 from detco.transfer.protocols import PROTOCOLS
 from tests.factories import ROOT
 
-EXAMPLE = ROOT / "examples" / "own_pictures.yaml"
+EXAMPLE = ROOT / "benchmarks" / "suites" / "own_images.yaml"
 
 
 def test_short_and_long_forms_and_relative_paths(tmp_path):
@@ -131,13 +132,20 @@ def test_unknown_suite_and_missing_file():
         files.load("nowhere.yaml")
 
 
-def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos):
+def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos, capsys):
     lines = EXAMPLE.read_text().splitlines()
     marked = [line for line in lines if "# EDIT" in line]
     assert len(marked) == 2
-    text = EXAMPLE.read_text().replace("/path/to/my/pictures", str(photos))
-    file = tmp_path / "own.yaml"
-    file.write_text(text.replace("/path/to/my/labelled/pictures", str(drawn / "voc")))
+    file = tmp_path / "own file.yaml"
+    words = ["init", str(file), "--images", str(photos), "--data", str(drawn / "voc")]
+    assert main(words) == 0
+    assert f"detco run '{file}' --dry-run" in capsys.readouterr().out
+    assert main(words) == 2 and "exists already" in capsys.readouterr().err
+    assert main(["init", str(tmp_path / "new.yaml"), "--data", "/nowhere"]) == 2
+    assert not (tmp_path / "new.yaml").exists()
+    # nothing else is changed
+    changed = [pair for pair in zip(lines, file.read_text().splitlines(), strict=True)]
+    assert [old for old, new in changed if old != new] == marked
     jobs = suite_plan.plan(files.load(str(file)), tmp_path / "out")
     assert [job.kind for job in jobs] == ["pretrain"] * 2 + ["transfer"] * 27
     protocols = list(dict.fromkeys(job.spec["protocol"] for job in jobs[2:]))
