@@ -8,9 +8,10 @@ do: one dead or burnt-out pixel decides them.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from .errors import InputError
 from .files import cache_file, write_atomic
 from .images import Range, open_image, to_8_bits
 
-VERSION = 1  # of what is remembered
+log = logging.getLogger("detco.images")
+VERSION = 2  # of what is remembered
 THREADS = 16  # they wait for the disk
 LOOKED_AT = 64  # images, spread over all of more than 8 bits
 MEASURED = 256  # images whose values make the range
@@ -144,9 +146,24 @@ def _spread(items: Sequence, most: int) -> list:
     return list(items[:: -(-len(items) // most) or 1])
 
 
+@contextmanager
+def _broken_ones_apart() -> Iterator[None]:
+    """Of broken files others tell. What fails for another reason (no memory, too many open files,
+    a disk) is raised: what is found here is remembered."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+    except Exception as error:
+        log.debug("left out: %s", error)
+
+
 def _kind_of(path: str) -> str:
     """`kind` of a file; "" for a broken one, of which others tell."""
-    with suppress(Exception), open_image(path) as image:
+    with _broken_ones_apart(), open_image(path) as image:
         return kind(image)
     return ""
 
@@ -164,7 +181,7 @@ def kind(image: Image.Image) -> str:
 def _losses(paths: Sequence[str], shown: Sequence[int], value_range: Range | None) -> dict:
     found = {}
     for number in shown:
-        with suppress(Exception):  # of broken files others tell
+        with _broken_ones_apart():
             if loss := loss_of(paths[number], value_range):
                 found[number] = loss
     return found
@@ -211,7 +228,7 @@ def _measured(paths: Sequence[str]) -> Range | None:
     """PERCENTILES of all values; lowest and highest where these are one; None if all are one."""
     found = []
     for path in paths:
-        with suppress(Exception), open_image(path) as image:
+        with _broken_ones_apart(), open_image(path) as image:
             found.append(_values(image).astype(np.float64))
     values = np.concatenate(found) if found else np.empty(0)
     if not values.size:

@@ -38,7 +38,7 @@ def read(paths: Sequence[Path], how: How = NOTHING) -> list[Backbone]:
     InputError, also where there is no checkpoint that `how` could be about."""
     given = [_found(path, how) for path in paths]
     own = [formats.is_backbone_file(path) for path, _ in given]
-    if all(own):
+    if own and all(own):
         refuse(how, paths[0])
     return [
         backbone_file.read(path) if is_own else _imported(path, its_how)

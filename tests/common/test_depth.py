@@ -144,6 +144,21 @@ def test_it_is_looked_at_once_and_names_do_not_count(tmp_path, monkeypatch):
     assert depth.check("set", paths[::-1], measure=True) == first
 
 
+def test_a_failure_that_passes_is_not_remembered(tmp_path, monkeypatch):
+    paths = save(tmp_path, "png", 4, 4095)
+    files = [(path, str(number).encode()) for number, path in enumerate(paths)]
+
+    def too_many(path):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(depth, "open_image", too_many)
+        with pytest.raises(OSError, match="Too many"):
+            depth.check("x", files, measure=True)
+    found = depth.check("x", files, measure=True)
+    assert found.images == 4 and found.value_range[1] == pytest.approx(4095, rel=0.01)
+
+
 def test_pretraining_has_the_range_in_its_identity_and_file(tmp_path, caplog):
     save(tmp_path, "png", 4, 4095)
     recipe = replace(RECIPES["moco-v2-small"], epochs=1, batch=4, view_size=32, fill_queue=False)

@@ -23,10 +23,12 @@ LARGEST_CARD = 1 << 20  # bytes
 
 
 class Repository(Protocol):
-    """Where a backbone and its card lie. Both functions raise InputError."""
+    """Where a backbone and its card lie. All functions raise InputError."""
 
     name: str  # owner/name, or the folder
     called: str  # what the card calls it: no folders of this machine
+
+    def exists(self) -> bool: ...
 
     def get(self, file: str) -> Path | None:
         """A local copy of one file; None where the repository lacks it."""
@@ -41,6 +43,9 @@ class Folder:
     def __init__(self, path: Path):
         self.path, self.name = path, str(path)
         self.called = f"./{path.absolute().name}"
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
 
     def get(self, file: str) -> Path | None:
         return self.path / file if (self.path / file).is_file() else None
@@ -64,6 +69,10 @@ class Hub:
                 " folder is meant with ./ before it)"
             ) from None
         self.api: Any = huggingface_hub
+
+    def exists(self) -> bool:
+        with self._told():
+            return bool(self.api.HfApi().repo_exists(self.name))
 
     def get(self, file: str) -> Path | None:
         from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
@@ -104,7 +113,10 @@ class Hub:
 def repository(where: str, revision: str | None = None) -> Repository:
     """A folder if there is one of this name or if it is written as a path (./NAME, /NAME, ~/NAME,
     NAME); owner/name is a model of the hub."""
-    path = Path(where).expanduser()
+    try:
+        path = Path(where).expanduser()
+    except RuntimeError as error:  # no such user
+        raise InputError(f"{where}: {error}") from None
     if path.is_dir() or not ON_THE_HUB.fullmatch(where):
         if revision:
             raise InputError(f"--revision: {where} is a folder, which has none")
@@ -124,7 +136,7 @@ def push(
             f"--licence {shown(licence)}: a short name as hubs have it, e.g. apache-2.0"
         )
     backbone = backbone_file.read(file)
-    there = to.get(CARD)
+    there = to.get(CARD) if to.exists() else None
     if there and not card.is_ours(_text_of(there)):
         raise InputError(
             f"{to.name} has a {CARD} that `detco weights push` did not write: move it away, or push"

@@ -157,7 +157,7 @@ def _pixels(text: str) -> Iterator[Pixels]:
     if not len(means) == len(stds) == len(orders) == 1:
         return
     mean, std = means.pop(), stds.pop()
-    if min(std) > 0:
+    if min(std) > 0 and not 0 < max(mean) <= 1:  # those are of pixels from 0 to 1
         yield "RGB" if orders == {"True"} else "BGR", mean, std
 
 

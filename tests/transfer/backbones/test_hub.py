@@ -164,6 +164,10 @@ class Offline(Missing):
     pass
 
 
+class NoRepository(Exception):
+    """As in huggingface_hub no kind of the others."""
+
+
 @pytest.fixture
 def hugging_face(tmp_path, monkeypatch):
     """A module with the few functions of huggingface_hub that are used."""
@@ -173,11 +177,16 @@ def hugging_face(tmp_path, monkeypatch):
         said.append((name, revision))
         if name == "me/offline":
             raise Offline("no connection\nand more")
+        if not (root / name).is_dir():
+            raise NoRepository(f"{name} not found")
         if not (root / name / file).is_file():
             raise Missing
         return str(root / name / file)
 
     class Api:
+        def repo_exists(self, name):
+            return (root / name).is_dir()
+
         def create_repo(self, name, *, private, exist_ok):
             said.append(("private", private))
             return f"https://hub/{name}"
@@ -208,7 +217,7 @@ def test_pushed_and_pulled_through_the_hub(file, tmp_path, monkeypatch, hugging_
     for words, says in (
         (["push", str(file), "me/forbidden"], "403 Forbidden"),
         (["pull", "me/offline"], "no connection"),
-        (["pull", "me/nothing"], "has no backbone.safetensors"),
+        (["pull", "me/nothing"], "me/nothing not found"),
     ):
         assert cli.main(["weights", *words]) == 2
         error = capsys.readouterr().err

@@ -107,7 +107,8 @@ class _Files:
         return self.opened(data)
 
     def _map(self, name: str) -> memoryview:
-        plain = "\0" not in name and name not in ("", ".", "..") and Path(name).name == name
+        # only what `digest_of` covers, and nothing outside the folder
+        plain = "\0" not in name and Path(name).name == name and Path(name).match(PIECES)
         if not plain or not (self.folder / name).is_file():
             raise InputError(f"there is no {shown(name)} beside it, which it lists")
         with open(self.folder / name, "rb") as file:

@@ -142,16 +142,15 @@ def _sized(paths: list[str]) -> list[tuple[str, tuple[int, int]]]:
 
 
 def _label_file(image: str) -> Path:
-    """images/a.jpg has labels/a.txt, by the last folder of that name; else it lies beside."""
-    path = Path(image).with_suffix(".txt")
-    if path.exists():
-        return path
-    parts = list(path.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            return Path(*parts)
-    return path
+    """images/a.jpg has labels/a.txt, by the last folder of that name for which there is one; else
+    it lies beside."""
+    beside = Path(image).with_suffix(".txt")
+    usual = []
+    for index in range(len(beside.parts) - 2, -1, -1):
+        if beside.parts[index] == "images":
+            usual.append(Path(*beside.parts[:index], "labels", *beside.parts[index + 1 :]))
+    there = (path for path in (*usual, beside) if path.exists())
+    return next(there, usual[0] if usual else beside)
 
 
 def _objects(

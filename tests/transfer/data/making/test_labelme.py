@@ -78,3 +78,11 @@ def test_what_is_refused(message, tmp_path):
     assert "\n" not in str(caught.value) and str(root) in str(caught.value)
     with pytest.raises(InputError, match="no JSON file with 'shapes'"):
         labelme.convert(tmp_path / "out", tmp_path / "out")
+
+
+def test_keys_in_any_order(tmp_path):
+    """Tools that sort keys write the image, hundreds of kilobytes, before the shapes."""
+    root = written(tmp_path / "set", shape("pen", "rectangle", [30, 20], [10, 5]))
+    document = json.loads((root / "a.json").read_text()) | {"imageData": "A" * 200_000}
+    (root / "a.json").write_text(json.dumps(document, sort_keys=True))
+    assert labelme.files(root) == [root / "a.json"]

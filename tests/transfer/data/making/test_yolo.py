@@ -7,6 +7,7 @@ from detco.benchmarks.plan import datasets as plan_datasets
 from detco.benchmarks.suites.builtin import Data
 from detco.common.errors import InputError
 from detco.transfer.data import dataset
+from detco.transfer.data.making import yolo
 from tests.factories.datasets import H, W, picture
 
 TREES = {
@@ -121,3 +122,11 @@ def test_what_is_missing_is_named_and_nothing_overwritten(tmp_path, capsys):
     (root / "data.yaml").write_text(text)
     assert cli.main(["data", "convert", "yolo", str(root), str(tmp_path / "out")]) == 0
     refused(root, "exists already and is not overwritten")
+
+
+def test_a_text_beside_an_image_is_no_label_where_labels_has_one(tmp_path):
+    text, images = TREES["Label Studio"]
+    root = written(tmp_path / "images" / "yolo", text, images)  # a parent of that name, too
+    (root / "images" / "a.txt").write_text("a caption\n")
+    done = yolo.convert(root, {"names": ["cup", "pen"]}, tmp_path / "out")
+    assert list(done.values()) == [(1, 2)]
