@@ -53,7 +53,7 @@ def explained(cls: type, place: str = "") -> dict[str, str]:
     """The line that says what each field is, by its dotted name: the text in its annotation, ""
     where there is none; fields of the dataclasses within it included."""
     found: dict[str, str] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
+    for name, hint in hints(cls).items():
         for part in (hint, *get_args(hint), *get_args(getattr(hint, "__origin__", None))):
             if isinstance(part, type) and is_dataclass(part):
                 found |= explained(part, f"{place}{name}.")

@@ -52,11 +52,6 @@ def long_form(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, numbers, pd.DataFrame(last)], axis=1)
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """The long form of a table as CSV."""
-    return rows_as(long_form(table), "csv")
-
-
 def rows_as(rows: pd.DataFrame, form: str) -> str:
     """Rows as csv, or as json: a list of mappings, null where there is no number."""
     if form == "csv":

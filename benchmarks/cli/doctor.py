@@ -117,8 +117,8 @@ def examine() -> dict:
     return {"facts": facts, "warnings": alarms, "problems": problems}
 
 
-def _fact(name: str, says: str) -> dict[str, str]:
-    return {"name": name, "says": says}
+def _fact(name: str, says: str, there: object = True) -> dict[str, str]:
+    return {"name": name, "says": says} | ({} if there else {"state": "missing"})
 
 
 def _version(name: str) -> str | None:
@@ -211,8 +211,7 @@ def _detectron2(facts: list, alarms: list) -> None:
             "conda env create --file environment.yml, or: pip install --no-build-isolation"
             f" '{DETECTRON2_SOURCE}'"
         )
-        fact = _fact("detectron2", f"{text} ({ways}; README, Engines)")
-        facts.append(fact | {"state": "missing"})
+        facts.append(_fact("detectron2", f"{text} ({ways}; README, Engines)", there=False))
         return
     found = detectron2_version.identify()
     if found is None:
@@ -240,10 +239,10 @@ def _optional(facts: list) -> None:
     for module, (package, use) in OPTIONAL.items():
         version = _version(package) if importlib.util.find_spec(module) else None
         text = version or f"needed for {use} (pip install {package})"
-        facts.append(_fact(package, text) | ({} if version else {"state": "missing"}))
+        facts.append(_fact(package, text, version))
     here = shutil.which("sbatch") and shutil.which("squeue")
     text = here or "no sbatch and squeue here, needed for --executor slurm"
-    facts.append(_fact("slurm", text) | ({} if here else {"state": "missing"}))
+    facts.append(_fact("slurm", text, here))
 
 
 def _short(error: BaseException) -> str:

@@ -56,14 +56,10 @@ def _power(jobs: Sequence[Job]) -> None:
     """What the planned seeds can show."""
     from detco.results import power
 
-    seeds: dict[str, int] = {}
-    for job in jobs:
-        if job.kind == "transfer":
-            group = job.title.partition(", seed ")[0]
-            seeds[group] = seeds.get(group, 0) + 1
-    if not seeds:
+    cells = _seeds_together([job for job in jobs if job.kind == "transfer"])
+    if not cells:
         return
-    n = min(seeds.values())
+    n = min(map(len, cells.values()))
     if n < 2:
         print("power: one seed shows no difference as outside the noise; `detco plan-seeds` helps")
         return
@@ -84,11 +80,8 @@ def _table(
     """A line for each kind of job; `gpu`: hours of each job, without them there is
     no such column."""
     titles = {job.id: job.title for job in jobs}
-    groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(job.title.partition(", seed ")[0], []).append(job)
     rows = [["job", "runs", "done", "each takes", f"{unit} each", "by", "after"]]
-    for title, runs in groups.items():
+    for title, runs in _seeds_together(jobs).items():
         first = runs[0].id
         needs = dict.fromkeys(titles[key] for job in runs for key in job.needs if key in titles)
         rows.append(
@@ -108,6 +101,14 @@ def _table(
         for row in rows:
             del row[4]
     columns(rows, right=right, less=("after", "by"))
+
+
+def _seeds_together(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """The jobs by their titles without the seed."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.title.partition(", seed ")[0], []).append(job)
+    return groups
 
 
 def _speeds(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> None:

@@ -29,6 +29,7 @@ from .jobs import (
 )
 
 if TYPE_CHECKING:
+    from detco.common.backbone_file import Backbone
     from detco.transfer.protocols import Protocol
 
 log = logging.getLogger("detco.plan")
@@ -195,26 +196,33 @@ def weights_of(
         backbone = backbone_file.read(path)
     else:
         (backbone,) = backbones.read([path])
-        path = imported / f"{start.name}-{backbone.sha256[:8]}.safetensors"
-        if write and not path.exists():
-            backbone_file.write(path, backbone)
+        path = _imported(backbone, backbone.sha256, start, imported, write)
     return Source(path.absolute(), backbone.sha256, arch=backbone.arch)
 
 
 def _read_as(start: StartingPoint, imported: Path, write: bool) -> Source:
     """The backbone of a checkpoint that the starting point says how to read. Its identity holds
     that: other encoders of one file are other backbones."""
-    from detco.common import backbone_file
-
     from . import backbones
 
     assert start.weights is not None
     (backbone,) = backbones.read([start.weights], start.how)
     identity = canonical_hash({"checkpoint": backbone.sha256, **start.how})
-    path = imported / f"{start.name}-{identity[:8]}.safetensors"
+    path = _imported(backbone, identity, start, imported, write)
+    return Source(path.absolute(), identity, arch=backbone.arch)
+
+
+def _imported(
+    backbone: Backbone, identity: str, start: StartingPoint, folder: Path, write: bool
+) -> Path:
+    """The backbone file that is made of another project's checkpoint, unless it is there or not to
+    be written."""
+    from detco.common import backbone_file
+
+    path = folder / f"{start.name}-{identity[:8]}.safetensors"
     if write and not path.exists():
         backbone_file.write(path, backbone)
-    return Source(path.absolute(), identity, arch=backbone.arch)
+    return path
 
 
 def folder_of_images(

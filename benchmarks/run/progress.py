@@ -85,9 +85,8 @@ class Curves:
 
     def __call__(self, stage: str, done: int, total: int, **figures: float | str) -> None:
         self.report(stage, done, total, **figures)
-        numbers = {key: value for key, value in figures.items() if not isinstance(value, str)}
-        prefix = "eval/" if stage == EVALUATE else ""
-        if not numbers or (not prefix and done % math.ceil(total / CURVE_POINTS) and done != total):
+        numbers, prefix = _numbers(figures), "eval/" if stage == EVALUATE else ""
+        if not numbers or not _is_one_of(CURVE_POINTS, stage, done, total):
             return
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter  # this import takes a second
@@ -113,13 +112,12 @@ class Metrics:
 
     def __call__(self, stage: str, done: int, total: int, **figures: float | str) -> None:
         self.report(stage, done, total, **figures)
-        numbers = {key: value for key, value in figures.items() if not isinstance(value, str)}
+        numbers = _numbers(figures)
         if stage not in TRAINING or not numbers:
             return
-        last = stage == EVALUATE or done == total
-        if last or done % math.ceil(total / CURVE_POINTS) == 0:
+        if _is_one_of(CURVE_POINTS, stage, done, total):
             self._write({"stage": stage, "iteration": done, **_plain(numbers)})
-        if last or done % math.ceil(total / LOG_LINES) == 0:
+        if _is_one_of(LOG_LINES, stage, done, total):
             shown = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:6])
             print(f"{stage} {done}/{total}: {shown}")
 
@@ -150,6 +148,16 @@ def read_metrics(path: Path) -> list[dict]:
             if isinstance(line, dict) and isinstance(line.get("iteration"), int):
                 found.append(line)
     return found
+
+
+def _is_one_of(most: int, stage: str, done: int, total: int) -> bool:
+    """Whether a step is among about so many of its stage: evenly spread, and the last. All
+    evaluations are."""
+    return stage == EVALUATE or done == total or done % math.ceil(total / most) == 0
+
+
+def _numbers(figures: dict) -> dict:
+    return {key: value for key, value in figures.items() if not isinstance(value, str)}
 
 
 def _plain(figures: dict) -> dict:

@@ -360,7 +360,7 @@ def _area(record: dict, height: int, width: int) -> float:
 def write_splits(root: Path, split: str, parts: Mapping[str, list[dict]]) -> dict[str, Path]:
     """annotations/instances_PART.json for the images (records) of each part of the one split there
     is, with paths relative to the data set's folder."""
-    from .making.split import written
+    from .making.new_files import written
 
     source = annotation_file(root, split)
     document = parse(source)

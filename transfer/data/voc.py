@@ -340,7 +340,7 @@ def _number(reading: Reading) -> None:
 
 def write_splits(root: Path, split: str, parts: Mapping[str, list[dict]]) -> dict[str, Path]:
     """Lists in ImageSets/Main for the images (records) of each part of the one split there is."""
-    from .making.split import written
+    from .making.new_files import written
 
     if split != ALL and not (root / "ImageSets" / "Main").is_dir():
         command = shlex.join(("detco", "data", "split", str(root / split)))

@@ -2,7 +2,6 @@
 the training images once more in a folder a class."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from detco.common.images import open_image, to_rgb
 from detco.common.progress import Report
 
 from ..reading import json_of, numbers, short
-from .split import written
+from .new_files import write_coco
 
 VAL_PERCENT = 25
 QUALITY = 90  # of the JPEGs that are written
@@ -153,7 +152,7 @@ def _write(
     points = {key: categories[0][key] for key in ("keypoints", "skeleton") if key in categories[0]}
     classes = [{"id": number, "name": name} for number, name in names.items()]
     animal = [{"id": 1, "name": "animal", **points}]
-    texts, counts = {}, {}
+    documents = {}
     for split, images in splits.items():
         objects = [
             {"image_id": image["id"], **one} for image in images for one in image.pop("objects")
@@ -165,12 +164,10 @@ def _write(
             ("instances", classes, plain),
             ("person_keypoints", animal, [one | {"category_id": 1} for one in objects]),
         ):
-            path = out / "annotations" / f"{kind}_{split}.json"
             numbered = [{"id": number, **row} for number, row in enumerate(rows, 1)]
-            texts[path] = json.dumps({"images": images, "annotations": numbered, "categories": own})
-            counts[path] = (len(images), len(rows))
-    written(texts)
-    return counts
+            document = {"images": images, "annotations": numbered, "categories": own}
+            documents[f"{kind}_{split}"] = document
+    return write_coco(out, documents)
 
 
 def _sort_by_class(

@@ -1,6 +1,5 @@
 """labelme's files, one JSON an image, as one COCO file."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from detco.common.errors import InputError
 from .. import exports, inspection
 from ..fields import found as shown
 from ..reading import json_of, numbers
-from .split import written
+from .new_files import write_coco
 
 CORNERS = {"rectangle": 2, "polygon": 3, "circle": 2}  # points that a shape needs
 
@@ -69,11 +68,8 @@ def convert(root: Path, out: Path) -> dict[Path, tuple[int, int]]:
         for n, (image, label, shapes) in enumerate(groups, 1)
     ]
     categories = [{"id": n, "name": label} for label, n in labels.items()]
-    target = out / "annotations" / "instances_all.json"
-    written(
-        {target: json.dumps({"images": images, "annotations": objects, "categories": categories})}
-    )
-    return {target: (len(images), len(objects))}
+    document = {"images": images, "annotations": objects, "categories": categories}
+    return write_coco(out, {"instances_all": document})
 
 
 def _picture(path: Path, document, elsewhere: exports.Elsewhere) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from detco.common import contents
 from detco.common.errors import InputError
-from detco.common.files import write_atomic
 from detco.common.images import ENDINGS
 
 from .. import dataset, layout_of, reader
+from .new_files import written
 
 
 @dataclass(frozen=True)
@@ -203,12 +203,3 @@ def _refuse_empty(parts: Mapping[str, list]) -> None:
                 f"no image is left for '{part}': there are too few, or too few groups; choose"
                 " another --val, --test or --group"
             )
-
-
-def written(texts: Mapping[Path, str]) -> None:
-    """Writes new files. Raises InputError, before any is written, where one is there."""
-    for path in texts:
-        if path.exists():
-            raise InputError(f"{path} exists already and is not overwritten; move it away")
-    for path, text in texts.items():
-        write_atomic(path, text)

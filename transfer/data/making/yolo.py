@@ -1,6 +1,5 @@
 """Data in YOLO's format (a data.yaml, images/ and labels/) as COCO files."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from detco.common.images import ENDINGS
 
 from .. import inspection
 from ..reading import content_of, short
-from .split import written
+from .new_files import write_coco
 
 SPLITS = ("train", "val", "valid", "test")
 TOLERANCE = 0.01  # a share of the image by which values may leave 0 .. 1: rounding of tools
@@ -40,7 +39,8 @@ def convert(root: Path, about: Mapping, out: Path) -> dict[Path, tuple[int, int]
     names = _names(about.get("names"), root)
     categories = [{"id": number, "name": name} for number, name in names.items()]
     has_points = "kpt_shape" in about
-    texts, counts, first = {}, {}, None
+    documents: dict[str, dict] = {}
+    first = None
     splits = {name: about[name] for name in SPLITS if about.get(name)} or {"all": "images"}
     for split, value in splits.items():
         images: list[dict] = []
@@ -51,15 +51,12 @@ def convert(root: Path, about: Mapping, out: Path) -> dict[Path, tuple[int, int]
             images.append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
             for record in _objects(_label_file(path), size, names, has_points):
                 objects.append({"id": len(objects) + 1, "image_id": number, **record})
-        target = out / "annotations" / f"instances_{split}.json"
         document = {"images": images, "annotations": objects, "categories": categories}
-        texts[target] = json.dumps(document)
-        counts[target] = (len(images), len(objects))
+        documents[f"instances_{split}"] = document
         first = first or _label_file(paths[0])
-    if not any(objects for _, objects in counts.values()):
+    if not any(document["annotations"] for document in documents.values()):
         raise InputError(f"{root}: no image has a label file with objects in it, e.g. {first}")
-    written(texts)
-    return counts
+    return write_coco(out, documents)
 
 
 def of_darknet(path: Path) -> dict:
