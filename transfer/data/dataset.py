@@ -287,39 +287,47 @@ def check(
         broken, turned = _look_at_pictures(dataset, report)
         problems += wrong + broken
         notes += [*dataset.notes, *_official_notes(found[-1]), *turned]
-    _look_at_depth(there, problems, notes, report)
+    held = _contents(there, report)
+    _look_at_depth(there, held, problems, notes)
     if tuple(one.split for one in there[:2]) in row.pairs:
-        _look_for_copies(there[0], there[1], problems, notes, report)
+        _look_for_copies(there[:2], held[:2], problems, notes)
     listed = tuple(problems[:limit])
     return CheckReport(layout, root, tuple(found), listed, len(problems), tuple(notes))
 
 
-def _look_at_depth(splits: list[Dataset], problems: list[str], notes: list[str], report) -> None:
+def _contents(splits: list[Dataset], report) -> list:
+    """What the files of the splits hold, read once for all that asks for it."""
+    from .checks import content
+
+    said = report and (lambda stage, done, total, **_: report(stage, done, total))
+    return content.read(splits, said) if splits else []
+
+
+def _look_at_depth(
+    splits: list[Dataset], held: list, problems: list[str], notes: list[str]
+) -> None:
     """Images of more than 8 bits: by which range they are shown, or why they cannot be."""
     from .checks import content
 
-    if not splits:
-        return
-    said = report and (lambda stage, done, total, **_: report(stage, done, total))
     try:
-        looked = content.with_depths(splits, content.read(splits, said))
+        looked = content.with_depths(splits, held)
     except InputError as error:
         problems.append(str(error))
         return
     for before, one in zip(splits, looked, strict=True):
         notes += one.notes[len(before.notes) :]
-    if value_range := looked[0].value_range:
+    if looked and (value_range := looked[0].value_range):
         notes.append(f"{splits[0].root}: {depth.policy(value_range)}")
 
 
 def _look_for_copies(
-    train: Dataset, test: Dataset, problems: list[str], notes: list[str], report
+    pair: list[Dataset], held: list, problems: list[str], notes: list[str]
 ) -> None:
     """Test images that are training images: a problem where all are, else a note."""
     from .checks import content
 
-    said = report and (lambda stage, done, total, **_: report(stage, done, total))
-    doubled = content.shared(train, test, *content.read((train, test), said))
+    train, test = pair
+    doubled = content.shared(train, test, *held)
     if doubled and len(doubled) == len(test.images):
         problems.append(content.all_shared(train, test, doubled))
     elif doubled:
