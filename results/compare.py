@@ -10,7 +10,7 @@ import pandas as pd
 from detco.common.errors import InputError
 
 from . import grids, stats, tables
-from .render import Cell, Grid, Group, Section
+from .cells import Cell, Grid, Group, Section
 
 # the main metric of each task
 HEADLINES = (

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from . import stats
-from .render import Cell, Grid, Group, Section
+from .cells import Cell, Grid, Group, Section
 
 METRIC_NAMES = {"miou": "mIoU", "top1": "top-1", "top5": "top-5", "svm_map": "mAP"}
 SIZES = {"aps": "APs", "apm": "APm", "apl": "APl"}  # of objects: small, medium, large

@@ -1,15 +1,17 @@
-"""Tables as text: for a terminal (in blocks that fit), Markdown, LaTeX (booktabs), HTML.
+"""Tables as text: for a terminal (in blocks that fit), Markdown, LaTeX (latex.py), HTML.
 
-Every table of this project is a `Grid` of `Cell`s first; what is in the cells is decided elsewhere.
+Every table of this project is a `Grid` of `Cell`s first (cells.py); what is in the cells is decided
+elsewhere.
 """
 
 import html
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from detco.common.values import printable
+from .cells import Cell, Grid, Group, with_printable
+from .latex import latex
 
 WIDTH = 120  # characters, where the terminal's width is unknown
 # bold, cyan, yellow, dim: safe for the colour-blind
@@ -21,64 +23,6 @@ CODES = {
     "dim": "2",
 }
 WORDS = ' class="words"'  # of a column in HTML
-MATHS = {
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "√": r"$\surd$",
-    "²": "$^2$",
-    "·": r"$\cdot$",
-    "×": r"$\times$",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "~": r"$\sim$",
-    "^": r"\textasciicircum{}",
-    "…": r"\dots{}",
-}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell as text. `tone`: best, up, down, noise, or "" for plain; `mark`:
-    letters of footnotes."""
-
-    text: str
-    tone: str = ""
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring columns under a title of two lines; `align` is "r" for numbers,
-    "l" for words."""
-
-    title: str
-    below: str
-    columns: tuple[str, ...]
-    align: str = "r"
-
-
-@dataclass(frozen=True)
-class Section:
-    """Rows (name, one cell a column) under a title of their own."""
-
-    title: str
-    rows: Sequence[tuple[str, Sequence[Cell]]]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: groups of columns, sections of rows, notes below. `corner` heads the names
-    of the rows."""
-
-    groups: Sequence[Group]
-    sections: Sequence[Section]
-    notes: Sequence[str] = ()
-    title: str = ""
-    corner: str = ""
 
 
 def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool = False) -> str:
@@ -87,55 +31,10 @@ def render(grid: Grid, form: str = "terminal", width: int = WIDTH, colour: bool 
     Names come out of files: control characters are shown as escapes, signs of the
     format as themselves.
     """
-    grid = _printable(grid)
+    grid = with_printable(grid)
     if form == "terminal":
         return _terminal(grid, width, colour)
-    return {"md": _markdown, "latex": _latex, "html": _html}[form](grid)
-
-
-def _printable(grid: Grid) -> Grid:
-    groups = [
-        Group(
-            printable(group.title),
-            printable(group.below),
-            tuple(map(printable, group.columns)),
-            group.align,
-        )
-        for group in grid.groups
-    ]
-    sections = []
-    for section in grid.sections:
-        rows = [
-            (printable(name), [replace(cell, text=printable(cell.text)) for cell in cells])
-            for name, cells in section.rows
-        ]
-        sections.append(Section(printable(section.title), rows))
-    notes = list(map(printable, grid.notes))
-    return Grid(groups, sections, notes, printable(grid.title), printable(grid.corner))
-
-
-def split(grid: Grid, most: int) -> list[Grid]:
-    """The grid as several of at most `most` columns (a wider group stays whole), one below the
-    other; notes at the last."""
-    parts: list[list[Group]] = []
-    used = 0  # columns of the last part
-    for group in grid.groups:
-        if not parts or used + len(group.columns) > most:
-            parts.append([])
-            used = 0
-        parts[-1].append(group)
-        used += len(group.columns)
-    made, start = [], 0
-    for groups in parts:
-        end = start + sum(len(group.columns) for group in groups)
-        sections = []
-        for section in grid.sections:
-            rows = [(name, cells[start:end]) for name, cells in section.rows]
-            sections.append(Section(section.title, rows))
-        notes = grid.notes if groups is parts[-1] else ()
-        made.append(Grid(groups, sections, notes, grid.title, grid.corner))
-        start = end
-    return made
+    return {"md": _markdown, "latex": latex, "html": _html}[form](grid)
 
 
 # --- terminal ------------------------------------------------------------------------------------
@@ -239,7 +138,7 @@ def _mark(cell: Cell) -> str:
     return f" [{cell.mark}]" if cell.mark else ""
 
 
-# --- Markdown, LaTeX, HTML -----------------------------------------------------------------------
+# --- Markdown, HTML ------------------------------------------------------------------------------
 
 
 def _markdown(grid: Grid) -> str:
@@ -275,56 +174,6 @@ _MARKDOWN = re.compile(
 
 def _plain_markdown(text: str) -> str:
     return _MARKDOWN.sub(lambda found: "\\" + found[0], text)
-
-
-def _latex(grid: Grid) -> str:
-    def shown(cell: Cell) -> str:
-        text = _tex(cell.text)
-        return (rf"\textbf{{{text}}}" if cell.tone == "best" else text) + (
-            rf"\textsuperscript{{{cell.mark}}}" if cell.mark else ""
-        )
-
-    names = [name for group in grid.groups for name in group.columns]
-    aligns = "".join(group.align * len(group.columns) for group in grid.groups)
-    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{aligns}}}", r"\toprule"]
-    for key in ("title", "below"):
-        titles = [(len(group.columns), getattr(group, key)) for group in grid.groups]
-        if any(title for _, title in titles):
-            lines.append(
-                " & ".join(
-                    ["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(title)}}}" for n, title in titles)]
-                )
-                + r" \\"
-            )
-    lines.append(_rules(grid.groups))
-    lines.append(" & ".join(map(_tex, [grid.corner, *names])) + r" \\")
-    for section in grid.sections:
-        title = rf"\multicolumn{{{len(names) + 1}}}{{l}}{{\emph{{{_tex(section.title)}}}}} \\"
-        lines += [r"\midrule", *([title] if section.title else [])]
-        lines += [
-            " & ".join([_tex(name), *map(shown, cells)]) + r" \\" for name, cells in section.rows
-        ]
-    notes = [
-        rf"\par\footnotesize {_tex(note)}"
-        for note in ([grid.title] if grid.title else []) + list(grid.notes)
-    ]
-    return "\n".join([*filter(None, lines), r"\bottomrule", r"\end{tabular}", *notes])
-
-
-def _rules(groups: Sequence[Group]) -> str:
-    """The booktabs rule under each group that has a title."""
-    rules, first = [], 2
-    for group in groups:
-        last = first + len(group.columns) - 1
-        rules += [rf"\cmidrule(lr){{{first}-{last}}}"] if group.title else []
-        first = last + 1
-    return " ".join(rules)
-
-
-def _tex(text: str) -> str:
-    text = re.sub(r"[&%$#_{}]", lambda found: "\\" + found[0], text.replace("\\", "\0"))
-    text = "".join(MATHS.get(sign, sign) for sign in text)
-    return text.replace("\0", r"\textbackslash{}")
 
 
 def _html(grid: Grid) -> str:

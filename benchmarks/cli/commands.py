@@ -652,6 +652,19 @@ COMMANDS = (
                 metavar="A,B",
             ),
             option(
+                "--columns",
+                "only these, in this order: PROTOCOL, METRIC or PROTOCOL:METRIC each, e.g."
+                " small-retinanet:box_ap,mask_ap",
+                metavar="A,B",
+            ),
+            option("--transpose", "protocols and metrics as rows: narrower", action="store_true"),
+            option("--caption", "above the table", metavar="TEXT"),
+            option(
+                "--label",
+                "of the table in LaTeX, for \\ref; default tab:transfer",
+                metavar="KEY",
+            ),
+            option(
                 "--against",
                 "measured beside published numbers: detco-arxiv-v1, moco-detection-readme,"
                 " densecl-readme",

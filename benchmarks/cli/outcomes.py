@@ -1,10 +1,12 @@
 """What the commands on finished work print: the AP table, the papers' tables,
 measured beside published."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -82,26 +84,44 @@ def table(args) -> int:
             "name a folder of runs, or a table of the paper with --paper N"
             + (", not both" if args.dir else "")
         )
+    _refuse(args)
     if args.paper is not None:
-        return _paper(args.paper, args.format)
+        return _paper(args)
     records, problems = _results(args.dir)
     if args.against:
-        _against(records, args.against, args.format)
+        _against(records, args)
         return left_out(problems, args.strict)
-    from detco.results import tables
+    from detco.results import columns, tables
 
     runs = tables.frame(records + store.unfinished(args.dir))
     baselines = _baselines(args.baseline)
     _check_names(runs, baselines if args.baseline else ())
-    chosen = [name.strip() for name in args.metrics.split(",")] if args.metrics else None
-    pairing = "paired" if args.paired else "welch"
-    print(
-        _text(
-            tables.ap_table(runs, baselines, chosen, pairing),
-            args.format,
-        )
-    )
+    metrics, pairing = _names(args.metrics), "paired" if args.paired else "welch"
+    wishes = _names(args.columns)
+    if wishes:
+        made = columns.chosen(runs, wishes, baselines, metrics, pairing)
+    else:
+        made = tables.ap_table(runs, baselines, metrics, pairing)
+    print(_text(made, args.format, args))
     return left_out(problems, args.strict)
+
+
+def _refuse(args) -> None:
+    """Raises InputError for options of `detco table` that this format or table does not have."""
+    if args.columns and (args.against or args.paper is not None):
+        raise InputError("--columns is for the table of a folder; leave out --against and --paper")
+    for name in ("transpose", "caption"):
+        if getattr(args, name) and args.format in LONG_FORMS:
+            raise InputError(f"--{name}: {args.format} has a line for each value; leave it out")
+    if args.label and args.format != "latex":
+        raise InputError("--label is for LaTeX: add --format latex")
+    if args.label and not re.fullmatch(r"[\w:.+-]+", args.label, re.ASCII):
+        raise InputError(f"--label {args.label}: only letters, digits and : . + - _")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """What an option lists between commas."""
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _baselines(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -209,38 +229,47 @@ def _check_names(runs, names: Sequence[str]) -> None:
             )
 
 
-def _paper(number: int, form: str) -> int:
+def _paper(args) -> int:
     from detco.results import grids
     from detco.results.paper import numbers
 
-    if form in LONG_FORMS:
-        print(grids.rows_as(numbers.of_table(number), form))
+    if args.format in LONG_FORMS:
+        print(grids.rows_as(numbers.of_table(args.paper), args.format))
     else:
-        print(_rendered(numbers.paper_grid(number), form))
+        print(_rendered(_asked(numbers.paper_grid(args.paper), args), args.format))
     return 0
 
 
-def _against(records: Sequence[dict], source: str, form: str) -> None:
+def _against(records: Sequence[dict], args) -> None:
     from detco.results import grids
     from detco.results.paper import claims, numbers, verdicts
 
-    cells = verdicts.compare(records, source)
-    if form in LONG_FORMS:
-        print(grids.rows_as(cells, form))
+    cells = verdicts.compare(records, args.against)
+    if args.format in LONG_FORMS:
+        print(grids.rows_as(cells, args.format))
         return
-    made = [verdicts.grid(cells, source, records)] + (
-        [claims.grid(cells)] if source == numbers.DETCO else []
-    )
-    print("\n\n".join(_rendered(grid, form) for grid in made))
+    made = [_asked(verdicts.grid(cells, args.against, records), args)]
+    made += [claims.grid(cells)] if args.against == numbers.DETCO else []
+    print("\n\n".join(_rendered(grid, args.format) for grid in made))
 
 
-def _text(made, form: str) -> str:
-    """A table of `tables.ap_table` in a format."""
+def _text(made, form: str, args=None) -> str:
+    """A table of `tables.ap_table` in a format; args: those of `detco table`, if that is it."""
     from detco.results import grids
 
     if form in LONG_FORMS:
         return grids.rows_as(grids.long_form(made), form)
-    return _rendered(grids.grid(made), form)
+    grid = grids.grid(made)
+    return _rendered(_asked(grid, args) if args else grid, form)
+
+
+def _asked(grid, args):
+    """A grid with rows as columns, with its caption and label, where that was asked for."""
+    from detco.results.cells import transposed
+
+    grid = transposed(grid) if args.transpose else grid
+    label = args.label or ("tab:transfer" if args.caption else "")
+    return replace(grid, title=args.caption or grid.title, label=label)
 
 
 def _rendered(grid, form: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from .. import stats
+from ..cells import Cell, Grid, Group, Section
 from ..grids import metric_name, signed, value_text
-from ..render import Cell, Grid, Group, Section
 from . import numbers as published
 from .verdicts import spread_of
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from detco.common.errors import InputError
 
-from ..render import Cell, Grid, Group, Section
+from ..cells import Cell, Grid, Group, Section
 
 DETCO = "detco-arxiv-v1"
 # of this project's protocol rows, that follow these papers; other versions are not compared with

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from .. import tables
+from ..cells import Cell, Grid, Group, Section
 from ..footnotes import Footnotes
 from ..grids import metric_name, signed, value_text
-from ..render import Cell, Grid, Group, Section
 from . import numbers as published
 
 ENGINE, ARCH = "detectron2", "resnet50"  # of the published numbers

@@ -18,8 +18,9 @@ from detco.common.images import Range
 from detco.common.values import flatten
 
 from .. import compare, grids, tables
+from ..cells import Cell, Grid, Group, Section, split
 from ..paper import claims, numbers, verdicts
-from ..render import Cell, Grid, Group, Section, render, split
+from ..render import render
 from . import charts, curves, evaluations, schedule
 from .examples import OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
 

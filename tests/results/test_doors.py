@@ -3,20 +3,20 @@ every output format shows."""
 
 import pytest
 
-from detco.results import render, tables
+from detco.results import cells, render, tables
 
 FORMS = ("terminal", "md", "latex", "html")
 
 
-def worst(runs) -> render.Grid:
+def worst(runs) -> cells.Grid:
     """The lowest box AP of each starting point, and of how many seeds."""
     found = runs[runs.metric == "box_ap"].groupby("starting_point").value
     rows = [
-        (name, (render.Cell(f"{values.min():.1f}"), render.Cell(str(len(values)))))
+        (name, (cells.Cell(f"{values.min():.1f}"), cells.Cell(str(len(values)))))
         for name, values in found
     ]
-    groups = (render.Group("small-retinanet", "COCO AP", ("lowest", "seeds")),)
-    return render.Grid(groups, (render.Section("", rows),), ("lowest: of all seeds",))
+    groups = (cells.Group("small-retinanet", "COCO AP", ("lowest", "seeds")),)
+    return cells.Grid(groups, (cells.Section("", rows),), ("lowest: of all seeds",))
 
 
 @pytest.mark.parametrize("form", FORMS)

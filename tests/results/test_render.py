@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from detco.results.render import Cell, Grid, Group, Section, render
+from detco.results.cells import Cell, Grid, Group, Section
+from detco.results.render import render
 
 ODD = "\x1b[2J\x1b]0;title\x07\r\b\x9b1m\u202e\n"
 FORMS = ("terminal", "md", "latex", "html")
@@ -23,7 +24,7 @@ def grid_of(text: str) -> Grid:
 def test_no_control_character_reaches_a_page(form):
     made = render(grid_of(f"name{ODD}"), form)
     assert "name" in made and set(made) - {"\n"} == {sign for sign in made if sign.isprintable()}
-    if form != "terminal":  # which breaks long lines
+    if form in ("md", "html"):  # the others break long lines
         assert made.count("\n") == render(grid_of("name"), form).count("\n")
 
 

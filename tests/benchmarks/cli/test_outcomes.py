@@ -96,6 +96,17 @@ def test_paired_and_baseline(capsys, runs):
     assert "difference to" not in (runs / "report.html").read_text()
 
 
+def test_columns_transposed_with_a_caption(capsys, runs):
+    words = ["--columns", "c4:box_ap50", "--transpose", "--caption", "AP of mine"]
+    status, out, err = detco(capsys, "table", runs, *words, "--baseline", "none")
+    assert (status, err) == (0, "") and out.startswith("AP of mine\n")
+    lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    assert ["random", "supervised", "detco-small"] in lines
+    assert ["box AP50", "31.2 ± 1.0 (3)", "49.8 ± 1.1 (2)", "51.6 ± 1.8 (3)"] in lines
+    _, out, _ = detco(capsys, "table", runs, "--columns", "box_ap50", "--format", "csv")
+    assert {row["metric"] for row in csv.DictReader(io.StringIO(out))} == {"box_ap50"}
+
+
 @pytest.mark.parametrize(
     "words, text",
     [
@@ -106,6 +117,12 @@ def test_paired_and_baseline(capsys, runs):
         (["table", "RUNS", "--against", "detco"], "no published numbers 'detco'"),
         (["table", "RUNS", "--baseline", "detco-smal"], "did you mean 'detco-small'"),
         (["table", "RUNS", "--metrics", "mask_ap"], "no result has the metric 'mask_ap'"),
+        (["table", "RUNS", "--columns", "c4:box_app"], "did you mean 'box_ap'"),
+        (["table", "--paper", "4", "--columns", "box_ap"], "--columns is for the table of a"),
+        (["table", "RUNS", "--transpose", "--json"], "--transpose: json has a line for each"),
+        (["table", "RUNS", "--caption", "x", "--format", "csv"], "--caption: csv has a line"),
+        (["table", "RUNS", "--label", "tab:x"], "--label is for LaTeX"),
+        (["table", "RUNS", "--format", "latex", "--label", "a}b"], "only letters, digits"),
         (["compare", "random", "RUNS"], "at least two"),
         (["compare", "random", "detcosmall", "RUNS"], "did you mean 'detco-small'"),
         (["compare", "random", "supervised", "/nowhere"], "no folder /nowhere"),
@@ -264,8 +281,8 @@ def test_a_departure_that_is_said_may_have_another_hash(capsys, runs):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(capsys, runs, as_published, tmp_path):
-    """Tables of the paper, of runs with hostile footnotes, verdicts and comparisons
-    in one document."""
+    """Tables of the paper, of runs with hostile footnotes, verdicts and comparisons in one
+    document; none is wider than its page."""
     put(
         runs / "hostile",
         transfer_record(
@@ -275,12 +292,14 @@ def test_latex_compiles(capsys, runs, as_published, tmp_path):
     calls = [["table", "--paper", number] for number in numbers.PAPER]
     calls += [
         ["table", runs],
+        ["table", runs, "--transpose", "--caption", r"50 % of_it \more", "--label", "tab:mine"],
         ["table", as_published, "--against", numbers.DETCO],
+        ["table", as_published, "--against", numbers.DETCO, "--transpose"],
         ["compare", "random", "detco-small", runs],
     ]
     parts = [detco(capsys, *words, "--format", "latex")[1] for words in calls]
     page = (
-        r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}See table~\ref{tab:mine}."
         + "\n\n\\newpage ".join(parts)
         + r"\end{document}"
     )
@@ -289,3 +308,5 @@ def test_latex_compiles(capsys, runs, as_published, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "page.pdf").exists() and "Missing character" not in done.stdout
+    assert "Overfull" not in done.stdout
+    assert r"\newlabel{tab:mine}" in (tmp_path / "page.aux").read_text()
