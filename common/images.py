@@ -18,18 +18,21 @@ ENDINGS = (
     *(".jfif", ".jpe", ".ppm", ".pgm"),
 )
 
+EXIF_ORIENTATION = 0x0112
+FULL_SIZE = "full_size"  # attribute of an image that its decoder reduces
+
 Range = tuple[float, float]  # of values of pixels: the lowest and the highest
 
 # Pillow warns of more than half of what it opens; whoever has such images knows.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_image(source: Path | str | BinaryIO, reduce: bool = False) -> Image.Image:
+def open_image(source: Path | str | BinaryIO) -> Image.Image:
     """An image of one of FORMATS whose header has been read, to be closed by the caller.
 
-    reduce: a JPEG with more pixels than Pillow opens (179 million) is given at 1/2, 1/4 or 1/8 of
-    its size, by the decoder. Raises ValueError for other content and for more pixels, OSError for
-    what is no regular file, and whatever Pillow raises for a broken header.
+    A JPEG with more pixels than Pillow opens (179 million) is given at 1/2, 1/4 or 1/8 of its size,
+    by the decoder; `full_size` tells its own. Raises ValueError for other content and for more
+    pixels, OSError for what is no regular file, and whatever Pillow raises for a broken header.
     """
     if isinstance(source, Path | str):
         files.refuse_special(source)
@@ -38,9 +41,7 @@ def open_image(source: Path | str | BinaryIO, reduce: bool = False) -> Image.Ima
     except UnidentifiedImageError:
         raise ValueError(f"cannot identify image file: none of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
-        if reduce:
-            return _reduced(source)
-        raise ValueError(_too_large()) from None
+        return _reduced(source)
 
 
 def _too_large() -> str:
@@ -69,14 +70,34 @@ def decode_at_most(pixels: int, picture: Image.Image) -> bool:
     """Whether an opened image has no more pixels than that, or is a JPEG, which will then be
     decoded at 1/2, 1/4 or 1/8 of its size. Nothing is decoded yet."""
     is_jpeg = isinstance(picture, JpegImagePlugin.JpegImageFile)
-    full = picture.size
+    full = full_size(picture)
     for divisor in (1, 2, 4, 8) if is_jpeg else (1,):
         width, height = full[0] // divisor, full[1] // divisor
         if width * height <= pixels:
             if divisor > 1:
                 picture.draft(picture.mode, (max(1, width), max(1, height)))
+                setattr(picture, FULL_SIZE, full)
             return True
     return False
+
+
+def full_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels of the file, whatever scale `picture` is decoded at."""
+    return getattr(picture, FULL_SIZE, picture.size)
+
+
+def orientation(picture: Image.Image) -> int:
+    """How EXIF says a picture is turned, 1 to 8 (1: not); reads the header only."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1  # Pillow would decode all of the picture to look for EXIF behind the pixels
+    turn = picture.getexif().get(EXIF_ORIENTATION, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """`full_size` after the EXIF rotation that detection readers apply."""
+    width, height = full_size(picture)
+    return (height, width) if orientation(picture) >= 5 else (width, height)
 
 
 def to_rgb(picture: Image.Image, value_range: Range | None = None) -> Image.Image:
@@ -84,10 +105,18 @@ def to_rgb(picture: Image.Image, value_range: Range | None = None) -> Image.Imag
 
     The EXIF orientation is applied (as Detectron2 does). Gray, palette and CMYK are converted; more
     than 8 bits are scaled (`to_8_bits`), not clipped; what is transparent lies on white; of an
-    animation the first frame is taken. value_range: of the data set, see detco.common.depth. Raises
-    ValueError for floating-point pixels without it, and whatever Pillow raises for a broken file.
+    animation the first frame is taken. `full_size` of it is upright, too. value_range: of the data
+    set, see detco.common.depth. Raises ValueError for floating-point pixels without it, and
+    whatever Pillow raises for a broken file.
     """
-    picture = ImageOps.exif_transpose(picture)
+    size = upright_size(picture)
+    rgb = _converted(ImageOps.exif_transpose(picture), value_range)
+    if size != rgb.size:
+        setattr(rgb, FULL_SIZE, size)
+    return rgb
+
+
+def _converted(picture: Image.Image, value_range: Range | None) -> Image.Image:
     if picture.mode == "RGB":
         return picture
     if picture.mode == "F" and value_range is None:

@@ -11,6 +11,7 @@ from pycocotools import mask as rle
 
 from detco.common import depth
 from detco.common.errors import InputError
+from detco.common.images import full_size
 
 from . import engines
 from .detector import TrainedDetector
@@ -56,15 +57,9 @@ def _opened(
             if not warned and (loss := depth.loss_of(str(path), detector.value_range)):
                 log.warning("%s %s; the detector was trained on other values", path, loss)
                 warned = True  # of one, as the others are likely to be like it
-            yield Picture(
-                {
-                    "id": number,
-                    "file_name": str(path),
-                    "width": pixels.width,
-                    "height": pixels.height,
-                },
-                pixels,
-            )
+            width, height = full_size(pixels)
+            image = {"id": number, "file_name": str(path), "width": width, "height": height}
+            yield Picture(image, pixels)
 
 
 def as_coco(detector: TrainedDetector, images: Sequence[dict], found: Iterable[dict]) -> dict:

@@ -32,7 +32,7 @@ def decode(path: Path, short_side: int = 0, value_range: Range | None = None) ->
     How pictures of other modes are converted: detco.common.images. Raises BadPicture.
     """
     try:
-        with open_image(path, reduce=True) as picture:
+        with open_image(path) as picture:
             if short_side:
                 picture.draft("RGB", _reduced(picture.size, short_side))
             picture.load()
@@ -57,7 +57,7 @@ def memory(pictures: Pictures, short_side: int = 0, looked_at: int = 64) -> int:
     over the whole."""
     values = []
     for index in range(0, len(pictures), max(1, len(pictures) // looked_at)):
-        with suppress(Exception), open_image(pictures.path(index), reduce=True) as picture:
+        with suppress(Exception), open_image(pictures.path(index)) as picture:
             reduced = 0 < short_side < min(picture.size)
             width, height = _reduced(picture.size, short_side) if reduced else picture.size
             values.append(3 * width * height)

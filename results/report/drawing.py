@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
 from detco.common.files import write_atomic
+from detco.common.images import full_size
 
 STRENGTH = 0.45  # of a mask over the picture
 GOLDEN = 0.618034  # of the colour circle between one class and the next
@@ -19,8 +20,9 @@ QUALITY = 92  # of the JPEG
 def objects(
     picture: Image.Image, found: Sequence[Mapping], categories: Sequence[Mapping]
 ) -> Image.Image:
-    """The picture with its objects, the surest on top. found: COCO results in pixels of the
-    picture; categories: COCO's."""
+    """The picture with its objects, the surest on top. found: COCO results in pixels of the file,
+    whatever scale `picture` is decoded at; categories: COCO's."""
+    sx, sy = (own / full for own, full in zip(picture.size, full_size(picture)))
     number = {category["id"]: n for n, category in enumerate(categories)}
     ordered = sorted(found, key=lambda result: result["score"])
     drawn = _masks(
@@ -32,13 +34,16 @@ def objects(
         category = categories[number[result["category_id"]]]
         shade = colour(number[result["category_id"]])
         if "keypoints" in result:
-            _keypoints(draw, result["keypoints"], category.get("skeleton", ()), shade, unit)
+            points = np.reshape(result["keypoints"], (-1, 3))[:, :2]
+            points = ((points + 0.5) * (sx, sy)).tolist()
+            _keypoints(draw, points, category.get("skeleton", ()), shade, unit)
         if "bbox" in result:
             x, y, width, height = result["bbox"]
-            draw.rectangle((x, y, x + width, y + height), outline=shade, width=unit)
-        _label(
-            draw, _corner(result), f"{category['name']} {result['score']:.2f}", shade, 10 + 2 * unit
-        )
+            corners = (x * sx, y * sy, (x + width) * sx, (y + height) * sy)
+            draw.rectangle(corners, outline=shade, width=unit)
+        x, y = _corner(result)
+        text = f"{category['name']} {result['score']:.2f}"
+        _label(draw, (x * sx, y * sy), text, shade, 10 + 2 * unit)
     return drawn
 
 
@@ -59,20 +64,28 @@ def _masks(
         return picture.copy()
     pixels = np.asarray(picture, np.float32).copy()
     for mask, shade in masks:
-        inside = rle.decode(mask).astype(bool)
+        inside = rle.decode(mask)
+        if inside.shape != pixels.shape[:2]:
+            inside = np.asarray(
+                Image.fromarray(inside).resize(picture.size, Image.Resampling.NEAREST)
+            )
+        inside = inside.astype(bool)
         pixels[inside] = (1 - STRENGTH) * pixels[inside] + STRENGTH * np.array(shade, np.float32)
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
 def _keypoints(
-    draw: ImageDraw.ImageDraw, values: Sequence[float], skeleton: Sequence, shade: tuple, unit: int
+    draw: ImageDraw.ImageDraw,
+    points: Sequence[Sequence[float]],
+    skeleton: Sequence,
+    shade: tuple,
+    unit: int,
 ) -> None:
-    """values: x, y, score of each, as numbers of pixels; skeleton: pairs, counted from 1."""
-    points = [(x + 0.5, y + 0.5) for x, y in zip(values[::3], values[1::3])]
+    """points: (x, y) of each; skeleton: pairs, counted from 1."""
     for pair in skeleton:
         # as the data set has them
         if len(pair) == 2 and all(isinstance(end, int) and 1 <= end <= len(points) for end in pair):
-            draw.line([points[end - 1] for end in pair], fill=shade, width=unit)
+            draw.line([tuple(points[end - 1]) for end in pair], fill=shade, width=unit)
     for x, y in points:
         draw.ellipse(
             (x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit), fill=shade, outline="white"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from detco.common.images import FORMATS, open_image, to_rgb
+from detco.common.images import FORMATS, full_size, open_image, to_rgb, upright_size
 from detco.pretrain.data.decoding import BadPicture, decode
 from detco.results.report.examples import embedded
 from detco.transfer.data import inspection
@@ -175,15 +175,12 @@ def small_limit(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_too_large_an_image_is_told_to_be_cut(tmp_path, small_limit, suffix):
     path = tmp_path / f"large.{suffix}"
     Image.new("RGB", (60, 50), "red").save(path)
     with pytest.raises(ValueError, match="cut it into tiles"):
         open_image(path)
-    if suffix != "jpg":
-        with pytest.raises(ValueError, match="cut it into tiles"):
-            open_image(path, reduce=True)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +193,7 @@ def test_a_large_jpeg_is_decoded_at_the_largest_scale_that_fits(tmp_path, small_
     Image.fromarray(np.tile(across, (size[1], 1))).save(path, quality=95)
     with open(path, "rb") as file:
         for source in (path, file):
-            with open_image(source, reduce=True) as picture:
+            with open_image(source) as picture:
                 pixels = np.asarray(to_rgb(picture)).astype(int)
             assert pixels.shape == (read[1], read[0], 3)
             assert abs(pixels[5, :, 0] - np.linspace(0, 255, read[0])).max() < 12
@@ -206,7 +203,7 @@ def test_more_than_an_eighth_can_mend_is_told_to_be_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     Image.new("L", (400, 400)).save(tmp_path / "large.jpg")
     with pytest.raises(ValueError, match="cut it into tiles"):
-        open_image(tmp_path / "large.jpg", reduce=True)
+        open_image(tmp_path / "large.jpg")
 
 
 def test_a_warning_of_an_attack_is_not_shown(tmp_path):
@@ -222,13 +219,23 @@ def test_a_warning_of_an_attack_is_not_shown(tmp_path):
     assert (done.stdout, done.stderr) == ("(40, 40)\n", "")
 
 
-def test_pretraining_reads_a_large_jpeg_reduced_and_labelled_ones_are_told_to_be_cut(
-    tmp_path, small_limit
-):
+@pytest.mark.parametrize(("turn", "size"), [(1, (200, 100)), (3, (200, 100)), (6, (100, 200))])
+def test_a_reduced_jpeg_knows_its_full_size(tmp_path, small_limit, turn, size):
+    path, exif = tmp_path / "large.jpg", Image.Exif()
+    exif[0x0112] = turn
+    Image.new("RGB", (200, 100), "red").save(path, exif=exif)
+    with open_image(path) as picture:
+        assert full_size(picture) == (200, 100) and upright_size(picture) == size
+        rgb = to_rgb(picture)
+    assert full_size(rgb) == size and rgb.size == (size[0] // 4, size[1] // 4)
+    assert inspection.sizes([str(path)]) == inspection.sizes([str(path)], whole=True) == [size]
+
+
+def test_pretraining_reads_a_large_jpeg_reduced(tmp_path, small_limit):
     path = tmp_path / "large.jpg"
     Image.new("RGB", (60, 50), "red").save(path)
     assert decode(path).shape == (25, 30, 3) and decode(path, 10).shape == (10, 12, 3)
-    assert "cut it into tiles" in inspection.sizes([str(path)])[0]
     Image.new("RGB", (60, 50), "red").save(tmp_path / "large.png")
+    assert "cut it into tiles" in inspection.sizes([str(tmp_path / "large.png")])[0]
     with pytest.raises(BadPicture, match="cut it into tiles"):
         decode(tmp_path / "large.png")

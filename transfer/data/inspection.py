@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from detco.common.errors import InputError
 from detco.common.files import cache_file, is_settled, write_atomic
-from detco.common.images import open_image
+from detco.common.images import open_image, upright_size
 from detco.common.progress import Report
 
 from . import LAYOUTS
-from .reading import check_command, short, turned_unseen, upright_size
+from .reading import check_command, short, turned_unseen
 
 if TYPE_CHECKING:
     from .dataset import Dataset

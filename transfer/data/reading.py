@@ -19,9 +19,8 @@ from PIL import Image
 
 from detco.common import files
 from detco.common.errors import InputError
-from detco.common.images import open_image
+from detco.common.images import full_size, open_image, orientation, upright_size
 
-EXIF_ORIENTATION = 0x0112
 # pixels a box may reach over the border: tools differ in counting from 0 or 1, and in rounding
 OUTSIDE = 1.0
 LARGEST = 2**53  # of a number in data
@@ -132,31 +131,20 @@ def box_fault(box: list[float], width: int, height: int) -> str:
     return ""
 
 
-def orientation(picture: Image.Image) -> int:
-    """How EXIF says a picture is turned, 1 to 8 (1: not); reads the header only."""
-    if picture.format == "PNG" and "exif" not in picture.info:
-        return 1  # Pillow would decode all of the picture to look for EXIF behind the pixels
-    turn = picture.getexif().get(EXIF_ORIENTATION, 1)
-    return turn if turn in range(1, 9) else 1
-
-
-def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) after the EXIF rotation that detection readers apply."""
-    return picture.size[::-1] if orientation(picture) >= 5 else picture.size
-
-
 def is_on_its_side(path: str) -> bool:
     """Whether EXIF turns a picture that has been read before by 90 degrees, and its size with it;
     of square ones `turned_unseen` tells."""
     with open_image(path) as picture:
-        return orientation(picture) >= 5 and picture.width != picture.height
+        width, height = full_size(picture)
+        return orientation(picture) >= 5 and width != height
 
 
 def turned_unseen(picture: Image.Image) -> bool:
     """Whether EXIF turns or mirrors a picture and its size does not tell: by 180 degrees, or a
     square one. Annotations of the picture as it is stored then look like good ones."""
     turn = orientation(picture)
-    return turn in (2, 3, 4) or (turn >= 5 and picture.width == picture.height)
+    width, height = full_size(picture)
+    return turn in (2, 3, 4) or (turn >= 5 and width == height)
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from PIL import Image
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.cli import predict
 from detco.common.errors import InputError
+from detco.common.images import FULL_SIZE
 from detco.results import store
 from detco.results.report import drawing
 from detco.transfer import detector
@@ -267,4 +268,13 @@ def test_what_is_drawn_where():
     edge = {"category_id": 2, "score": 0.9, "bbox": [180, 50, 19, 30]}
     at_edge = np.asarray(drawing.objects(grey, [edge], categories)).astype(int)[40:50, :178]
     assert (at_edge == drawing.colour(0)).all(-1).any()
+    # results are in pixels of the file, of which the decoder gave half
+    larger = result | {
+        "bbox": [40, 80, 120, 100],
+        "segmentation": rle.encode(np.asfortranarray(inside.repeat(2, 0).repeat(2, 1))),
+        "keypoints": [140.5, 160.5, 1.0],
+    }
+    reduced = grey.copy()
+    setattr(reduced, FULL_SIZE, (2 * grey.width, 2 * grey.height))
+    assert (np.asarray(drawing.objects(reduced, [larger], categories)) == drawn).all()
     assert len({drawing.colour(n) for n in range(80)}) == 80 and np.asarray(grey).max() == 100

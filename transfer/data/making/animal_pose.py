@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from detco.common.errors import InputError
-from detco.common.images import open_image, to_rgb
+from detco.common.images import full_size, open_image, to_rgb
 from detco.common.progress import Report
 
 from ..reading import json_of, numbers, short
@@ -118,11 +118,12 @@ def _image(source: Path, target: Path, size: int | None) -> tuple[int, int, floa
             picture = to_rgb(opened)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {source}: {short(error)}") from error
-    factor = min(1.0, size / min(picture.size)) if size else 1.0
+    full = full_size(picture)
+    factor = min(1.0, size / min(full)) if size else 1.0
     if factor == 1.0:
         shutil.copyfile(source, target)
-        return (*picture.size, factor)
-    width, height = (max(1, round(side * factor)) for side in picture.size)
+        return (*full, factor)
+    width, height = (max(1, round(side * factor)) for side in full)
     small = picture.resize((width, height), Image.Resampling.LANCZOS)
     small.save(target, quality=QUALITY)
     return width, height, factor

@@ -19,7 +19,7 @@ from detectron2.utils.file_io import PathHandler, PathManager
 from torch.utils.data import DataLoader, Sampler
 
 from detco.common import loading
-from detco.common.images import Range, open_image
+from detco.common.images import Range, open_image, orientation, upright_size
 
 from ...data import cityscapes
 from ...data.dataset import Dataset
@@ -27,7 +27,7 @@ from ...data.inspection import Unreadable, fault_now
 from ...data.reading import short
 from ..replacing import Broken, items_of, readable, untestable
 from ..torchvision.pictures import read_rgb
-from .records import Records, picture
+from .records import Records, picture, scaled
 
 IGNORED = 255  # class number of pixels that are neither trained on nor scored
 
@@ -77,7 +77,8 @@ PathManager.register_handler(OurImages(), allow_override=True)
 
 class Mapper(DatasetMapper):
     """Detectron2's mapper; Cityscapes' label ids become class numbers. With INPUT.OPENED_AS, a
-    prefix of OurImages, that opens the images.
+    prefix of OurImages, that opens the images. An image so large that its decoder reduces it is
+    trained on with its labels reduced alike.
 
     Raises Unreadable for a picture to train on, InputError for one to test on.
     """
@@ -87,12 +88,9 @@ class Mapper(DatasetMapper):
         self.opened_as = cfg.INPUT.get("OPENED_AS", "")
 
     def __call__(self, record: dict) -> dict:
-        path = record["file_name"]
         try:
-            for path in _images(record):  # Detectron2 opens whatever Pillow does
-                open_image(path).close()
-            mapped = super().__call__(record | {"file_name": self.opened_as + path})
-            mapped["file_name"] = path
+            mapped = super().__call__(self._opened(record))
+            mapped |= {key: record[key] for key in ("file_name", "height", "width")}
         except MemoryError:
             raise
         except (
@@ -109,6 +107,22 @@ class Mapper(DatasetMapper):
         if "sem_seg" in mapped:
             mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
         return mapped
+
+    def _opened(self, record: dict) -> dict:
+        """The record as Detectron2's mapper is to read it. Raises what `open_image` does, as
+        Detectron2 would open whatever Pillow can."""
+        path = record["file_name"]
+        for other in _images(record)[1:]:
+            open_image(other).close()
+        with open_image(path) as image:
+            width, height = image.size[::-1] if orientation(image) >= 5 else image.size
+            full = upright_size(image)
+        if full == (width, height):
+            return record | {"file_name": self.opened_as + path}
+        opened_as = self.opened_as or OurImages.prefix(None)
+        if full != (record["width"], record["height"]):
+            return record | {"file_name": opened_as + path}
+        return scaled(record, width, height) | {"file_name": opened_as + path}
 
 
 def _images(record: dict) -> list[str]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.structures import BoxMode
+from pycocotools import mask as rle
 
 from detco.common.errors import InputError
 
-from ...data import cityscapes
+from ...data import cityscapes, masks
 from ...data.dataset import Dataset
+from ..torchvision.pictures import resize_mask
 
 
 class Records:
@@ -107,6 +109,32 @@ def records(dataset: Dataset, semantic: bool = False) -> Iterator[dict]:
 def picture(image: dict) -> dict:
     """A picture in Detectron2's format without its labels."""
     return {key: image[key] for key in ("file_name", "height", "width")} | {"image_id": image["id"]}
+
+
+def scaled(record: dict, width: int, height: int) -> dict:
+    """A record with its labels in pixels of the same picture at another size."""
+    sx, sy = width / record["width"], height / record["height"]
+    smaller = record | {"width": width, "height": height}
+    if "annotations" in record:
+        smaller["annotations"] = [_scaled(a, sx, sy, width, height) for a in record["annotations"]]
+    return smaller
+
+
+def _scaled(annotation: dict, sx: float, sy: float, width: int, height: int) -> dict:
+    x, y, w, h = annotation["bbox"]
+    smaller = annotation | {"bbox": [x * sx, y * sy, w * sx, h * sy]}
+    mask = annotation.get("segmentation")
+    if isinstance(mask, dict):
+        pixels = resize_mask(masks.decode(mask, *mask["size"]), height, width)
+        smaller["segmentation"] = rle.encode(np.asfortranarray(pixels))
+    elif mask:
+        smaller["segmentation"] = [
+            [v * (sy if i % 2 else sx) for i, v in enumerate(polygon)] for polygon in mask
+        ]
+    if "keypoints" in annotation:
+        factors = (sx, sy, 1)
+        smaller["keypoints"] = [v * factors[i % 3] for i, v in enumerate(annotation["keypoints"])]
+    return smaller
 
 
 def _object(annotation: dict, number: int) -> dict:

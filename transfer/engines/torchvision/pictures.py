@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from detco.common.errors import InputError
-from detco.common.images import Range, decode_at_most, open_image, to_rgb
+from detco.common.images import Range, decode_at_most, full_size, open_image, to_rgb
 
 from ...data import masks
 from ...data.dataset import Dataset
@@ -98,9 +98,10 @@ class DetectionPictures(torch.utils.data.Dataset):
             return self.cache[number, short]
         image = self.dataset.images[number]
         pixels = read_rgb(image["file_name"], value_range=self.dataset.value_range)
-        if pixels.size != (image["width"], image["height"]):
+        width, height = full_size(pixels)
+        if (width, height) != (image["width"], image["height"]):
             raise Unreadable(
-                f"{image['file_name']} is {pixels.size[0]} x {pixels.size[1]} px, its annotation"
+                f"{image['file_name']} is {width} x {height} px, its annotation"
                 f" says {image['width']} x {image['height']}",
                 image["file_name"],
             )
@@ -189,10 +190,10 @@ class Tested(torch.utils.data.Dataset):
 def read_rgb(path: str, most: int = 0, value_range: Range | None = None) -> Image.Image:
     """A picture as 8-bit RGB, upright, see detco.common.images. Raises Unreadable.
 
-    most: pixels that are decoded, 0: all. A JPEG with more is reduced by its decoder, any other
-    picture refused. value_range: of the data set, for more than 8 bits."""
+    most: pixels that are decoded, 0: as many as `open_image` gives. A JPEG with more is reduced by
+    its decoder, any other picture refused. value_range: of the data set, for more than 8 bits."""
     try:
-        with open_image(path, reduce=most > 0) as picture:
+        with open_image(path) as picture:
             if most and not decode_at_most(most, picture):
                 found, allowed = picture.width * picture.height / 1e6, most / 1e6
                 raise ValueError(f"{found:.0f} megapixels, at most {allowed:.0f} here; reduce it")

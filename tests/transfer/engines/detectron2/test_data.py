@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as rle
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.transfer import finetune
 from detco.transfer.data import dataset as datasets
+from detco.transfer.data import masks
 from detco.transfer.data.cityscapes import SEMANTIC, truth
 from detco.transfer.engines import EngineJob
 from detco.transfer.engines.torchvision.pictures import DetectionPictures, Wanted, resized_shape
@@ -386,3 +388,77 @@ def test_resize_is_the_rows(scenes):
     assert shapes == [
         resized_shape(i["height"], i["width"], resize.test, resize.test_max) for i in dataset.images
     ]
+
+
+@pytest.mark.parametrize("as_rle", [False, True])
+@pytest.mark.parametrize("name", ["small-mask-rcnn-fpn", "small-keypoint-rcnn"])
+def test_labels_of_a_jpeg_that_its_decoder_reduces(
+    name, as_rle, scenes, tmp_path, write, monkeypatch
+):
+    """What is trained on and tested is that of the whole picture, but for its finest details."""
+    protocol = PROTOCOLS[name]
+    root = as_large_jpegs(scenes / "coco", tmp_path / "set", as_rle)
+    train, test = finetune.prepare(protocol, {"layout": "coco", "root": str(root)})
+    cfg = config(name, train, "bitmask" if as_rle else "polygon")
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TRAIN, cfg.DATALOADER.NUM_WORKERS = "none", (48,), 0
+    wanted = Wanted(masks="mask" in protocol.metrics, keypoints="keypoint" in protocol.metrics)
+    record = write(train)[0]
+    number = next(i for i, im in enumerate(train.images) if im["id"] == record["image_id"])
+
+    def read():
+        pictures = DetectionPictures(train, wanted, cfg.INPUT.MAX_SIZE_TRAIN)
+        ((tested,),) = islice(detectron2_data.test_loader(cfg, test), 1)
+        return (detectron2_data.mapper(cfg, True)(record), pictures[number, 48, False], tested)
+
+    whole, whole_of_ours, _ = read()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", record["width"] * record["height"] // 4)
+    reduced, reduced_of_ours, tested = read()
+    assert (reduced["width"], reduced["height"]) == (record["width"], record["height"])
+    assert (tested["width"], tested["height"]) == tuple(
+        test.images[0][k] for k in ("width", "height")
+    )
+    assert torch.equal(reduced["image"], reduced_of_ours[0])
+    assert not torch.equal(reduced["image"], whole["image"])
+    difference = (reduced["image"].float() - whole["image"].float()).abs().mean()
+    assert reduced["image"].shape == whole["image"].shape and difference < 4
+    boxes, before = (r["instances"].gt_boxes.tensor for r in (reduced, whole))
+    assert len(boxes) and torch.allclose(boxes, before, atol=1e-4)
+    assert torch.equal(reduced_of_ours[1]["boxes"], whole_of_ours[1]["boxes"])
+    if wanted.keypoints:
+        points, before = (r["instances"].gt_keypoints.tensor for r in (reduced, whole))
+        assert torch.allclose(points, before, atol=1e-4) and points[..., 2].any()
+    elif as_rle:
+        masks, before = (r["instances"].gt_masks.tensor for r in (reduced, whole))
+        assert before.any() and (masks ^ before).sum() <= 0.1 * before.sum()
+    else:
+        for mask, of_whole in zip(reduced["instances"].gt_masks, whole["instances"].gt_masks):
+            assert np.allclose(mask[0], of_whole[0], atol=1e-4)
+
+
+def as_large_jpegs(source: Path, folder: Path, as_rle: bool) -> Path:
+    """A copy with JPEGs of four times the width and height; as_rle: their masks are RLE,
+    else triangles."""
+    shutil.copytree(source, folder)
+    for path in folder.rglob("*.jpg"):
+        with Image.open(path) as image:
+            large = image.resize((4 * image.width, 4 * image.height))
+        large.save(path, quality=95)
+    for path in (folder / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["width"], image["height"] = 4 * image["width"], 4 * image["height"]
+        for one in content["annotations"]:
+            one["bbox"] = [4 * value for value in one["bbox"]]
+            one["area"] *= 16
+            if as_rle:
+                mask = masks.decode(one["segmentation"], *one["segmentation"]["size"])
+                coded = rle.encode(np.asfortranarray(mask.repeat(4, 0).repeat(4, 1)))
+                one["segmentation"] = coded | {"counts": coded["counts"].decode()}
+            else:
+                x, y, w, h = one["bbox"]
+                one["segmentation"] = [[x, y + h / 2, x + w / 2, y, x + w, y + h / 2]]
+            if "keypoints" in one:
+                points = np.array(one["keypoints"]).reshape(-1, 3) * [4, 4, 1]
+                one["keypoints"] = points.ravel().tolist()
+        path.write_text(json.dumps(content))
+    return folder
