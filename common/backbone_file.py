@@ -12,16 +12,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from .errors import InputError
 from .files import sha256_of, write_atomic
 from .resnet import IMAGENET_MEAN, IMAGENET_STD, expected_shapes
 from .values import shown
+
+if TYPE_CHECKING:  # commands that only name such files should not wait for torch
+    from torch import Tensor
 
 FORMAT = {"format": "detco-backbone", "format_version": "1"}  # metadata of every backbone file
 REQUIRED = (
@@ -58,6 +59,7 @@ class Backbone:
 
 def random_backbone(arch: str, seed: int) -> Backbone:
     """A trunk with torchvision's initial weights drawn from `seed`: the starting point `random`."""
+    import torch
     import torchvision
 
     wanted = expected_shapes(arch)
@@ -159,6 +161,8 @@ def preprocessing(
 def check_tensors(path: Path, arch: str, tensors: dict[str, Tensor]) -> None:
     """Raises InputError naming each tensor that is missing, does not belong, has another shape, is
     not finite, or cannot be what it is called."""
+    import torch
+
     wanted = _shapes_of(path, arch)
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
     problems += [f"{shown(k)} does not belong to {arch}" for k in tensors if k not in wanted]
@@ -208,6 +212,8 @@ def write(path: Path, backbone: Backbone) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all; the same content gives the same bytes (the
     library's order of metadata is random). Raises OSError."""
+    from safetensors.torch import save
+
     data = memoryview(save(dict(tensors), dict(metadata)))
     length = int.from_bytes(data[:8], "little")
     header = json.loads(bytes(data[8 : 8 + length]))

@@ -67,11 +67,11 @@ def pairs(table: pd.DataFrame) -> pd.DataFrame:
     Columns first, second, cells, wins, ties, losses (of the first; by 95 % intervals), single (no
     interval, as one side is a single run), difference (mean over the cells, AP).
     """
-    columns = headline_columns(table)
+    columns, numbers = headline_columns(table), _numbers(table)
     rows = []
     for first, second in combinations(table.attrs["baselines"], 2):
         found = [
-            [table.loc[first, (*column, f"{what} {second}")] for what in ("minus", "ci")]
+            [numbers[(*column, f"{what} {second}")][first] for what in ("minus", "ci")]
             for column in columns
         ]
         cells = np.array([cell for cell in found if not np.isnan(cell[0])]).reshape(-1, 2)
@@ -97,6 +97,12 @@ def pairs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["first", "second", "cells", "wins", "ties", "losses", "single", "difference"]
     )
+
+
+def _numbers(table: pd.DataFrame) -> dict[tuple, dict[str, float]]:
+    """Column -> row -> value: access to single values of a DataFrame is slow."""
+    columns = table.to_numpy(float).T.tolist()
+    return {key: dict(zip(table.index, values)) for key, values in zip(table.columns, columns)}
 
 
 def ranks(table: pd.DataFrame) -> pd.Series:
@@ -176,9 +182,7 @@ def by_class(table: pd.DataFrame, most: int | None = None) -> Grid | None:
     """
     rows = list(table.index)
     first, last = rows[0], rows[-1]
-    numbers = dict(
-        zip(table.columns, (dict(zip(rows, values)) for values in table.to_numpy(float).T.tolist()))
-    )
+    numbers = _numbers(table)
     sections: dict[str, list] = {}
     for column in table.columns.droplevel("statistic").unique():
         task, _, category = column[1].partition(PER_CLASS)

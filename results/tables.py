@@ -337,6 +337,8 @@ def _labels(each: pd.DataFrame) -> pd.Series:
 def told_apart(texts: pd.Series, groups: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """Texts of groups of `frame`; those that are alike are followed by the first digits of the
     hashes in which they differ."""
+    if not texts.duplicated().any():
+        return texts
     shown = groups.assign(
         protocol_hash="hash " + groups["protocol_hash"].str[:6],
         data="data " + groups["data"].str[:6],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.common.progress import Report
+from detco.common.progress import Report, silent
 from detco.common.values import canonical_hash
 
 from . import engines
@@ -43,7 +43,7 @@ def finetune(
     predictions stay in `out`. Raises InputError for anything wrong with what was given,
     TrainingError if training cannot go on.
     """
-    report = report or (lambda *_, **__: None)
+    report = report or silent
     engine = engines.resolve(engine)
     refuse(protocol, engine, launch, keep_model)
     train, test = prepare(protocol, data, report=report)

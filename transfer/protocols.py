@@ -51,6 +51,16 @@ HEADS: dict[str, tuple[frozenset[str], int]] = {
     "keypoint-rcnn-fpn": (frozenset({"box", "keypoint"}), 5),
     "fcn-16s": (frozenset({"semantic"}), 0),
 }
+# What the loss of each architecture adds up, for the axis of a chart.
+LOSSES: dict[str, str] = {
+    "faster-rcnn-c4": "total loss: RPN, boxes",
+    "faster-rcnn-fpn": "total loss: RPN, boxes",
+    "mask-rcnn-c4": "total loss: RPN, boxes, masks",
+    "mask-rcnn-fpn": "total loss: RPN, boxes, masks",
+    "retinanet": "total loss: focal, boxes",
+    "keypoint-rcnn-fpn": "total loss: RPN, boxes, keypoints",
+    "fcn-16s": "cross-entropy of pixels",
+}
 
 
 @dataclass(frozen=True)

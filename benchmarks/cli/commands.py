@@ -730,10 +730,23 @@ COMMANDS = (
         "report",
         "cli.outcomes:report",
         "one HTML page with tables, charts, curves, example pictures and settings",
-        "detco report demo",
+        "detco report demo\n         detco report demo --figures charts --figure-format pdf",
         (
             folder("dir", "a folder of runs"),
             option("--out", "the page; default DIR/report.html", metavar="FILE", type=Path),
+            option(
+                "--anonymous",
+                "without names of machines and users, paths and file names of pictures",
+                action="store_true",
+            ),
+            option(
+                "--figures", "also write its charts here, a file each", metavar="DIR", type=Path
+            ),
+            option(
+                "--figure-format",
+                "svg (default) or pdf (pip install cairosvg)",
+                choices=("svg", "pdf"),
+            ),
             BASELINE,
             STRICT,
         ),

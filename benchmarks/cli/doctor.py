@@ -57,6 +57,7 @@ MEANS = {
 OPTIONAL = {  # module -> package, and what it is for
     "submitit": ("submitit", "--executor slurm"),
     "cityscapesscripts": ("cityscapesscripts", "Cityscapes' AP and mean IoU"),
+    "cairosvg": ("cairosvg", "detco report --figure-format pdf"),
     "huggingface_hub": ("huggingface_hub", "detco weights push and pull with the Hugging Face hub"),
 }
 TIGHT = 5.0  # GB of free disk below which a run may not fit

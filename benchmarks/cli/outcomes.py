@@ -188,22 +188,41 @@ def _seeds(difference: float, *spreads: float) -> list[str]:
 
 
 def report(args) -> int:
-    """Writes the HTML page of a folder of runs."""
+    """Writes the HTML page of a folder of runs, and its charts as files."""
     from detco.results import tables
-    from detco.results.report import page as report
 
-    from ..report import gather as material
-
+    if args.figure_format and not args.figures:
+        raise InputError("--figure-format is for charts as files: add --figures FOLDER")
     records, problems = _results(args.dir)
     out = args.out or args.dir / "report.html"
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: no folder {out.parent}")
     baselines = _baselines(args.baseline)
     _check_names(tables.frame(records), baselines if args.baseline else ())
-    found = material.gather(args.dir, records, problems, baselines)
-    write_atomic(out, report.page(found))
+    made = _page(args, records, problems, baselines)
+    if args.figures:
+        from detco.results.report import figures
+
+        paths = figures.save(made.figures, args.figures, args.figure_format or "svg")
+        print(f"charts: {len(paths)} files in {near(args.figures)}")
+    write_atomic(out, made.text)
     print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return left_out(problems, args.strict)
+
+
+def _page(args, records: Sequence[dict], problems: Sequence[str], baselines: Sequence[str]):
+    """The page of a folder, with its progress shown."""
+    from detco.results.report import page
+
+    from ..report import anonymous, gather
+    from ..run import live
+
+    with live.of_task(f"report of {near(args.dir)}") as told:
+        material = gather.gather(args.dir, records, problems, baselines, told)
+        told("page", 0, 1)
+        if args.anonymous:
+            material = anonymous.hidden(material, args.dir)
+        return page.page(material)
 
 
 def _results(directory: Path) -> tuple[list[dict], list[str]]:

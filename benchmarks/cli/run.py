@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from detco.common.errors import InputError
+from detco.common.progress import silent
 from detco.pretrain.recipes import RECIPES
 from detco.results import store
 
@@ -84,7 +85,7 @@ def _help(job: Job) -> int:
     wrong with the input."""
     try:
         if (store.read_json(job.folder / "record.json") or {}).get("status") != "done":
-            worker.run_pretrain(job.spec, job.folder, lambda *_, **__: None)
+            worker.run_pretrain(job.spec, job.folder, silent)
     except InputError:
         return 2
     return 0

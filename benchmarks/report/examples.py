@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +11,17 @@ from typing import TYPE_CHECKING
 from detco.common import contents, depth
 from detco.common.errors import InputError
 from detco.common.images import Range
+from detco.common.progress import Report, silent
+from detco.common.values import canonical_hash
+from detco.results.report.examples import THRESHOLD, Box, Example
 
 from .. import config
 from ..suites.builtin import name_of
 
 if TYPE_CHECKING:
     from detco.common.backbone_file import Backbone
+    from detco.transfer.data.dataset import Dataset
+    from detco.transfer.protocols import Protocol
 
 EXAMPLES = 3  # pictures of each protocol in a report
 
@@ -65,6 +72,7 @@ def attention_maps(
     size: int = 224,
     arch: str | None = None,
     ranges: Mapping[Path, Range | None] = {},
+    report: Report = silent,
 ) -> dict:
     """Name -> one map a picture (detco.transfer.backbones.attention). weights: name -> backbone
     file, or "random".
@@ -77,7 +85,7 @@ def attention_maps(
     read = {
         name: backbone_file.read(Path(path)) for name, path in weights.items() if path != "random"
     }
-    return _maps(weights, read, pictures, level, size, arch, ranges)
+    return _maps(weights, read, pictures, level, size, arch, ranges, report)
 
 
 def _maps(
@@ -88,6 +96,7 @@ def _maps(
     size: int,
     arch: str | None = None,
     ranges: Mapping[Path, Range | None] = {},
+    report: Report = silent,
 ) -> dict:
     """`attention_maps` of backbones that are read; those that are not are random."""
     from detco.common import backbone_file
@@ -95,10 +104,11 @@ def _maps(
 
     arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
     random = backbone_file.random_backbone(arch, 0)
-    return {
-        name: attention.maps(read.get(name, random), list(pictures), level, size, ranges)
-        for name in names
-    }
+    found, names = {}, list(names)
+    for number, name in enumerate(names):
+        report("attention maps", number, len(names))
+        found[name] = attention.maps(read.get(name, random), list(pictures), level, size, ranges)
+    return found
 
 
 def _names(weights: Sequence[str]) -> dict[str, str]:
@@ -107,57 +117,106 @@ def _names(weights: Sequence[str]) -> dict[str, str]:
     return {name if short.count(name) == 1 else path: path for name, path in zip(short, weights)}
 
 
-def examples(records: Sequence[dict], folders: dict[str, Path]) -> dict[str, list]:
-    """Starting point -> a record each of one protocol, as test images with their detections.
+def examples(
+    records: Sequence[dict], folders: Mapping[str, Path], read: dict[str, Dataset]
+) -> list[Example]:
+    """Test images of one protocol with the detections of its records, a record for each starting
+    point.
 
     Pictures spread evenly over those with objects, EXAMPLES of them; the predictions are read
-    from the runs' folders. Raises InputError where the data set is gone or not the one that
-    was tested on.
+    from the runs' folders. read: the test sets that were read before, by what they were asked with.
+    Raises InputError where the data set is gone or not the one that was tested on.
     """
-    import json
-
-    from detco.results.report.examples import Box, Example
-    from detco.transfer import finetune
-    from detco.transfer.data.checks import content
     from detco.transfer.protocols import Protocol, from_record
 
     first = records[0]
     protocol = config.build(Protocol, from_record(first["spec"]["protocol_row"]), "protocol")
-    _, test = finetune.load_data(protocol, first["spec"]["data"])
-    told = first["data"]["test"]
-    same = test.fingerprint == told["fingerprint"]
-    if same and told.get("content"):  # older records hold no hash of the images
-        same = content.hash_of(test, *content.read((test,))) == told["content"]
-    if not same:
-        raise InputError(f"{test.root} is not any more what was tested on")
-    names = {category["id"]: category["name"] for category in test.categories}
+    test = _test_set(protocol, first, read)
     with_objects = {annotation["image_id"] for annotation in test.annotations}
     shown = _spread([image for image in test.images if image["id"] in with_objects])
-    wanted = {image["id"] for image in shown}
-    boxes: dict[tuple[str, int], list[Box]] = {}
+    made = _Boxes(test, protocol.metrics, {image["id"]: image for image in shown})
+    truth = made.of(test.annotations)
+    found = {}
     for record in records:
-        for entry in json.loads((folders[record["id"]] / "predictions.json").read_bytes()):
-            if entry["image_id"] in wanted:
-                box = Box(*entry["bbox"], names.get(entry["category_id"], "?"), entry["score"])
-                boxes.setdefault((record["starting_point"], entry["image_id"]), []).append(box)
-    found = []
-    values = tuple(told["value_range"]) if told.get("value_range") else None
-    for image in shown:
-        truth = [
-            Box(*a["bbox"], names[a["category_id"]])
-            for a in test.annotations
-            if a["image_id"] == image["id"]
-        ]
-        by_name = {
-            record["starting_point"]: boxes.get((record["starting_point"], image["id"]), [])
-            for record in records
-        }
-        found.append(
-            Example(
-                Path(image["file_name"]), image["width"], image["height"], truth, by_name, values
-            )
+        path = folders[record["id"]] / "predictions.json"
+        found[record["starting_point"]] = made.of(json.loads(path.read_bytes()))
+    skeletons = {one["name"]: one.get("skeleton") or () for one in test.categories}
+    told = first["data"]["test"].get("value_range")
+    return [
+        Example(
+            Path(image["file_name"]),
+            image["width"],
+            image["height"],
+            truth.get(image["id"], []),
+            {name: boxes.get(image["id"], []) for name, boxes in found.items()},
+            tuple(told) if told else None,
+            skeletons,
         )
-    return found
+        for image in shown
+    ]
+
+
+def _test_set(protocol: Protocol, record: dict, read: dict[str, Dataset]) -> Dataset:
+    """What a record was tested on; read once for all protocols that ask alike."""
+    from detco.transfer import finetune
+    from detco.transfer.data.checks import content
+
+    told = record["data"]["test"]
+    asked = [
+        record["spec"]["data"],
+        *(kind in protocol.metrics for kind in ("keypoint", "semantic")),
+    ]
+    key = canonical_hash([asked, told["fingerprint"], told.get("content")])
+    if key not in read:
+        _, test = finetune.load_data(protocol, record["spec"]["data"])
+        same = test.fingerprint == told["fingerprint"]
+        if same and told.get("content"):  # older records hold no hash of the images
+            same = content.hash_of(test, *content.read((test,))) == told["content"]
+        if not same:
+            raise InputError(f"{test.root} is not any more what was tested on")
+        read[key] = test
+    return read[key]
+
+
+class _Boxes:
+    """Makes boxes of the entries (annotations or predictions) on some images, with their masks or
+    keypoints where those are what is measured."""
+
+    def __init__(self, test: Dataset, metrics: Sequence[str], images: Mapping[int, dict]):
+        self.names = {category["id"]: category["name"] for category in test.categories}
+        self.masks = not {"mask", "semantic"}.isdisjoint(metrics)
+        self.keypoints = "keypoint" in metrics
+        self.images = images
+
+    def of(self, entries: Iterable[Mapping]) -> dict[int, list[Box]]:
+        """Image id -> boxes, without those that no page shows. Raises ValueError for a mask that
+        does not fit its image."""
+        found: dict[int, list[Box]] = {}
+        for entry in entries:
+            if entry["image_id"] in self.images and entry.get("score", 1.0) >= THRESHOLD:
+                found.setdefault(entry["image_id"], []).append(self._box(entry))
+        return found
+
+    def _box(self, entry: Mapping) -> Box:
+        from pycocotools import mask as rle
+
+        mask = self._mask(entry) if self.masks and entry.get("segmentation") else None
+        corners = entry["bbox"] if "bbox" in entry else rle.toBbox(mask).tolist()
+        return Box(
+            *corners,
+            self.names.get(entry["category_id"], "?"),
+            entry.get("score", math.nan),
+            mask=mask,
+            keypoints=entry.get("keypoints", ()) if self.keypoints else (),
+        )
+
+    def _mask(self, entry: Mapping) -> dict:
+        from detco.transfer.data import masks
+
+        image = self.images[entry["image_id"]]
+        size = image["height"], image["width"]
+        found = masks.as_rle(masks.checked(entry["segmentation"], *size), *size)
+        return found | {"counts": found["counts"].encode()}
 
 
 def _spread(images: Sequence[dict]) -> list[dict]:

@@ -1,13 +1,24 @@
 """Gathers what a report shows in addition to the records: curves,
 detections, attention maps, commands."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
-from detco.results import store
+from detco.common.progress import Report, silent
+from detco.pretrain.methods import METHODS
+from detco.results import store, tables
+from detco.results.report import curves
+from detco.results.report.curves import LossChart
+from detco.results.report.examples import Example
+from detco.results.report.page import Material
+from detco.transfer.data.dataset import Dataset
+from detco.transfer.engines import ENGINES
+from detco.transfer.protocols import LOSSES
 
+from ..run.progress import METRICS, read_metrics
 from . import examples as pictures
 from . import reproduce
 
@@ -18,15 +29,14 @@ def gather(
     directory: Path,
     records: Sequence[dict],
     problems: Sequence[str],
-    baselines: Sequence[str] | None,
-):
-    """The `detco.results.report.page.Material` of a folder of runs; what is missing is named
-    in its notes."""
-    from detco.results.report.page import Material
-
+    baselines: Sequence[str],
+    report: Report = silent,
+) -> Material:
+    """The material of the page of a folder of runs; what is missing is named in its notes."""
     folders, notes = store.folders(directory), {"training": [], "detections": [], "attention": []}
     cells = _first_runs(records)
-    examples = _examples(cells, folders, notes["detections"])
+    training = _training(records, cells, folders, notes["training"], report)
+    examples = _examples(cells, folders, notes["detections"], report)
     ranges = {
         example.picture: example.value_range for found in examples.values() for example in found
     }
@@ -36,19 +46,18 @@ def gather(
         records=records,
         unfinished=store.unfinished(directory),
         problems=problems,
-        baselines=("supervised", "random") if baselines is None else tuple(baselines),
-        training=_training(records, cells, folders, notes["training"]),
+        baselines=baselines,
+        training=training,
         examples=examples,
-        attention=(paths, _attention(cells, paths, notes["attention"], ranges)),
+        attention=(paths, _attention(cells, paths, notes["attention"], ranges, report)),
         commands=reproduce.commands(records),
         notes=notes,
+        untrained=[name for name, engine in ENGINES.items() if not engine.trains],
     )
 
 
 def _first_runs(records: Sequence[dict]) -> dict[str, dict[str, dict]]:
     """Group (as in the table) -> row -> the finished run of the lowest seed."""
-    from detco.results import tables
-
     each = tables.labelled(tables.frame(records))
     done = each[each["status"] == "done"].sort_values(
         ["group_order", "row_order", "seed"], kind="stable"
@@ -61,11 +70,13 @@ def _first_runs(records: Sequence[dict]) -> dict[str, dict[str, dict]]:
 
 
 def _training(
-    records: Sequence[dict], cells: dict, folders: dict[str, Path], notes: list[str]
-) -> dict:
-    """Title -> row -> points of the loss: a chart for each pretraining and for each protocol."""
-    from detco.results.report import curves
-
+    records: Sequence[dict],
+    cells: dict,
+    folders: dict[str, Path],
+    notes: list[str],
+    report: Report,
+) -> dict[str, LossChart]:
+    """Title -> losses: a chart for each pretraining and for each protocol."""
     wanted = [
         (record["spec"].get("title", "pretraining"), record["starting_point"], record)
         for record in records
@@ -79,21 +90,49 @@ def _training(
             f"curves of the first {MOST_CURVES} of {len(wanted)} jobs; all of them: tensorboard"
             " --logdir DIR"
         )
-    found, without = {}, 0
-    for title, row, record in wanted[:MOST_CURVES]:
-        points = curves.read(folders[record["id"]] / "tb").get("loss")
+    found: dict[str, LossChart] = {}
+    without, shown = 0, wanted[:MOST_CURVES]
+    for number, (title, row, record) in enumerate(shown):
+        report("curves", number, len(shown))
+        points = _loss(folders[record["id"]])
         if points:
-            found.setdefault(title, {})[row] = points
+            lines = found[title].lines if title in found else {}
+            found[title] = LossChart(_name_of_loss(record["spec"]), {**lines, row: points})
         without += not points
     if without:
         notes.append(f"{without} of {len(wanted)} jobs kept no curve")
     return found
 
 
-def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
+def _loss(folder: Path) -> list[tuple[int, float]]:
+    """(iteration, loss) of a job; older ones have them for TensorBoard only."""
+    path = folder / METRICS
+    lines = read_metrics(path) if path.is_file() else []
+    points = [(line["iteration"], line["loss"]) for line in lines if _is_number(line.get("loss"))]
+    return points or curves.read(folder / "tb").get("loss", [])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _name_of_loss(spec: Mapping) -> str:
+    """Which loss a job's curve shows."""
+    if spec["kind"] == "pretrain":
+        method = METHODS.get((spec.get("recipe") or {}).get("method", ""))
+        return method.loss if method else "loss"
+    return LOSSES.get((spec.get("protocol_row") or {}).get("architecture", ""), "loss")
+
+
+def _examples(
+    cells: dict, folders: dict[str, Path], notes: list[str], report: Report
+) -> dict[str, list[Example]]:
     """Group -> example pictures with the detections of each of its rows."""
-    found = {}
-    for group, rows in list(cells.items())[:MOST_GROUPS]:
+    found: dict[str, list[Example]] = {}
+    read: dict[str, Dataset] = {}
+    shown = list(cells.items())[:MOST_GROUPS]
+    for number, (group, rows) in enumerate(shown):
+        report("detections", number, len(shown))
         usable = {
             row: {**record, "starting_point": row}
             for row, record in rows.items()
@@ -105,13 +144,16 @@ def _examples(cells: dict, folders: dict[str, Path], notes: list[str]) -> dict:
                 f"{group}: no predictions kept of {', '.join(rows.keys() - usable.keys())}"
             )
         try:
-            found |= {group: pictures.examples(list(usable.values()), folders)} if usable else {}
-        except (InputError, OSError, KeyError, ValueError) as error:
+            if usable:
+                found[group] = pictures.examples(list(usable.values()), folders, read)
+        except (InputError, OSError, KeyError, TypeError, ValueError) as error:
             notes.append(f"{group}: no example pictures: {' '.join(str(error).split())}")
     return found
 
 
-def _attention(cells: dict, paths: Sequence[Path], notes: list[str], ranges: Mapping) -> dict:
+def _attention(
+    cells: dict, paths: Sequence[Path], notes: list[str], ranges: Mapping, report: Report
+) -> dict:
     """Row -> maps of its backbone, for those whose file is still there and the one
     that was fine-tuned."""
     files: dict[str, str] = {}
@@ -130,9 +172,9 @@ def _attention(cells: dict, paths: Sequence[Path], notes: list[str], ranges: Map
             f"no attention maps of {', '.join(sorted(missing))}: the backbone file is gone, or"
             " another one"
         )
-    return (
-        pictures.attention_maps(files, paths, arch=arch, ranges=ranges) if paths and files else {}
-    )
+    if not (paths and files):
+        return {}
+    return pictures.attention_maps(files, paths, arch=arch, ranges=ranges, report=report)
 
 
 def _is_there(path: Path, record: dict) -> bool:

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from detco.common.errors import InputError, one_line
-from detco.common.progress import Report
+from detco.common.progress import Report, silent
 from detco.results import store
 
 from .. import config
@@ -231,7 +231,7 @@ def help_with(spec: dict, folder: Path) -> int:
     """Take part in a job as one of its processes, in silence: the first one reports and
     keeps the record."""
     if (store.outcome(folder, spec["id"], time.time()) or {}).get("status") != "done":
-        KINDS[spec["kind"]](spec, folder, lambda *_, **__: None)
+        KINDS[spec["kind"]](spec, folder, silent)
     return 0
 
 

@@ -41,20 +41,28 @@ class Method:
 
     implementation: "module:class" in this folder. needs_labels: pictures lie in a folder for each
     class. has_keys: a momentum encoder makes keys that enter a queue; the spread of its features
-    tells a collapse. local_views: it can look at jigsaw patches, at several levels.
+    tells a collapse. local_views: it can look at jigsaw patches, at several levels. loss: what its
+    `loss` is, for the axis of a chart.
     """
 
     implementation: str
     needs_labels: bool = False
     has_keys: bool = True
     local_views: bool = False
+    loss: str = "loss"
 
 
+INFO_NCE = "InfoNCE loss (contrastive)"
 METHODS = {
-    "detco": Method("detco:DetCo", local_views=True),
-    "moco-v1": Method("moco:MoCo"),
-    "moco-v2": Method("moco:MoCo"),
-    "supervised": Method("supervised:Supervised", needs_labels=True, has_keys=False),
+    "detco": Method("detco:DetCo", local_views=True, loss="weighted sum of InfoNCE losses"),
+    "moco-v1": Method("moco:MoCo", loss=INFO_NCE),
+    "moco-v2": Method("moco:MoCo", loss=INFO_NCE),
+    "supervised": Method(
+        "supervised:Supervised",
+        needs_labels=True,
+        has_keys=False,
+        loss="cross-entropy (classification)",
+    ),
 }
 
 

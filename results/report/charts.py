@@ -1,14 +1,16 @@
-"""Bar and line charts as inline SVG: colours are the page's variables --c0 ... --c7, text takes the
-page's colour."""
+"""Bar and line charts as inline SVG, in the classes of charts.css. Each says its numbers in its
+`desc`, for screen readers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH = 440  # pixels, also on a telephone
-COLOURS = 8  # defined by the page; further lines repeat them with another dash
-LETTER = 6.6  # pixels a letter, roughly, at 12 px
+COLOURS = 8  # defined by charts.css; further lines repeat them with another dash
+LETTER = 7  # pixels a letter, roughly, at 12 px
+BESIDE = 20  # letters of the longest name that stands beside its bar, not above it
+TOLD = 12  # points of a line that its description names
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 
 
@@ -57,13 +59,15 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def bars(rows: Sequence[Bar], label: str) -> str:
     """Horizontal bars from 0 with error bars, a dot for each run, and the values beside them."""
-    left = 12 + LETTER * min(22, max(len(row.name) for row in rows))
+    longest = max(len(row.name) for row in rows)
+    above = longest > BESIDE
+    left, step = (8, 42) if above else (12 + LETTER * longest, 26)
     right = 12 + LETTER * max(len(row.text) for row in rows)
     top = max(
         max([row.mean + (0 if math.isnan(row.error) else row.error), *row.values]) for row in rows
     )
     marks = ticks(0, top or 1)
-    height = 26 * len(rows)
+    height = step * len(rows)
 
     def x(value: float) -> float:
         return left + (WIDTH - left - right) * value / marks[-1]
@@ -74,27 +78,37 @@ def bars(rows: Sequence[Bar], label: str) -> str:
         for mark in marks
     ]
     for number, row in enumerate(rows):
-        middle = 26 * number + 13
-        parts.append(_text(left - 6, middle + 4, _short(row.name, 22), "end", row.name))
-        size = f'x="{x(0):.1f}" y="{middle - 8}" width="{x(row.mean) - x(0):.1f}" height="16"'
-        parts.append(f'<rect {size} class="c{row.colour % COLOURS}"/>')
-        end = row.mean
-        if not math.isnan(row.error):
-            low, end = x(max(0, row.mean - row.error)), row.mean + row.error
-            parts.append(
-                _line(low, middle, x(end), middle, "error")
-                + _cap(low, middle)
-                + _cap(x(end), middle)
-            )
-        parts += [
-            f'<circle cx="{x(value):.1f}" cy="{middle}" r="2" class="run"/>' for value in row.values
-        ]
-        parts.append(_text(x(max([end, *row.values])) + 6, middle + 4, row.text, "start"))
+        middle = step * (number + 1) - 13
+        if above:
+            parts.append(_text(left + 3, middle - 13, row.name, "start", WIDTH - left - 3))
+        else:
+            parts.append(_text(left - 6, middle + 4, row.name, "end"))
+        parts += _bar(row, middle, x)
     parts += [
         _line(x(0), 0, x(0), height, "axis"),
         _text((x(0) + x(marks[-1])) / 2, height + 33, label, "middle"),
     ]
-    return _svg(height + 40, parts, f"bar chart: {label}")
+    told = "; ".join(f"{row.name}: {row.text}{_runs(row.values)}" for row in rows)
+    return _svg(height + 40, parts, f"bar chart: {label}", told)
+
+
+def _bar(row: Bar, middle: float, x: Callable[[float], float]) -> list[str]:
+    """The bar with its error and its runs, and the value behind the farthest of them."""
+    size = f'x="{x(0):.1f}" y="{middle - 8}" width="{x(row.mean) - x(0):.1f}" height="16"'
+    parts = [f'<rect {size} class="c{row.colour % COLOURS}"/>']
+    end = row.mean
+    if not math.isnan(row.error):
+        low, end = x(max(0, row.mean - row.error)), row.mean + row.error
+        parts += [_line(low, middle, x(end), middle, "error"), _cap(low, middle)]
+        parts.append(_cap(x(end), middle))
+    parts += [
+        f'<circle cx="{x(value):.1f}" cy="{middle}" r="2" class="run"/>' for value in row.values
+    ]
+    return [*parts, _text(x(max([end, *row.values])) + 6, middle + 4, row.text, "start")]
+
+
+def _runs(values: Sequence[float]) -> str:
+    return f", runs {', '.join(f'{value:.1f}' for value in values)}" if len(values) > 1 else ""
 
 
 def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = False) -> str:
@@ -131,13 +145,28 @@ def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = 
         _text((left + right) / 2, bottom + 33, x_label, "middle"),
     ]
     parts.append(
-        f'<text transform="translate(11 {(top + bottom) / 2}) rotate(-90)"'
-        f' text-anchor="middle">{escape(y_label)}</text>'
+        f'<g transform="translate(11 {(top + bottom) / 2}) rotate(-90)">'
+        f"{_text(0, 0, y_label, 'middle', bottom - top)}</g>"
     )
     for number, line in enumerate(series):
         parts += _drawn(line, number, place)
     legend, height = _legend(series, left, bottom + 52)
-    return _svg(height, parts + legend, f"line chart: {y_label} over {x_label}")
+    told = "; ".join(f"{line.name}: {_told(line)}" for line in series)
+    return _svg(height, parts + legend, f"line chart: {y_label} over {x_label}", told)
+
+
+def _told(line: Line) -> str:
+    """The values of a line in words, TOLD of them at most, with the first and the last."""
+    numbers = range(len(line.points))
+    if len(numbers) > TOLD:
+        numbers = sorted({round(n * (len(numbers) - 1) / (TOLD - 1)) for n in range(TOLD)})
+    errors = [*line.errors, *[math.nan] * len(line.points)]
+    texts = []
+    for n in numbers:
+        x, y = line.points[n]
+        spread = "" if math.isnan(errors[n]) else f" ± {errors[n]:.3g}"
+        texts.append(f"{y:.3g}{spread} at {x:g}")
+    return ", ".join(texts)
 
 
 def _drawn(line: Line, number: int, place) -> list[str]:
@@ -165,14 +194,14 @@ def _style(line: Line, number: int) -> str:
 def _legend(series: Sequence[Line], left: float, top: float) -> tuple[list[str], float]:
     """Samples with names, in two columns where they fit; and where they end."""
     columns = 2 if max(len(line.name) for line in series) * LETTER < (WIDTH - left) / 2 - 40 else 1
-    parts = []
+    parts, room = [], (WIDTH - left) / columns
     for number, line in enumerate(series):
-        x, y = left + (number % columns) * (WIDTH - left) / 2, top + 18 * (number // columns)
+        x, y = left + (number % columns) * room, top + 18 * (number // columns)
         parts.append(
             f'<polyline points="{x:.1f},{y - 4:.1f} {x + 26:.1f},{y - 4:.1f}"'
             f" {_style(line, number)}/>"
         )
-        parts.append(_text(x + 32, y, _short(line.name, 52), "start", line.name))
+        parts.append(_text(x + 32, y, line.name, "start", room - 32))
     return parts, top + 18 * math.ceil(len(series) / columns) - 6
 
 
@@ -181,9 +210,10 @@ def thousands(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
-def _svg(height: float, parts: Sequence[str], label: str) -> str:
+def _svg(height: float, parts: Sequence[str], title: str, told: str) -> str:
     box = f'viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}"'
-    return f'<svg {box} role="img" aria-label="{escape(label)}">' + "".join(parts) + "</svg>"
+    words = f"<title>{escape(title)}</title><desc>{escape(told)}</desc>"
+    return f'<svg {box} role="img">{words}' + "".join(parts) + "</svg>"
 
 
 def _line(x: float, y: float, x2: float, y2: float, kind: str) -> str:
@@ -194,10 +224,16 @@ def _cap(x: float, y: float) -> str:
     return _line(x, y - 5, x, y + 5, "error")
 
 
-def _text(x: float, y: float, text: str, anchor: str, full: str = "") -> str:
-    tip = f"<title>{escape(full)}</title>" if full and full != text else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{tip}{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str, room: float = math.inf) -> str:
+    """Whole, but set closer where it would need more than `room`."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{squeezed(text, room, LETTER)}>'
+        f"{escape(text)}</text>"
+    )
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def squeezed(text: str, room: float, letter: float) -> str:
+    """The attributes of an SVG text whose letters are about `letter` wide, to fit `room`."""
+    if len(text) * letter <= room:
+        return ""
+    return f' textLength="{room:.0f}" lengthAdjust="spacingAndGlyphs"'

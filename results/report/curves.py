@@ -1,9 +1,18 @@
 """Training curves out of the TensorBoard files that a job leaves in its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 POINTS = 80  # of a curve that is shown
+
+
+@dataclass(frozen=True)
+class LossChart:
+    """One chart: row -> (iteration, loss) in order; `loss` says which loss that is."""
+
+    loss: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:

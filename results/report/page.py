@@ -1,8 +1,7 @@
 """One self-contained HTML page: summary, tables, charts, example images, settings,
 commands that reproduce it."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
@@ -15,14 +14,13 @@ from markupsafe import Markup
 
 from detco.common.errors import InputError
 from detco.common.images import Range
-from detco.common.values import flatten
 
 from .. import compare, grids, tables
-from ..cells import Cell, Grid, Group, Section, split
+from ..cells import Grid, split
 from ..paper import claims, numbers, verdicts
 from ..render import render
-from . import charts, curves, evaluations, schedule
-from .examples import OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
+from . import charts, curves, evaluations, headline, schedule, settings
+from .examples import COLOURS, OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
 
 CLASSES = 40  # classes shown of each group; the middle of longer lists is left out
 COLUMNS = 10  # of a table, as many as fit on a screen and a printed page
@@ -33,24 +31,34 @@ COMPARED = 8  # starting points that are compared in pairs
 class Material:
     """What a page is made of. `unfinished`: specs of planned jobs; `problems`: records left out.
 
-    training: title -> row -> points of the loss; examples: title -> pictures with detections;
-    attention: pictures and maps by name; commands: starting point -> lines; notes: section's key ->
-    what could not be shown and why."""
+    training: title -> losses of its rows; examples: title -> pictures with detections; attention:
+    pictures and maps by name; commands: starting point -> lines; notes: section's key -> what could
+    not be shown and why; untrained: engines that make their predictions up; anonymous: pictures are
+    numbered instead of named."""
 
     title: str
     records: Sequence[dict]
     unfinished: Sequence[dict] = ()
     problems: Sequence[str] = ()
     baselines: Sequence[str] = ("supervised", "random")
-    training: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(
-        default_factory=dict
-    )
+    training: Mapping[str, curves.LossChart] = field(default_factory=dict)
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     attention: tuple[Sequence[Path], Mapping[str, Sequence[np.ndarray]]] = field(
         default_factory=lambda: ((), {})
     )
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    untrained: Collection[str] = ()
+    anonymous: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart as SVG; `name`: of the file that it is saved as."""
+
+    name: str
+    caption: str
+    svg: str
 
 
 @dataclass
@@ -61,7 +69,7 @@ class Part:
     title: str
     texts: Sequence[str] = ()
     tables: Sequence[Markup] = ()
-    charts: Sequence[tuple[str, Markup]] = ()
+    charts: Sequence[Figure] = ()
     panels: Sequence[tuple[str, Sequence[tuple[str, Markup]]]] = ()
     folded: Sequence[tuple[str, Markup]] = ()
     code: Sequence[tuple[str, str]] = ()
@@ -73,47 +81,56 @@ class Part:
         )
 
 
-def page(material: Material) -> str:
-    """The HTML text. Raises InputError if there is no result at all."""
+@dataclass(frozen=True)
+class Page:
+    """The HTML text, and the charts in it."""
+
+    text: str
+    figures: Sequence[Figure]
+
+
+def page(material: Material) -> Page:
+    """Raises InputError if there is no result at all."""
     runs = tables.frame([*material.records, *material.unfinished])
     table = tables.ap_table(runs, tuple(material.baselines))
+    parts = _parts(material, runs, table)
+    for part in parts:
+        part.notes = [*part.notes, *material.notes.get(part.key, ())]
+    files = resources.files(__package__)
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
+        (files / "page.html").read_text(encoding="utf-8")
+    )
+    when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    text = template.render(
+        title=material.title,
+        subtitle=f"written {when}; AP in percent; everything on this page is in this one file",
+        facts=_facts(runs, material),
+        summary=headline.sentences(table, material.untrained),
+        sections=[part for part in parts if part],
+        chart_style=Markup((files / "charts.css").read_text(encoding="utf-8")),
+        colours=COLOURS,
+    )
+    return Page(text, [figure for part in parts for figure in part.charts])
+
+
+def _parts(material: Material, runs: pd.DataFrame, table: pd.DataFrame) -> list[Part]:
     rows = {name: number for number, name in enumerate(table.index)}
-    parts = [
+    columns = compare.headline_columns(table)
+    on_the_way = evaluations.curves(runs, material.records, columns)
+    commands = [(name, "\n".join(lines)) for name, lines in material.commands.items()]
+    return [
         _results(table),
         Part("bars", "AP in each protocol", charts=_bars(runs, table)),
         _schedule(runs, material.records),
         *_published(material.records),
-        _compared(runs, table),
-        _training(
-            material.training,
-            rows,
-            evaluations.curves(runs, material.records, compare.headline_columns(table)),
-        ),
-        _detections(material.examples),
-        _attention(*material.attention, _ranges(material.examples)),
+        _compared(runs, table, material.untrained),
+        _training(material.training, rows, on_the_way),
+        _detections(material.examples, material.anonymous),
+        _attention(material),
         _settings(material.records),
-        Part(
-            "again",
-            "How to make each row again",
-            code=[(name, "\n".join(lines)) for name, lines in material.commands.items()],
-        ),
+        Part("again", "How to make each row again", code=commands),
         Part("left-out", "Records left out", notes=material.problems),
     ]
-    for part in parts:
-        part.notes = [*part.notes, *material.notes.get(part.key, ())]
-    template = Environment(autoescape=True, trim_blocks=True).from_string(
-        (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
-    )
-    when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    subtitle = f"written {when}; AP in percent; everything on this page is in this one file"
-    facts, sections = _facts(runs, material), [part for part in parts if part]
-    return template.render(
-        title=material.title,
-        subtitle=subtitle,
-        facts=facts,
-        summary=summary(table),
-        sections=sections,
-    )
 
 
 def _html(grid: Grid | None) -> list[Markup]:
@@ -135,44 +152,6 @@ def _facts(runs: pd.DataFrame, material: Material) -> list[tuple[str, str]]:
     return [*facts, (", ".join(sorted(each["engine"].unique())), "engine")]
 
 
-def summary(table: pd.DataFrame) -> list[str]:
-    """A sentence for each protocol and task: which starting point is highest, and whether its lead
-    over a baseline is noise."""
-    lines = []
-    for group, metric in compare.headline_columns(table):
-        cell = tables.cell(table, group, metric)
-        if not cell["n"].any():
-            lines.append(f"{group}: no result yet.")
-            continue
-        means = cell["mean"].dropna().round(1)
-        if len(means) > 1 and means.nunique() == 1:
-            lines.append(
-                f"{group}: {grids.metric_name(metric)} is {means.iloc[0]:.1f} from every starting"
-                " point."
-            )
-            continue
-        best = cell["mean"].idxmax()
-        value = grids.value_text(*cell.loc[best, ["mean", "std", "n"]])
-        text = f"{group}: {grids.metric_name(metric)} is highest from {best}, {value}"
-        baseline = next(
-            (name for name in table.attrs["baselines"] if name != best and cell.loc[name, "n"]),
-            None,
-        )
-        if baseline:
-            difference, half = cell.loc[best, f"minus {baseline}"], cell.loc[best, f"ci {baseline}"]
-            single = "single runs, so it may be noise"
-            how = (
-                single
-                if np.isnan(half)
-                else f"± {half:.1f}, "
-                + ("outside" if difference > half else "within")
-                + " the noise"
-            )
-            text += f"; {grids.signed(difference)} over {baseline} ({how})"
-        lines.append(text + ".")
-    return lines
-
-
 def _results(table: pd.DataFrame) -> Part:
     text = (
         "Rows are starting points of the backbone, column groups protocols. Click on a column's"
@@ -186,10 +165,10 @@ def _results(table: pd.DataFrame) -> Part:
     )
 
 
-def _bars(runs: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, Markup]]:
+def _bars(runs: pd.DataFrame, table: pd.DataFrame) -> list[Figure]:
     """A bar chart for each protocol and task: mean, standard deviation, single runs."""
     values = tables.values(runs, tables.labelled(runs))
-    made: list[tuple[str, Markup]] = []
+    made: list[Figure] = []
     for group, metric in compare.headline_columns(table):
         cell = tables.cell(table, group, metric)
         single = (
@@ -209,7 +188,7 @@ def _bars(runs: pd.DataFrame, table: pd.DataFrame) -> list[tuple[str, Markup]]:
             caption = Markup(
                 "<b>{}</b>. Bar: mean; line: ± standard deviation over seeds; dots: single runs."
             ).format(group)
-            made.append((caption, Markup(svg)))
+            made.append(Figure(f"{group} {metric}", caption, svg))
     return made
 
 
@@ -222,7 +201,7 @@ def _schedule(runs: pd.DataFrame, records: Sequence[dict]) -> Part:
             caption = Markup(
                 "<b>{}</b>. Solid: measured, ± standard deviation; dotted: {}."
             ).format(title, numbers.DETCO)
-            part.charts = [*part.charts, (caption, Markup(svg))]
+            part.charts = [*part.charts, Figure(f"schedule {title} {metric}", caption, svg)]
     return part
 
 
@@ -252,20 +231,24 @@ def _published(records: Sequence[dict]) -> list[Part]:
     ]
 
 
-def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:
+def _compared(runs: pd.DataFrame, table: pd.DataFrame, untrained: Collection[str]) -> Part:
     """Every starting point with every other; classes of the last and the first
     that were measured."""
     part = Part("compared", "Starting points compared")
+    trained = runs[~runs["engine"].isin(untrained)]
+    if len(trained) < len(runs):
+        part.notes = [f"without the engine {', '.join(untrained)}: nothing was trained"]
     done = [name for name in table.index if table.loc[name].xs("n", level="statistic").any()]
-    if len(done) < 2:
+    if len(done) < 2 or trained.empty:
         return part
     if len(done) > COMPARED:
         part.notes = [
+            *part.notes,
             f"{', '.join(done[:COMPARED])} with one another; `detco compare` takes any of the"
-            f" {len(done)}"
+            f" {len(done)}",
         ]
     try:
-        selected = compare.select(runs, done[COMPARED - 1 :: -1])
+        selected = compare.select(trained, done[COMPARED - 1 :: -1])
     except InputError:  # no protocol that two of them share
         return part
     part.tables = [found for grid in compare.summary(selected) for found in _html(grid)]
@@ -278,123 +261,72 @@ def _compared(runs: pd.DataFrame, table: pd.DataFrame) -> Part:
 
 
 def _training(
-    training: Mapping,
+    training: Mapping[str, curves.LossChart],
     rows: Mapping[str, int],
     on_the_way: Mapping[str, evaluations.EvaluationChart],
 ) -> Part:
     part = Part("training", "Training curves")
+    figures: list[Figure] = []
     for title in dict.fromkeys([*training, *on_the_way]):
-        series = training.get(title, {})
-        lines = [
-            charts.Line(name, curves.smooth(points), rows.get(name, 7))
-            for name, points in series.items()
-        ]
-        if lines:
-            svg = charts.lines(lines, "iterations", "loss", from_zero=True)
-            part.charts = [
-                *part.charts,
-                (Markup("<b>{}</b>. Running means of the loss.").format(title), Markup(svg)),
+        if found := training.get(title):
+            lines = [
+                charts.Line(name, curves.smooth(points), rows.get(name, 7))
+                for name, points in found.lines.items()
             ]
-        if found := on_the_way.get(title):
-            svg = charts.lines(
-                found.lines, "iterations", f"{grids.metric_name(found.metric)} (percent)"
-            )
-            text = (
-                "AP on the way: mean and standard deviation over seeds; the last point is the"
-                " result."
-            )
-            part.charts = [*part.charts, (Markup("<b>{}</b>. {}").format(title, text), Markup(svg))]
+            svg = charts.lines(lines, "iterations", found.loss, from_zero=True)
+            caption = Markup("<b>{}</b>. Running means.").format(title)
+            figures.append(Figure(f"loss {title}", caption, svg))
+        if evaluated := on_the_way.get(title):
+            metric = f"{grids.metric_name(evaluated.metric)} (percent)"
+            svg = charts.lines(evaluated.lines, "iterations", metric)
+            caption = Markup(
+                "<b>{}</b>. AP on the way: mean and standard deviation over seeds; the last point"
+                " is the result."
+            ).format(title)
+            figures.append(Figure(f"on the way {title}", caption, svg))
+    part.charts = figures
     return part
 
 
-def _detections(pictures: Mapping[str, Sequence[Example]]) -> Part:
+def _detections(pictures: Mapping[str, Sequence[Example]], anonymous: bool) -> Part:
     part, number = Part("detections", "Detections"), 0
     for group, found in pictures.items():
         for example in found:
             panels = [(name, Markup(svg)) for name, svg in detection_panels(example, number)]
-            part.panels = [*part.panels, (f"{group}: {example.picture.name}", panels)]
             number += 1
+            title = f"{group}: {_name_of(example.picture, number, anonymous)}"
+            part.panels = [*part.panels, (title, panels)]
     part.texts = [
         f"Found with a score of at least {THRESHOLD}: solid blue boxes match an object of their"
-        f" class (IoU at least {OVERLAP}), dashed orange ones do not; white boxes are the ground"
-        " truth. One run of each starting point."
+        f" class (IoU of the boxes at least {OVERLAP}), dashed orange ones do not; white is the"
+        " ground truth. Masks and keypoints have the colour of their box. One run of each starting"
+        " point."
     ]
     return part
 
 
-def _ranges(examples: Mapping[str, Sequence[Example]]) -> dict[Path, Range | None]:
-    return {one.picture: one.value_range for found in examples.values() for one in found}
+def _name_of(picture: Path, number: int, anonymous: bool) -> str:
+    return f"picture {number}" if anonymous else picture.name
 
 
-def _attention(
-    pictures: Sequence[Path],
-    maps: Mapping[str, Sequence[np.ndarray]],
-    ranges: Mapping[Path, Range | None],
-) -> Part:
-    part = Part("attention", "Attention maps")
+def _attention(material: Material) -> Part:
+    part, (pictures, maps) = Part("attention", "Attention maps"), material.attention
     part.texts = [
         "Mean activation of res5 before fine-tuning; dark is low, bright is high, for each map by"
         " itself."
     ]
+    shown = [example for found in material.examples.values() for example in found]
+    ranges: dict[Path, Range | None] = {one.picture: one.value_range for one in shown}
     rows = attention_panels(pictures, maps, ranges)
-    part.panels = [
-        (
-            path.name,
-            [(name, Markup('<img alt="{}" src="{}">').format(name, data)) for name, data in row],
-        )
-        for path, row in zip(pictures, rows, strict=True)
-    ]
+    for number, (path, row) in enumerate(zip(pictures, rows, strict=True), 1):
+        panels = [
+            (name, Markup('<img alt="{}" src="{}">').format(name, data)) for name, data in row
+        ]
+        part.panels = [*part.panels, (_name_of(path, number, material.anonymous), panels)]
     return part
 
 
 def _settings(records: Sequence[dict]) -> Part:
-    """Every setting of every protocol and recipe, data and weights by their hashes, library
-    versions, machines."""
-    part, shown = Part("settings", "Settings and versions"), {}
-    for record in records:
-        spec = record["spec"]
-        if isinstance(row := spec.get("protocol_row"), dict):
-            shown[
-                f"protocol {record['protocol']} v{record['protocol_version']}"
-                f" ({record['protocol_hash']})"
-            ] = row
-            data = record.get("data") or {}
-            shown[f"data of {record['protocol']}: {(spec.get('data') or {}).get('root', '')}"] = (
-                data
-            )
-        if isinstance(weights := record.get("weights"), dict) and weights.get("sha256"):
-            shown[f"weights {record['starting_point']} ({weights['sha256'][:6]})"] = weights
-        if isinstance(recipe := spec.get("recipe"), dict):
-            shown[
-                f"recipe {recipe.get('name')} of {spec.get('starting_point')}, seed"
-                f" {spec.get('seed')}"
-            ] = recipe
-    for title in ("versions", "hardware", "code"):
-        found: dict[str, list[str]] = {}
-        for record in records:
-            value = _versions(record) if title == "versions" else record.get(title)
-            for key, text in value.items() if isinstance(value, dict) else [(title, value)]:
-                seen = found.setdefault(str(key), [])
-                seen += [str(text)] if str(text) not in seen else []
-        shown[title] = {key: ", ".join(texts) for key, texts in found.items()}
-    part.folded = [
-        (title, found) for title, values in shown.items() for found in _html(_facts_grid(values))
-    ]
-    return part
-
-
-def _versions(record: dict) -> object:
-    """Versions of a record's libraries; with Detectron2's files, as its version tells no two
-    of it apart."""
-    found, own = record.get("versions"), (record.get("facts") or {}).get("detectron2") or {}
-    if not (isinstance(found, dict) and own.get("hash")):
-        return found
-    return found | {"detectron2 files": f"{own.get('which')} ({own['hash'][:6]})"}
-
-
-def _facts_grid(values: Mapping[str, object]) -> Grid:
-    rows = [
-        (key, [Cell(value if isinstance(value, str) else json.dumps(value))])
-        for key, value in flatten(values).items()
-    ]
-    return Grid([Group("", "", ("value",), "l")], [Section("", rows)], corner="setting")
+    shown = settings.grids(records)
+    folded = [(title, found) for title, grid in shown.items() for found in _html(grid)]
+    return Part("settings", "Settings and versions", folded=folded)

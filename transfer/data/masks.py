@@ -36,7 +36,7 @@ def checked(mask: object, height: int, width: int) -> list | dict:
     wrong = fault(mask, height, width)
     if wrong:
         raise ValueError(wrong)
-    if not runs(mask["counts"])[1::2].sum():
+    if not area(mask, height, width):
         raise ValueError("segmentation is RLE that is empty")
     return {"size": [height, width], "counts": mask["counts"]}
 

@@ -93,3 +93,45 @@ def test_a_single_point_is_seen_and_flat_lines_fit():
         )
     )
     assert len(list(svg.iter("circle"))) == 1
+
+
+def told(svg):
+    return next(svg.iter("desc")).text
+
+
+def test_charts_say_their_numbers():
+    rows = [
+        charts.Bar("random", 10.0, math.nan, [10.0], "10.0 (1)"),
+        charts.Bar("detco & co", 40.0, 4.0, [36.0, 44.0], "40.0 ± 4.0 (2)", 1),
+    ]
+    svg = parsed(charts.bars(rows, "box AP"))
+    assert svg.get("role") == "img" and next(svg.iter("title")).text == "bar chart: box AP"
+    assert told(svg) == "random: 10.0 (1); detco & co: 40.0 ± 4.0 (2), runs 36.0, 44.0"
+    line = charts.Line("own", [(12000, 20.04), (90000, 38.0)], errors=[1.0, math.nan])
+    other = charts.Line("long", [(n, n / 2) for n in range(101)])
+    svg = parsed(charts.lines([line, other], "iterations", "box AP"))
+    first, second = told(svg).split("; ")
+    assert first == "own: 20 ± 1 at 12000, 38 at 90000"
+    points = [text.split(" at ") for text in second.removeprefix("long: ").split(", ")]
+    assert len(points) == charts.TOLD and points[0] == ["0", "0"] and points[-1] == ["50", "100"]
+    assert all(float(value) == pytest.approx(float(at) / 2, rel=0.01) for value, at in points)
+
+
+@pytest.mark.parametrize("length", [5, 30, 200])
+def test_names_are_whole_and_fit(length):
+    """A text takes `textLength` where it has one, else about LETTER a letter; no two overlap."""
+    name = "n" * length
+    bars = charts.bars([charts.Bar(name, 10.0, math.nan, [10.0], "10.0 (1)")], "box AP")
+    lines = charts.lines([charts.Line(name, [(1, 2.0), (2, 3.0)])], "x", "y")
+    for svg in (parsed(bars), parsed(lines)):
+        (text,) = [text for text in svg.iter("text") if text.text == name]
+        wide = float(text.get("textLength") or charts.LETTER * length)
+        left = float(text.get("x")) - (wide if text.get("text-anchor") == "end" else 0)
+        assert left >= 0 and left + wide <= charts.WIDTH
+    svg = parsed(bars)
+    (bar,) = svg.iter("rect")
+    (text,) = [text for text in svg.iter("text") if text.text == name]
+    if text.get("text-anchor") == "end":
+        assert float(text.get("x")) < float(bar.get("x"))
+    else:  # above its bar
+        assert float(text.get("y")) < float(bar.get("y"))

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from pycocotools import mask as rle
 from torch import nn
 
-from detco.common.progress import Report
+from detco.common.progress import Report, silent
 
 from ...data.dataset import Dataset
 from ...protocols import Protocol
@@ -99,7 +99,7 @@ def try_out(model: nn.Module, cfg, protocol: Protocol, dataset: Dataset) -> None
         images=images,
         annotations=tuple(a for a in dataset.annotations if a["image_id"] in kept),
     )
-    results = Results(few, lambda *_, **__: None)
+    results = Results(few, silent)
     with inference_context(model), torch.no_grad():
         for inputs in test_loader(cfg, few):
             results.process(inputs, model(inputs))
