@@ -1,6 +1,6 @@
 """Tables before they are text: cells in groups of columns and sections of rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from detco.common.values import printable
@@ -88,23 +88,20 @@ def transposed(grid: Grid) -> Grid:
     return replace(grid, groups=groups, sections=sections, corner="")
 
 
-def split(grid: Grid, most: int) -> list[Grid]:
-    """The grid as several of at most `most` columns (a wider group stays whole), one below the
-    other; notes at the last."""
-    pieces, first = [], 0
-    for group in grid.groups:
-        numbers = range(first, first + len(group.columns))
-        pieces.append((group, numbers, len(numbers)))
-        first = numbers.stop
-    return _cut(grid, _packed(pieces, most))
-
-
 def fitted(grid: Grid, room: int) -> list[Grid]:
     """The grid as several at most `room` characters wide, with two between columns, one below the
     other; notes at the last. A group that is wider is divided, a column never."""
     rows = [row for section in grid.sections for row in section.rows]
-    head = max([len(grid.corner), *(len(name) for name, _ in rows)])
-    return _cut(grid, _packed(_pieces(grid, room - head), room - head))
+    room -= max([len(grid.corner), *(len(name) for name, _ in rows)])
+    parts: list[list[tuple[Group, range]]] = []
+    used = 0
+    for group, numbers, width in _pieces(grid, room):
+        if not parts or used + width > room:
+            parts.append([])
+            used = 0
+        parts[-1].append((group, numbers))
+        used += width
+    return _cut(grid, parts)
 
 
 def _pieces(grid: Grid, room: int) -> Iterator[tuple[Group, range, int]]:
@@ -130,21 +127,6 @@ def _piece(group: Group, first: int, numbers: range, width: int) -> tuple[Group,
     columns = group.columns[numbers.start - first : numbers.stop - first]
     wide = max(width, len(group.title) + 2, len(group.below) + 2)
     return replace(group, columns=columns), numbers, wide
-
-
-def _packed(
-    pieces: Iterable[tuple[Group, range, int]], room: int
-) -> list[list[tuple[Group, range]]]:
-    """Pieces (group, its columns' numbers, size) as lists of at most `room`, or of one piece."""
-    packed: list[list[tuple[Group, range]]] = []
-    used = 0
-    for group, numbers, size in pieces:
-        if not packed or used + size > room:
-            packed.append([])
-            used = 0
-        packed[-1].append((group, numbers))
-        used += size
-    return packed
 
 
 def _cut(grid: Grid, parts: Sequence[Sequence[tuple[Group, range]]]) -> list[Grid]:

@@ -17,9 +17,10 @@ from detco.common.images import Range, open_image, to_rgb
 from .attention import overlay
 from .charts import squeezed
 
-LONGEST, SHOWN = 480, 260  # pixels of an embedded picture, and in the page
+LONGEST, SHOWN = 480, 260  # pixels of an embedded picture; of its width in the page's drawing
+TALL = 1.6  # times its width: a taller picture is drawn narrower
 FINE = 2  # pixels of drawn masks for one of SHOWN
-TEXT, LETTER = 10, 5.8  # size of a text over a picture, width of a letter of it
+TEXT, LETTER = 11, 6.4  # size of a text over a picture, width of a letter of it
 THRESHOLD = 0.5  # lowest score of a detection that is shown
 OVERLAP = 0.5  # IoU from which a detection counts as right
 COLOURS = {"truth": "#ffffff", "right": "#56b4e9", "wrong": "#ff8c1a"}
@@ -90,7 +91,7 @@ def iou(a: Box, b: Box) -> float:
 def detection_panels(example: Example, number: int) -> list[tuple[str, str]]:
     """(caption, SVG) for the ground truth and each starting point. The picture itself is in the
     first only; `number`: its id."""
-    scale = SHOWN / max(example.width, example.height)
+    scale = SHOWN / max(example.width, example.height / TALL)
     size = round(example.width * scale), round(example.height * scale)
     image = (
         f'<image id="picture{number}" href="{embedded(example.picture, example.value_range)}"'
@@ -114,7 +115,7 @@ def detection_panels(example: Example, number: int) -> list[tuple[str, str]]:
 def _drawn(example: Example, boxes: Sequence[Box], scale: float, size: tuple[int, int]) -> str:
     """Masks, boxes, keypoints and labels; the surest on top."""
     ordered = list(reversed(boxes))
-    parts = [_masks(ordered, size)]
+    parts, labels = [_masks(ordered, size)], []
     for box in ordered:
         text = box.label + ("" if math.isnan(box.score) else f" {box.score:.2f}")
         x, y, width, height = (
@@ -124,9 +125,9 @@ def _drawn(example: Example, boxes: Sequence[Box], scale: float, size: tuple[int
             f'<g class="{box.kind}"><title>{escape(text)}</title>'
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>'
         )
-        parts += _keypoints(box.keypoints, example.skeletons.get(box.label, ()), scale)
-        parts.append(_label(text, x, y, size) + "</g>")
-    return "".join(parts)
+        parts += [*_keypoints(box.keypoints, example.skeletons.get(box.label, ()), scale), "</g>"]
+        labels.append(_label(text, x, y, size))
+    return "".join(parts + labels)  # no line crosses a label
 
 
 def _masks(boxes: Sequence[Box], size: tuple[int, int]) -> str:

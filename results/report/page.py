@@ -16,14 +16,14 @@ from detco.common.errors import InputError
 from detco.common.images import Range
 
 from .. import compare, grids, tables
-from ..cells import Grid, split
+from ..cells import Grid, fitted
 from ..paper import claims, numbers, verdicts
 from ..render import render
 from . import charts, curves, evaluations, headline, schedule, settings
 from .examples import COLOURS, OVERLAP, THRESHOLD, Example, attention_panels, detection_panels
 
 CLASSES = 40  # classes shown of each group; the middle of longer lists is left out
-COLUMNS = 10  # of a table, as many as fit on a screen and a printed page
+WIDE = 145  # characters of a table, as many as fit on a screen of 1280 pixels and a printed page
 COMPARED = 8  # starting points that are compared in pairs
 
 
@@ -161,7 +161,7 @@ def _results(table: pd.DataFrame) -> Part:
         "results",
         "Results",
         [text],
-        [found for grid in split(grids.grid(table), COLUMNS) for found in _html(grid)],
+        [found for grid in fitted(grids.grid(table), WIDE) for found in _html(grid)],
     )
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from detco.results.cells import Cell, Grid, Group, Section, fitted, split, transposed
+from detco.results.cells import Cell, Grid, Group, Section, fitted, transposed
 from detco.results.render import render
 
 
@@ -43,28 +43,25 @@ def test_transposed_has_rows_for_columns():
     assert len(turned) == 12 and transposed(grid).notes == grid.notes
 
 
-@pytest.mark.parametrize(
-    "columns, most, widths", [({"a": 2, "b": 1, "c": 3}, 3, [3, 3]), ({"a": 5, "b": 1}, 3, [5, 1])]
-)
-def test_split_keeps_groups_whole(columns, most, widths):
-    grid = grid_of(columns)
-    parts = split(grid, most)
-    assert [sum(len(group.columns) for group in part.groups) for part in parts] == widths
-    assert set.union(*map(found, parts)) == found(grid)
-    assert [list(part.notes) for part in parts] == [[], ["a note"]]
-
-
 @pytest.mark.parametrize("room", [1, 40, 60, 1000])
 def test_fitted_is_as_narrow_as_asked(room):
     """One of the groups is wider than any room but the last: it is divided."""
     grid = grid_of({"a": 7, "b": 2})
     parts = fitted(grid, room)
+    assert [list(part.notes) for part in parts] == [[]] * (len(parts) - 1) + [["a note"]]
     assert set.union(*map(found, parts)) == found(grid)
     for part in parts:
         lines = render(part, "terminal", 10**6).splitlines()
         wide = max(len(line) for line in lines[3:-1] if "─" not in line)
         assert wide <= room or sum(len(group.columns) for group in part.groups) == 1
     assert (len(parts) == 1) == (room == 1000)
+
+
+def test_fitted_keeps_groups_whole_that_have_room():
+    grid = grid_of({"a": 2, "b": 1, "c": 3}, text="12")
+    parts = fitted(grid, 24)  # the corner 6, a 8 (as "below" is wider), b 7, c 12
+    names = [[group.title for group in part.groups] for part in parts]
+    assert names == [["a", "b"], ["c"]]
 
 
 def test_latex_has_caption_label_and_a_float_for_each_page():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from detco.results.report.examples import COLOURS, SHOWN, Box, Example, detection_panels
+from detco.results.report.examples import COLOURS, LETTER, SHOWN, Box, Example, detection_panels
 
 WIDTH, HEIGHT = 130, 65  # shown at twice its size
 RIGHT = Box(20, 10, 40, 30, "dog", 0.9)
@@ -108,7 +108,7 @@ def test_labels_are_whole_and_in_the_picture(picture, place, name):
     (text,) = panels(picture, [], {"mine": [box]})["mine"].iter("text")
     assert text.text == f"{name} 0.75"
     x, y = float(text.get("x")), float(text.get("y"))
-    wide = float(text.get("textLength") or 5.8 * len(text.text))
+    wide = float(text.get("textLength") or LETTER * len(text.text))
     assert x >= 0 and x + wide <= SHOWN and 8 <= y <= SHOWN * HEIGHT / WIDTH
 
 
