@@ -3,6 +3,7 @@ protocol, object size and class."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ def pairs(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _numbers(table: pd.DataFrame) -> dict[tuple, dict[str, float]]:
+def _numbers(table: pd.DataFrame) -> dict[tuple, dict[str, Any]]:
     """Column -> row -> value: access to single values of a DataFrame is slow."""
     columns = table.to_numpy(float).T.tolist()
     return {key: dict(zip(table.index, values)) for key, values in zip(table.columns, columns)}

@@ -1,6 +1,7 @@
 """A page's material without host names, users and paths."""
 
 import getpass
+import os
 import re
 import socket
 import tempfile
@@ -16,8 +17,9 @@ from detco.results.report.page import Material
 
 PLACE = "PATH"  # stands for the folders of a path
 # what looks like a path, behind a space, quote, colon or bracket; no address of the web
-LIKE_PATH = re.compile(r"(?<![\w./~-])(?!//)(?:~[\w.-]*/|\.{0,2}/|[A-Za-z]:\\)[^\s'\"<>,;:()\[\]]+")
-NOBODY = ("root", "localhost")  # identify no one
+REST = r"[^\s'\"<>,;:()\[\]]"
+LIKE_PATH = re.compile(rf"(?<![\w./~-])(?!//)(?:~[\w.-]*/|\.{{0,2}}/|[A-Za-z]:\\){REST}+")
+NOBODY = ("root", "localhost", "~")  # identify no one
 
 
 def hidden(material: Material, directory: Path) -> Material:
@@ -25,15 +27,10 @@ def hidden(material: Material, directory: Path) -> Material:
 
     Names of starting points, data folders and classes stay. directory: that of the runs."""
     hide = _Hider(_paths(material, directory), _words(material))
-    records = [{k: v for k, v in record.items() if k != "hardware"} for record in material.records]
-    machines = [_without_host(record.get("hardware")) for record in material.records]
     return replace(
         material,
         title="Transfer to detection",
-        records=[
-            hide(record | ({"hardware": machine} if machine else {}))
-            for record, machine in zip(records, machines, strict=True)
-        ],
+        records=[hide(_without_host(record)) for record in material.records],
         unfinished=hide(material.unfinished),
         problems=hide(material.problems),
         training=hide(material.training),
@@ -45,35 +42,35 @@ def hidden(material: Material, directory: Path) -> Material:
     )
 
 
-def _without_host(machine: object) -> object:
+def _without_host(record: dict) -> dict:
+    machine = record.get("hardware")
     if not isinstance(machine, Mapping):
-        return machine
-    return {key: value for key, value in machine.items() if key != "host"}
+        return record
+    return record | {"hardware": {key: machine[key] for key in machine if key != "host"}}
 
 
 def _paths(material: Material, directory: Path) -> set[str]:
     """Paths that are known to be some, also those with spaces in them."""
-    known = {directory, directory.absolute(), directory.resolve(), Path.cwd(), Path.home()}
-    known |= {Path(tempfile.gettempdir())}
-    texts = {str(path) for path in known if path.is_absolute()}
-    for text in _texts([material.records, material.unfinished]):
-        if PurePath(text).is_absolute():
-            texts.add(text.rstrip("/"))
+    known = {directory.absolute(), directory.resolve(), Path.cwd(), tempfile.gettempdir(), _home()}
+    texts = {str(path) for path in known} | set(_texts([material.records, material.unfinished]))
+    texts = {text.rstrip("/") for text in texts if PurePath(text).is_absolute()}
     return texts - {""}
 
 
 def _words(material: Material) -> set[str]:
     """Names of machines and of the user."""
-    hosts = {socket.gethostname()}
-    for record in material.records:
-        machine = record.get("hardware")
-        hosts |= (
-            {str(machine["host"])} if isinstance(machine, Mapping) and "host" in machine else set()
-        )
-    words = hosts | {host.partition(".")[0] for host in hosts} | {Path.home().name}
+    machines = [record.get("hardware") for record in material.records]
+    hosts = {str(one["host"]) for one in machines if isinstance(one, Mapping) and "host" in one}
+    hosts.add(socket.gethostname())
+    words = hosts | {host.partition(".")[0] for host in hosts} | {PurePath(_home()).name}
     with suppress(KeyError, OSError):  # a user without a name, as in containers
         words.add(getpass.getuser())
     return {word for word in words if word and word not in NOBODY}
+
+
+def _home() -> str:
+    """The user's folder; `~` where none is known."""
+    return os.path.expanduser("~")
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -93,7 +90,9 @@ class _Hider:
     def __init__(self, paths: set[str], words: set[str]):
         self.words = words
         longest = sorted(paths, key=len, reverse=True)
-        self.paths = re.compile("|".join(rf"{re.escape(path)}(?![\w.-])" for path in longest))
+        self.paths = re.compile(
+            "|".join(rf"{re.escape(path)}(?:/{REST}*|(?![\w.-]))" for path in longest)
+        )
         named = sorted(words, key=len, reverse=True)
         self.named = re.compile(
             "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in named) or "$^"

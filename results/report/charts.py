@@ -157,7 +157,7 @@ def lines(series: Sequence[Line], x_label: str, y_label: str, from_zero: bool = 
 
 def _told(line: Line) -> str:
     """The values of a line in words, TOLD of them at most, with the first and the last."""
-    numbers = range(len(line.points))
+    numbers: Sequence[int] = range(len(line.points))
     if len(numbers) > TOLD:
         numbers = sorted({round(n * (len(numbers) - 1) / (TOLD - 1)) for n in range(TOLD)})
     errors = [*line.errors, *[math.nan] * len(line.points)]

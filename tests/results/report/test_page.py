@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
+import socket
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from detco.benchmarks.cli import main as cli
-from detco.benchmarks.report import reproduce
+from detco.benchmarks.report import gather, reproduce
 from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.results import compare, tables
@@ -390,8 +393,6 @@ def test_engines_that_train_nothing_are_not_ranked(material, records):
 
 def test_what_is_gone_is_said(runs, tmp_path, capsys):
     """Predictions and data set gone: the page is still made, and says so."""
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(runs, copy)
     for path in copy.rglob("record.json"):
@@ -407,3 +408,53 @@ def test_what_is_gone_is_said(runs, tmp_path, capsys):
         and "/nowhere" in text
     )
     assert cli.main(["report", str(copy), "--out", str(tmp_path / "no" / "page.html")]) == 2
+
+
+def test_anonymous_page_of_real_runs(runs, scenes, tmp_path, monkeypatch, capsys):
+    """In its bytes: no host, no user, no home folder, no path of runs or data."""
+    home = tmp_path / "ada lovelace"
+    copy = home / "secret runs"
+    shutil.copytree(runs, copy)
+    for path in copy.rglob("record.json"):
+        record = json.loads(path.read_text())
+        record["hardware"]["host"] = "host-of-ada"
+        record["facts"] = {"note": f"weights of {home}/mine.pth"}
+        path.write_text(json.dumps(record))
+    (copy / "broken").mkdir()
+    (copy / "broken" / "record.json").write_text("{}")
+    monkeypatch.setattr(socket, "gethostname", lambda: "machine-of-ada")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(gather, "_attention", lambda *_: {})
+    words = ["report", str(copy), "--out", str(tmp_path / "page.html"), "--figures"]
+    assert cli.main([*words, str(tmp_path / "charts"), "--anonymous"]) == 0
+    assert f"charts: 1 files in {tmp_path / 'charts'}" in capsys.readouterr().out
+    charts = list((tmp_path / "charts").iterdir())
+    assert [path.suffix for path in charts] == [".svg"]
+    for path in (tmp_path / "page.html", *charts):
+        text = path.read_bytes().decode()
+        places = (home, tmp_path, runs, scenes, tmp_path.parent, Path.cwd())
+        for word in ("-of-ada", "lovelace", *map(str, places)):
+            assert word not in text, word
+    page = Page((tmp_path / "page.html").read_text())
+    assert any("record.json: has no format number" in text for text in page.texts)
+    assert any("--data PATH/coco" in text for text in page.texts)
+    named = [Path(image).name for image in (scenes / "coco").rglob("*.jpg")]
+    assert not any(name in text for name in named for text in page.texts)
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["--figure-format", "svg"], "--figure-format is for charts as files: add --figures"),
+        (
+            ["--figures", "charts", "--figure-format", "png"],
+            "unknown --figure-format 'png'; known: svg, pdf",
+        ),
+    ],
+)
+def test_wrong_options_of_figures(runs, words, text, capsys):
+    try:
+        status = cli.main(["report", str(runs), *words])
+    except SystemExit as end:
+        status = end.code
+    assert status == 2 and text in capsys.readouterr().err
