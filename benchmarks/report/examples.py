@@ -201,7 +201,8 @@ class _Boxes:
         from pycocotools import mask as rle
 
         mask = self._mask(entry) if self.masks and entry.get("segmentation") else None
-        corners = entry["bbox"] if "bbox" in entry else rle.toBbox(mask).tolist()
+        # classes of pixels have no box of their own
+        corners = rle.toBbox(mask).tolist() if mask and "bbox" not in entry else entry["bbox"]
         return Box(
             *corners,
             self.names.get(entry["category_id"], "?"),

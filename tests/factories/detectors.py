@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from detco.benchmarks.run import worker
 from detco.common import backbone_file
+from detco.results import store
 from detco.transfer import detections, detector, finetune
 from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob
-from detco.transfer.protocols import PROTOCOLS, Protocol, Schedule
+from detco.transfer.protocols import PROTOCOLS, Protocol, Schedule, as_record
 
 TINY = Schedule(
     3,
@@ -61,6 +63,20 @@ def job_for(row: Protocol, coco: Path, out: Path, **more) -> EngineJob:
 def fine_tune(engine: str, row: Protocol, scenes: Path, layout: str, out: Path, **more) -> dict:
     data = {"layout": layout, "root": scenes / layout}
     return finetune.finetune(row, "random", data, out, engine, device="cpu", **more)
+
+
+def replayed(name: str, scenes: Path, folder: Path) -> dict:
+    """The record of a finished run of the engine that needs no training, also in its folder."""
+    row = PROTOCOLS[name]
+    outcome = fine_tune("replay", row, scenes, "coco", folder)
+    data = {"layout": "coco", "root": str(scenes / "coco"), "train": "train", "test": "val"}
+    spec = {"id": "0" * 64, "kind": "transfer", "title": "t", "starting_point": "random"}
+    spec |= {"weights": "random", "protocol_row": as_record(row), "data": data, "seed": 0}
+    spec |= {key: outcome[key] for key in ("protocol", "protocol_version", "protocol_hash")}
+    spec |= {"scorer": row.scorer, "engine": outcome["engine"], "scaling": "1"}
+    record = worker.record_of(spec, outcome)
+    store.write_json(folder / "record.json", record)
+    return record
 
 
 CATEGORIES = (

@@ -6,23 +6,14 @@ from functools import partial
 import pytest
 
 from detco.benchmarks.cli import main as cli
-from detco.benchmarks.run import worker
-from detco.results import store
-from detco.transfer.protocols import PROTOCOLS, as_record
-from tests.factories.detectors import fine_tune
+from tests.factories.detectors import replayed
 
 
 @pytest.fixture
 def run(scenes, tmp_path):
     """A finished run of the engine that needs no training, with its record."""
-    row, folder = PROTOCOLS["small-retinanet"], tmp_path / "runs" / "one"
-    outcome = fine_tune("replay", row, scenes, "coco", folder)
-    data = {"layout": "coco", "root": str(scenes / "coco"), "train": "train", "test": "val"}
-    spec = {"id": "0" * 64, "kind": "transfer", "title": "t", "starting_point": "random"}
-    spec |= {"weights": "random", "protocol_row": as_record(row), "data": data, "seed": 0}
-    spec |= {key: outcome[key] for key in ("protocol", "protocol_version", "protocol_hash")}
-    spec |= {"scorer": row.scorer, "engine": outcome["engine"], "scaling": "1"}
-    store.write_json(folder / "record.json", worker.record_of(spec, outcome))
+    folder = tmp_path / "runs" / "one"
+    replayed("small-retinanet", scenes, folder)
     return folder
 
 
