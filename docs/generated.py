@@ -26,7 +26,7 @@ def fill(source: list[str]) -> None:
 def protocols() -> str:
     rows = []
     for row in PROTOCOLS.values():
-        size = f"{row.schedule.iterations:,} × {row.schedule.images}"
+        size = f"{row.schedule.length} × {row.schedule.images}"
         metrics = ", ".join(row.metrics)
         rows.append((f"[{row.name}](#{row.name})", row.architecture, size, metrics, row.scorer))
     parts = [table(("protocol", "detector", "iterations × images", "AP of", "scorer"), rows)]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detco.common import neighbours
 from detco.common.errors import InputError
 from detco.common.images import Range
 from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
@@ -19,10 +20,7 @@ from .data import listing, views
 from .data.decoding import BadPicture, decode
 
 # as usual for features of contrastive methods (arXiv 1805.01978); there k is 200
-NEIGHBOURS, TEMPERATURE = (
-    20,
-    0.07,
-)
+NEIGHBOURS = 20
 AT_MOST = 5000  # pictures, spread over the folder
 
 
@@ -97,8 +95,6 @@ def vote(features: Tensor, labels: Tensor, k: int = NEIGHBOURS) -> float:
         rows = torch.arange(start, min(start + 1024, n), device=features.device)
         similarity = features[rows] @ features.T
         similarity[torch.arange(len(rows)), rows] = -torch.inf  # not itself
-        nearest, index = similarity.topk(k)
-        votes = torch.zeros(len(rows), int(labels.max()) + 1, device=features.device)
-        votes.scatter_add_(1, labels[index], ((nearest - 1) / TEMPERATURE).exp())
+        votes = neighbours.votes(similarity, labels, k, int(labels.max()) + 1)
         right += (votes.argmax(1) == labels[rows]).sum().item()
     return 100 * right / n

@@ -9,8 +9,10 @@ import pandas as pd
 
 from . import stats
 from .cells import Cell, Grid, Group, Section
+from .tables import NUMBERED
 
 METRIC_NAMES = {"miou": "mIoU", "top1": "top-1", "top5": "top-5", "svm_map": "mAP"}
+NUMBERED_NAMES = {"knn": "{}-NN", "svm_map_": "mAP, {} shots"}
 SIZES = {"aps": "APs", "apm": "APm", "apl": "APl"}  # of objects: small, medium, large
 FEW = 5  # seeds: below that the note says what an interval is worth
 
@@ -122,6 +124,8 @@ def _differences(
 def metric_name(metric: str) -> str:
     """`box_ap50` -> `box AP50`, `box_aps` -> `box APs`, `box_ap/dog` -> `box AP dog`,
     `miou` -> `mIoU`."""
+    if numbered := NUMBERED.fullmatch(metric):
+        return NUMBERED_NAMES[numbered[1]].format(numbered[2])
     task, _, rest = metric.partition("_")
     name, _, category = rest.partition("/")
     return METRIC_NAMES.get(metric) or f"{task} {SIZES.get(name, name.upper())} {category}".strip()

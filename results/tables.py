@@ -2,6 +2,7 @@
 over seeds."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
@@ -25,7 +26,10 @@ METRICS = (  # shown by default
     "top5",
     "svm_map",
 )
+# shown too: one for each number of neighbours, or of examples
+NUMBERED = re.compile(r"(knn|svm_map_)(\d+)")
 DEFINITIONS = {
+    "accuracy": "accuracy",
     "coco": "COCO AP",
     "voc2007": "VOC07 AP",
     "voc2012": "VOC12 AP",
@@ -296,13 +300,19 @@ def _differences(
 def _wanted(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
     there = set(runs["metric"].unique()) - {""}
     if metrics is None:
-        return [name for name in METRICS if name in there] or ["box_ap"]
+        numbered = sorted(filter(NUMBERED.fullmatch, there), key=_by_number)
+        return [name for name in METRICS if name in there] + numbered or ["box_ap"]
     lost = next((name for name in metrics if name not in there), None)
     if lost is not None:
         raise InputError(
             f"no result has the metric {lost!r}; there are {', '.join(sorted(there)) or 'none'}"
         )
     return list(metrics)
+
+
+def _by_number(metric: str) -> tuple[str, int]:
+    kind, number = NUMBERED.fullmatch(metric).groups()  # type: ignore[union-attr]
+    return kind, int(number)
 
 
 def _row_labels(each: pd.DataFrame) -> pd.Series:

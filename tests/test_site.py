@@ -26,12 +26,19 @@ from detco.common import backbone_file
 from detco.pretrain.recipes import RECIPES
 from detco.results import schema
 from detco.transfer.protocols import PROTOCOLS
-from tests.factories import ROOT
+from tests.factories import ROOT, datasets
 
 DOCS = ROOT / "docs"
 # as a reader goes through them: later pages use the files of earlier ones
 PAGES = ["start", "use/images", "use/checkpoint", "use/pretraining", "use/detectors"]
-PAGES += ["use/engines", "use/cluster", "use/tables", "use/paper", "use/replication"]
+PAGES += [
+    "use/classification",
+    "use/engines",
+    "use/cluster",
+    "use/tables",
+    "use/paper",
+    "use/replication",
+]
 PAGES += ["reference/" + name for name in ("python", "commands", "protocols", "recipes", "suites")]
 PAGES += ["reference/records", "reference/backbones"]
 TEXTS = {page: (DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAGES}
@@ -103,6 +110,7 @@ def place(tmp_path_factory):
     (folder / "photos").symlink_to(own / "unlabelled")
     (folder / "my-data").symlink_to(own / "voc")
     (folder / "animals").symlink_to(own / "coco")
+    datasets.classes(folder / "my-classes", 3, 2)
     for name in ("Annotations", "JPEGImages"):
         (folder / "unsplit").mkdir(exist_ok=True)
         (folder / "unsplit" / name).symlink_to(own / "voc" / name)

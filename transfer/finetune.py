@@ -15,8 +15,8 @@ from detco.common.values import canonical_hash
 from . import engines
 from .data import dataset as datasets
 from .data import labels, official
-from .data.checks import examine
-from .protocols import Protocol, departures, protocol_hash
+from .data.checks import counting, examine
+from .protocols import CLASSIFIERS, Protocol, departures, protocol_hash
 from .scoring import SCORERS, ceiling, refuse_layout, score
 
 log = logging.getLogger("detco.transfer")
@@ -44,7 +44,7 @@ def finetune(
     TrainingError if training cannot go on.
     """
     report = report or silent
-    engine = engines.resolve(engine)
+    engine = engines.serving(engines.resolve(engine), protocol.architecture)
     refuse(protocol, engine, launch, keep_model)
     train, test = prepare(protocol, data, report=report)
     refuse_changed(train, test, data.get("identity", ""))
@@ -105,17 +105,19 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
     row = engines.ENGINES.get(engine)
     if row is None:  # said already
         return
-    if protocol.architecture in row.lacks:
+    if not row.builds(protocol.architecture):
         other = next(
             name
             for name, one in engines.ENGINES.items()
-            if protocol.architecture not in one.lacks and one.trains
+            if one.builds(protocol.architecture) and one.trains
         )
         raise InputError(
             f"{protocol.name} needs the engine {other}; `detco doctor` says whether it is here"
         )
     if not row.launches and launch != engines.ALONE:
-        able = " or ".join(name for name, one in engines.ENGINES.items() if one.launches)
+        able = " or ".join(
+            name for name, one in engines.ENGINES.items() if one.launches and not one.only
+        )
         changed = [
             f"--{key.replace('_', '-')}"
             for key, value in asdict(launch).items()
@@ -201,6 +203,8 @@ def load_data(
     test = datasets.load(layout, root, data["test"], train.categories, *asked)
     if keypoints:
         train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
+    if protocol.architecture in CLASSIFIERS:
+        counting.refuse_single_images(train)
     if "mask" in protocol.metrics:
         for dataset in (train, test):
             bare = [a for a in dataset.annotations if not a.get("segmentation")]

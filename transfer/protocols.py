@@ -37,8 +37,10 @@ Architecture = Literal[
     "retinanet",
     "keypoint-rcnn-fpn",
     "fcn-16s",
+    "knn",
+    "linear",
+    "svm",
 ]
-
 
 # What the heads of each architecture find, and the levels of its features that have anchors (0:
 # none have).
@@ -50,6 +52,9 @@ HEADS: dict[str, tuple[frozenset[str], int]] = {
     "retinanet": (frozenset({"box"}), 5),
     "keypoint-rcnn-fpn": (frozenset({"box", "keypoint"}), 5),
     "fcn-16s": (frozenset({"semantic"}), 0),
+    "knn": (frozenset({"class"}), 0),
+    "linear": (frozenset({"class"}), 0),
+    "svm": (frozenset({"class"}), 0),
 }
 # What the loss of each architecture adds up, for the axis of a chart.
 LOSSES: dict[str, str] = {
@@ -60,16 +65,20 @@ LOSSES: dict[str, str] = {
     "retinanet": "total loss: focal, boxes",
     "keypoint-rcnn-fpn": "total loss: RPN, boxes, keypoints",
     "fcn-16s": "cross-entropy of pixels",
+    "linear": "cross-entropy of classes",
 }
+CLASSIFIERS = ("knn", "linear", "svm")  # of pooled features; the backbone stays as it is
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Optimisation. The keys of Detectron2's configs that are meant stand in brackets."""
 
-    iterations: Annotated[Count, "updates (SOLVER.MAX_ITER)"]
+    iterations: Annotated[
+        Amount, "updates (SOLVER.MAX_ITER); 0: as many as `epochs` say, or nothing is trained"
+    ]
     images: Annotated[Count, "images an iteration, over all devices (SOLVER.IMS_PER_BATCH)"]
-    lr: Annotated[Positive, "learning rate for `images` an iteration (SOLVER.BASE_LR)"]
+    lr: Annotated[NotNegative, "learning rate for `images` an iteration (SOLVER.BASE_LR)"]
     optimizer: Annotated[Literal["sgd", "adamw"], "the published rows: SGD with momentum"] = "sgd"
     decay: Annotated[
         Literal["step", "cosine"],
@@ -90,15 +99,28 @@ class Schedule:
         " (TEST.PRECISE_BN)",
     ] = 200
     devices: Annotated[Count, "GPUs over which the published run spread its images"] = 1
+    epochs: Annotated[
+        Amount, "passes over the training images in place of iterations; `steps` are then epochs"
+    ] = 0
 
     def __post_init__(self) -> None:
         check(self)
+        if self.epochs and (self.iterations or self.warmup):
+            raise InputError("Schedule: with schedule.epochs iterations and warmup must be 0")
+
+    @property
+    def length(self) -> str:
+        """How long is trained, for tables: `24,000`, `100 epochs`, `none`."""
+        if self.epochs:
+            return f"{self.epochs} epochs"
+        return f"{self.iterations:,}" if self.iterations else "none"
 
 
 @dataclass(frozen=True)
 class Resize:
     """Sizes of images in pixels. With `scale` images are trained on at a factor drawn from that
-    range instead of a short side, and cropped to `crop` x `crop` pixels."""
+    range instead of a short side, and cropped to `crop` x `crop` pixels. Classifiers see the centre
+    of `crop` x `crop` pixels of an image whose short side is `test`."""
 
     train: Annotated[
         tuple[Count, ...],
@@ -172,11 +194,40 @@ class Detector:
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """What is learnt from the pooled features of a frozen backbone: of `knn`, `linear` and `svm`,
+    each of which uses some of these."""
+
+    level: Annotated[
+        Literal["res2", "res3", "res4", "res5"], "whose features are averaged over the image"
+    ] = "res5"
+    augment: Annotated[
+        bool, "linear: random crops and flips; false: the centre, features computed once"
+    ] = False
+    neighbours: Annotated[tuple[Count, ...], "knn: how many of the nearest images vote"] = ()
+    temperature: Annotated[Positive, "knn: a vote counts exp(cosine similarity / temperature)"] = (
+        0.07
+    )
+    costs: Annotated[tuple[Positive, ...], "svm: costs C that are tried for each class"] = ()
+    folds: Annotated[int, Ge(2), "svm: parts of the cross-validation that picks a cost"] = 3
+    shots: Annotated[
+        tuple[Count, ...], "svm: positives of a class that it learns from, drawn by seed; (): all"
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("neighbours", "costs", "shots"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise InputError(f"Classifier: {name} names one twice: {list(values)}")
+
+
+@dataclass(frozen=True)
 class Published:
     """The data set of the published numbers: "FOLDER/SPLIT" below the folder that
     DETECTRON2_DATASETS names."""
 
-    layout: Annotated[str, "how labels are stored: voc, coco or cityscapes"]
+    layout: Annotated[str, "how labels are stored: voc, coco, cityscapes or imagefolder"]
     train: Annotated[tuple[str, ...], "splits that are trained on, joined"]
     test: Annotated[str, "split that is tested on"]
     classes: Annotated[Count, "number of classes"]
@@ -200,9 +251,12 @@ class Protocol:
     resize: Resize = Resize()
     detector: Detector = Detector()
     metrics: Annotated[
-        tuple[Literal["box", "mask", "keypoint", "semantic"], ...], "what is found and scored"
+        tuple[Literal["box", "mask", "keypoint", "semantic", "class"], ...],
+        "what is found and scored",
     ] = ("box",)
-    scorer: Annotated[str, "definition of AP: coco, voc2007, voc2012 or cityscapes"] = "coco"
+    scorer: Annotated[
+        str, "definition of AP: coco, voc2007, voc2012 or cityscapes; of classes: accuracy"
+    ] = "coco"
     arch: Annotated[str, "of the backbone where the weights are random"] = "resnet50"
     freeze: Annotated[
         Literal["none", "res4", "backbone"],
@@ -211,9 +265,13 @@ class Protocol:
     ] = "none"
     # any other data set of that kind can be given
     data: Annotated[Published | None, "the published data set, if there is one"] = None
+    classifier: Annotated[Classifier | None, "of knn, linear and svm, which have no detector"] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         check(self)
+        self._check_training()
         if self.scorer not in SCORERS:
             known = ", ".join(SCORERS)
             raise InputError(f"Protocol: scorer must be one of {known}, got {self.scorer!r}")
@@ -234,6 +292,47 @@ class Protocol:
             text = f"anchors must have {levels} lists of sizes, one for each level"
             found = len(self.detector.anchors)
             raise InputError(f"Protocol: detector.{text} of {self.architecture}, got {found}")
+
+    def _check_training(self) -> None:
+        """InputError where schedule, classifier and what is frozen do not fit the architecture."""
+        classifies, s = self.architecture in CLASSIFIERS, self.schedule
+        if classifies != (self.classifier is not None):
+            raise InputError(
+                f"Protocol: a classifier belongs to {', '.join(CLASSIFIERS)}, and to nothing else;"
+                f" the architecture is {self.architecture}"
+            )
+        if classifies and self.freeze != "backbone":
+            raise InputError(f"Protocol: {self.architecture} needs freeze backbone")
+        if classifies and not 0 < self.resize.crop <= self.resize.test:
+            raise InputError(
+                f"Protocol: resize.crop must be from 1 to resize.test ({self.resize.test}), got"
+                f" {self.resize.crop}"
+            )
+        trained = self.architecture not in ("knn", "svm")
+        if not classifies and not s.iterations:
+            raise InputError("Protocol: schedule.iterations must be at least 1, got 0")
+        if trained and not s.iterations and not s.epochs:
+            raise InputError("Protocol: schedule.epochs must be at least 1, got 0")
+        if trained and not s.lr:
+            raise InputError("Protocol: schedule.lr must be above 0, got 0")
+        if classifies:
+            self._check_classifier()
+
+    def _check_classifier(self) -> None:
+        wanted = {"knn": "neighbours", "svm": "costs"}.get(self.architecture)
+        if wanted and not getattr(self.classifier, wanted):
+            raise InputError(f"Protocol: classifier.{wanted} must have 1 or more values, got 0")
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The metrics of a classifier that gives several answers for each image, one for each:
+        `knn20`; "" where it gives one."""
+        made = self.classifier
+        if made is None:
+            return ()
+        if self.architecture == "knn":
+            return tuple(f"knn{k}" for k in made.neighbours)
+        return tuple(f"svm_map_{shots}" for shots in made.shots) or ("",)
 
 
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO
@@ -473,7 +572,35 @@ PAPER_ROWS = (
     *(_share(rows[0], percent) for rows in (COCO_FPN, COCO_RETINA) for percent in (1, 2, 5, 10)),
 )
 
-ROWS = (*SMALL_ROWS, *LONG_ROWS, *PAPER_ROWS)
+# --- classifiers on frozen features -------------------------------------------------------------
+
+IMAGENET = Published("imagefolder", ("imagenet/train",), "imagenet/val", 1_000, (1_281_167, 50_000))
+UNTRAINED = Schedule(0, 256, 0.0, warmup=0, weight_decay=0.0, precise_bn=0)
+KNN = Protocol(
+    "imagenet-knn",
+    1,
+    "Wu et al., arXiv 1805.01978, with k = 20 and 200",
+    "knn",
+    UNTRAINED,
+    Resize((256,), test=256, crop=224),
+    metrics=("class",),
+    scorer="accuracy",
+    freeze="backbone",
+    data=IMAGENET,
+    classifier=Classifier(neighbours=(20, 200)),
+)
+SMALL_KNN = replace(
+    KNN,
+    name="small-knn",
+    source="this project: small settings for two CPU cores",
+    resize=Resize((110,), test=110, crop=96),
+    arch="resnet18",
+    data=None,
+    classifier=Classifier(neighbours=(20,)),
+)
+CLASSIFICATION_ROWS = (SMALL_KNN, KNN)
+
+ROWS = (*SMALL_ROWS, *LONG_ROWS, *PAPER_ROWS, *CLASSIFICATION_ROWS)
 PROTOCOLS = {row.name: row for row in ROWS}
 
 
@@ -487,8 +614,13 @@ def as_record(protocol: Protocol) -> dict:
     `optimizer`: there it is `optimiser`, so that new and old records stay comparable."""
     row = asdict(protocol)
     row["schedule"]["optimiser"] = row["schedule"].pop("optimizer")
-    if protocol.freeze == "none":  # as in records that are older than this field
+    # as in records that are older than these fields
+    if protocol.freeze == "none":
         del row["freeze"]
+    if protocol.classifier is None:
+        del row["classifier"]
+    if not protocol.schedule.epochs:
+        del row["schedule"]["epochs"]
     return row
 
 
@@ -509,6 +641,10 @@ def scaled(protocol: Protocol, images: int) -> tuple[Protocol, str]:
     InputError if no iteration is left.
     """
     s, k = protocol.schedule, Fraction(images, protocol.schedule.images)
+    if not s.iterations and not s.epochs:  # nothing is trained: any batch gives the same
+        return replace(protocol, schedule=replace(s, images=images)), "1"
+    if s.epochs:
+        return replace(protocol, schedule=replace(s, images=images, lr=float(s.lr * k))), str(k)
     if round(s.iterations / k) < 1:
         raise InputError(
             f"a batch of {images} leaves {protocol.name} no iteration: it has {s.iterations} of"

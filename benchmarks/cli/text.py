@@ -115,7 +115,7 @@ def protocols(name: str | None, as_json: bool) -> int:
     heads = ("name", "version", "detector", "iterations x images", "metrics", "AP of", "source")
 
     def line(row) -> tuple[str, ...]:
-        size = f"{row.schedule.iterations} x {row.schedule.images}"
+        size = f"{row.schedule.length} x {row.schedule.images}"
         metrics = ", ".join(row.metrics)
         return row.name, str(row.version), row.architecture, size, metrics, row.scorer, row.source
 

@@ -82,6 +82,7 @@ CPU = Device(
 FLOAT32 = 1.6  # times slower on a CPU where an engine does not use bfloat16
 START = 2.0  # seconds to read data and weights and build the model
 SCORE = 0.006  # seconds a test picture
+UPDATE = 0.001  # seconds of an update of a classifier on features that are there
 SCENES = 0.0025  # seconds a drawn picture of 128 px
 
 
@@ -142,6 +143,8 @@ def _by_model(spec: dict, device: Device) -> float:
     if not engine.trains:
         return 0.3 + score
     row = spec["protocol_row"]
+    if row.get("classifier"):
+        return START + score + _classifier(row, planned, device) / gpus
     scale = (
         GFLOP.get(row["arch"], 4.1)
         / GFLOP[device.arch]
@@ -155,6 +158,14 @@ def _by_model(spec: dict, device: Device) -> float:
     trained = planned["train"] + planned["precise BN"] / 3
     work = trained * row["schedule"]["images"] + planned["predict"] * device.predict
     return START + score + work * picture / gpus
+
+
+def _classifier(row: Mapping, planned: Mapping[str, float], device: Device) -> float:
+    """Seconds of the forward passes, and of an update of a layer on features that are there."""
+    images = planned["features"] + planned["train"] * row["schedule"]["images"]
+    flops = GFLOP.get(row["arch"], 4.1) / GFLOP["resnet18"]
+    forward = row["resize"]["crop"] ** 2 * device.passes * flops
+    return images * forward + planned["classifier"] * UPDATE
 
 
 def _pretrain_picture(recipe: Mapping, device: Device) -> float:
@@ -184,7 +195,9 @@ def _bytes(spec: dict) -> tuple[float, float]:
         return weights, recipe["keep"] * (4 * weights + queues)
     if spec["kind"] != "transfer" or not ENGINES[spec["engine"]].trains:
         return 2e5, 0.0
-    row, tested = spec["protocol_row"], spec["data"].get("pictures", [0, 0])[1]
+    row, (trained, tested) = spec["protocol_row"], spec["data"].get("pictures", [0, 0])
+    if row.get("classifier"):
+        return 150.0 * tested, 8192.0 * (trained + tested)
     weights = 1e6 * 1.5 * MEGABYTES.get(row["arch"], 94)
     predictions = (
         tested * row["detector"]["detections"] * (300 if "mask" in row["metrics"] else 100)

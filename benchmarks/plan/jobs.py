@@ -137,6 +137,7 @@ def transfer_job(run: FineTuning, place: Place) -> Job:
     which only helps.
     """
     protocol, needs = run.protocol, run.weights.needs + run.source.needs
+    place = _serving(place, protocol)
     identity = _transfer_identity(run, place)
     earlier = ""
     if run.source.earlier:
@@ -151,6 +152,17 @@ def transfer_job(run: FineTuning, place: Place) -> Job:
         return replace(_job(identity, "transfer", title, folder, spec, needs), earlier=earlier)
     identity, title = canonical_hash([identity, rank]), f"{title}, machine {rank}"
     return _job(identity, "machine", title, folder / f"machine{rank}", spec, needs)
+
+
+def _serving(place: Place, protocol: Protocol) -> Place:
+    """With the engine that the protocol runs in; one that keeps no detectors is not asked to."""
+    from detco.transfer import engines
+
+    engine = engines.serving(place.engine, protocol.architecture)
+    if engine == place.engine:
+        return place
+    keep = place.keep_model if engines.ENGINES[engine].keeps else ""
+    return replace(place, engine=engine, keep_model=keep)
 
 
 def _transfer_identity(run: FineTuning, place: Place) -> str:

@@ -28,7 +28,10 @@ def steps(spec: dict) -> dict[str, float]:
         return {"pictures": pictures, "pretrain": recipe["epochs"] * (pictures // recipe["batch"])}
     if spec["kind"] != "transfer":
         return {}
-    schedule, tested = spec["protocol_row"]["schedule"], spec["data"].get("pictures", [0, 0])[1]
+    row, (trained, tested) = spec["protocol_row"], spec["data"].get("pictures", [0, 0])
+    schedule = row["schedule"]
+    if row.get("classifier"):
+        return _of_classifier(row, trained, tested)
     period = spec.get("launch", {}).get("eval_period", 0)
     # the last evaluation is the result
     evaluations = 1 + ((schedule["iterations"] - 1) // period if period else 0)
@@ -36,6 +39,19 @@ def steps(spec: dict) -> dict[str, float]:
         "train": schedule["iterations"],
         "precise BN": schedule["precise_bn"] * evaluations,
         "predict": tested * evaluations,
+    }
+
+
+def _of_classifier(row: Mapping, trained: int, tested: int) -> dict[str, float]:
+    """Features are computed once, or anew in each epoch from other parts of the images."""
+    schedule = row["schedule"]
+    updates = schedule.get("epochs", 0) * -(-trained // schedule["images"])
+    anew = row["classifier"]["augment"]
+    return {
+        "features": tested + (0 if anew else trained),
+        "train": updates if anew else 0,
+        "classifier": 0 if anew else updates,
+        "predict": tested,
     }
 
 

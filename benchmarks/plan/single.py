@@ -40,7 +40,7 @@ def job_of(args) -> Job:
     }
     place = Place(
         args.out.absolute(),
-        engines.resolve(args.engine),
+        engines.serving(engines.resolve(args.engine), protocol.architecture),
         args.device,
         launch,
         keep_model=args.keep_model,

@@ -345,7 +345,9 @@ def _refuse_what_the_engine_lacks(columns: Sequence[Column], place: Place, input
 
     launch = engines.Launch(**place.launch)
     for column in columns:
-        wanted = (column.protocol, place.engine, launch, place.keep_model)
+        engine = engines.serving(place.engine, column.protocol.architecture)
+        keep = place.keep_model if engine == place.engine else ""
+        wanted = (column.protocol, engine, launch, keep)
         inputs.read(partial(finetune.refuse, *wanted), None)
 
 

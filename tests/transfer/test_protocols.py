@@ -44,6 +44,8 @@ FROZEN = {
     "coco-2pct-retinanet": (1, "ade238ee91aa440e"),
     "coco-5pct-retinanet": (1, "17f18b5507f842e9"),
     "coco-10pct-retinanet": (1, "d29a971f9f853485"),
+    "small-knn": (1, "63158fb4133c1810"),
+    "imagenet-knn": (1, "853bd7fd3c794fb2"),
 }
 
 
@@ -56,8 +58,13 @@ def test_names_are_unique_and_rows_complete():
 
     assert len(PROTOCOLS) == len(protocols.ROWS)
     for row in PROTOCOLS.values():
-        assert row.source and row.metrics and row.schedule.iterations > row.schedule.warmup
-        assert row.schedule.decay == "cosine" or row.schedule.steps
+        schedule = row.schedule
+        assert row.source and row.metrics
+        if row.architecture in ("knn", "svm"):  # nothing is trained by gradient
+            assert (schedule.iterations, schedule.epochs, schedule.lr) == (0, 0, 0)
+            continue
+        assert max(schedule.iterations, schedule.epochs) > schedule.warmup
+        assert schedule.decay == "cosine" or schedule.steps
 
 
 def test_any_change_changes_the_hash_and_is_named():
@@ -103,6 +110,15 @@ def test_settings_out_of_range_are_refused(key, value):
         ("small-mask-rcnn-fpn", {"anchors": [[32], [64]]}, "anchors"),
         ("small-faster-rcnn-c4", {"anchors": [[32], [64]]}, "anchors"),
         ("small-faster-rcnn-c4", {"arch": "resnet19"}, "arch"),
+        ("small-retinanet", {"iterations": 0}, "schedule.iterations must be at least 1"),
+        ("small-retinanet", {"epochs": 3}, "iterations and warmup must be 0"),
+        ("small-retinanet", {"classifier": {"level": "res4"}}, "a classifier belongs to"),
+        ("small-knn", {"freeze": "none"}, "knn needs freeze backbone"),
+        ("small-knn", {"neighbours": []}, "neighbours"),
+        ("small-knn", {"neighbours": [5, 5]}, "twice"),
+        ("small-knn", {"level": "res6"}, "level"),
+        ("small-knn", {"crop": 200}, r"resize.crop must be from 1 to resize.test \(110\), got 200"),
+        ("small-knn", {"metrics": ["box"]}, "metrics"),
     ],
 )
 def test_what_could_only_fail_in_the_job_is_refused(name, changes, word):

@@ -41,7 +41,8 @@ class Layout:
     module: in this folder. title: for people. marker: a folder that tells the layout. needs: what a
     data set must have, for messages. pairs: usual (training, test) splits; the first that are both
     there count. reads_headers: reading looks at every image's header. pixel_classes: it can label
-    every pixel. official_width: of the published images, where they all have one.
+    every pixel. official_width: of the published images, where they all have one. boxes: else a
+    label is the class of a whole image.
     """
 
     module: str
@@ -52,6 +53,7 @@ class Layout:
     reads_headers: bool = False
     pixel_classes: bool = False
     official_width: int | None = None
+    boxes: bool = True
 
 
 LAYOUTS = {
@@ -92,6 +94,20 @@ LAYOUTS = {
         reads_headers=True,
         pixel_classes=True,
         official_width=2048,
+    ),
+    "imagefolder": Layout(
+        "imagefolder",
+        title="folders of classes",
+        marker="train/CLASS",
+        needs="folders of classes: train/CLASS/NAME.jpg, val/CLASS/NAME.jpg",
+        pairs=(
+            ("train", "val"),
+            ("train", "valid"),
+            ("train", "validation"),
+            ("train", "test"),
+        ),
+        reads_headers=True,
+        boxes=False,
     ),
 }
 

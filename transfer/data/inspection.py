@@ -81,7 +81,7 @@ def _turned(images: Sequence[dict], found: Sequence[Looked]) -> list[str]:
 
 def turned_note(dataset: Dataset, images: Sequence[dict], found: Sequence[Looked]) -> str:
     """The warning of `noted` on these images of a data set; "" if there is none."""
-    paths = _turned(images, found)
+    paths = _turned(images, found) if LAYOUTS[dataset.layout].boxes else []
     if not paths:
         return ""
     return (

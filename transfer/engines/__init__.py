@@ -1,5 +1,5 @@
 """What an engine is: it turns (protocol, backbone, data, seed) into a file of predictions in COCO
-results format.
+results format, or of classes of images (detco.transfer.scoring.classes).
 
 To add one: a module here with `run(job, report) -> Outcome`, and a row of ENGINES.
 """
@@ -29,6 +29,7 @@ class Engine:
     module: below this folder. needs: a package that must be installed. keeps: which trained
     detectors it can keep. lacks: architectures that it cannot build. launches: whether it takes a
     `Launch` (processes, precision, evaluations on the way). trains: else it makes predictions up.
+    only: architectures that it alone builds, whichever engine is asked for; it builds no others.
     """
 
     module: str
@@ -38,6 +39,10 @@ class Engine:
     launches: bool = False
     trains: bool = True
     bfloat16_on_cpu: bool = True
+    only: tuple[str, ...] = ()
+
+    def builds(self, architecture: str) -> bool:
+        return architecture in self.only if self.only else architecture not in self.lacks
 
 
 # `auto` is the first that is available.
@@ -50,13 +55,14 @@ ENGINES = {
         bfloat16_on_cpu=False,
     ),
     "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
+    "frozen": Engine("frozen.engine", launches=True, only=("knn", "linear", "svm")),
     "replay": Engine("replay", trains=False),
 }
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the engine `detectron2` is started, in the words of Detectron2's own command."""
+    """How an engine that `launches` is started, in the words of Detectron2's own command."""
 
     num_gpus: int = 1  # processes on each machine, each with a GPU of its own where there are GPUs
     num_machines: int = 1
@@ -123,6 +129,14 @@ def resolve(name: str) -> str:
     if not _available(name):
         raise InputError(f"engine {name} is not available here; `detco doctor` says why")
     return name
+
+
+def serving(name: str, architecture: str) -> str:
+    """The engine that runs an architecture where `name` is asked for: itself, but for what one
+    engine alone builds. One that makes predictions up does so for all."""
+    if name in ENGINES and not ENGINES[name].trains:
+        return name
+    return next((other for other, row in ENGINES.items() if architecture in row.only), name)
 
 
 def get(name: str) -> ModuleType:

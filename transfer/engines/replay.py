@@ -9,6 +9,7 @@ from detco.common.files import write_atomic
 from detco.common.progress import Report
 
 from ..data import masks
+from ..scoring import classes
 from . import EngineJob, Outcome
 
 
@@ -18,6 +19,8 @@ def run(job: EngineJob, report: Report) -> Outcome:
     # rows of a table must not look the same
     weights = int.from_bytes(job.backbone.sha256.encode()[:8], "big")
     draw = np.random.default_rng((job.seed, weights, 7))
+    if job.protocol.answers:
+        return _written(job, _classes(job, draw))
     found = []
     sizes = {image["id"]: (image["height"], image["width"]) for image in job.test.images}
     objects = [a for a in job.test.annotations if not a.get("iscrowd")]
@@ -43,6 +46,31 @@ def run(job: EngineJob, report: Report) -> Outcome:
         if "keypoint" in job.protocol.metrics:
             result["keypoints"] = a["keypoints"]
         found.append(result)
+    return _written(job, found)
+
+
+def _written(job: EngineJob, found: list[dict]) -> Outcome:
     path = job.out / "predictions.json"
     write_atomic(path, json.dumps(found))
     return Outcome(path, ("replayed ground truth with noise: nothing was trained",))
+
+
+def _classes(job: EngineJob, draw: np.random.Generator) -> list[dict]:
+    """All classes of each image in a random order; in three of four images the right ones first."""
+    ids = [category["id"] for category in job.test.categories]
+    found = []
+    for entry in classes.perfect(job.test):
+        for answer in job.protocol.answers:
+            order = draw.permutation(ids).tolist()
+            if draw.random() < 0.75:
+                order.sort(key=lambda one: one not in entry["classes"])
+            scores = np.linspace(1, 0, len(order)).tolist()
+            found.append(
+                {
+                    "image_id": entry["image_id"],
+                    "answer": answer,
+                    "classes": order,
+                    "scores": scores,
+                }
+            )
+    return found

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from detco.common.errors import InputError
 
+from ..data import LAYOUTS
+
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
@@ -64,12 +66,18 @@ SCORERS = {
         leaves_out=("crowd", "few pixels"),
         layouts=("cityscapes",),
     ),
+    "accuracy": Scorer("classes:accuracy", ("class",), layouts=("imagefolder",)),
 }
 
 
 def refuse_layout(name: str, metrics: Sequence[str], layout: str, where: object) -> None:
     """InputError where a scorer cannot score data in that layout. where: what is to be scored."""
     able = SCORERS[name].layouts
+    if not LAYOUTS[layout].boxes and "class" not in metrics:
+        raise InputError(
+            f"{where}: {LAYOUTS[layout].title} have no boxes to detect; `detco protocols` lists"
+            " those that find the class of an image"
+        )
     if able and layout not in able:
         others = [
             other

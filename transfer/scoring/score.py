@@ -16,7 +16,7 @@ from detco.common.errors import InputError
 from ..data import fields, masks
 from ..data.dataset import Dataset
 from ..data.reading import json_of, numbers
-from . import SCORERS, get, refuse_layout, voc
+from . import SCORERS, classes, get, refuse_layout, voc
 
 TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # pycocotools' names
 BOX_STATS = ("ap", "ap50", "ap75", "aps", "apm", "apl")
@@ -42,7 +42,8 @@ def score(
         "voc2012": the mean over IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's
         rounding; boxes only; or "cityscapes" (cityscapesScripts): instance AP of masks, and miou of
         "semantic", whose predictions are a mask for each class.
-    metrics: of "box", "mask", "keypoint", "semantic".
+    metrics: of "box", "mask", "keypoint", "semantic"; or "class" alone, whose predictions are those
+        of `classes`.
     NaN where undefined: no such objects. Categories without objects are left out of means; in that
     one case Detectron2's VOC evaluator differs: it counts them as 0 (2007) or gives NaN for
     everything (2012). `where` opens the messages. Raises InputError for predictions that do not fit
@@ -63,12 +64,10 @@ def rehearse(dataset: Dataset, scorer: str, metrics: tuple[str, ...]) -> None:
     two = list(sizes)[:2]
     kept = tuple(a for a in dataset.annotations if a["image_id"] in two)
     dataset = replace(dataset, images=tuple(sizes[key] for key in two), annotations=kept)
-    score(
-        dataset,
-        [_as_found(a, sizes[a["image_id"]]) for a in kept if "semantic" not in metrics],
-        scorer,
-        metrics,
-    )
+    found = [_as_found(a, sizes[a["image_id"]]) for a in kept if "semantic" not in metrics]
+    if "class" in metrics:
+        found = classes.perfect(dataset)
+    score(dataset, found, scorer, metrics)
 
 
 def _as_found(annotation: dict, image: dict) -> dict:
@@ -107,6 +106,8 @@ def _check(dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...], 
 
 def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]) -> str:
     """What is wrong with one prediction; "" if nothing."""
+    if "class" in metrics:
+        return classes.fault(entry, images, categories)
     image_id, category_id = entry.get("image_id"), entry.get("category_id")
     if not fields.is_id(image_id) or image_id not in images:
         return f"image_id {fields.found(image_id)} is not in the test split"

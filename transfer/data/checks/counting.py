@@ -88,6 +88,20 @@ def refuse(dataset: "Dataset", leaves_out: Sequence[str], use: str) -> dict:
     return found
 
 
+def refuse_single_images(dataset: "Dataset") -> None:
+    """InputError for a class that is to be learnt from one image only."""
+    images: dict[int, set[int]] = {category["id"]: set() for category in dataset.categories}
+    for annotation in dataset.annotations:
+        images[annotation["category_id"]].add(annotation["image_id"])
+    single = [c["name"] for c in dataset.categories if len(images[c["id"]]) == 1]
+    if single:
+        more = f" (and {len(single) - 1:,} more)" if len(single) > 1 else ""
+        raise InputError(
+            f"{dataset.root}: class '{single[0]}' of split '{dataset.split}'{more} has a single"
+            " image; two or more are needed to learn from: add some, or take the class out"
+        )
+
+
 def nothing_left(dataset: "Dataset", found: Mapping, use: str) -> str:
     """The line for a split of which no object counts."""
     remedies = "; ".join(REASONS[key].remedy for key in found["why"])

@@ -1,0 +1,1 @@
+"""The engine `frozen`: classifiers of the pooled features of a backbone that stays as it is."""
