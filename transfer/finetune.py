@@ -69,7 +69,7 @@ def finetune(
     ]
     del train  # the engine may let go of it
     outcome = engines.get(engine).run(job, report)
-    if launch.machine_rank:
+    if launch.machine_rank or outcome is None:
         return {}  # the first machine has the result
     report("score", 0, 1)
     metrics = score.score_file(test, outcome.predictions, protocol.scorer, protocol.metrics)

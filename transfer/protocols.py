@@ -290,8 +290,8 @@ class Protocol:
             raise InputError(f"Protocol: metrics names one twice: {list(self.metrics)}")
         if levels and len(self.detector.anchors) != levels:
             text = f"anchors must have {levels} lists of sizes, one for each level"
-            found = len(self.detector.anchors)
-            raise InputError(f"Protocol: detector.{text} of {self.architecture}, got {found}")
+            count = len(self.detector.anchors)
+            raise InputError(f"Protocol: detector.{text} of {self.architecture}, got {count}")
 
     def _check_training(self) -> None:
         """InputError where schedule, classifier and what is frozen do not fit the architecture."""
@@ -598,7 +598,43 @@ SMALL_KNN = replace(
     data=None,
     classifier=Classifier(neighbours=(20,)),
 )
-CLASSIFICATION_ROWS = (SMALL_KNN, KNN)
+LINEAR = replace(
+    KNN,
+    name="imagenet-linear",
+    source=MOCO,
+    architecture="linear",
+    schedule=Schedule(
+        0,
+        256,
+        30.0,
+        steps=(60, 80),
+        weight_decay=0.0,
+        warmup=0,
+        precise_bn=0,
+        devices=8,
+        epochs=100,
+    ),
+    classifier=Classifier(augment=True),
+)
+SMALL_LINEAR = replace(
+    SMALL_KNN,
+    name="small-linear",
+    architecture="linear",
+    # AdamW: the rate that suits SGD depends on how large a backbone's features are
+    schedule=Schedule(
+        0,
+        64,
+        0.01,
+        optimizer="adamw",
+        decay="cosine",
+        weight_decay=0.0,
+        warmup=0,
+        precise_bn=0,
+        epochs=50,
+    ),
+    classifier=Classifier(),
+)
+CLASSIFICATION_ROWS = (SMALL_KNN, SMALL_LINEAR, KNN, LINEAR)
 
 ROWS = (*SMALL_ROWS, *LONG_ROWS, *PAPER_ROWS, *CLASSIFICATION_ROWS)
 PROTOCOLS = {row.name: row for row in ROWS}

@@ -67,19 +67,21 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     launch = config.build(engines.Launch, distributed.launch_here(spec.get("launch", {})), "launch")
     helps = spec["kind"] == "machine"  # a further machine: only the first one reports
     curves = Curves(folder / "tb", report)
+    joint = protocol.architecture in engines.ENGINES[spec["engine"]].joint
     try:
-        return finetune.finetune(
-            protocol,
-            weights,
-            spec["data"],
-            engine=spec["engine"],
-            seed=spec["seed"],
-            out=folder.parent if helps else folder,
-            device=spec["device"],
-            report=curves,
-            launch=launch,
-            keep_model=spec.get("keep_model", ""),
-        )
+        with distributed.joined(folder / "spec.json", spec["launch"] if joint else {}):
+            return finetune.finetune(
+                protocol,
+                weights,
+                spec["data"],
+                engine=spec["engine"],
+                seed=spec["seed"],
+                out=folder.parent if helps else folder,
+                device=spec["device"],
+                report=curves,
+                launch=launch,
+                keep_model=spec.get("keep_model", ""),
+            )
     finally:
         curves.close()
 

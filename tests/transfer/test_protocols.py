@@ -45,6 +45,8 @@ FROZEN = {
     "coco-5pct-retinanet": (1, "17f18b5507f842e9"),
     "coco-10pct-retinanet": (1, "d29a971f9f853485"),
     "small-knn": (1, "63158fb4133c1810"),
+    "small-linear": (1, "f190c3a32e9c8606"),
+    "imagenet-linear": (1, "9085bfbb94bebbae"),
     "imagenet-knn": (1, "853bd7fd3c794fb2"),
 }
 
@@ -119,6 +121,8 @@ def test_settings_out_of_range_are_refused(key, value):
         ("small-knn", {"level": "res6"}, "level"),
         ("small-knn", {"crop": 200}, r"resize.crop must be from 1 to resize.test \(110\), got 200"),
         ("small-knn", {"metrics": ["box"]}, "metrics"),
+        ("small-linear", {"epochs": 0}, "schedule.epochs must be at least 1"),
+        ("small-linear", {"lr": 0}, "schedule.lr must be above 0"),
     ],
 )
 def test_what_could_only_fail_in_the_job_is_refused(name, changes, word):

@@ -30,6 +30,8 @@ class Engine:
     detectors it can keep. lacks: architectures that it cannot build. launches: whether it takes a
     `Launch` (processes, precision, evaluations on the way). trains: else it makes predictions up.
     only: architectures that it alone builds, whichever engine is asked for; it builds no others.
+    joint: architectures whose processes are started as torchrun does it; of others the engine
+    starts what it needs.
     """
 
     module: str
@@ -40,6 +42,7 @@ class Engine:
     trains: bool = True
     bfloat16_on_cpu: bool = True
     only: tuple[str, ...] = ()
+    joint: tuple[str, ...] = ()
 
     def builds(self, architecture: str) -> bool:
         return architecture in self.only if self.only else architecture not in self.lacks
@@ -55,7 +58,9 @@ ENGINES = {
         bfloat16_on_cpu=False,
     ),
     "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
-    "frozen": Engine("frozen.engine", launches=True, only=("knn", "linear", "svm")),
+    "frozen": Engine(
+        "frozen.engine", launches=True, only=("knn", "linear", "svm"), joint=("linear",)
+    ),
     "replay": Engine("replay", trains=False),
 }
 
@@ -140,8 +145,8 @@ def serving(name: str, architecture: str) -> str:
 
 
 def get(name: str) -> ModuleType:
-    """The engine's module. It has `run(job: Job, report: Report) -> Outcome`; those that keep
-    detectors also
+    """The engine's module. It has `run(job: Job, report: Report) -> Outcome` (None in a process
+    that only helps); those that keep detectors also
 
     `detect(detector: TrainedDetector, pictures: Iterable[Picture], device: str) ->
     Iterator[tuple[Picture, list[dict]]]` (COCO results of each picture, see

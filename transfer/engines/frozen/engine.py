@@ -1,7 +1,8 @@
 """The engine `frozen`: features of all images, a classifier, its answers for the test images."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,54 +12,116 @@ from detco.common.files import write_atomic
 from detco.common.progress import Report
 
 from ...data.dataset import Dataset
+from ...protocols import Classifier
 from .. import EngineJob, Outcome, replacing
 from ..replacing import Replaced
-from . import knn
+from . import knn, linear, processes
 from .features import PRECISIONS, Pooled, PooledTrunk, of_split
 
 
-def run(job: EngineJob, report: Report) -> Outcome:
+@dataclass(frozen=True)
+class Classification:
+    """What a classifier works with. replaced: counts training images that cannot be read."""
+
+    job: EngineJob
+    settings: Classifier
+    trunk: PooledTrunk
+    report: Report
+    replaced: Replaced
+
+    @property
+    def ids(self) -> list[int]:
+        return [category["id"] for category in self.job.train.categories]
+
+    def train(self) -> Pooled:
+        return of_split(self.trunk, self.job.train, self.job, self.report, self.replaced)
+
+    def test(self) -> Pooled:
+        return of_split(self.trunk, self.job.test, self.job, self.report, None)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Predictions as detco.transfer.scoring.classes has them, and what the record says of them."""
+
+    predictions: list[dict]
+    deviations: tuple[str, ...] = ()
+    facts: dict = field(default_factory=dict)
+
+
+def run(job: EngineJob, report: Report) -> Outcome | None:
     """Learn from the images to train on, write the classes of those to test on to
-    `predictions.json`. Raises InputError, TrainingError."""
+    `predictions.json`. None in a process that only helps. Raises InputError, TrainingError."""
     if job.launch.amp == "fp16" and job.device == "cpu":
         raise InputError("--amp fp16 needs a GPU; on a CPU --amp bf16 works")
-    precision = PRECISIONS[job.launch.amp]
-    trunk = PooledTrunk(job.backbone, job.protocol.classifier.level, precision).to(job.device)
+    precision, settings = PRECISIONS[job.launch.amp], job.protocol.classifier
+    assert settings is not None  # the protocol has seen to it
+    trunk = PooledTrunk(job.backbone, settings.level, precision).to(job.device)
     replaced = Replaced(job.train, len(job.train.images))
-    entries, facts, deviations = METHODS[job.protocol.architecture](trunk, job, report, replaced)
+    work = Classification(job, settings, trunk, report, replaced)
+    answered = METHODS[job.protocol.architecture](work)
+    if answered is None:
+        return None
     path = job.out / "predictions.json"
-    write_atomic(path, json.dumps(entries))
-    facts |= {"precision": str(precision or torch.float32).removeprefix("torch.")}
-    facts |= replaced.facts()
-    if precision:
-        deviations += (f"features computed in {facts['precision']} (mixed precision)",)
+    write_atomic(path, json.dumps(answered.predictions))
+    name = str(precision or torch.float32).removeprefix("torch.")
+    facts = {"precision": name, **answered.facts, **replaced.facts()}
+    low = (f"features computed in {name} (mixed precision)",) if precision else ()
+    departed = (*answered.deviations, *low, *replacing.deviations(facts))
     leftovers = (*job.out.glob("features-*.npy"), job.out / "checkpoint.pt")
-    return Outcome(path, (*deviations, *replacing.deviations(facts)), facts, leftovers)
+    return Outcome(path, departed, facts, leftovers)
 
 
-def by_neighbours(
-    trunk: PooledTrunk, job: EngineJob, report: Report, replaced: Replaced
-) -> tuple[list[dict], dict, tuple[str, ...]]:
-    """Predictions, facts and deviations of `knn`."""
-    settings, ids = job.protocol.classifier, [c["id"] for c in job.train.categories]
-    train = of_split(trunk, job.train, job, report, replaced)
-    test = of_split(trunk, job.test, job, report, None)
-    where = torch.device(job.device)
-    labels = labels_of(job.train, train.images).to(where)
-    found = knn.classify(
-        train.values.to(where), labels, test.values.to(where), len(ids), settings, report
-    )
+def by_neighbours(work: Classification) -> Answered:
+    """The architecture `knn`."""
+    train, test, where = work.train(), work.test(), torch.device(work.job.device)
+    labels = labels_of(work.job.train, train.images).to(where)
+    features = (train.values.to(where), labels, test.values.to(where))
+    found = knn.classify(*features, len(work.ids), work.settings, work.report)
     entries: list[dict] = []
-    for k, best in found.items():
-        entries += answers(test, *best, ids, f"knn{k}")
-    fewer = [k for k in settings.neighbours if k > len(train.images)]
-    deviations = tuple(
-        f"{k} neighbours: there are {len(train.images)} images, all of them vote" for k in fewer
-    )
-    return entries, {}, deviations
+    for k, (best, scores) in found.items():
+        entries += answers(test.images, best, scores, work.ids, f"knn{k}")
+    count = len(train.images)
+    fewer = [k for k in work.settings.neighbours if k > count]
+    texts = [f"{k} neighbours: there are {count} images, all of them vote" for k in fewer]
+    return Answered(entries, tuple(texts))
 
 
-METHODS = {"knn": by_neighbours}
+def by_layer(work: Classification) -> Answered | None:
+    """The architecture `linear`; None in a process that only helps."""
+    job = work.job
+    with processes.joined(job.device) as share:
+        trunk = work.trunk.to(share.device)
+        train = None if work.settings.augment else _extracted(work, share)
+        images = job.train.images if train is None else train.images
+        labels = labels_of(job.train, images)
+        training = linear.Training(
+            job.protocol.schedule, job.seed, len(images), job.out, share, work.replaced
+        )
+        if train is None:
+            items = linear.Crops(job.train, job.protocol.resize.crop, job.seed)
+            source = linear.crops(items, labels, trunk, training)
+        else:
+            source = linear.centres(train.values, labels, share)
+        layer = linear.fit(source, trunk.channels, len(work.ids), training, work.report)
+        if share.rank:
+            return None
+    test = work.test()
+    return Answered(answers(test.images, *linear.best(layer, test.values), work.ids, ""))
+
+
+def _extracted(work: Classification, share: processes.Share) -> Pooled:
+    """The training features, which the first process computes and the others then read."""
+    if share.rank == 0:
+        work.train()
+    share.wait()
+    return work.train()
+
+
+METHODS: dict[str, Callable[[Classification], Answered | None]] = {
+    "knn": by_neighbours,
+    "linear": by_layer,
+}
 
 
 def labels_of(dataset: Dataset, images: Iterable[dict]) -> Tensor:
@@ -69,10 +132,10 @@ def labels_of(dataset: Dataset, images: Iterable[dict]) -> Tensor:
 
 
 def answers(
-    test: Pooled, best: Tensor, scores: Tensor, ids: Sequence[int], answer: str
+    images: Sequence[dict], best: Tensor, scores: Tensor, ids: Sequence[int], answer: str
 ) -> list[dict]:
     """Predictions as detco.transfer.scoring.classes has them; best, scores: (images, classes)."""
-    rows = zip(test.images, best.tolist(), scores.tolist(), strict=True)
+    rows = zip(images, best.tolist(), scores.tolist(), strict=True)
     return [
         {
             "image_id": image["id"],

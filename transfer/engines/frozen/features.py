@@ -23,10 +23,14 @@ from ...data.inspection import Unreadable
 from ...protocols import Resize
 from .. import EngineJob, replacing
 from ..replacing import Replaced
-from ..torchvision.models import DetectorTrunk
+from ..torchvision.models import DetectorTrunk, channels
 from ..torchvision.pictures import read_rgb
 
-PRECISIONS = {"": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS: dict[str | bool, torch.dtype | None] = {
+    "": None,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
 class PooledTrunk(nn.Module):
@@ -37,9 +41,10 @@ class PooledTrunk(nn.Module):
         super().__init__()
         self.trunk = DetectorTrunk(backbone, (level,)).requires_grad_(False)
         self.level, self.precision, self.order = level, precision, backbone.channel_order
-        for name in ("mean", "std"):
-            value = torch.tensor(getattr(backbone, name)).view(3, 1, 1)
-            self.register_buffer(name, value, persistent=False)
+        self.channels = channels(backbone)[level]
+        self.statistics: Tensor
+        statistics = torch.tensor((backbone.mean, backbone.std)).view(2, 3, 1, 1)
+        self.register_buffer("statistics", statistics, persistent=False)
         self.eval()
 
     def train(self, mode: bool = True) -> "PooledTrunk":
@@ -49,9 +54,9 @@ class PooledTrunk(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         if self.order == "BGR":
             pixels = pixels.flip(1)
-        x, device = (pixels.float() - self.mean) / self.std, pixels.device.type
-        low = torch.autocast(device, self.precision) if self.precision else nullcontext()
-        with low:
+        mean, std = self.statistics
+        x, device = (pixels.float() - mean) / std, pixels.device.type
+        with torch.autocast(device, self.precision) if self.precision else nullcontext():
             maps = self.trunk(x)[self.level]
         return maps.float().mean((2, 3))
 
@@ -102,7 +107,7 @@ def pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
-def loaded(items: Dataset, batches: Sequence[Sequence], crop: int) -> Iterator[list]:
+def loaded(items: Dataset, batches: Sequence[list], crop: int) -> Iterator[list]:
     """The items of each batch, made by as many processes as there are cores and room for."""
     images = max(map(len, batches), default=0)
     workers = loading.fitting(_workers(sum(map(len, batches))), images * 3 * crop * crop)
@@ -139,7 +144,7 @@ def of_split(
     """
     resize, size = job.protocol.resize, job.protocol.schedule.images
     numbers = range(len(dataset.images))
-    batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    batches = [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
     kept = Kept(job.out, "train" if replaced else "test", len(numbers))
     todo = [batch for batch in batches if not kept.done(batch)]
     count = len(numbers) - sum(map(len, todo))
