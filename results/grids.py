@@ -126,9 +126,12 @@ def metric_name(metric: str) -> str:
     `miou` -> `mIoU`."""
     if numbered := NUMBERED.fullmatch(metric):
         return NUMBERED_NAMES[numbered[1]].format(numbered[2])
+    whole, _, category = metric.partition("/")
+    if whole in METRIC_NAMES:
+        return f"{METRIC_NAMES[whole]} {category}".strip()
     task, _, rest = metric.partition("_")
     name, _, category = rest.partition("/")
-    return METRIC_NAMES.get(metric) or f"{task} {SIZES.get(name, name.upper())} {category}".strip()
+    return f"{task} {SIZES.get(name, name.upper())} {category}".strip()
 
 
 def value_text(mean: float, std: float, n: int, failed: int = 0) -> str:

@@ -30,6 +30,7 @@ METRICS = (  # shown by default
 NUMBERED = re.compile(r"(knn|svm_map_)(\d+)")
 DEFINITIONS = {
     "accuracy": "accuracy",
+    "class-ap": "AP of classes",
     "coco": "COCO AP",
     "voc2007": "VOC07 AP",
     "voc2012": "VOC12 AP",

@@ -1,6 +1,7 @@
 """One transfer from start to metrics: data and weights are read and checked, the engine runs, the
 predictions are scored."""
 
+import importlib.util
 import logging
 import re
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from . import engines
 from .data import dataset as datasets
 from .data import labels, official
 from .data.checks import counting, examine
-from .protocols import CLASSIFIERS, Protocol, departures, protocol_hash
+from .protocols import Protocol, departures, protocol_hash
 from .scoring import SCORERS, ceiling, refuse_layout, score
 
 log = logging.getLogger("detco.transfer")
@@ -114,6 +115,9 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
         raise InputError(
             f"{protocol.name} needs the engine {other}; `detco doctor` says whether it is here"
         )
+    module, package = row.wants.get(protocol.architecture, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise InputError(f"{protocol.name} needs {package}: pip install {package}")
     if not row.launches and launch != engines.ALONE:
         able = " or ".join(
             name for name, one in engines.ENGINES.items() if one.launches and not one.only
@@ -203,8 +207,8 @@ def load_data(
     test = datasets.load(layout, root, data["test"], train.categories, *asked)
     if keypoints:
         train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
-    if protocol.architecture in CLASSIFIERS:
-        counting.refuse_single_images(train)
+    if protocol.classifier:
+        counting.refuse_few_images(train, protocol.least_images, protocol.name)
     if "mask" in protocol.metrics:
         for dataset in (train, test):
             bare = [a for a in dataset.annotations if not a.get("segmentation")]

@@ -255,7 +255,8 @@ class Protocol:
         "what is found and scored",
     ] = ("box",)
     scorer: Annotated[
-        str, "definition of AP: coco, voc2007, voc2012 or cityscapes; of classes: accuracy"
+        str,
+        "definition of AP: coco, voc2007, voc2012 or cityscapes; of classes: accuracy, class-ap",
     ] = "coco"
     arch: Annotated[str, "of the backbone where the weights are random"] = "resnet50"
     freeze: Annotated[
@@ -319,9 +320,15 @@ class Protocol:
             self._check_classifier()
 
     def _check_classifier(self) -> None:
+        assert self.classifier is not None
         wanted = {"knn": "neighbours", "svm": "costs"}.get(self.architecture)
         if wanted and not getattr(self.classifier, wanted):
             raise InputError(f"Protocol: classifier.{wanted} must have 1 or more values, got 0")
+        if self.classifier.shots and len(self.classifier.costs) > 1:
+            raise InputError(
+                "Protocol: with classifier.shots there must be one of classifier.costs, as a few"
+                " images are too few to pick it by"
+            )
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -333,6 +340,15 @@ class Protocol:
         if self.architecture == "knn":
             return tuple(f"knn{k}" for k in made.neighbours)
         return tuple(f"svm_map_{shots}" for shots in made.shots) or ("",)
+
+    @property
+    def least_images(self) -> int:
+        """How many training images of each class a classifier needs: two to compare, one in each
+        fold, or as many as its shots."""
+        made = self.classifier
+        if made is None:
+            return 0
+        return max(made.shots or (2 if self.architecture in ("knn", "linear") else made.folds,))
 
 
 # --- small rows: learn something in a minute on two CPU cores, on any data set in VOC or COCO
@@ -634,7 +650,32 @@ SMALL_LINEAR = replace(
     ),
     classifier=Classifier(),
 )
-CLASSIFICATION_ROWS = (SMALL_KNN, SMALL_LINEAR, KNN, LINEAR)
+SVM = replace(
+    KNN,
+    name="voc07-svm",
+    source="Goyal et al., arXiv 1905.01235, and its code (fair_self_supervision_benchmark)",
+    architecture="svm",
+    scorer="class-ap",
+    data=replace(VOC, train=("VOC2007/trainval",), images=(5_011, 4_952)),
+    # as the benchmark: powers of ten, and of two
+    classifier=Classifier(
+        costs=(*(10.0**n for n in range(-7, 3)), *(0.5**n for n in range(4, 20)))
+    ),
+)
+LOW_SHOT = replace(
+    SVM,
+    name="voc07-svm-low-shot",
+    source=f"{SVM.source}; cost (the benchmark: the best on its test set), negatives assumed",
+    classifier=Classifier(costs=(1.0,), shots=(1, 2, 4, 8, 16, 32, 64, 96)),
+)
+SMALL_SVM = replace(
+    SMALL_KNN,
+    name="small-svm",
+    architecture="svm",
+    scorer="class-ap",
+    classifier=Classifier(costs=(0.01, 0.1, 1.0, 10.0)),
+)
+CLASSIFICATION_ROWS = (SMALL_KNN, SMALL_LINEAR, SMALL_SVM, KNN, LINEAR, SVM, LOW_SHOT)
 
 ROWS = (*SMALL_ROWS, *LONG_ROWS, *PAPER_ROWS, *CLASSIFICATION_ROWS)
 PROTOCOLS = {row.name: row for row in ROWS}

@@ -56,6 +56,7 @@ MEANS = {
 }
 OPTIONAL = {  # module -> package, and what it is for
     "submitit": ("submitit", "--executor slurm"),
+    "sklearn": ("scikit-learn", "SVMs on frozen features (voc07-svm)"),
     "cityscapesscripts": ("cityscapesscripts", "Cityscapes' AP and mean IoU"),
     "cairosvg": ("cairosvg", "detco report --figure-format pdf"),
     "huggingface_hub": ("huggingface_hub", "detco weights push and pull with the Hugging Face hub"),

@@ -253,7 +253,7 @@ REPLICATIONS = (
     replace(REPLICATION, name="replication-full", pretrain={"epochs": 200}),
 )
 
-# --- the DetCo paper's tables of detection and segmentation --------------------------------------
+# --- the DetCo paper's tables -------------------------------------------------------------------
 
 PAPER_START = (
     StartingPoint("random", random=True),
@@ -275,10 +275,13 @@ OTHERS = tuple(  # methods without a recipe here
         ("pirl", "pirl-200ep"),
         ("swav", "swav-200ep"),
         ("swav-800ep", "swav-800ep"),
+        ("pirl-800ep", "vissl-pirl-800ep"),
+        ("simclr-1000ep", "vissl-simclr-1000ep"),
     )
 )
 OWN = tuple(start.name for start in PAPER_START)
 ALL = (*OWN, "insdis", "pirl", "swav")
+CLASSIFIED = ("moco-v1", "moco-v2", "detco", "insdis", "pirl-800ep", "swav")
 WITHOUT_AA = tuple(name for name in ALL if name != "detco-aa")
 
 
@@ -316,7 +319,12 @@ PAPER_TASKS = {  # tables of the paper: protocols
     ),
     "paper-cityscapes": _tasks("cityscapes-instance", "cityscapes-semantic", start=WITHOUT_AA),  # 7
     "paper-keypoints": _tasks("coco-keypoint-rcnn-180k", start=WITHOUT_AA),  # 5
+    "paper-classification": (  # 8
+        *_tasks("imagenet-linear", start=(*CLASSIFIED, "simclr-1000ep")),
+        *_tasks("voc07-svm", start=CLASSIFIED),
+    ),
 }
+WITHOUT_DETECTORS = ("paper-classification",)  # that run where Detectron2 is not installed
 PAPER_TASKS["paper-all"] = sum(PAPER_TASKS.values(), ())
 
 
@@ -325,7 +333,8 @@ def _paper(name: str, tasks: tuple[Task, ...]) -> Suite:
     single ones, as published."""
     used = {start for task in tasks for start in task.start}
     rows = tuple(row for row in (*PAPER_START, *VOC_START, *OTHERS) if row.name in used)
-    return Suite(name, rows, tasks, engine="detectron2")
+    engine = "auto" if name in WITHOUT_DETECTORS else "detectron2"
+    return Suite(name, rows, tasks, engine=engine)
 
 
 SUITES = {

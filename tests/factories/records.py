@@ -105,11 +105,12 @@ NUMBERS = numbers.of_source(numbers.DETCO)
 AT_90K = ("coco-mask-rcnn-c4-90k", "coco-mask-rcnn-fpn-90k", "coco-retinanet-90k")
 
 
-IMAGES = {"coco": 5000, "voc": 4952, "cityscapes": 500}
+IMAGES = {"coco": 5000, "voc": 4952, "cityscapes": 500, "imagenet": 50_000, "voc07": 4952}
+SCORERS = {"voc": "voc2007", "imagenet": "accuracy", "voc07": "class-ap"}
 
 
 def paper_record(start, protocol, seed, value, metric="box_ap", **changes):
-    """A record of the Detectron2 engine that nothing stands against."""
+    """A record of the published engine that nothing stands against."""
     method, _, epochs = start.partition("@")
     weights = {
         "method": method,
@@ -124,8 +125,8 @@ def paper_record(start, protocol, seed, value, metric="box_ap", **changes):
         "starting_point": start.replace("@", "-"),
         "protocol": protocol,
         "protocol_hash": protocol,
-        "engine": "detectron2",
-        "scorer": {"voc": "voc2007"}.get(data, data),
+        "engine": "frozen" if data in ("imagenet", "voc07") else "detectron2",
+        "scorer": SCORERS.get(data, data),
         "seed": seed,
         "weights": None if start == "random" else weights,
         "metrics": {metric: value},

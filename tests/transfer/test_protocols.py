@@ -47,6 +47,9 @@ FROZEN = {
     "small-knn": (1, "63158fb4133c1810"),
     "small-linear": (1, "f190c3a32e9c8606"),
     "imagenet-linear": (1, "9085bfbb94bebbae"),
+    "small-svm": (1, "a3f0fe5e9a231e4c"),
+    "voc07-svm": (1, "c92e7dce5bc452e2"),
+    "voc07-svm-low-shot": (1, "2a7e83740b6231c6"),
     "imagenet-knn": (1, "853bd7fd3c794fb2"),
 }
 
@@ -121,6 +124,10 @@ def test_settings_out_of_range_are_refused(key, value):
         ("small-knn", {"level": "res6"}, "level"),
         ("small-knn", {"crop": 200}, r"resize.crop must be from 1 to resize.test \(110\), got 200"),
         ("small-knn", {"metrics": ["box"]}, "metrics"),
+        ("small-svm", {"costs": []}, "costs"),
+        ("small-svm", {"costs": [0]}, "costs"),
+        ("small-svm", {"folds": 1}, "folds"),
+        ("small-svm", {"shots": [1, 2]}, "there must be one of classifier.costs"),
         ("small-linear", {"epochs": 0}, "schedule.epochs must be at least 1"),
         ("small-linear", {"lr": 0}, "schedule.lr must be above 0"),
     ],

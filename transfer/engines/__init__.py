@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +32,7 @@ class Engine:
     `Launch` (processes, precision, evaluations on the way). trains: else it makes predictions up.
     only: architectures that it alone builds, whichever engine is asked for; it builds no others.
     joint: architectures whose processes are started as torchrun does it; of others the engine
-    starts what it needs.
+    starts what it needs. wants: by architecture the module and package that it needs besides.
     """
 
     module: str
@@ -43,6 +44,7 @@ class Engine:
     bfloat16_on_cpu: bool = True
     only: tuple[str, ...] = ()
     joint: tuple[str, ...] = ()
+    wants: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def builds(self, architecture: str) -> bool:
         return architecture in self.only if self.only else architecture not in self.lacks
@@ -59,7 +61,11 @@ ENGINES = {
     ),
     "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
     "frozen": Engine(
-        "frozen.engine", launches=True, only=("knn", "linear", "svm"), joint=("linear",)
+        "frozen.engine",
+        launches=True,
+        only=("knn", "linear", "svm"),
+        joint=("linear",),
+        wants={"svm": ("sklearn", "scikit-learn")},
     ),
     "replay": Engine("replay", trains=False),
 }

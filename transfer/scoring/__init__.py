@@ -67,6 +67,7 @@ SCORERS = {
         layouts=("cityscapes",),
     ),
     "accuracy": Scorer("classes:accuracy", ("class",), layouts=("imagefolder",)),
+    "class-ap": Scorer("classes:average_precision", ("class",), leaves_out=("difficult", "crowd")),
 }
 
 

@@ -45,6 +45,20 @@ def test_verdict_and_tolerance_by_hand(protocol, published_value, values, tolera
     assert cell.difference == pytest.approx(np.mean(values) - published_value, abs=1e-9)
 
 
+def test_classifiers_have_an_engine_of_their_own():
+    """Table 8's numbers are no detector's: those of the engine frozen stand beside them."""
+    record = paper_record("detco@200", "imagenet-linear", 0, 68.3, "top1")
+    assert record["engine"] == "frozen"
+    (cell,) = verdicts.compare([record]).itertuples()
+    assert (cell.published, cell.verdict, cell.reason) == (68.6, "reproduced", "")
+    record["data"]["test"]["images"] = 15
+    (cell,) = verdicts.compare([record]).itertuples()
+    assert (cell.verdict, cell.reason) == (
+        "not comparable",
+        "other data: 15 test pictures, published on 50000",
+    )
+
+
 @pytest.mark.parametrize(
     "changes, reason",
     [

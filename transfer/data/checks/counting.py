@@ -88,17 +88,21 @@ def refuse(dataset: "Dataset", leaves_out: Sequence[str], use: str) -> dict:
     return found
 
 
-def refuse_single_images(dataset: "Dataset") -> None:
-    """InputError for a class that is to be learnt from one image only."""
+def refuse_few_images(dataset: "Dataset", least: int, use: str) -> None:
+    """InputError for a class that fewer images show than it takes to learn it. least: so many;
+    use: what for. Objects that are difficult, or groups, show nothing."""
     images: dict[int, set[int]] = {category["id"]: set() for category in dataset.categories}
-    for annotation in dataset.annotations:
-        images[annotation["category_id"]].add(annotation["image_id"])
-    single = [c["name"] for c in dataset.categories if len(images[c["id"]]) == 1]
-    if single:
-        more = f" (and {len(single) - 1:,} more)" if len(single) > 1 else ""
+    for a in dataset.annotations:
+        if not (a.get("difficult") or a["iscrowd"]):
+            images[a["category_id"]].add(a["image_id"])
+    few = [(c["name"], len(images[c["id"]])) for c in dataset.categories]
+    few = [(name, count) for name, count in few if count < least]
+    if few:
+        (name, count), more = few[0], f" (and {len(few) - 1:,} more like it)" if few[1:] else ""
+        noun = "image" if count == 1 else "images"
         raise InputError(
-            f"{dataset.root}: class '{single[0]}' of split '{dataset.split}'{more} has a single"
-            " image; two or more are needed to learn from: add some, or take the class out"
+            f"{dataset.root}: class '{name}' of split '{dataset.split}' has {count or 'no'} {noun}"
+            f"{more}; {use} needs {least}: add some, or take the class out"
         )
 
 

@@ -13,9 +13,10 @@ from detco.common.progress import Report
 
 from ...data.dataset import Dataset
 from ...protocols import Classifier
+from ...scoring import classes
 from .. import EngineJob, Outcome, replacing
 from ..replacing import Replaced
-from . import knn, linear, processes
+from . import knn, linear, processes, svm
 from .features import PRECISIONS, Pooled, PooledTrunk, of_split
 
 
@@ -118,9 +119,24 @@ def _extracted(work: Classification, share: processes.Share) -> Pooled:
     return work.train()
 
 
+def by_machines(work: Classification) -> Answered:
+    """The architecture `svm`."""
+    train, test = work.train(), work.test()
+    targets = classes.targets(work.job.train, train.images)
+    features = (train.values.numpy(), targets, test.values.numpy())
+    found, costs = svm.classify(*features, work.settings, work.job.seed, work.report)
+    entries: list[dict] = []
+    for answer, values in found.items():
+        scores, best = torch.from_numpy(values.round(6)).sort(1, descending=True)
+        entries += answers(test.images, best, scores, work.ids, answer)
+    names = (category["name"] for category in work.job.train.categories)
+    return Answered(entries, facts={"costs": dict(zip(names, costs, strict=True))})
+
+
 METHODS: dict[str, Callable[[Classification], Answered | None]] = {
     "knn": by_neighbours,
     "linear": by_layer,
+    "svm": by_machines,
 }
 
 
