@@ -745,6 +745,7 @@ COMMANDS = (
             option(
                 "--figure-format",
                 "svg (default) or pdf (pip install cairosvg)",
+                metavar="NAME",
                 choices=("svg", "pdf"),
             ),
             BASELINE,

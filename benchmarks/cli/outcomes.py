@@ -190,9 +190,15 @@ def _seeds(difference: float, *spreads: float) -> list[str]:
 def report(args) -> int:
     """Writes the HTML page of a folder of runs, and its charts as files."""
     from detco.results import tables
+    from detco.results.report import figures
 
+    form = args.figure_format or "svg"
     if args.figure_format and not args.figures:
         raise InputError("--figure-format is for charts as files: add --figures FOLDER")
+    if args.figures:
+        figures.converter(form)  # before the work
+        if args.figures.exists() and not args.figures.is_dir():
+            raise InputError(f"--figures {args.figures}: a folder is wanted, this is a file")
     records, problems = _results(args.dir)
     out = args.out or args.dir / "report.html"
     if not out.absolute().parent.is_dir():
@@ -201,9 +207,7 @@ def report(args) -> int:
     _check_names(tables.frame(records), baselines if args.baseline else ())
     made = _page(args, records, problems, baselines)
     if args.figures:
-        from detco.results.report import figures
-
-        paths = figures.save(made.figures, args.figures, args.figure_format or "svg")
+        paths = figures.save(made.figures, args.figures, form)
         print(f"charts: {len(paths)} files in {near(args.figures)}")
     write_atomic(out, made.text)
     print(f"report: {near(out)} ({out.stat().st_size / 1e6:.1f} MB)")

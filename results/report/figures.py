@@ -1,7 +1,7 @@
 """The charts of a page as files of their own, SVG or PDF, in the page's light colours."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -14,10 +14,9 @@ FORMATS = ("svg", "pdf")
 
 
 def save(figures: Sequence[Figure], folder: Path, form: str) -> list[Path]:
-    """Write a file for each chart into a folder, which is made; returns them. Raises InputError
-    where PDF is asked for and CairoSVG is missing."""
-    convert = _pdf() if form == "pdf" else str.encode
-    paths = []
+    """Write a file for each chart into a folder, which is made; returns them. Raises InputError as
+    `converter`."""
+    convert, paths = converter(form), []
     for number, figure in enumerate(figures, 1):
         name = re.sub(r"[^\w.-]+", "-", figure.name).strip("-")
         path = folder / f"{number:02d}-{name}.{form}"
@@ -37,8 +36,11 @@ def standalone(svg: str) -> str:
     return svg.replace("<svg ", head, 1).replace("<title>", f"<style>{style}</style><title>", 1)
 
 
-def _pdf():
-    """The function that turns an SVG text into the bytes of a PDF."""
+def converter(form: str) -> Callable[[str], bytes]:
+    """The function that turns an SVG text into the bytes of a file, of one of FORMATS. Raises
+    InputError where PDF is asked for and CairoSVG is missing."""
+    if form == "svg":
+        return str.encode
     try:
         from cairosvg import svg2pdf
     except (ImportError, OSError) as error:  # OSError: without the library cairo
