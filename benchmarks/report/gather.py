@@ -130,7 +130,7 @@ def _examples(
     """Group -> example pictures with the detections of each of its rows."""
     found: dict[str, list[Example]] = {}
     read: dict[str, Dataset] = {}
-    shown = list(cells.items())[:MOST_GROUPS]
+    shown = [(group, rows) for group, rows in cells.items() if not _classifies(rows)][:MOST_GROUPS]
     for number, (group, rows) in enumerate(shown):
         report("detections", number, len(shown))
         usable = {
@@ -149,6 +149,14 @@ def _examples(
         except (InputError, OSError, KeyError, TypeError, ValueError) as error:
             notes.append(f"{group}: no example pictures: {' '.join(str(error).split())}")
     return found
+
+
+def _classifies(rows: Mapping[str, dict]) -> bool:
+    """Whether a protocol tells classes of whole images: there is nothing to draw."""
+    return any(
+        "class" in (record["spec"].get("protocol_row") or {}).get("metrics", ())
+        for record in rows.values()
+    )
 
 
 def _attention(

@@ -8,6 +8,7 @@ from pycocotools import mask as rle
 from torch.utils.tensorboard import SummaryWriter
 
 from detco.benchmarks.report import examples, gather
+from detco.common.progress import silent
 from detco.pretrain.methods import METHODS
 from detco.transfer.data import dataset, masks
 from detco.transfer.protocols import HEADS, LOSSES
@@ -58,8 +59,15 @@ def test_a_mask_that_does_not_fit_is_a_note(scenes, tmp_path):
         )
     path.write_text(json.dumps(found))
     cells = {"mask": {"random": record}}
-    made = gather._examples(cells, {record["id"]: tmp_path}, notes, lambda *_: None)
+    made = gather._examples(cells, {record["id"]: tmp_path}, notes, silent)
     assert made == {} and "mask: no example pictures: segmentation is malformed RLE" in notes[0]
+
+
+def test_classes_of_images_are_not_drawn(tmp_path):
+    record = {"id": "a", "spec": {"protocol_row": {"metrics": ["class"]}}}
+    notes = []
+    assert gather._examples({"knn": {"random": record}}, {"a": tmp_path}, notes, silent) == {}
+    assert notes == []
 
 
 def test_curves_come_from_metrics_or_else_from_tensorboard(tmp_path):
@@ -94,7 +102,8 @@ def test_losses_by_name(spec, loss):
 
 
 def test_every_loss_has_a_name():
-    assert LOSSES.keys() == HEADS.keys() and "loss" not in LOSSES.values()
+    """But for classifiers that no iterations train."""
+    assert HEADS.keys() - LOSSES.keys() == {"knn", "svm"} and LOSSES.keys() < HEADS.keys()
     for name, method in METHODS.items():
         assert method.loss != "loss", name
         assert ("InfoNCE" in method.loss) == method.has_keys
