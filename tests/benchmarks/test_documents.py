@@ -79,7 +79,7 @@ def test_numbers_of_64_bits_and_dates_are_read():
 
 
 def test_a_plan_of_very_many_jobs_needs_a_yes(tmp_path):
-    suite = Suite("own", (StartingPoint("random", random=True),), SUITES["demo"].protocols[2:])
+    suite = Suite("own", (StartingPoint("random", random=True),), SUITES["demo"].protocols)
     suite = Suite("own", suite.start, suite.protocols, scenes=SUITES["demo"].scenes)
     assert len(suite.protocols) == 1 and isinstance(suite.protocols[0], Task)
     with pytest.raises(InputError, match=r"1,000,000,000 jobs.*--yes"):

@@ -18,9 +18,10 @@ HERE = {"processor": "some", "cores": 2, "threads": 1, "gpu": None}
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    return suite_plan.plan(
-        builtin.SUITES["demo"], tmp_path_factory.mktemp("demo"), engine="torchvision"
+    suite = replace(
+        builtin.SUITES["demo"], protocols=builtin.SUITES["smoke"].protocols, seeds=1
     )
+    return suite_plan.plan(suite, tmp_path_factory.mktemp("demo"), engine="torchvision")
 
 
 def record(job, stages, wall, hardware=HERE, status="done"):

@@ -124,7 +124,7 @@ def test_folders_titles_and_identities_stay_as_they_were():
             "pictures": [7, 8],
         },
     )
-    start = StartingPoint("a", recipe="detco-small", seed=1)
+    start = StartingPoint("a", recipe="detco-small", settings={"lr": 2e-3}, seed=1)
     place, pictures = jobs.Place(Path("out")), jobs.Source(Path("p"), "pictures", (), 100)
     pretraining = jobs.pretrain_job(start, {"epochs": 2}, pictures, None, place)
     assert pretraining.id == "40ca7d642f751977d3b8d36ef16c34525139c807fdf1f69253ef3f2884468ad3"
