@@ -26,12 +26,13 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict | None:
+def read_json(path: Path | str) -> dict | None:
     """The object in a JSON file; None where the file is missing, truncated or holds no object."""
     try:
-        # never opens a pipe or device
-        content = Path(path).read_bytes() if Path(path).is_file() else b""
-        value = json.loads(content)
+        if not os.path.isfile(path):  # never opens a pipe or device
+            return None
+        with open(path, "rb") as file:
+            value = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -61,10 +62,15 @@ def read_progress(folder: Path) -> dict:
 
 def job_folders(directory: Path) -> Iterator[Path]:
     """Every folder below `directory` (itself included) that holds a job, in order of path."""
+    return (Path(folder) for folder, _ in _jobs(directory))
+
+
+def _jobs(directory: Path | str) -> Iterator[tuple[str, list[str]]]:
+    """The same with the names of what lies in each."""
     for folder, subfolders, files in os.walk(directory):
         subfolders.sort()
         if "spec.json" in files or "record.json" in files:
-            yield Path(folder)
+            yield folder, files
 
 
 def read(
@@ -77,10 +83,10 @@ def read(
     holding its settings."""
     records: list[dict] = []
     problems: list[str] = []
-    seen: dict[str, Path] = {}
-    for folder in job_folders(directory):
-        path = folder / "record.json"
-        if not path.exists():
+    seen: dict[str, str] = {}
+    for folder, names in _jobs(directory):
+        path = os.path.join(folder, "record.json")
+        if "record.json" not in names:
             continue
         record = read_json(path)
         if record is None:
@@ -159,7 +165,7 @@ def _other_protocol(
                 f"claims protocol {claimed[0]} v{claimed[1]}, but {row.get('name')}"
                 f" v{row.get('version')} ran"
             )
-        fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+        fits = hashed if row == _hashed.get(hashed) else _hash(row)
     if hashed != fits:
         return f"claims protocol hash {hashed}; that of {claimed[0]} v{claimed[1]} is {fits}"
     silent = record["status"] == "done" and record["scaling"] == "1" and not record["deviations"]
@@ -170,10 +176,19 @@ def _other_protocol(
     )
 
 
+_hashed: dict[str, dict] = {}  # by its hash, the settings of a protocol seen last
+
+
+def _hash(row: dict) -> str:
+    made = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+    _hashed[made] = row
+    return made
+
+
 def unfinished(directory: Path) -> list[dict]:
     """The specs of jobs below a folder that were planned and have no record yet;
     incomplete specs are left out."""
-    folders = (folder for folder in job_folders(directory) if not (folder / "record.json").exists())
+    folders = (Path(job) for job, names in _jobs(directory) if "record.json" not in names)
     specs = filter(None, map(read_spec, folders))
     return [
         spec

@@ -21,6 +21,7 @@ from .text import columns, near
 
 LONG_FORMS = ("csv", "json")
 CLASSES = 20  # shown on a terminal; other formats have all
+LINES = 20  # about records that are left out
 
 
 @contextmanager
@@ -70,9 +71,12 @@ def read(directory: Path) -> tuple[list[dict], list[str]]:
 
 
 def left_out(problems: Sequence[str], strict: bool = False) -> int:
-    """Print a line for each invalid record; exit status 1 if there is one and `strict` is set."""
-    for problem in problems:
+    """Print a line for each of the first invalid records and how many more there are; exit status 1
+    if there is one and `strict` is set."""
+    for problem in problems[:LINES]:
         print(f"left out: {shown(problem, 400)}", file=sys.stderr)
+    if len(problems) > LINES:
+        print(f"left out: {len(problems) - LINES:,} more records", file=sys.stderr)
     return 1 if strict and problems else 0
 
 

@@ -349,10 +349,22 @@ def test_table_leaves_out_doubtful_records_by_path(capsys, tmp_path):
     (row,) = csv.DictReader(streams.out.splitlines())
     assert (float(row["mean"]), row["n"]) == (31.0, "2")
     assert streams.err.startswith(f"left out: {tmp_path / '2' / 'record.json'}: ")
+
     assert "box_ap is nan" in streams.err
     assert "did you mean 'detco-small'" in refused(
         capsys, "table", tmp_path, "--baseline", "detco-smal"
     )
+
+
+def test_of_many_doubtful_records_the_first_are_named_and_the_rest_counted(capsys, tmp_path):
+    for number in range(27):
+        record = transfer_record("detco-small", "c4", number, 30.0 if number < 2 else float("nan"))
+        (tmp_path / f"{number:02}").mkdir()
+        (tmp_path / f"{number:02}" / "record.json").write_text(json.dumps(record))
+    assert cli.main(["table", str(tmp_path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21 and lines[-1] == "left out: 5 more records"
+    assert all(f"{number + 2:02}/record.json" in line for number, line in enumerate(lines[:20]))
 
 
 def test_a_failed_transfer_says_why_and_how_to_repeat_it(tmp_path, drawn):

@@ -18,9 +18,7 @@ HERE = {"processor": "some", "cores": 2, "threads": 1, "gpu": None}
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    suite = replace(
-        builtin.SUITES["demo"], protocols=builtin.SUITES["smoke"].protocols, seeds=1
-    )
+    suite = replace(builtin.SUITES["demo"], protocols=builtin.SUITES["smoke"].protocols, seeds=1)
     return suite_plan.plan(suite, tmp_path_factory.mktemp("demo"), engine="torchvision")
 
 
