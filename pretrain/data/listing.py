@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -55,6 +55,12 @@ class Names(Sequence):
             raise IndexError(index)
         index %= len(self)
         return os.fsdecode(self.block[self.ends[index - 1] if index else 0 : self.ends[index]])
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for end in self.ends.tolist():  # three times as fast as one index after the other
+            yield os.fsdecode(self.block[start:end])
+            start = end
 
 
 @dataclass(frozen=True, eq=False)
