@@ -289,6 +289,7 @@ def columns(
     """
     table = [[printable(cell) for cell in row] for row in rows]
     left_out: list[str] = []
+    aligned = set(right)
     for name in less:
         if _fits(table):
             break
@@ -296,15 +297,16 @@ def columns(
             continue
         number = table[0].index(name)
         table = [row[:number] + row[number + 1 :] for row in table]
+        aligned = {n - (n > number) for n in aligned if n != number}
         left_out.append(name)
     widths = _widths(table)
     for row in table:
         cells = (
-            cell.rjust(width) if n in right else cell.ljust(width)
+            cell.rjust(width) if n in aligned else cell.ljust(width)
             for n, (cell, width) in enumerate(zip(row[:-1], widths))
         )
         start = "".join(cell + "  " for cell in cells)
-        last = row[-1].rjust(widths[-1]) if len(row) - 1 in right else row[-1]
+        last = row[-1].rjust(widths[-1]) if len(row) - 1 in aligned else row[-1]
         print(_wrapped(start, last, whole=False).rstrip() if last.strip() else start.rstrip())
     return left_out
 

@@ -57,3 +57,10 @@ def test_columns(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith("a        1  one two")
     text.columns([("a", "n"), ("b", "10")], right=(1,))
     assert capsys.readouterr().out == "a   n\nb  10\n"
+
+
+def test_what_is_right_aligned_stays_so_where_a_column_before_it_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(text, "terminal_width", lambda: 12)
+    rows = [("n", "much more", "x", "t"), ("a", "1", "10", "b"), ("c", "2", "5", "d")]
+    assert text.columns(rows, right=(2,), less=("much more",)) == ["much more"]
+    assert capsys.readouterr().out == "n   x  t\na  10  b\nc   5  d\n"

@@ -4,13 +4,14 @@ the training images once more in a folder a class."""
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
 from detco.common.errors import InputError
-from detco.common.images import full_size, open_image, to_rgb
+from detco.common.images import ENDINGS, full_size, open_image, to_rgb
 from detco.common.progress import Report
 
 from ..reading import json_of, numbers, short
@@ -60,13 +61,18 @@ def _read(path: Path) -> dict:
         )
     about = json_of(path)
     images = about.get("images") if isinstance(about, dict) else None
-    if not isinstance(images, dict) or not images or not all(map(_is_name, images.values())):
+    if not isinstance(images, dict) or not images or not all(map(_is_image, images.values())):
         raise InputError(
-            f"{path}: 'images' must give each id its file name, as in Animal Pose's own file"
+            f"{path}: 'images' must give each id the name of an image, as in Animal Pose's own file"
         )
+    twice = [name for name, count in Counter(images.values()).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: two images have the name {twice[0]!r}")
     categories = about.get("categories")
     if not categories or not isinstance(categories, list) or not all(map(_is_class, categories)):
-        raise InputError(f"{path}: 'categories' must list the classes, each with 'id' and 'name'")
+        raise InputError(
+            f"{path}: 'categories' must list the classes, each with 'id' (a number) and 'name'"
+        )
     if not isinstance(about.get("annotations"), list):
         raise InputError(f"{path}: 'annotations' must be a list of animals")
     ids = [category["id"] for category in categories]
@@ -88,13 +94,21 @@ def _read(path: Path) -> dict:
 
 
 def _is_name(name) -> bool:
-    """Whether this is the name of a file, without folders: it is written under it."""
+    """Whether a file or folder can have this name; the converter writes under it."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _is_image(name) -> bool:
+    return _is_name(name) and name.lower().endswith(ENDINGS)
 
 
 def _is_class(category) -> bool:
     """Whether this is a category whose name can be that of a folder."""
-    return isinstance(category, dict) and "id" in category and _is_name(category.get("name"))
+    return (
+        isinstance(category, dict)
+        and type(category.get("id")) is int
+        and _is_name(category.get("name"))
+    )
 
 
 def _is_box(box) -> bool:

@@ -93,7 +93,10 @@ def test_the_split_is_the_same_whatever_else_there_is(official, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda about: about.update(images=[]), "'images' must give each id its file name"),
+        (lambda about: about.update(images=[]), "'images' must give each id the name of an image"),
+        (lambda about: about["images"].update({"1": "a.txt"}), "'images' must give each id"),
+        (lambda about: about["images"].update({"1": about["images"]["2"]}), "two images have the"),
+        (lambda about: about["categories"][0].update(id=[1]), "'categories' must list"),
         (lambda about: about["annotations"][2].update(bbox=[9, 9, 5, 12]), "annotation 2: bbox"),
         (lambda about: about["annotations"][1].update(keypoints=[1, 2]), "annotation 1: keypoints"),
         (lambda about: about["annotations"].append("dog"), "annotation 13"),
