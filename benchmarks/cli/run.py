@@ -156,7 +156,12 @@ def _suite(args, stream: TextIO | None) -> int:
     failed = work(jobs, args, out, wanted.name, site)
     if wanted.keep_model:
         show.kept(jobs, wanted.keep_model)
-    return failed if failed == 130 else outcomes.after_run(jobs, out, json=stream) or failed
+    if failed == 130:
+        return failed
+    printed = outcomes.after_run(jobs, out, json=stream)
+    if wanted.about:
+        print(show.wrapped("", wanted.about))
+    return printed or failed
 
 
 def _say_without_evaluations(jobs: Sequence[Job]) -> None:

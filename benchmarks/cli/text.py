@@ -166,9 +166,9 @@ def _settings(values: dict, row: object, as_json: bool) -> int:
         return facts(values, as_json)
     texts = explained(type(row))
     for name, value in flatten(values).items():
-        print(_wrapped(f"{name}: ", _plain(value)))
+        print(wrapped(f"{name}: ", _plain(value)))
         if texts.get(name):
-            print(_wrapped("    ", texts[name]))
+            print(wrapped("    ", texts[name]))
     return 0
 
 
@@ -254,9 +254,9 @@ def _indented(values: dict, indent: str) -> None:
         elif isinstance(value, list) and any(len(str(item)) > LONG for item in value):
             print(label)
             for item in value:
-                print(_wrapped(f"{indent}  - ", _plain(item)))
+                print(wrapped(f"{indent}  - ", _plain(item)))
         else:
-            print(_wrapped(f"{label:<{len(indent) + width}} ", _plain(value)))
+            print(wrapped(f"{label:<{len(indent) + width}} ", _plain(value)))
 
 
 def _plain(value: object) -> str:
@@ -265,7 +265,7 @@ def _plain(value: object) -> str:
     return printable(str(value))
 
 
-def _wrapped(start: str, text: str, whole: bool = True) -> str:
+def wrapped(start: str, text: str, whole: bool = True) -> str:
     """Text behind `start` in lines that fit the terminal. whole: words, and so paths, are not
     broken."""
     room, lines = terminal_width() - len(start), [text]
@@ -307,7 +307,7 @@ def columns(
         )
         start = "".join(cell + "  " for cell in cells)
         last = row[-1].rjust(widths[-1]) if len(row) - 1 in aligned else row[-1]
-        print(_wrapped(start, last, whole=False).rstrip() if last.strip() else start.rstrip())
+        print(wrapped(start, last, whole=False).rstrip() if last.strip() else start.rstrip())
     return left_out
 
 

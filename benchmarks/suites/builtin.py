@@ -154,6 +154,7 @@ class Suite:
     slurm: dict = field(default_factory=dict)
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
     eval_period: Amount = 0  # iterations between evaluations, 0: none; engine detectron2 only
+    about: str = ""  # what a reader of its table should know; printed below it
 
     def __post_init__(self) -> None:
         check(self)
@@ -196,6 +197,10 @@ DEMO = Suite(
     scenes=Scenes(),
     seeds=3,
     engine="torchvision",  # the same table with and without Detectron2; --engine changes it
+    about=(
+        "a rehearsal of every step: minutes of pretraining on drawn scenes cannot rank methods;"
+        " docs/use/replication.md says what does"
+    ),
 )
 TINY = {"epochs": 1, "fill_queue": False}
 SMOKE = replace(
@@ -210,6 +215,7 @@ SMOKE = replace(
     seeds=1,
     pretrain=TINY,
     engine="replay",
+    about="rows of noise: the engine replay trains nothing",
 )
 
 # --- the paper's claim on some thousand photographs (docs/replication.md) -------------------------

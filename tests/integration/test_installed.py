@@ -54,6 +54,7 @@ def test_the_installed_package_is_what_is_imported(installed):
 def test_a_suite_runs_from_a_folder_with_packages_of_the_same_names(installed, tmp_path):
     out = tmp_path / "smoke"
     text = call(installed, "-m", "detco", "run", "smoke", "--out", out, "--device", "cpu")
+    assert text.splitlines()[-1] == builtin.SUITES["smoke"].about
     assert "small-retinanet" in text and len(list(out.rglob("record.json"))) == 16
 
 
