@@ -112,9 +112,10 @@ def test_the_cases_hold_bounds_written_down_by_hand():
     """So that the reading of annotations above is itself compared with something."""
     found = {(type(c.values[0]).__name__, *c.values[3:]) for c in CASES}
     assert {
-        ("Schedule", "iterations", "at least 1"),
+        ("Schedule", "iterations", "at least 0"),
+        ("Schedule", "images", "at least 1"),
         ("Schedule", "steps[1]", "at least 0"),
-        ("Schedule", "lr", "above 0"),
+        ("Schedule", "lr", "at least 0"),
         ("Resize", "train", "1 or more"),
         ("Resize", "scale[0]", "above 0"),
         ("Detector", "retina_prior", "below 1"),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from detco.benchmarks.suites import builtin
 from tests.factories import ROOT
 
 
