@@ -305,7 +305,7 @@ def _impossible(value: Any) -> str | None:
     None if nothing."""
     if _is_plain(value):
         return None
-    waiting = [([value], 0)]
+    waiting: list[tuple[dict | list, int]] = [([value], 0)]
     while waiting:
         here, depth = waiting.pop()
         if depth > DEEPEST and here:
