@@ -82,6 +82,7 @@ CPU = Device(
 FLOAT32 = 1.6  # times slower on a CPU where an engine does not use bfloat16
 START = 2.0  # seconds to read data and weights and build the model
 SCORE = 0.006  # seconds a test picture
+FIT = 1e-4  # seconds of a linear SVM for each image: assumed, a core does one at a time
 UPDATE = 0.001  # seconds of an update of a classifier on features that are there
 SCENES = 0.0025  # seconds a drawn picture of 128 px
 
@@ -144,7 +145,7 @@ def _by_model(spec: dict, device: Device) -> float:
         return 0.3 + score
     row = spec["protocol_row"]
     if row.get("classifier"):
-        return START + score + _classifier(row, planned, device) / gpus
+        return START + score + _classifier(row, planned, device) / gpus + _machines(spec, planned)
     scale = (
         GFLOP.get(row["arch"], 4.1)
         / GFLOP[device.arch]
@@ -161,11 +162,20 @@ def _by_model(spec: dict, device: Device) -> float:
 
 
 def _classifier(row: Mapping, planned: Mapping[str, float], device: Device) -> float:
-    """Seconds of the forward passes, and of an update of a layer on features that are there."""
-    images = planned["features"] + planned["train"] * row["schedule"]["images"]
+    """Seconds of the forward passes, and of the updates of a layer."""
+    images = planned["features"]
+    if row["classifier"]["augment"]:
+        images += planned["train"] * row["schedule"]["images"]
     flops = GFLOP.get(row["arch"], 4.1) / GFLOP["resnet18"]
     forward = row["resize"]["crop"] ** 2 * device.passes * flops
-    return images * forward + planned["classifier"] * UPDATE
+    return images * forward + planned["train"] * UPDATE
+
+
+def _machines(spec: Mapping, planned: Mapping[str, float]) -> float:
+    """Seconds of SVMs: one for each class, cost and fold, and the last on all images."""
+    made = spec["protocol_row"]["classifier"]
+    fits = len(made["shots"]) or len(made["costs"]) * (made["folds"] + 1)
+    return planned.get("svm", 0) * fits * spec["data"].get("pictures", [0, 0])[0] * FIT
 
 
 def _pretrain_picture(recipe: Mapping, device: Device) -> float:

@@ -14,6 +14,7 @@ from detco.results import schema, store
 from .jobs import Job
 
 HARDWARE = ("processor", "cores", "threads", "gpu")  # fields of a record that must be equal
+CLASSES = 20  # assumed where a plan does not know how many
 # seconds that `step_seconds` gave on the machine whose speeds detco.benchmarks.plan.cost states
 STEP = 0.067
 
@@ -43,16 +44,16 @@ def steps(spec: dict) -> dict[str, float]:
 
 
 def _of_classifier(row: Mapping, trained: int, tested: int) -> dict[str, float]:
-    """Features are computed once, or anew in each epoch from other parts of the images."""
-    schedule = row["schedule"]
-    updates = schedule.get("epochs", 0) * -(-trained // schedule["images"])
-    anew = row["classifier"]["augment"]
-    return {
-        "features": tested + (0 if anew else trained),
-        "train": updates if anew else 0,
-        "classifier": 0 if anew else updates,
+    """Features are computed once, or in each epoch anew from other parts of the images."""
+    schedule, made = row["schedule"], row["classifier"]
+    found = {
+        "features": tested + (0 if made["augment"] else trained),
+        "train": schedule.get("epochs", 0) * -(-trained // schedule["images"]),
         "predict": tested,
     }
+    if made["costs"]:
+        found["svm"] = (row["data"] or {}).get("classes", CLASSES)
+    return found
 
 
 def drawn(scenes: Mapping) -> int:

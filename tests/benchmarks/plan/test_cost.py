@@ -1,6 +1,7 @@
 """Estimated costs of jobs: measured speeds preferred to the model, wall time as the
 executor runs them, disk."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from detco.benchmarks.plan.jobs import Job
 from detco.benchmarks.run import worker
 from detco.benchmarks.suites import builtin
 from detco.results import store
+from detco.transfer import protocols
 
 HERE = {"processor": "some", "cores": 2, "threads": 1, "gpu": None}
 
@@ -163,6 +165,27 @@ def chain(*rows):
         Job(name, "x", name, Path(name), {"kind": "x"}, tuple(needs)) for name, needs, _ in rows
     ]
     return jobs, {name: cost.Estimate(seconds, 0, 0, True) for name, _, seconds in rows}
+
+
+def planned_classifier(name, trained=1000, tested=100):
+    row = protocols.as_record(protocols.PROTOCOLS[name])
+    spec = {"kind": "transfer", "protocol_row": row, "data": {"pictures": [trained, tested]}}
+    spec |= {"engine": "frozen"}
+    return Job(name, "transfer", name, Path(name), json.loads(json.dumps(spec)))
+
+
+def test_the_model_of_classifiers_by_hand():
+    forward = 4.3e-7 * 96**2
+    jobs = [planned_classifier(f"small-{name}") for name in ("knn", "linear", "svm")]
+    found = [estimate([job])[job.id].seconds for job in jobs]
+    knn = 2 + 100 * 0.006 + 1100 * forward
+    assert found[0] == pytest.approx(knn)
+    assert found[1] == pytest.approx(knn + 50 * 16 * 0.001)  # 16 updates an epoch
+    assert found[2] == pytest.approx(knn + 20 * 4 * 4 * 1000 * 1e-4)  # classes, costs, fits
+    augmented = planned_classifier("imagenet-linear")
+    images = 100 + 100 * 4 * 256  # 4 updates an epoch
+    expected = 2 + 0.6 + images * 4.3e-7 * 224**2 * 4.1 / 1.8 + 400 * 0.001
+    assert estimate([augmented])[augmented.id].seconds == pytest.approx(expected)
 
 
 def test_wall_time_is_that_of_the_executors_order():

@@ -100,6 +100,10 @@ def test_linear_rule():
         (72_000, 88_000),
         400,
     ) and scaling == "1/4"
+    # epochs are passes over the images, whatever the batch; what trains nothing is not scaled
+    linear, scaling = scaled(PROTOCOLS["imagenet-linear"], 64)
+    assert (linear.schedule.lr, linear.schedule.epochs, scaling) == (7.5, 100, "1/4")
+    assert scaled(PROTOCOLS["imagenet-knn"], 64)[1] == "1"
     assert scaled(VOC, 32)[1] == "2" and scaled(VOC, 16) == (VOC, "1")
     with pytest.raises(InputError, match=r"batch of 1000000 leaves .*no iteration"):
         scaled(VOC, 1_000_000)

@@ -54,3 +54,13 @@ def test_an_engine_whose_package_is_missing_is_not_taken(monkeypatch):
     )
     with pytest.raises(InputError, match="engine absent is not available here"):
         engines.resolve("absent")
+
+
+def test_what_one_engine_alone_builds_runs_there_whichever_is_asked_for(scenes, tmp_path):
+    for asked in ("torchvision", "detectron2"):
+        assert engines.serving(asked, "knn") == "frozen"
+        assert engines.serving(asked, "retinanet") == asked
+    assert engines.serving("replay", "knn") == "replay"  # it makes up predictions of all
+    data = {"layout": "voc", "root": scenes / "voc"}
+    with pytest.raises(InputError, match="needs the engine"):
+        finetune.finetune(PROTOCOLS["small-retinanet"], "random", data, tmp_path, "frozen")

@@ -4,8 +4,11 @@ import json
 import shutil
 
 from detco.benchmarks.cli import main as cli
+from detco.transfer import finetune
 from detco.transfer.data.dataset import load
+from detco.transfer.protocols import PROTOCOLS
 from detco.transfer.scoring import score as scoring
+from tests.factories import datasets
 
 
 def with_polygons(root, path):
@@ -31,3 +34,12 @@ def test_masks_written_as_polygons_are_replayed(scenes, tmp_path):
     (path,) = (tmp_path / "out").rglob("predictions.json")
     found = scoring.score_file(load("coco", root, "val"), path, "coco", ("mask",))
     assert found["mask_ap75"] == found["mask_ap50"] > 50
+
+
+def test_classes_are_replayed_with_noise(tmp_path):
+    root = datasets.classes(tmp_path / "mine", 2, 40)
+    data = {"layout": "imagefolder", "root": str(root)}
+    record = finetune.finetune(PROTOCOLS["imagenet-knn"], "random", data, tmp_path, "replay")
+    assert set(record["metrics"]) == {"knn20", "knn200"}
+    assert all(70 < value < 100 for value in record["metrics"].values())
+    assert record["engine"] == "replay" and "replayed" in str(record["deviations"])
