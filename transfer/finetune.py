@@ -208,6 +208,7 @@ def load_data(
     if keypoints:
         train, test = _only_keypoints(protocol, train), _only_keypoints(protocol, test)
     if protocol.classifier:
+        train, test = _only_classes_there(train, test)
         counting.refuse_few_images(train, protocol.least_images, protocol.name)
     if "mask" in protocol.metrics:
         for dataset in (train, test):
@@ -219,6 +220,16 @@ def load_data(
                     " RetinaNet protocol"
                 )
     return train, test
+
+
+def _only_classes_there(
+    train: datasets.Dataset, test: datasets.Dataset
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Without categories that neither has an object of: some of VOC's twenty, in data of one's own,
+    are only names."""
+    there = {a["category_id"] for one in (train, test) for a in one.annotations}
+    kept = tuple(c for c in train.categories if c["id"] in there)
+    return replace(train, categories=kept), replace(test, categories=kept)
 
 
 def _only_keypoints(protocol: Protocol, dataset: datasets.Dataset) -> datasets.Dataset:

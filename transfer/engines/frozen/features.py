@@ -15,6 +15,7 @@ from torchvision.transforms import functional as transform
 
 from detco.common import loading
 from detco.common.backbone_file import Backbone
+from detco.common.errors import InputError
 from detco.common.images import Range
 from detco.common.progress import Report
 
@@ -200,6 +201,7 @@ class Kept:
 
     def pooled(self, dataset: Labelled) -> Pooled:
         good = np.flatnonzero(self.marks == 1)
-        assert self.rows is not None  # else all images were unreadable, which is refused
+        if self.rows is None:
+            raise InputError(f"{dataset.root}: no image of '{dataset.split}' can be read")
         values = self.rows if len(good) == self.images else self.rows[good]
         return Pooled(torch.from_numpy(np.asarray(values)), tuple(dataset.images[i] for i in good))

@@ -15,7 +15,7 @@ from detco.transfer import engines
 from detco.transfer.data import dataset
 from detco.transfer.engines.frozen import features
 from detco.transfer.engines.replacing import Replaced
-from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.protocols import PROTOCOLS, Resize
 from tests.factories import datasets
 
 
@@ -25,7 +25,11 @@ def job(tmp_path):
     train = dataset.load("imagefolder", root, "train")
     test = dataset.load("imagefolder", root, "val", train.categories)
     row = PROTOCOLS["small-knn"]
-    row = replace(row, schedule=replace(row.schedule, images=4))
+    row = replace(
+        row,
+        schedule=replace(row.schedule, images=4),
+        resize=Resize((40,), test=40, crop=32),
+    )
     backbone = backbone_file.random_backbone("resnet18", 0)
     return engines.EngineJob(row, backbone, train, test, 0, tmp_path)
 
@@ -50,9 +54,9 @@ def test_features_are_those_of_torchvisions_network(job):
     mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
     with torch.no_grad():
         expected = []
-        for image in job.train.images:  # 40 x 32: short side to 110, the centre of 96
-            whole = Image.open(image["file_name"]).resize((137, 110), Image.Resampling.BILINEAR)
-            part = (np.asarray(whole, np.float32)[7:103, 20:116] - mean) / std
+        for image in job.train.images:  # 40 x 32: short side to 40, the centre of 32
+            whole = Image.open(image["file_name"]).resize((50, 40), Image.Resampling.BILINEAR)
+            part = (np.asarray(whole, np.float32)[4:36, 9:41] - mean) / std
             expected.append(net.eval()(torch.from_numpy(part).permute(2, 0, 1)[None])[0])
     torch.testing.assert_close(pooled(job).values, torch.stack(expected), rtol=1e-3, atol=1e-3)
 
@@ -113,3 +117,12 @@ def test_a_training_image_that_breaks_is_left_out_and_one_to_test_on_refused(job
     open(job.test.images[0]["file_name"], "wb").close()
     with pytest.raises(InputError, match="a test picture cannot be replaced"):
         features.of_split(trunk_of(job), job.test, job, silent, None)
+
+
+def test_a_training_set_that_cannot_be_read_at_all_is_one_line(job):
+    images = job.train.images[:4]
+    for image in images:
+        open(image["file_name"], "wb").close()
+    train = replace(job.train, images=images)
+    with pytest.raises(InputError, match="no image of 'train' can be read"):
+        features.of_split(trunk_of(job), train, job, silent, Replaced(train, 4))
