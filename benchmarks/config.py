@@ -51,7 +51,8 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
         for parent in parents:
             branch = branch.get(parent) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or last not in branch:
-            raise InputError(f"{where}: unknown setting {key!r}{nearest(key, known)}")
+            hint = nearest(key, known) or f"; known: {', '.join(tree)}"
+            raise InputError(f"{where}: unknown setting {key!r}{hint}")
         branch[last] = (
             {**branch[last], **value}
             if isinstance(branch[last], dict) and isinstance(value, dict)

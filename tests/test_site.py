@@ -18,7 +18,7 @@ import torchvision
 import detco
 from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
-from detco.benchmarks.run import slurm
+from detco.benchmarks.run import sbatch
 from detco.benchmarks.scenes.draw import draw
 from detco.benchmarks.suites import files
 from detco.benchmarks.suites.builtin import Data, StartingPoint, Suite, Task
@@ -86,7 +86,7 @@ def test_python_and_suites_are_valid(page, tmp_path):
     for text in blocks(page, "yaml", "suite"):
         (tmp_path / "suite.yaml").write_text(text)
         suite = files.load(str(tmp_path / "suite.yaml"))
-        assert suite.start and slurm.resources(suite.slurm)  # InputError for an unknown key
+        assert suite.start and sbatch.resources(suite.slurm)  # InputError for an unknown key
 
 
 def test_a_wrong_command_and_a_wrong_page_would_be_seen(capsys):
@@ -196,7 +196,7 @@ METADATA = {*backbone_file.REQUIRED}
         ("reference/suites", "## Starting points", names_of(StartingPoint)),
         ("reference/suites", "## Tasks", names_of(Task)),
         ("reference/suites", "## Data", names_of(Data)),
-        ("use/cluster", "| setting |", names_of(slurm.Resources)),
+        ("use/cluster", "| setting |", names_of(sbatch.Resources)),
     ],
 )
 def test_tables_written_by_hand_name_every_field(page, after, names):

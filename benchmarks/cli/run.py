@@ -136,7 +136,7 @@ def _suite(args, stream: TextIO | None) -> int:
     _check_folder(out)
     site = executors.chosen(args.executor, wanted, args)
     launches = site.launch("transfer"), site.launch("pretrain")
-    missing: list[str] | None = [] if args.dry_run else None
+    missing: list[str] = []
     with live.of_task(wanted.name) as report:
         look = datasets.Look(args.verify, report)
         jobs = suite_plan.plan(
@@ -146,7 +146,7 @@ def _suite(args, stream: TextIO | None) -> int:
             args.seeds,
             args.device,
             launches,
-            missing,
+            missing if args.dry_run else None,
             look,
             None if args.yes else suite_plan.MOST_JOBS,
         )
@@ -207,16 +207,23 @@ def _planned(
     jobs: Sequence[Job],
     site: executors.Runner,
     out: Path,
-    missing: Sequence[str] | None,
+    missing: list[str],
     stream: TextIO | None,
 ) -> int:
-    """Print the plan and its cost; exit status 2 where something is missing."""
+    """Print the plan, its cost and what a scheduler would get; exit status 2 where something is
+    missing."""
     done = {job.id for job in jobs if finished(job)}
-    costs, lacks = site.costs(jobs, out, exact=True), planned.summed(missing or ())
+    costs = site.costs(jobs, out, exact=True)
     planned.show(jobs, done, costs, site.room(), out)
+    try:
+        script = site.script([job for job in jobs if job.id not in done], out)
+        if script:
+            print(f"\n{script}")
+    except InputError as error:
+        missing.append(str(error))
     if stream:
         print(json.dumps(planned.as_rows(jobs, done, costs), indent=1), file=stream)
-    for text in lacks:
+    for text in planned.summed(missing):
         print(f"detco: before it can run: {text}", file=sys.stderr)
     return 2 if missing else 0
 

@@ -43,7 +43,8 @@ class Runner(Protocol):
     a kind ("transfer", "pretrain") is started there, as fields of detco.transfer.engines.Launch.
     take: the jobs that are to run, those that are done included. costs: by job id; exact: for
     --dry-run, where measuring this machine may take a second. run: all that is not done; `look` is
-    called with the states again and again. All raise InputError for what cannot run there.
+    called with the states again and again. script: for --dry-run, what a scheduler would be given
+    for these jobs; "" where there is none. All raise InputError for what cannot run there.
     """
 
     stopped: str
@@ -55,6 +56,8 @@ class Runner(Protocol):
     def room(self) -> Room: ...
 
     def costs(self, jobs: Sequence[Job], out: Path, exact: bool = False) -> dict[str, Estimate]: ...
+
+    def script(self, jobs: Sequence[Job], out: Path) -> str: ...
 
     def run(self, jobs: Sequence[Job], out: Path, look: Callable[[Run], None]) -> Run: ...
 
@@ -102,9 +105,13 @@ EXECUTORS = {
             (
                 "--slurm",
                 {
-                    "help": "what jobs ask Slurm for: partition, account, qos, constraint, time,"
-                    " gpus, nodes, cpus, memory, parallel; for one kind: pretrain.gpus=8 (may be"
-                    " repeated)",
+                    "help": "what jobs ask Slurm for (may be repeated): partition, account, qos,"
+                    " constraint; time (limit); gpus, gres (gpu:a100:8), cpus and memory on each"
+                    " machine; nodes; parallel (jobs at once); timeouts (how often a job is"
+                    " submitted again after its time limit); notice (seconds before it at which it"
+                    " is ended for that); setup ('[module load cuda]': shell before the job); more"
+                    " ('{mail-type: FAIL}': other options of sbatch). Of one kind of job:"
+                    " pretrain.gpus=8",
                     "metavar": "KEY=VALUE",
                     "action": "append",
                     "default": [],

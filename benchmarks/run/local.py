@@ -97,6 +97,9 @@ class Local:
         gpus = dict.fromkeys(KINDS, self.gpus) if self.here["gpu"] else {}
         return Room(machine.describe(self.slots), len(self.slots), gpus, self.device.name)
 
+    def script(self, jobs: Sequence[Job], out: Path) -> str:
+        return ""
+
     def run(self, jobs: Sequence[Job], out: Path, look: Callable[[Run], None]) -> Run:
         try:
             return run(jobs, self.slots, look)

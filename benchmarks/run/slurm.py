@@ -7,27 +7,22 @@ runner finds them by the job numbers in their folders.
 """
 
 import getpass
+import importlib.util
 import os
-import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from detco.common.errors import InputError
-from detco.common.settings import check
 from detco.results import schema, store
 
-from .. import config
 from ..plan import cost, measured_speeds
 from ..plan.jobs import Job
-from ..suites.builtin import Amount, Count
-from . import Room, distributed
+from . import Room, distributed, sbatch
 from .local import (
-    KINDS,
     WORKER,
     Run,
     State,
@@ -41,40 +36,10 @@ from .local import (
 
 POLL = 5.0  # seconds between two looks at the queue
 GONE = 10.0  # seconds a shared file system may delay a record after its job left the queue
-NUMBER = (  # in a job's folder: its number in the queue, and where submitit keeps its files
-    ".slurm.json"
-)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one job asks Slurm for. `more`: any other option of sbatch, e.g. {"mail-type":
-    "FAIL"}."""
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    time: str = "1-00:00:00"  # as sbatch takes it
-    gpus: Amount = 1  # on each machine; 0: none
-    nodes: Count = 1  # machines of one job
-    cpus: Count | None = None  # on each machine
-    memory: str | None = None  # on each machine, e.g. 64G
-    parallel: Count = 256  # jobs of an array that run at once
-    timeouts: Amount = 10  # how often a job that reached its time limit is resubmitted
-    notice: Amount = 90  # seconds before its time limit at which a job gets a signal
-    setup: tuple[str, ...] = ()  # lines of shell before the job, e.g. module load cuda
-    more: dict = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check(self)
-        minutes(self.time)
-
-    @property
-    def launch(self) -> dict[str, int]:
-        """`num_gpus` and `num_machines` where they are not 1."""
-        wanted = {"num_gpus": max(1, self.gpus), "num_machines": self.nodes}
-        return {key: value for key, value in wanted.items() if value != 1}
+# in a job's folder: its number in the queue, and where submitit keeps its files
+NUMBER = ".slurm.json"
+FILES = "slurm"  # that folder, below the one of the runs
+NO_SUBMITIT = "--executor slurm needs submitit: pip install submitit"
 
 
 class Slurm:
@@ -83,80 +48,42 @@ class Slurm:
     stopped = "the jobs stay in the queue (scancel ends them)"
 
     def __init__(self, suite, args):
-        self.asks = resources(suite.slurm, args.slurm)
+        self.asks = sbatch.resources(suite.slurm, args.slurm)
 
     def launch(self, kind: str) -> dict[str, int]:
         return self.asks[kind].launch
 
     def take(self, jobs: Sequence[Job]) -> None:
-        if not self.asks["transfer"].gpus:
+        if not self.asks["transfer"].gpus_each:
             refuse_fp16(jobs)
 
     def costs(
         self, jobs: Sequence[Job], out: Path, exact: bool = False
     ) -> dict[str, cost.Estimate]:
         """From records of the cluster's machines below `out`, which are assumed to be alike."""
-        device = cost.GPU if self.asks["transfer"].gpus else cost.CPU
+        device = cost.GPU if self.asks["transfer"].gpus_each else cost.CPU
         return cost.estimate(jobs, measured_speeds.known(out, None), device)
 
     def room(self) -> Room:
         most, gpus = self.asks["transfer"].parallel, {}
-        if self.asks["transfer"].gpus:
-            gpus = {kind: ask.gpus * ask.nodes for kind, ask in self.asks.items()}
+        if self.asks["transfer"].gpus_each:
+            gpus = {kind: ask.gpus_each * ask.nodes for kind, ask in self.asks.items()}
         model = (cost.GPU if gpus else cost.CPU).name
         return Room(f"Slurm if {most} jobs run at once", most, gpus, model)
 
+    def script(self, jobs: Sequence[Job], out: Path) -> str:
+        """The script of the first array of each kind of job."""
+        if importlib.util.find_spec("submitit") is None:
+            raise InputError(NO_SUBMITIT)
+        made: dict[str, str] = {}
+        for (kind, needs), array in arrays({job.id: job for job in jobs}, ()).items():
+            after = ["NUMBER"] * len(needs)  # Slurm gives the numbers when it takes the others
+            ask, folder = self.asks[kind], out.absolute() / FILES
+            made.setdefault(kind, sbatch.script(ask, kind, folder, len(array), after))
+        return "\n".join(made.values())
+
     def run(self, jobs: Sequence[Job], out: Path, look: Callable[[Run], None]) -> Run:
         return run(jobs, self.asks, out, look)
-
-
-def resources(of_suite: Mapping[str, Any], texts: Sequence[str] = ()) -> dict[str, Resources]:
-    """What each kind of job asks for: a suite's `slurm:` settings, those of the command
-    line over them.
-
-    Both are for all kinds, or with `pretrain.` or `transfer.` before them for
-    one. Raises InputError.
-    """
-    common: dict[str, Any] = {}
-    own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-    for key, value in (*of_suite.items(), *config.parse_assignments(texts, "--slurm").items()):
-        kind, _, name = key.rpartition(".")
-        if key in KINDS and isinstance(value, Mapping):
-            own[key] |= value
-        else:
-            (own[kind] if kind in KINDS else common)[name if kind in KINDS else key] = value
-    base = _changed(Resources(), common, "slurm settings")
-    drawing = replace(base, gpus=0, nodes=1)
-    return {
-        kind: _changed(
-            drawing if kind == "scenes" else base, own[kind], f"slurm settings of {kind}"
-        )
-        for kind in KINDS
-    }
-
-
-def _changed(row: Resources, changes: Mapping[str, Any], where: str) -> Resources:
-    texts = {
-        key: str(value)
-        for key, value in changes.items()
-        if key in ("time", "memory") and value is not None
-    }
-    return config.override(row, {**changes, **texts}, where)
-
-
-def minutes(text: str) -> int:
-    """A time as sbatch takes it (MINUTES[:SECONDS], HOURS:MINUTES:SECONDS, DAYS-HOURS...) in
-    minutes. Raises InputError."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not found:
-        raise InputError(
-            f"slurm time {text!r}: expected MINUTES, HOURS:MINUTES:SECONDS or"
-            " DAYS-HOURS:MINUTES:SECONDS"
-        )
-    days, first, second, third = (int(part or 0) for part in found.groups())
-    if found[1] or found[4]:
-        return days * 1440 + first * 60 + second + (third > 0)
-    return first + (second > 0)
 
 
 class Work:
@@ -203,7 +130,7 @@ def _deaf_to_notice() -> None:
 
 def run(
     jobs: Sequence[Job],
-    asks: Mapping[str, Resources],
+    asks: Mapping[str, sbatch.Resources],
     out: Path,
     view: Callable[[Run], None],
     worker: Sequence[str] = WORKER,
@@ -213,7 +140,8 @@ def run(
     Queued jobs continue if this process ends. Raises InputError where there is no
     Slurm, or it rejects a job.
     """
-    queue()  # raises without Slurm, before anything is written
+    _check_installed()  # before anything is written
+    queue()
     this = Run({job.id: State(job) for job in jobs}, [{}] * asks["transfer"].parallel)
     for state in this.states.values():
         settle(state, this.began)
@@ -222,7 +150,7 @@ def run(
     while (lock := store.take(out)) is None:  # another runner is submitting
         time.sleep(0.2)
     try:
-        numbers = submit(this.states.values(), asks, out / "slurm", queue(), worker)
+        numbers = submit(this.states.values(), asks, out / FILES, queue(), worker)
     finally:
         store.release(lock)
     gone: dict[str, float] = {}
@@ -241,7 +169,7 @@ def run(
 
 def submit(
     states: Iterable[State],
-    asks: Mapping[str, Resources],
+    asks: Mapping[str, sbatch.Resources],
     folder: Path,
     queued: Mapping[str, str],
     worker: Sequence[str],
@@ -258,69 +186,56 @@ def submit(
             numbers[state.job.id] = number
         elif state.name == "waiting":
             waiting[state.job.id] = state.job
-    arrays: dict[tuple, list[Job]] = {}
-    for job in waiting.values():
-        needs = tuple(need for need in job.needs if need in waiting or need in numbers)
-        arrays.setdefault((job.kind, needs), []).append(job)
-    for (kind, needs), array in arrays.items():
+    for (kind, needs), array in arrays(waiting, numbers).items():
         work = [Work(worker, job.folder / "spec.json", asks[kind].nodes) for job in array]
-        for job, number in zip(
-            array,
-            _submit(work, f"detco-{kind}", asks[kind], folder, [numbers[need] for need in needs]),
-        ):
+        after = [numbers[need] for need in needs]
+        for job, number in zip(array, _submit(work, kind, asks[kind], folder, after)):
             numbers[job.id] = number
             store.write_json(job.folder / NUMBER, {"number": number, "folder": str(folder)})
     return numbers
 
 
+def arrays(waiting: Mapping[str, Job], queued: Container[str]) -> dict[tuple, list[Job]]:
+    """The waiting jobs that need the same unfinished jobs, by their kind and those jobs' ids."""
+    found: dict[tuple, list[Job]] = {}
+    for job in waiting.values():
+        needs = tuple(need for need in job.needs if need in waiting or need in queued)
+        found.setdefault((job.kind, needs), []).append(job)
+    return found
+
+
 def _submit(
-    work: Sequence[Work], name: str, ask: Resources, folder: Path, after: Sequence[str]
+    work: Sequence[Work], kind: str, ask: sbatch.Resources, folder: Path, after: Sequence[str]
 ) -> list[str]:
     """One job array that begins when the jobs with the numbers `after` have succeeded; the numbers
     of its jobs."""
-    try:
-        import submitit
-    except ImportError:
-        raise InputError("--executor slurm needs submitit: pip install submitit") from None
+    import submitit
+
     executor = submitit.SlurmExecutor(folder, max_num_timeout=ask.timeouts)
-    more = {"requeue": True, "kill-on-invalid-dep": "yes", **ask.more}
-    asked = {
-        "job_name": name,
-        "partition": ask.partition,
-        "account": ask.account,
-        "qos": ask.qos,
-        "constraint": ask.constraint,
-        "time": minutes(ask.time),
-        "nodes": ask.nodes,
-        "ntasks_per_node": 1,
-        "gpus_per_node": ask.gpus or None,
-        "cpus_per_task": ask.cpus,
-        "mem": ask.memory,
-        "array_parallelism": ask.parallel,
-        "signal_delay_s": ask.notice,
-        "setup": [f"export PYTHONPATH={distributed.ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", *ask.setup],
-        "dependency": "afterok:" + ":".join(after) if after else None,
-        "additional_parameters": more,
-    }
-    executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
+    executor.update_parameters(**sbatch.parameters(ask, kind, after))
     try:
         return [job.job_id for job in executor.submit_array(work)]
     except submitit.core.utils.FailedJobError as error:
         raise InputError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from None
 
 
+def _check_installed() -> None:
+    missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
+    if missing:
+        raise InputError(
+            f"--executor slurm: there is no {' and no '.join(missing)} here; start this on a"
+            " machine from which jobs are submitted"
+        )
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError(NO_SUBMITIT)
+
+
 def queue() -> dict[str, str]:
     """The user's jobs in the queue: number -> state, in Slurm's two letters. Raises InputError
-    where there is no Slurm."""
+    where Slurm does not answer."""
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %t"]
     for attempt in range(5):  # a controller being restarted does not answer for a while
-        try:
-            done = subprocess.run(command, capture_output=True, text=True)
-        except FileNotFoundError:
-            raise InputError(
-                "--executor slurm: there is no squeue here; this is not a machine of a Slurm"
-                " cluster"
-            ) from None
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             return dict(line.split() for line in done.stdout.splitlines())
         time.sleep(attempt)
@@ -344,15 +259,21 @@ def _look(
             and now - gone.setdefault(state.job.id, now) > GONE
             and not _needs_first(this, state)
         ):
-            said = "".join(f": {line}" for line in last_lines(state.job, 1))
-            fail(
-                state,
-                f"Slurm job {numbers.get(state.job.id, '?')} left the queue without a record{said}",
-            )
+            fail(state, _why_gone(state.job, numbers.get(state.job.id, "?")))
         elif there is not None:
             gone.pop(state.job.id, None)
             state.name = "running" if there in ("R", "CG") else "waiting"
             state.started = (state.started or now) if state.name == "running" else None
+
+
+def _why_gone(job: Job, number: str) -> str:
+    """A job's last line, and the file in which Slurm and submitit say more (out of memory, a
+    machine that failed)."""
+    said = "".join(f": {line}" for line in last_lines(job, 1))
+    queued = store.read_as(job.folder / NUMBER, schema.Queued)
+    file = Path(queued["folder"]) / f"{number}_0_log.err" if queued else None
+    more = f"; Slurm's side of it: {file}" if file and file.is_file() else ""
+    return f"Slurm job {number} left the queue without a record{said}{more}"
 
 
 def _needs_first(this: Run, state: State) -> bool:

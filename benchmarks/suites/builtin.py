@@ -150,7 +150,7 @@ class Suite:
     keep_model: Literal["", "final", "best"] = ""
     # holds the published data sets: VOC2007, coco, ...; default: DETECTRON2_DATASETS
     datasets: Path | None = None
-    # what jobs ask for with --executor slurm, see detco.benchmarks.run.slurm.Resources
+    # what jobs ask for with --executor slurm, see detco.benchmarks.run.sbatch.Resources
     slurm: dict = field(default_factory=dict)
     amp: Literal["fp16", "bf16"] | None = None  # automatic mixed precision; engine detectron2 only
     eval_period: Amount = 0  # iterations between evaluations, 0: none; engine detectron2 only

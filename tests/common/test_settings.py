@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from detco.benchmarks import config
-from detco.benchmarks.run.slurm import Resources
+from detco.benchmarks.run.sbatch import Resources
 from detco.benchmarks.suites import files
 from detco.benchmarks.suites.builtin import Data, Scenes, StartingPoint, Suite, Task
 from detco.common import settings

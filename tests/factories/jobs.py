@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from detco.benchmarks.plan.jobs import Job
-from detco.benchmarks.run import local, slurm
+from detco.benchmarks.run import local, sbatch, slurm
 from detco.results import store
 from tests.factories import ROOT
 
@@ -112,7 +112,7 @@ def driver(out, steps):
 
 def asks_of(**settings):
     """Resources, the fake jobs' as those of transfers."""
-    asks = slurm.resources({"gpus": 0, "time": "10", **settings})
+    asks = sbatch.resources({"gpus": 0, "time": "10", **settings})
     return asks | {"fake": asks["transfer"]}
 
 

@@ -3,18 +3,21 @@ cannot be done."""
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from detco.benchmarks.run import slurm
+from detco.benchmarks.run import EXECUTORS, local, sbatch, slurm
 from detco.benchmarks.run.local import last_lines
 from detco.common.errors import InputError
+from detco.common.settings import explained
 from detco.results import store
 from tests.factories import ROOT
 from tests.factories.jobs import (
@@ -206,7 +209,10 @@ def test_failures_are_told_and_tried_again(cluster, quick, tmp_path):
         "killed": "failed",
     }
     assert outcome.states["fail"].error == "RuntimeError: loss not finite"
-    assert "left the queue without a record" in outcome.states["killed"].error
+    gone = outcome.states["killed"].error
+    assert "left the queue without a record" in gone
+    file = Path(gone.rpartition("Slurm's side of it: ")[2])
+    assert file.parent == tmp_path / "slurm" and "the worker ended" in file.read_text()
     assert "about to end" in "".join(last_lines(jobs[0], 9))
     mended = [job(tmp_path, j.id, j.needs) for j in jobs]
     assert set(names(run_on_slurm(mended, tmp_path)).values()) == {"done"}
@@ -216,7 +222,7 @@ def test_failures_are_told_and_tried_again(cluster, quick, tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-from detco.benchmarks.run import slurm
+from detco.benchmarks.run import EXECUTORS, local, sbatch, slurm
 from tests.factories.jobs import grid, run_on_slurm
 slurm.POLL = 0.3
 run_on_slurm(grid(Path(sys.argv[1]), 10), Path(sys.argv[1]))
@@ -313,8 +319,6 @@ def test_several_machines_pretrain_together(cluster, quick, tmp_path, scenes):
     )
     single = planned(alone, {})
     assert single[0].id == jobs[0].id
-    from detco.benchmarks.run import local
-
     assert set(names(local.run(single, [{"OMP_NUM_THREADS": "1"}], lambda run: None)).values()) == {
         "done"
     }
@@ -327,17 +331,17 @@ def test_several_machines_pretrain_together(cluster, quick, tmp_path, scenes):
 
 
 def test_resources_for_all_and_for_one_kind():
-    asks = slurm.resources(
+    asks = sbatch.resources(
         {"partition": "gpu", "pretrain": {"gpus": 8, "nodes": 2}},
         ["time=24:00:00", "transfer.gpus=4"],
     )
-    assert [asks[kind].gpus for kind in slurm.KINDS] == [0, 8, 4] and {
+    assert [asks[kind].gpus for kind in local.KINDS] == [0, 8, 4] and {
         ask.partition for ask in asks.values()
     } == {"gpu"}
     assert asks["pretrain"].launch == {"num_gpus": 8, "num_machines": 2} and asks[
         "transfer"
     ].launch == {"num_gpus": 4}
-    assert asks["scenes"].launch == {} and {slurm.minutes(ask.time) for ask in asks.values()} == {
+    assert asks["scenes"].launch == {} and {sbatch.minutes(ask.time) for ask in asks.values()} == {
         1440
     }
 
@@ -355,7 +359,7 @@ def test_resources_for_all_and_for_one_kind():
     ],
 )
 def test_times_as_sbatch_takes_them(text, minutes):
-    assert slurm.minutes(text) == minutes
+    assert sbatch.minutes(text) == minutes
 
 
 @pytest.mark.parametrize(
@@ -366,14 +370,78 @@ def test_times_as_sbatch_takes_them(text, minutes):
         (["time=soon"], "time 'soon': expected MINUTES"),
         (["nodes=0"], "at least 1"),
         (["gpus=many"], "gpus must be a whole number"),
+        (["flavour=x"], "unknown setting 'flavour'; known: partition, account, .*, gres, .*, more"),
     ],
 )
 def test_wrong_resources_are_refused(texts, words):
     with pytest.raises(InputError, match=words):
-        slurm.resources({}, texts)
+        sbatch.resources({}, texts)
 
 
-def test_no_slurm_here_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="there is no squeue here"):
+@pytest.mark.parametrize(
+    "gres, gpus",
+    [("gpu", 1), ("gpu:8", 8), ("gpu:a100:4", 4), ("lustre:1", 1), ("gpu:a100:2,gpu:v100:1", 3)],
+)
+def test_generic_resources_say_the_gpus(gres, gpus):
+    asks = sbatch.resources({}, [f"gres={gres}", "pretrain.nodes=2"])
+    assert asks["pretrain"].launch == {"num_gpus": gpus, "num_machines": 2} or gpus == 1
+    assert asks["transfer"].gpus_each == gpus and asks["scenes"].gres is None
+    asked = sbatch.parameters(asks["transfer"], "transfer", [])
+    assert asked["gres"] == gres and asked.get("gpus_per_node") == (1 if "lustre" in gres else None)
+
+
+def test_setup_and_other_options_of_sbatch_from_the_command_line(tmp_path):
+    texts = ["setup=[module load cuda, date]", "more={mail-type: FAIL}", "transfer.cpus=3"]
+    asks = sbatch.resources({"time": "2-0", "gpus": 2}, texts)
+    lines = sbatch.script(asks["transfer"], "transfer", tmp_path, 5, ["7", "8_1"]).splitlines()
+    wanted = ["cpus-per-task=3", "mail-type=FAIL", "gpus-per-node=2", "time=2880", "requeue"]
+    wanted += ["dependency=afterok:7:8_1", "array=0-4%5", "job-name=detco-transfer"]
+    assert {f"#SBATCH --{text}" for text in wanted} <= set(lines)
+    assert lines.index("module load cuda") + 1 == lines.index("date")
+    alone = sbatch.script(asks["scenes"], "scenes", tmp_path, 1, [])
+    assert not {"--array", "--dependency", "--gpus"} & set(re.findall(r"--[a-z]+", alone))
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Stand-ins: sbatch keeps the script that it is given, squeue is empty."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+
+    def write(name, text="true"):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    write("sbatch", f'/bin/cat "$1" >> {tmp_path}/taken; echo Submitted batch job 7')
+    write("squeue")
+    write("srun")
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def test_the_script_shown_is_the_one_that_sbatch_gets(programs, tmp_path):
+    jobs = [job(tmp_path, name) for name in ("a", "b", "c")]
+    site = slurm.Slurm(SimpleNamespace(slurm={"gpus": 0}), SimpleNamespace(slurm=["qos=long"]))
+    site.asks["fake"] = site.asks["transfer"]
+    shown = site.script(jobs, tmp_path)
+    states = [local.State(job) for job in jobs]
+    for state in states:
+        local.write_spec(state)
+    numbers = slurm.submit(states, site.asks, tmp_path / slurm.FILES, {}, ["work"])
+    assert (tmp_path / "taken").read_text() == shown and "--qos=long" in shown
+    assert numbers == {"a": "7_0", "b": "7_1", "c": "7_2"}
+
+
+@pytest.mark.parametrize("lacking", [("squeue",), ("srun",), ("sbatch", "srun")])
+def test_a_part_of_slurm_missing_is_one_line(programs, tmp_path, lacking):
+    for name in lacking:
+        (programs / name).unlink()
+    with pytest.raises(InputError, match=f"there is no {' and no '.join(lacking)} here"):
         run_on_slurm([job(tmp_path / "out", "a")], tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_every_setting_is_in_the_help():
+    (text,) = (more["help"] for option, more in EXECUTORS["slurm"].options if option == "--slurm")
+    texts = explained(sbatch.Resources)
+    assert all(texts.values()) and set(texts) <= set(re.findall(r"\w+", text))

@@ -35,6 +35,9 @@ class Here:
     def costs(self, jobs, out, exact=False):
         return {job.id: cost.Estimate(60.0, 0, 0, False) for job in jobs}
 
+    def script(self, jobs, out):
+        return f"launch {len(jobs)}"
+
     def run(self, jobs, out, look):
         this = local.Run({job.id: local.State(job) for job in jobs}, [{}])
         for state in this.states.values():
@@ -72,7 +75,8 @@ def command(scenes, tmp_path):
 
 def test_a_dummy_executor_plans_and_runs(here, command, tmp_path, capsys):
     assert cli.main([*command, "--dry-run", "--moon", "new"]) == 0
-    assert "time: about 1:00 on the new moon" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "time: about 1:00 on the new moon" in said and said.endswith("\nlaunch 1\n")
     assert not (tmp_path / "out").exists()
     assert cli.main(command) == 0
     (folder,) = store.job_folders(tmp_path / "out")
