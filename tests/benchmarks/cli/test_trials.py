@@ -306,7 +306,7 @@ def runs(home):
     """A plan of few jobs, records of committed runs beside it, one of each kind of file."""
     (home / "own.yaml").write_text(json.dumps(SUITE))
     for number, name in enumerate(["random-seed0", "detco-small-seed0"]):
-        record = json.loads((DEMO / "small-retinanet" / name / "record.json").read_text())
+        record = json.loads((DEMO / "small-faster-rcnn-fpn" / name / "record.json").read_text())
         write(home / "runs" / str(number) / "record.json", record)
         write(home / "runs" / str(number) / "spec.json", record["spec"])
     jobs = suite_plan.plan(files.load("own.yaml"), home / "runs")
