@@ -35,6 +35,7 @@ PAGES += [
     "use/classification",
     "use/engines",
     "use/cluster",
+    "use/scale",
     "use/tables",
     "use/paper",
     "use/replication",
