@@ -46,7 +46,10 @@ TEXTS = {page: (DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAG
 TEXTS["README"] = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^ *```(\w+)( run| suite)?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^ *(?:\.venv/bin/)?(?:detco|python -m detco|torchrun .*?-m detco) (.*)$")
-LISTED = "detco: (without .*: no copy of|before it can run: .*no such folder|not enough room)"
+LISTED = (
+    "detco: (without .*: no copy of|not enough room"
+    "|before it can run: .*(no such folder|pip install submitit))"
+)
 SHORT = {
     "pretrain": "--set epochs=1 --set batch=32 --set queue=32 --device cpu",
     "transfer": "--engine replay",
