@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from detco.common.errors import InputError
 from detco.common.progress import Report
 from detco.common.values import flatten, printable
 
@@ -181,6 +182,9 @@ def detectron2_config(name: str, weights: Path | None) -> int:
     from ..plan import backbones
 
     row = config.find(PROTOCOLS, name, "protocol")
+    runs_it = engines.serving("detectron2", row.architecture)
+    if runs_it != "detectron2":
+        raise InputError(f"{name} has no config of Detectron2: the engine {runs_it} runs it")
     backbone = backbones.read([weights])[0] if weights else Backbone(row.arch, {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Detectron2 uses deprecated imports

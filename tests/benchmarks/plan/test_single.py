@@ -233,6 +233,11 @@ def test_data_subset(scenes, tmp_path, capsys):
     assert capsys.readouterr().out == f"{out}: 3 of 30 pictures, {count} objects\n"
 
 
+def test_a_protocol_that_detectron2_does_not_run_has_no_config(capsys):
+    assert cli.main(["protocols", "show", "imagenet-knn", "--detectron2"]) == 2
+    assert "imagenet-knn has no config of Detectron2" in capsys.readouterr().err
+
+
 @pytest.mark.detectron2
 def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
     import yaml
