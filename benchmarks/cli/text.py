@@ -183,7 +183,7 @@ def detectron2_config(name: str, weights: Path | None) -> int:
 
     row = config.find(PROTOCOLS, name, "protocol")
     runs_it = engines.serving("detectron2", row.architecture)
-    if runs_it != "detectron2":
+    if engines.ENGINES[runs_it].only:
         raise InputError(f"{name} has no config of Detectron2: the engine {runs_it} runs it")
     backbone = backbones.read([weights])[0] if weights else Backbone(row.arch, {})
     with warnings.catch_warnings():
