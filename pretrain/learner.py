@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from .data import views
 from .data.loader import SHUFFLE, generator
 from .distributed import Process, distributed
 from .methods.encoder import Trunk
-from .recipes import Recipe
+from .recipes import Recipe, filling
 
 
 class Learner:
@@ -37,7 +36,7 @@ class Learner:
         groups = _groups(recipe, process.world)
         self.recipe, self.seed, self.process = recipe, seed, process
         self.groups = groups * process.world  # that the batch is really normalised in
-        self.filling = _filling(recipe, iterations)  # iterations that do not train
+        self.filling = filling(recipe, iterations)  # iterations that do not train
         self.precision = optimize.precision(recipe, process.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -93,16 +92,3 @@ def _groups(recipe: Recipe, world: int) -> int:
             f"batch {recipe.batch} in {recipe.groups} groups cannot be shared by {world} processes"
         )
     return groups
-
-
-def _filling(recipe: Recipe, iterations: int) -> int:
-    """Iterations that replace the random keys of the queues."""
-    if not (recipe.fill_queue and recipe.traits.has_keys):
-        return 0
-    filling = math.ceil(recipe.queue / recipe.batch)
-    if 2 * filling > iterations:
-        raise InputError(
-            f"{filling} of {iterations} iterations would only fill the queues of {recipe.queue}"
-            " keys: give more pictures or epochs, a smaller queue, or --set fill_queue=false"
-        )
-    return filling

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
@@ -199,6 +200,20 @@ def _contradiction(r: Recipe) -> str | None:
             f" {r.jigsaw_size}"
         )
     return None
+
+
+def filling(recipe: Recipe, iterations: int) -> int:
+    """Iterations, of that many in all, that only replace the random keys of the queues. Raises
+    InputError if they are more than half."""
+    if not (recipe.fill_queue and recipe.traits.has_keys):
+        return 0
+    count = math.ceil(recipe.queue / recipe.batch)
+    if 2 * count > iterations:
+        raise InputError(
+            f"{count} of {iterations} iterations would only fill the queues of {recipe.queue}"
+            " keys: give more pictures or epochs, a smaller queue, or --set fill_queue=false"
+        )
+    return count
 
 
 def recipe_hash(recipe: Recipe) -> str:

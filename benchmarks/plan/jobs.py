@@ -100,7 +100,7 @@ def pretrain_job(
     start: StartingPoint, changes: Mapping, pictures: Source, folder: Path | None, place: Place
 ) -> Job:
     """Makes a backbone file with a recipe in `folder`; None: OUT/pretrain/NAME-ID."""
-    from detco.pretrain.recipes import RECIPES, recipe_hash
+    from detco.pretrain.recipes import RECIPES, filling, recipe_hash
 
     where = f"settings of recipe {start.recipe}"
     recipe = override(find(RECIPES, start.recipe, "recipe"), {**changes, **start.settings}, where)
@@ -110,6 +110,8 @@ def pretrain_job(
             f"{pictures.path}: {pictures.images} pictures are fewer than one batch of"
             f" {recipe.batch}; {fix}"
         )
+    if pictures.images:
+        filling(recipe, recipe.epochs * (pictures.images // recipe.batch))
     determines = {"recipe": recipe_hash(recipe), "images": pictures.identity, "seed": start.seed}
     identity = canonical_hash({"kind": "pretrain", **determines})
     earlier = canonical_hash({"kind": "pretrain", **determines, "images": pictures.earlier})

@@ -81,7 +81,7 @@ SUITE = {
     ],
     "data": {"layout": "coco", "root": "coco", "train": "train", "test": "val"},
     "images": "unlabelled",
-    "scenes": {"images": 40, "size": 64, "seed": 1},
+    "scenes": {"images": 160, "size": 64, "seed": 1},
     "seeds": 2,
     "pretrain": {"batch": 8},
     "transfer": {"schedule.images": 2},

@@ -125,7 +125,7 @@ def test_folders_titles_and_identities_stay_as_they_were():
         },
     )
     start = StartingPoint("a", recipe="detco-small", settings={"lr": 2e-3}, seed=1)
-    place, pictures = jobs.Place(Path("out")), jobs.Source(Path("p"), "pictures", (), 100)
+    place, pictures = jobs.Place(Path("out")), jobs.Source(Path("p"), "pictures", (), 200)
     pretraining = jobs.pretrain_job(start, {"epochs": 2}, pictures, None, place)
     assert pretraining.id == "40ca7d642f751977d3b8d36ef16c34525139c807fdf1f69253ef3f2884468ad3"
     assert str(pretraining.folder) == "out/pretrain/a-40ca7d64"
@@ -262,3 +262,17 @@ def test_protocols_show_prints_the_detectron2_config(capsys, tmp_path):
     )
     assert (plain["INPUT"]["FORMAT"], own["INPUT"]["FORMAT"]) == ("RGB", "BGR")
     assert own["MODEL"]["PIXEL_MEAN"] == [1, 2, 3] and own["MODEL"]["RESNETS"]["DEPTH"] == 18
+
+
+def test_a_pretraining_that_would_only_fill_its_queues_is_refused_in_the_plan():
+    """128 keys by batches of 64 take 2 iterations; 2 epochs over 100 images have 2, over 128 4."""
+    start, place = StartingPoint("a", recipe="detco-small"), jobs.Place(Path("out"))
+
+    def planned(images, **settings):
+        pictures = jobs.Source(Path("p"), "pictures", (), images)
+        return jobs.pretrain_job(start, {"epochs": 2, **settings}, pictures, None, place)
+
+    with pytest.raises(InputError, match="2 of 2 iterations would only fill the queues of 128"):
+        planned(100)
+    assert planned(128).id == planned(0).id  # 0: how many is not known
+    assert planned(100, fill_queue=False).id != planned(128).id
