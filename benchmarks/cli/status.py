@@ -1,6 +1,7 @@
 """`detco status`: where every job below a folder stands, from its files alone, at any time."""
 
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from ..plan import cost
 from ..plan.jobs import Job
 from ..run.live import clock, overall, rates, stage_of
 from ..run.local import Run, State
-from .text import columns, in_words
+from .text import columns, in_words, near
 
 LONGEST = 100  # characters of an error; the log has all of it
 NAMES = {"planned": "waiting", "interrupted": "waiting"}  # a folder's states in the live view
@@ -48,6 +49,9 @@ def show(args) -> int:
                 )
             )
     columns(lines)
+    if rows and all(row["state"] == "done" for row in rows):
+        folder = shlex.quote(near(args.dir))
+        print(f"all done: detco table {folder}; as a page: detco report {folder}")
     return 0
 
 

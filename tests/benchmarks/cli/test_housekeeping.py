@@ -11,6 +11,7 @@ from detco.benchmarks.cli import main as cli
 from detco.benchmarks.run import slurm
 from detco.common.errors import InputError
 from detco.results import store
+from tests.factories import jobs
 
 
 def job(out, name, status="done", title=None, kind="transfer"):
@@ -212,3 +213,15 @@ def test_clean_leaves_folders_that_are_named_as_files(full):
     (full / "done" / "checkpoint-2.pt").mkdir()
     assert cli.main(["clean", str(full), "--yes"]) == 0
     assert (full / "done" / "checkpoint-2.pt").is_dir()
+
+
+def test_status_of_finished_runs_names_what_shows_them(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "my runs"
+    jobs.run([jobs.job(out, "a"), jobs.job(out, "b")], out)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["status", str(out)]) == 0
+    said = "all done: detco table 'my runs'; as a page: detco report 'my runs'"
+    assert capsys.readouterr().out.splitlines() == ["2 jobs: 2 done", said]
+    job(out, "planned", status="")
+    assert cli.main(["status", str(out)]) == 0
+    assert "all done" not in capsys.readouterr().out
