@@ -232,7 +232,9 @@ def test_the_end_of_the_terminal_ends_a_run_unless_it_was_told_not_to(tmp_path, 
     wait_until(lambda: len(runs_of(tmp_path / "out")) == 3)
     os.close(ours)
     assert process.wait(60) == (0 if nohup else 130)
-    assert len(results_of(tmp_path / "out")) == (7 if nohup else 1)
+    count = len(results_of(tmp_path / "out"))
+    # of those at work one may have ended before the signal came
+    assert count == 7 if nohup else count in (1, 2)
 
 
 def test_a_failure_elsewhere_is_taken_over_not_repeated(tmp_path):
