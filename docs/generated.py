@@ -12,7 +12,8 @@ from detco.pretrain.recipes import RECIPES, Recipe, recipe_hash
 from detco.results.paper.numbers import PAPER
 from detco.transfer.checkpoints.layouts import LAYOUTS
 from detco.transfer.checkpoints.zoo import KNOWN
-from detco.transfer.protocols import PROTOCOLS, Protocol, protocol_hash
+from detco.transfer.protocols import PROTOCOLS, protocol_hash
+from detco.transfer.settings import Protocol
 
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 

@@ -3,18 +3,15 @@ started by torchrun."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# The others wait while the first reads all images once for their hash: ImageNet is 150 GB.
-PATIENCE = timedelta(hours=3)
+from detco.common import device as devices
 
 
 @dataclass(frozen=True)
@@ -34,29 +31,15 @@ class Process:
 def join(device: str):
     """Join the other processes if torchrun started several; on GPUs through NCCL,
     else through gloo."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    place = torch.device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    joins = world > 1 and not dist.is_initialized()
-    if joins:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-    try:
-        yield (
-            Process(place, dist.get_rank(), dist.get_world_size())
-            if dist.is_initialized()
-            else Process(place)
-        )
-    finally:
-        # what runs in this process afterwards has settings of its own
-        torch.backends.cudnn.benchmark = before
-        if joins:
-            dist.destroy_process_group()
+    with devices.joined(device) as where:
+        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            yield Process(*where)
+        finally:
+            # what runs in this process afterwards has settings of its own
+            torch.backends.cudnn.benchmark = before
 
 
 def averaged(figures: dict[str, Tensor], process: Process) -> dict[str, float]:

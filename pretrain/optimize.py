@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from detco.common.precision import fast_bf16
+from detco.common.device import fast_bf16
 
 from .recipes import Recipe
 

@@ -23,7 +23,8 @@ from detco.common.values import shown
 
 from .data.dataset import Dataset
 from .engines import EngineJob
-from .protocols import Protocol, from_record, protocol_hash
+from .protocols import from_record, protocol_hash
+from .settings import Protocol
 
 NAME = "detector.safetensors"
 FORMAT, VERSION = "detco-detector", "1"

@@ -17,8 +17,9 @@ from . import engines
 from .data import dataset as datasets
 from .data import labels, official
 from .data.checks import counting, examine
-from .protocols import Protocol, departures, protocol_hash
+from .protocols import departures, protocol_hash
 from .scoring import SCORERS, ceiling, refuse_layout, score
+from .settings import Protocol
 
 log = logging.getLogger("detco.transfer")
 

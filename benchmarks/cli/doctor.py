@@ -12,7 +12,7 @@ from pathlib import Path
 
 import detco
 from detco.common import loading
-from detco.common.precision import fast_bf16
+from detco.common.device import fast_bf16
 
 from ..run.machine import cores
 

@@ -16,7 +16,7 @@ from ..config import find, override
 from ..suites.builtin import DRAWING, Data, Scenes, StartingPoint
 
 if TYPE_CHECKING:
-    from detco.transfer.protocols import Protocol
+    from detco.transfer.settings import Protocol
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from detco.common.device import fast_bf16
 from detco.common.files import cache_dir
-from detco.common.precision import fast_bf16
 from detco.common.values import canonical_hash
 from detco.results import schema, store
 

@@ -30,7 +30,7 @@ from .jobs import (
 
 if TYPE_CHECKING:
     from detco.common.backbone_file import Backbone
-    from detco.transfer.protocols import Protocol
+    from detco.transfer.settings import Protocol
 
 log = logging.getLogger("detco.plan")
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from ..suites.builtin import name_of
 if TYPE_CHECKING:
     from detco.common.backbone_file import Backbone
     from detco.transfer.data.dataset import Dataset
-    from detco.transfer.protocols import Protocol
+    from detco.transfer.settings import Protocol
 
 EXAMPLES = 3  # pictures of each protocol in a report
 
@@ -127,7 +127,8 @@ def examples(
     from the runs' folders. read: the test sets that were read before, by what they were asked with.
     Raises InputError where the data set is gone or not the one that was tested on.
     """
-    from detco.transfer.protocols import Protocol, from_record
+    from detco.transfer.protocols import from_record
+    from detco.transfer.settings import Protocol
 
     first = records[0]
     protocol = config.build(Protocol, from_record(first["spec"]["protocol_row"]), "protocol")

@@ -16,7 +16,7 @@ from detco.results.report.examples import Example
 from detco.results.report.page import Material
 from detco.transfer.data.dataset import Dataset
 from detco.transfer.engines import ENGINES
-from detco.transfer.protocols import LOSSES
+from detco.transfer.settings import LOSSES
 
 from ..run.progress import METRICS, read_metrics
 from . import examples as pictures

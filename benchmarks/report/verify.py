@@ -41,8 +41,9 @@ def difference(record: dict, folder: Path) -> str:
     data; "" where they are equal. Raises InputError for data or predictions that are
     missing or have changed."""
     from detco.transfer import finetune
-    from detco.transfer.protocols import Protocol, from_record
+    from detco.transfer.protocols import from_record
     from detco.transfer.scoring import score
+    from detco.transfer.settings import Protocol
 
     spec = record["spec"]
     protocol = config.build(Protocol, from_record(spec["protocol_row"]), "protocol")

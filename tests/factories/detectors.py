@@ -13,7 +13,8 @@ from detco.results import store
 from detco.transfer import detections, detector, finetune
 from detco.transfer.data import dataset
 from detco.transfer.engines import EngineJob
-from detco.transfer.protocols import PROTOCOLS, Protocol, Schedule, as_record
+from detco.transfer.protocols import PROTOCOLS, as_record
+from detco.transfer.settings import Protocol, Schedule
 
 TINY = Schedule(
     3,

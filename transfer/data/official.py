@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detco.common.errors import InputError
 
-from ..protocols import Protocol
+from ..settings import Protocol
 from .dataset import Dataset
 
 

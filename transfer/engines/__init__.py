@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the table of engines is asked for by commands that should n
     from detco.common.backbone_file import Backbone
 
     from ..data.dataset import Dataset
-    from ..protocols import Protocol
+    from ..settings import Protocol
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..data.dataset import Dataset
 from . import SCORERS, ap_of_recall
 
 if TYPE_CHECKING:
-    from ..protocols import Protocol
+    from ..settings import Protocol
 
 
 def ceiling(dataset: Dataset, protocol: "Protocol") -> dict:

@@ -11,7 +11,7 @@ from detco.benchmarks.report import examples, gather
 from detco.common.progress import silent
 from detco.pretrain.methods import METHODS
 from detco.transfer.data import dataset, masks
-from detco.transfer.protocols import HEADS, LOSSES
+from detco.transfer.settings import HEADS, LOSSES
 from tests.factories.detectors import replayed
 
 

@@ -10,7 +10,8 @@ import pytest
 from detco.common.errors import InputError
 from detco.transfer.data import dataset, official
 from detco.transfer.data.making import subsets
-from detco.transfer.protocols import PROTOCOLS, Published, departures, scaled
+from detco.transfer.protocols import PROTOCOLS, departures, scaled
+from detco.transfer.settings import Published
 
 VOC, SEMANTIC = PROTOCOLS["voc-faster-rcnn-c4-24k"], PROTOCOLS["cityscapes-semantic"]
 

@@ -19,7 +19,7 @@ from detco.transfer.engines.torchvision.pictures import (
     read_rgb,
     resized_shape,
 )
-from detco.transfer.protocols import Resize
+from detco.transfer.settings import Resize
 
 
 @pytest.fixture(scope="module")

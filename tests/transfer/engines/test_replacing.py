@@ -23,7 +23,7 @@ from detco.transfer.engines.torchvision.pictures import (
     batches,
     placed,
 )
-from detco.transfer.protocols import Resize
+from detco.transfer.settings import Resize
 from tests.factories.detectors import job_for, tiny
 
 

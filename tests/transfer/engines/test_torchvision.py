@@ -20,7 +20,8 @@ from detco.transfer import engines, finetune
 from detco.transfer.data import dataset as datasets
 from detco.transfer.engines.torchvision import engine
 from detco.transfer.engines.torchvision import models as torchvision_models
-from detco.transfer.protocols import PROTOCOLS, Schedule
+from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.settings import Schedule
 from tests.factories.detectors import TINY, tiny
 
 

@@ -14,7 +14,7 @@ from detco.common.backbone_file import Backbone
 from detco.common.values import flatten
 
 from ...backbones.export import detectron2_config
-from ...protocols import Detector, Protocol, Resize, Schedule
+from ...settings import Detector, Protocol, Resize, Schedule
 
 LEVELS = ("res2", "res3", "res4", "res5")
 DATASETS = {  # our names of the published splits -> Detectron2's

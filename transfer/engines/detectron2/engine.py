@@ -16,7 +16,8 @@ from detco.common.files import write_atomic
 from detco.common.progress import Report
 
 from ... import detector
-from ...protocols import PROTOCOLS, Protocol
+from ...protocols import PROTOCOLS
+from ...settings import Protocol
 from .. import EngineJob, Outcome, replacing
 from . import config as detectron2_config
 from . import data, memory, version

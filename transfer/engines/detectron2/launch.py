@@ -19,7 +19,7 @@ from torch import distributed, multiprocessing
 from detco.common.errors import InputError, TrainingError
 from detco.common.progress import Report
 
-from ...protocols import Protocol
+from ...settings import Protocol
 from .. import EngineJob, Launch
 
 AMP = {"": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -15,8 +15,8 @@ from torch import nn
 from detco.common.progress import Report, silent
 
 from ...data.dataset import Dataset
-from ...protocols import Protocol
 from ...scoring import score as scoring
+from ...settings import Protocol
 from .data import test_loader
 
 TRIED = 2  # test pictures that are predicted and scored before training

@@ -30,8 +30,8 @@ from detco.common.progress import Report
 from detco.common.values import shown
 
 from ... import detector
-from ...protocols import Protocol
 from ...scoring import score as scoring
+from ...settings import Protocol
 from .. import EngineJob, narrow
 from ..replacing import Broken, Replaced
 from .data import TrainLoader

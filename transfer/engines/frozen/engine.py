@@ -12,8 +12,8 @@ from detco.common.files import write_atomic
 from detco.common.progress import Report
 
 from ...data.dataset import Dataset
-from ...protocols import Classifier
 from ...scoring import classes
+from ...settings import Classifier
 from .. import EngineJob, Outcome, replacing
 from ..replacing import Replaced
 from . import knn, linear, processes, svm
@@ -80,8 +80,8 @@ def by_neighbours(work: Classification) -> Answered:
     features = (train.values.to(where), labels, test.values.to(where))
     found = knn.classify(*features, len(work.ids), work.settings, work.report)
     entries: list[dict] = []
-    for k, (best, scores) in found.items():
-        entries += answers(test.images, best, scores, work.ids, f"knn{k}")
+    for answer, (best, scores) in zip(work.settings.by_neighbours, found.values(), strict=True):
+        entries += answers(test.images, best, scores, work.ids, answer)
     count = len(train.images)
     fewer = [k for k in work.settings.neighbours if k > count]
     texts = [f"{k} neighbours: there are {count} images, all of them vote" for k in fewer]

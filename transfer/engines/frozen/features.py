@@ -16,12 +16,11 @@ from torchvision.transforms import functional as transform
 from detco.common import loading
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
-from detco.common.images import Range
 from detco.common.progress import Report
 
 from ...data.dataset import Dataset as Labelled
 from ...data.inspection import Unreadable
-from ...protocols import Resize
+from ...settings import Resize
 from .. import EngineJob, replacing
 from ..replacing import Replaced
 from ..torchvision.models import DetectorTrunk, channels
@@ -93,14 +92,10 @@ class Centres(Dataset):
     def __getitem__(self, number: int) -> Tensor | Unreadable:
         try:
             path = self.dataset.images[number]["file_name"]
-            return pixels(centre(opened(path, self.dataset.value_range), self.resize))
+            picture = read_rgb(path, value_range=self.dataset.value_range)
+            return pixels(centre(picture, self.resize))
         except Unreadable as error:
             return error
-
-
-def opened(path: str, value_range: Range | None) -> Image.Image:
-    """An image as RGB. Raises Unreadable."""
-    return read_rgb(path, value_range=value_range)
 
 
 def pixels(picture: Image.Image) -> Tensor:

@@ -9,10 +9,10 @@ from torch import Tensor
 from detco.common import neighbours
 from detco.common.progress import Report
 
-from ...protocols import Classifier
+from ...scoring.classes import TOP
+from ...settings import Classifier
 
 AT_ONCE = 1 << 28  # similarities that are computed together: 1 GB
-TOP = 5  # classes that are told of each image
 
 
 def classify(

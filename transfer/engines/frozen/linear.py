@@ -20,14 +20,15 @@ from detco.common.files import write_atomic
 from detco.common.progress import Report
 
 from ...data.dataset import Dataset as Labelled
-from ...protocols import Schedule
+from ...scoring.classes import TOP
+from ...settings import Schedule
 from .. import replacing
 from ..replacing import Broken, Replaced
-from .features import PooledTrunk, loaded, opened, pixels, random_crop
+from ..torchvision.pictures import read_rgb
+from .features import PooledTrunk, loaded, pixels, random_crop
 from .processes import Share
 
 CHECKPOINT_SECONDS = 60
-TOP = 5  # classes that are told of each image
 log = logging.getLogger("detco.transfer")
 # (epoch, numbers of images) of each of some batches -> features and labels of each
 Source = Callable[[list[tuple[int, list[int]]]], Iterator[tuple[Tensor, Tensor]]]
@@ -51,13 +52,6 @@ def batches(images: int, size: int, seed: int, epoch: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, images, size)]
 
 
-def rate(schedule: Schedule, epoch: int) -> float:
-    """Learning rate in an epoch."""
-    if schedule.decay == "cosine":
-        return schedule.lr * 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
-    return schedule.lr * 0.1 ** sum(epoch >= step for step in schedule.steps)
-
-
 def fit(source: Source, channels: int, classes: int, work: Training, report: Report) -> nn.Linear:
     """A trained classifier of features (n, channels). It goes on from its checkpoint if there is
     one. Raises TrainingError where the loss is not finite."""
@@ -73,7 +67,7 @@ def fit(source: Source, channels: int, classes: int, work: Training, report: Rep
     each = -(-work.images // schedule.images)
     saved = time.monotonic()
     for epoch in range(done // each, schedule.epochs):
-        optimizer.param_groups[0]["lr"] = rate(schedule, epoch)
+        optimizer.param_groups[0]["lr"] = lr = schedule.lr * schedule.decayed(epoch)
         todo = batches(work.images, schedule.images, work.seed, epoch)[done % each :]
         own = [(epoch, work.share.own(batch)) for batch in todo]
         for batch, (features, labels) in zip(todo, source(own), strict=True):
@@ -83,7 +77,7 @@ def fit(source: Source, channels: int, classes: int, work: Training, report: Rep
                     f"loss not finite at iteration {done}: {loss}; lower schedule.lr"
                 )
             done += 1
-            report("train", done, each * schedule.epochs, loss=loss, lr=rate(schedule, epoch))
+            report("train", done, each * schedule.epochs, loss=loss, lr=lr)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(work, layer, optimizer, done)
                 saved = time.monotonic()
@@ -166,7 +160,8 @@ class Crops(Dataset):
         others = range(len(self.dataset.images))
 
         def read(number: int) -> tuple[Tensor, int]:
-            picture = opened(self.dataset.images[number]["file_name"], self.dataset.value_range)
+            path = self.dataset.images[number]["file_name"]
+            picture = read_rgb(path, value_range=self.dataset.value_range)
             part = random_crop(picture, self.crop, (self.seed, epoch, number))
             return pixels(part), number
 

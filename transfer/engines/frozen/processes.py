@@ -1,17 +1,14 @@
 """The processes that train one classifier together: each sees a share of every batch, and their
 gradients are added up. What starts them says so in torchrun's words."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-PATIENCE = timedelta(hours=3)  # the first process computes features while the others wait
+from detco.common import device as devices
 
 
 @dataclass(frozen=True)
@@ -35,22 +32,8 @@ class Share:
             dist.barrier()
 
 
-def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
 @contextmanager
 def joined(device: str) -> Iterator[Share]:
-    """Join the others, through NCCL on GPUs, else gloo; nothing to do for a single process."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Share(device)
-        return
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-    try:
-        yield Share(device, rank(), world)
-    finally:
-        dist.destroy_process_group()
+    """Join the others, if there are any."""
+    with devices.joined(device) as (place, rank, world):
+        yield Share(str(place), rank, world)

@@ -12,7 +12,7 @@ import torch
 
 from detco.common.progress import Report
 
-from ...protocols import Classifier
+from ...settings import Classifier
 
 POSITIVE_WEIGHT, TOLERANCE, ITERATIONS = 2, 1e-4, 2000  # as in the benchmark's code
 OTHERS = 19  # negatives for each positive of a few
@@ -49,10 +49,11 @@ def classify(
     for one in pool(work):
         found.append(one)
         report("svm", len(found), targets.shape[1])
-    names = [f"svm_map_{count}" for count in settings.shots] or [""]
-    return {
-        name: np.stack([values[i] for values, _ in found], 1) for i, name in enumerate(names)
-    }, [cost for _, cost in found]
+    answers = {
+        name: np.stack([values[i] for values, _ in found], 1)
+        for i, name in enumerate(settings.by_shots)
+    }
+    return answers, [cost for _, cost in found]
 
 
 def _of_class(

@@ -3,7 +3,6 @@ is not installed."""
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,15 +21,15 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from detco.common import backbone_file, loading
+from detco.common.device import fast_bf16
 from detco.common.errors import InputError, TrainingError
 from detco.common.files import write_atomic
-from detco.common.precision import fast_bf16
 from detco.common.progress import Report
 
 from ... import detector
 from ...detections import Picture
 from ...detector import TrainedDetector
-from ...protocols import Protocol, Schedule
+from ...settings import Protocol, Schedule
 from .. import EngineJob, Outcome, replacing
 from ..replacing import Replaced
 from .models import build
@@ -194,9 +193,7 @@ def lr_factor(schedule: Schedule, iteration: int) -> float:
         warm = 0.001 * (1 - alpha) + alpha
     else:
         warm = 1.0
-    if schedule.decay == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * iteration / schedule.iterations))
-    return warm * 0.1 ** sum(iteration >= step for step in schedule.steps)
+    return warm * schedule.decayed(iteration)
 
 
 def _loader(items: Drawn | Tested, keys, protocol: Protocol) -> Iterator[list]:

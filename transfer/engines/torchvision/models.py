@@ -25,7 +25,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from detco.common.backbone_file import Backbone
 
-from ...protocols import Detector, Protocol
+from ...settings import Detector, Protocol
 from .. import narrow
 from ..freezing import freeze
 

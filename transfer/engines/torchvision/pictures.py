@@ -20,7 +20,7 @@ from ...data import masks
 from ...data.dataset import Dataset
 from ...data.inspection import Unreadable
 from ...data.reading import short
-from ...protocols import Resize
+from ...settings import Resize
 from ..replacing import Broken, readable
 
 CACHE_BYTES = 1 << 30  # resized pictures are kept in memory up to this much

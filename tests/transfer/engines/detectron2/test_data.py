@@ -22,7 +22,8 @@ from detco.transfer.data import masks
 from detco.transfer.data.cityscapes import SEMANTIC, truth
 from detco.transfer.engines import EngineJob
 from detco.transfer.engines.torchvision.pictures import DetectionPictures, Wanted, resized_shape
-from detco.transfer.protocols import PROTOCOLS, Resize
+from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.settings import Resize
 from tests.factories.deep import deepened
 
 pytestmark = pytest.mark.detectron2

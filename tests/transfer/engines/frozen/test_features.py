@@ -15,7 +15,8 @@ from detco.transfer import engines
 from detco.transfer.data import dataset
 from detco.transfer.engines.frozen import features
 from detco.transfer.engines.replacing import Replaced
-from detco.transfer.protocols import PROTOCOLS, Resize
+from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.settings import Resize
 from tests.factories import datasets
 
 

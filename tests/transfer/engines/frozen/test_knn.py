@@ -9,7 +9,8 @@ import torch
 from detco.common.errors import InputError
 from detco.transfer import engines, finetune
 from detco.transfer.engines.frozen import knn
-from detco.transfer.protocols import PROTOCOLS, Classifier, Resize
+from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.settings import Classifier, Resize
 from tests.factories import datasets
 
 sklearn = pytest.importorskip("sklearn.neighbors")

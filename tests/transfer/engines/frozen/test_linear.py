@@ -18,7 +18,8 @@ from detco.results import store
 from detco.transfer import finetune
 from detco.transfer.engines.frozen import linear, processes
 from detco.transfer.engines.replacing import Replaced
-from detco.transfer.protocols import PROTOCOLS, Classifier, Resize, Schedule
+from detco.transfer.protocols import PROTOCOLS
+from detco.transfer.settings import Classifier, Resize, Schedule
 from tests.factories import datasets
 
 SCHEDULE = Schedule(0, 6, 0.5, epochs=4, steps=(2, 3), weight_decay=0.01, warmup=0)

@@ -10,8 +10,9 @@ from detco.common.errors import InputError
 from detco.transfer import finetune
 from detco.transfer.data import dataset
 from detco.transfer.engines.frozen import svm
-from detco.transfer.protocols import PROTOCOLS, Classifier, Resize
+from detco.transfer.protocols import PROTOCOLS
 from detco.transfer.scoring import classes
+from detco.transfer.settings import Classifier, Resize
 from tests.factories.datasets import picture, xml
 
 sklearn = pytest.importorskip("sklearn")
