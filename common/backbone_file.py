@@ -1,8 +1,9 @@
-"""The backbone file: a ResNet trunk under torchvision's names that carries its own preprocessing.
-Pretraining and imports write it, fine-tuning reads it.
+"""The backbone file: the trunk of a network that carries its own preprocessing. Pretraining and
+imports write it, fine-tuning reads it.
 
-Reading is strict: every tensor of the architecture in its shape and finite, nothing else, or an
-error that lists what is wrong.
+ResNets are under torchvision's names (version 1), other families under timm's (version 2); version
+2 says how timm rebuilds the network, too. Reading is strict: every tensor of the architecture in
+its shape and finite, nothing else, or an error that lists what is wrong.
 """
 
 from __future__ import annotations
@@ -10,41 +11,38 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from . import networks
 from .errors import InputError
 from .files import sha256_of, write_atomic
-from .resnet import IMAGENET_MEAN, IMAGENET_STD, expected_shapes
+from .networks import RESNET
+from .resnet import ARCHS, IMAGENET_MEAN, IMAGENET_STD, expected_shapes
 from .values import shown
 
 if TYPE_CHECKING:  # commands that only name such files should not wait for torch
     from torch import Tensor
 
-FORMAT = {"format": "detco-backbone", "format_version": "1"}  # metadata of every backbone file
-REQUIRED = (
-    "format",
-    "format_version",
-    "method",
-    "arch",
-    "channel_order",
-    "mean",
-    "std",
-    "stride_in",
-)
+FORMAT = {"format": "detco-backbone", "format_version": "1"}  # metadata of a ResNet's file
+OTHERS = FORMAT | {"format_version": "2"}
+REQUIRED = ("format", "format_version", "method", "arch", "channel_order", "mean", "std")
+OF_VERSION = {"1": ("stride_in",), "2": ("family", "model_args")}  # required beside these
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A trunk and its preprocessing.
 
-    `tensors`: torchvision names -> float32; `mean`, `std`: three values in the order of
-        `channel_order`, 0..255 scale;
+    `tensors`: names -> float32, torchvision's of ResNets, timm's of others; `mean`, `std`: three
+        values in the order of `channel_order`, 0..255 scale;
     `stride_in`: which convolution of a bottleneck has the stride, "3x3" (torchvision) or "1x1"
-    (MSRA)."""
+    (MSRA); of ResNets only;
+    `family`: "resnet", "vit", "convnext" or "swin"; `model_args`: in what timm's model departs from
+    what its name `arch` means, see `networks`."""
 
     arch: str
     tensors: dict[str, Tensor]
@@ -55,18 +53,38 @@ class Backbone:
     std: tuple[float, ...] = IMAGENET_STD
     stride_in: str = "3x3"
     metadata: tuple[tuple[str, str], ...] = ()
+    family: str = RESNET
+    model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
-def random_backbone(arch: str, seed: int) -> Backbone:
-    """A trunk with torchvision's initial weights drawn from `seed`: the starting point `random`."""
+def random_backbone(arch: str, seed: int, model_args: Mapping[str, Any] | None = None) -> Backbone:
+    """A trunk with the initial weights of torchvision, or of timm for what is no ResNet of
+    torchvision's, drawn from `seed`: the starting point `random`. Raises InputError for an unknown
+    architecture."""
     import torch
     import torchvision
 
+    if arch not in ARCHS:
+        args = dict(model_args or {})
+        tensors = networks.random_tensors(arch, args, seed)
+        return Backbone(arch, tensors, family=networks.row_of(arch).family, model_args=args)
     wanted = expected_shapes(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = getattr(torchvision.models, arch)().state_dict()
     return Backbone(arch, {k: state[k] for k in wanted})
+
+
+def random_twin(backbone: Backbone, seed: int) -> Backbone:
+    """The same network with initial weights, for images that are prepared in the same way."""
+    drawn = random_backbone(backbone.arch, seed, backbone.model_args)
+    return replace(
+        drawn,
+        channel_order=backbone.channel_order,
+        mean=backbone.mean,
+        std=backbone.std,
+        stride_in=backbone.stride_in,
+    )
 
 
 def read(path: Path) -> Backbone:
@@ -86,23 +104,48 @@ def read(path: Path) -> Backbone:
             f"{path} is not a backbone file of this project; `detco weights import` makes one of"
             " another project's checkpoint"
         )
+    version = metadata.get("format_version", "")
+    missing += [k for k in OF_VERSION.get(version, ()) if k not in metadata]
     if missing:
         raise InputError(f"{path} is a damaged backbone file: metadata lack {', '.join(missing)}")
-    if metadata["format_version"] != "1":
+    if version not in OF_VERSION:
         raise InputError(
-            f"{path} has format version {shown(metadata['format_version'])}, this program reads 1:"
-            " update it"
+            f"{path} has format version {shown(version)}, this program reads"
+            f" {' and '.join(OF_VERSION)}: update it"
         )
-    check_tensors(path, metadata["arch"], tensors)
-    pre = preprocessing(path, metadata)
+    family, model_args = RESNET, dict[str, Any]()
+    if version != FORMAT["format_version"]:
+        family, model_args = _network(path, metadata)
+    check_tensors(path, metadata["arch"], tensors, family, model_args)
     return Backbone(
         metadata["arch"],
         tensors,
         metadata["method"],
         sha256_of(path),
-        *pre,
+        *preprocessing(path, metadata),
         tuple(sorted(metadata.items())),
+        family,
+        model_args,
     )
+
+
+def _network(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """(family, arguments of timm's model) as metadata say them. Raises InputError."""
+    try:
+        row = networks.row_of(metadata["arch"])
+        model_args = json.loads(metadata["model_args"])
+        networks.check_arguments(metadata["arch"], model_args)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, AttributeError, RecursionError):
+        found = shown(metadata["model_args"])
+        raise InputError(f"{path}: metadata model_args must be JSON, not {found!r}") from None
+    if metadata["family"] != row.family:
+        raise InputError(
+            f"{path}: metadata family is {shown(metadata['family'])!r}, but"
+            f" {shown(metadata['arch'])} is of {row.family}"
+        )
+    return row.family, model_args
 
 
 def _advice(path: Path) -> str:
@@ -147,23 +190,27 @@ def preprocessing(
     """(channel order, mean, std, stride in) as metadata say them. Raises InputError for values that
     cannot be."""
     mean, std = _triple(path, metadata, "mean"), _triple(path, metadata, "std")
-    if metadata["channel_order"] not in ("RGB", "BGR") or metadata["stride_in"] not in (
-        "3x3",
-        "1x1",
-    ):
-        found = f"{shown(metadata['channel_order'])!r} and {shown(metadata['stride_in'])!r}"
+    order, stride_in = metadata["channel_order"], metadata.get("stride_in", "3x3")
+    if order not in ("RGB", "BGR") or stride_in not in ("3x3", "1x1"):
         raise InputError(
-            f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1, not {found}"
+            f"{path}: channel_order must be RGB or BGR and stride_in 3x3 or 1x1, not"
+            f" {shown(order)!r} and {shown(stride_in)!r}"
         )
-    return metadata["channel_order"], mean, std, metadata["stride_in"]
+    return order, mean, std, stride_in
 
 
-def check_tensors(path: Path, arch: str, tensors: dict[str, Tensor]) -> None:
+def check_tensors(
+    path: Path,
+    arch: str,
+    tensors: Mapping[str, Tensor],
+    family: str = RESNET,
+    model_args: Mapping[str, Any] | None = None,
+) -> None:
     """Raises InputError naming each tensor that is missing, does not belong, has another shape, is
     not finite, or cannot be what it is called."""
     import torch
 
-    wanted = _shapes_of(path, arch)
+    wanted = _shapes_of(path, arch, family, model_args or {})
     problems = [f"{k} is missing" for k in wanted if k not in tensors]
     problems += [f"{shown(k)} does not belong to {arch}" for k in tensors if k not in wanted]
     for k in wanted.keys() & tensors.keys():
@@ -184,8 +231,12 @@ def check_tensors(path: Path, arch: str, tensors: dict[str, Tensor]) -> None:
         raise InputError(f"{path} does not hold a whole {arch}: {listed}")
 
 
-def _shapes_of(path: Path, arch: str) -> dict[str, tuple[int, ...]]:
+def _shapes_of(
+    path: Path, arch: str, family: str, model_args: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
     try:
+        if family != RESNET:
+            return networks.expected_shapes(arch, model_args)
         return expected_shapes(arch)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -195,16 +246,20 @@ def write(path: Path, backbone: Backbone) -> str:
     """Write a backbone file, whole or not at all; returns its sha256. The same backbone gives the
     same bytes."""
     path = Path(path)
-    check_tensors(path, backbone.arch, backbone.tensors)
+    family, model_args = backbone.family, backbone.model_args
+    check_tensors(path, backbone.arch, backbone.tensors, family, model_args)
     metadata = dict(backbone.metadata) | {
-        **FORMAT,
+        **(FORMAT if family == RESNET else OTHERS),
         "method": backbone.method,
         "arch": backbone.arch,
         "channel_order": backbone.channel_order,
         "mean": json.dumps(backbone.mean),
         "std": json.dumps(backbone.std),
-        "stride_in": backbone.stride_in,
     }
+    if family == RESNET:
+        metadata["stride_in"] = backbone.stride_in
+    else:
+        metadata |= {"family": family, "model_args": networks.key_of(model_args)}
     write_tensors(path, backbone.tensors, metadata)
     return sha256_of(path)
 

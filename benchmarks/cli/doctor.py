@@ -59,6 +59,7 @@ OPTIONAL = {  # module -> package, and what it is for
     "sklearn": ("scikit-learn", "SVMs on frozen features (voc07-svm)"),
     "cityscapesscripts": ("cityscapesscripts", "Cityscapes' AP and mean IoU"),
     "cairosvg": ("cairosvg", "detco report --figure-format pdf"),
+    "timm": ("timm", "backbones that are no ResNets: ViT, ConvNeXt, Swin"),
     "huggingface_hub": ("huggingface_hub", "detco weights push and pull with the Hugging Face hub"),
 }
 TIGHT = 5.0  # GB of free disk below which a run may not fit

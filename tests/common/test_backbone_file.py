@@ -79,7 +79,7 @@ def test_damaged_tensors_are_refused_by_name(tmp_path, tensors, damage, says):
     ("change", "says"),
     [
         ({"format": "something"}, "not a backbone file"),
-        ({"format_version": "2"}, "format version 2"),
+        ({"format_version": "3"}, "format version 3, this program reads 1 and 2"),
         ({"arch": "vgg16"}, "vgg16"),
         ({"mean": "[1, 2]"}, "metadata mean"),
         ({"std": "rubbish"}, "metadata std"),
