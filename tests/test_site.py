@@ -188,7 +188,7 @@ def names_of(cls: type) -> set[str]:
 
 
 RECORD = {*schema.Record.__annotations__, *schema.Finished.__annotations__, "format"}
-METADATA = {*backbone_file.REQUIRED}
+METADATA = {*backbone_file.REQUIRED, *sum(backbone_file.OF_VERSION.values(), ())}
 
 
 @pytest.mark.parametrize(

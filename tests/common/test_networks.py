@@ -164,7 +164,7 @@ def test_impossible_networks_are_refused(arch, model_args, says):
         ({"model_args": "rubbish"}, "model_args must be JSON"),
         ({"model_args": "[1]"}, "model_args must be JSON"),
         (
-            {"model_args": '{"depth": 3}'},
+            {"model_args": '{"depth": 3, "embed_dim": 32, "num_heads": 2}'},
             "does not hold a whole.*blocks.2.attn.proj.bias is missing",
         ),
         ({"family": "swin"}, "family is 'swin', but vit_tiny_patch16_224 is of vit"),
