@@ -42,7 +42,7 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
     if not changes:
         return row
     tree = asdict(row)
-    known = list(_paths(tree))
+    known = settings_of(row)
     for key, value in changes.items():
         if key in IDENTITY and getattr(row, key, value) != value:
             raise InputError(f"{where}: {key} says which row it is, it cannot be changed")
@@ -59,6 +59,21 @@ def override(row: T, changes: Mapping[str, Any], where: str = "settings") -> T:
             else value
         )
     return build(type(row), tree, where)
+
+
+def later(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes for `override` in which the second ones win, whichever spelling each has."""
+    return {key: value for key, value in first.items() if key not in second} | {**second}
+
+
+def settings_of(row: Any) -> list[str]:
+    """The dotted names of a row's settings."""
+    return list(_paths(asdict(row)))
+
+
+def belongs(key: str, known: Sequence[str]) -> bool:
+    """Whether `override` would find the key among a row's settings."""
+    return _full_path(key, known) in known
 
 
 def _full_path(key: str, known: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from .parser import (
     LAYOUT_TITLES,
     MERGE_CLASSES,
     PAIRED,
+    PROTOCOLS,
     READ_AS,
     REPEATS,
     REPOSITORY,
@@ -41,6 +42,7 @@ from .parser import (
     Command,
     changes,
     folder,
+    names,
     not_negative,
     number,
     option,
@@ -55,6 +57,13 @@ COMMANDS = (
         "say what is installed, what is missing and what that means",
         "detco doctor --json",
         (JSON,),
+    ),
+    Command(
+        "completion",
+        "cli.tools:completion",
+        "a script for your shell that completes commands, options and names",
+        'eval "$(detco completion bash)"    (in ~/.bashrc)',
+        (option("shell", "bash or zsh", metavar="SHELL", choices=("bash", "zsh")),),
     ),
     Command(
         "pretrain",
@@ -243,7 +252,7 @@ COMMANDS = (
         "every setting of one protocol",
         "detco protocols show coco-retinanet-90k --detectron2",
         (
-            option("name", "a protocol", metavar="NAME"),
+            option("name", "a protocol", metavar="PROTOCOL"),
             option(
                 "--detectron2", "as the Detectron2 config that is run (YAML)", action="store_true"
             ),
@@ -268,7 +277,7 @@ COMMANDS = (
         "cli.tools:recipe",
         "every setting of one recipe, and which of them are assumed",
         "detco recipes show detco-200ep",
-        (option("name", "a recipe", metavar="NAME"), JSON),
+        (option("name", "a recipe", metavar="RECIPE"), JSON),
     ),
     Command(
         "data scenes",
@@ -572,7 +581,9 @@ COMMANDS = (
                 action="append",
                 default=[],
             ),
-            option("--start", "only these starting points", metavar="A,B"),
+            option("--start", "only these starting points", metavar="A,B", type=names),
+            PROTOCOLS,
+            changes("pretrain.epochs=20", " of every recipe or protocol of the suite that has it"),
             option("--engine", f"{ENGINE_NAMES}; default: the suite's"),
             option(
                 "--executor",
@@ -646,16 +657,19 @@ COMMANDS = (
             AS_JSON,
             BASELINE,
             PAIRED,
+            PROTOCOLS,
             option(
                 "--metrics",
                 "e.g. box_ap,box_aps; default: AP, AP50, AP75 of boxes, AP of masks and keypoints",
                 metavar="A,B",
+                type=names,
             ),
             option(
                 "--columns",
                 "only these, in this order: PROTOCOL, METRIC or PROTOCOL:METRIC each, e.g."
                 " small-retinanet:box_ap,mask_ap",
                 metavar="A,B",
+                type=names,
             ),
             option("--transpose", "protocols and metrics as rows: narrower", action="store_true"),
             option("--caption", "above the table", metavar="TEXT"),

@@ -1,4 +1,8 @@
-"""`detco doctor`: what is installed here, what is missing, and what that means for the user."""
+"""`detco doctor`: what is installed here, what is missing, and what that means for the user.
+
+PyTorch takes seconds to import, and a build for another processor ends its process: it is tried in
+a process of its own, while this one looks at the rest.
+"""
 
 import importlib
 import importlib.metadata
@@ -6,6 +10,7 @@ import importlib.util
 import json
 import platform
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -35,7 +40,10 @@ NEEDED = {
     "pillow": (10,),
     "pyyaml": (6,),
     "defusedxml": (0, 7),
+    "shtab": (1, 7),
 }
+# These are tried in the other process, see `built_on_torch`.
+BUILT = ("torch", "torchvision")
 MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 MEANS = {
     "torch": "nothing can be trained",
@@ -53,6 +61,7 @@ MEANS = {
     "pillow": "no picture can be read",
     "pyyaml": "suite files and --set cannot be read",
     "defusedxml": "VOC data cannot be read",
+    "shtab": "no completion in shells",
 }
 OPTIONAL = {  # module -> package, and what it is for
     "submitit": ("submitit", "--executor slurm"),
@@ -88,6 +97,12 @@ def main(args) -> int:
 def examine() -> dict:
     """Facts, warnings (it works with limits) and problems (it does not work)
     as JSON-ready lists."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import built_on_torch; built_on_torch()"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     facts = [_fact("python", f"{platform.python_version()} ({sys.executable})")]
     facts.append(
         _fact(
@@ -100,8 +115,6 @@ def examine() -> dict:
     problems = [] if sys.version_info >= (3, 10) else ["python 3.10 or newer is needed"]
     for name, least in NEEDED.items():
         _library(name, least, facts, problems)
-    _torch(facts, alarms)
-    _detectron2(facts, alarms)
     _optional(facts)
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     facts += [_fact("cores", str(cores())), _fact("disk", f"{free:.0f} GB free here")]
@@ -117,7 +130,35 @@ def examine() -> dict:
         alarms.append(
             f"only {free:.1f} GB free on this disk: checkpoints and drawn data may not fit"
         )
+    _add(other, facts, alarms, problems)
     return {"facts": facts, "warnings": alarms, "problems": problems}
+
+
+def built_on_torch() -> None:
+    """Print facts, alarms and problems of PyTorch and what is compiled for it, as JSON lists."""
+    facts: list[dict] = []
+    alarms: list[str] = []
+    problems: list[str] = []
+    if _version("torch"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _torch(facts, alarms)
+        except ImportError as error:
+            problems.append(f"torch cannot be imported ({_short(error)}): {MEANS['torch']}")
+    _detectron2(facts, alarms)
+    print(json.dumps([facts, alarms, problems]))
+
+
+def _add(other: subprocess.Popen, *lists: list) -> None:
+    """What the other process found, to facts, alarms and problems."""
+    text, _ = other.communicate()
+    if other.returncode:
+        problem = f"torch ends Python (exit status {other.returncode}): {MEANS['torch']}"
+        lists[-1].append(f"{problem}; install a build for this processor")
+        return
+    for found, more in zip(lists, json.loads(text)):
+        found += more
 
 
 def _fact(name: str, says: str, there: object = True) -> dict[str, str]:
@@ -145,7 +186,8 @@ def _library(name: str, least: tuple[int, ...], facts: list, problems: list) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module(MODULES.get(name, name))
+            if name not in BUILT:
+                importlib.import_module(MODULES.get(name, name))
     except Exception as error:  # a broken binary may raise any exception
         problems.append(f"{name} {version} cannot be imported ({_short(error)}): {MEANS[name]}")
         return
@@ -153,10 +195,10 @@ def _library(name: str, least: tuple[int, ...], facts: list, problems: list) -> 
 
 
 def _torch(facts: list, alarms: list) -> None:
-    try:
-        import torch
-    except Exception:
-        return  # already reported
+    """Its devices, and whether torchvision's operations were built for it: of torchvision that part
+    alone is loaded, as all of it takes seconds."""
+    import torch
+
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(number).total_memory / 2**30
@@ -194,10 +236,13 @@ def _torch(facts: list, alarms: list) -> None:
                 else "not fast on this processor: float32 is used",
             )
         )
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return  # already reported
     try:
-        from torchvision.ops import nms
-
-        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+        for path in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(str(path))
+        torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as error:
         alarms.append(
             f"torchvision's own operations fail ({_short(error)}): torch and torchvision do not"

@@ -98,22 +98,33 @@ def table(args) -> int:
     from detco.results import columns, tables
 
     runs = tables.frame(records + store.unfinished(args.dir))
+    runs = _of_protocols(runs, args.protocols)
     baselines = _baselines(args.baseline)
     _check_names(runs, baselines if args.baseline else ())
-    metrics, pairing = _names(args.metrics), "paired" if args.paired else "welch"
-    wishes = _names(args.columns)
-    if wishes:
-        made = columns.chosen(runs, wishes, baselines, metrics, pairing)
+    metrics, pairing = args.metrics, "paired" if args.paired else "welch"
+    if args.columns:
+        made = columns.chosen(runs, args.columns, baselines, metrics, pairing)
     else:
         made = tables.ap_table(runs, baselines, metrics, pairing)
     print(_text(made, args.format, args))
     return left_out(problems, args.strict)
 
 
+def _of_protocols(runs, names: Sequence[str] | None):
+    """The runs of these protocols. Raises InputError for one that no run has."""
+    known = dict.fromkeys(runs["protocol"])
+    for name in names or ():
+        config.find(known, name, "protocol of these runs")
+    return runs[runs["protocol"].isin(names)] if names else runs
+
+
 def _refuse(args) -> None:
     """Raises InputError for options of `detco table` that this format or table does not have."""
-    if args.columns and (args.against or args.paper is not None):
-        raise InputError("--columns is for the table of a folder; leave out --against and --paper")
+    for name in ("columns", "protocols"):
+        if getattr(args, name) and (args.against or args.paper is not None):
+            raise InputError(
+                f"--{name} is for the table of a folder; leave out --against and --paper"
+            )
     for name in ("transpose", "caption"):
         if getattr(args, name) and args.format in LONG_FORMS:
             raise InputError(f"--{name}: {args.format} has a line for each value; leave it out")
@@ -121,11 +132,6 @@ def _refuse(args) -> None:
         raise InputError("--label is for LaTeX: add --format latex")
     if args.label and not re.fullmatch(r"[\w:.+-]+", args.label, re.ASCII):
         raise InputError(f"--label {args.label}: only letters, digits and : . + - _")
-
-
-def _names(text: str | None) -> list[str] | None:
-    """What an option lists between commas."""
-    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _baselines(given: Sequence[str] | None) -> tuple[str, ...]:

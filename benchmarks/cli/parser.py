@@ -81,6 +81,11 @@ def number(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def names(text: str) -> list[str]:
+    """What an option lists between commas."""
+    return [name.strip() for name in text.split(",")]
+
+
 not_negative, positive = whole(0), whole(1)
 share = number(0, 1)
 
@@ -130,6 +135,7 @@ FORMAT = option(
 AS_JSON = option(
     "--json", "short for --format json", action="store_const", const="json", dest="format"
 )
+PROTOCOLS = option("--protocols", "only these protocols", metavar="A,B", type=names)
 BASELINE = option(
     "--baseline",
     "differences to this row (may be repeated), none: no differences; default: supervised and"
@@ -233,8 +239,8 @@ LAYOUT_NAMES = either(LAYOUTS)
 LAYOUT_TITLES = either(layout.title for layout in LAYOUTS.values())
 
 
-def changes(example: str) -> Option:
-    text = f"change a setting, e.g. --set {example} (may be repeated)"
+def changes(example: str, more: str = "") -> Option:
+    text = f"change a setting{more}, e.g. --set {example} (may be repeated)"
     return option("--set", text, metavar="KEY=VALUE", action="append", default=[], dest="changes")
 
 
@@ -300,6 +306,8 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
             name, help=command.text, description=about, epilog=f"example: {command.example}"
         )
         for key, more in command.options:
+            if "choices" in more:  # shtab takes a dict for subcommands
+                more = more | {"choices": tuple(more["choices"])}
             sub.add_argument(key, **more)
         sub.set_defaults(command=command.name, call=command.call, parser=sub)
         if any(other.name.startswith(f"{command.name} ") for other in commands):

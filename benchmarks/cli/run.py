@@ -23,7 +23,7 @@ from ..plan.jobs import Job
 from ..run import live, worker
 from ..run.local import finished
 from ..suites import files
-from ..suites.builtin import StartingPoint
+from ..suites.builtin import StartingPoint, Suite
 from . import dry_run as planned
 from . import outcomes
 from . import text as show
@@ -120,15 +120,7 @@ def suite(args) -> int:
 
 
 def _suite(args, stream: TextIO | None) -> int:
-    wanted = files.adapted(files.load(args.suite), args.data, args.images, args.weights, args.start)
-    period = wanted.eval_period if args.eval_period is None else args.eval_period
-    wanted = replace(
-        wanted,
-        amp=args.amp or wanted.amp,
-        eval_period=period,
-        keep_model=args.keep_model or wanted.keep_model,
-    )
-    wanted = files.with_labels(wanted, args.strict, args.merge_classes)
+    wanted = _wanted(args)
     wanted, absent = files.without_absent(wanted)
     for text in absent:
         print(f"detco: without {text}", file=sys.stderr)
@@ -162,6 +154,27 @@ def _suite(args, stream: TextIO | None) -> int:
     if wanted.about:
         print(show.wrapped("", wanted.about))
     return printed or failed
+
+
+def _wanted(args) -> Suite:
+    """The suite that the parsed arguments of `detco run` describe."""
+    wanted = files.load(args.suite)
+    folders = args.data, args.images
+    wanted = files.adapted(wanted, *folders, args.weights, args.start, args.protocols)
+    changes = config.parse_assignments(args.changes)
+    if changes and not wanted.protocols:
+        wanted = replace(wanted, protocols=datasets.fitting(wanted))
+    wanted, lines = files.changed(wanted, changes)
+    for text in lines:
+        print(show.wrapped("set: ", text))
+    period = wanted.eval_period if args.eval_period is None else args.eval_period
+    wanted = replace(
+        wanted,
+        amp=args.amp or wanted.amp,
+        eval_period=period,
+        keep_model=args.keep_model or wanted.keep_model,
+    )
+    return files.with_labels(wanted, args.strict, args.merge_classes)
 
 
 def _say_without_evaluations(jobs: Sequence[Job]) -> None:

@@ -1,6 +1,7 @@
-"""The small commands: protocols, recipes, data and speed. Each calls one
+"""The small commands: init, completion, protocols, recipes, data and speed. Each calls one
 function and prints its result."""
 
+import argparse
 import json
 import os
 import shlex
@@ -33,6 +34,39 @@ def init(args) -> int:
     edit = "" if args.images and args.data else "edit the folders marked EDIT, then "
     print(f"{args.file}: {edit}detco run {shlex.quote(str(args.file))} --dry-run")
     return 0
+
+
+def completion(args) -> int:
+    """`detco completion`: a shell's script that completes commands, options and names."""
+    import shtab
+
+    from ..run.provenance import own_version
+    from .commands import parser
+
+    made = parser(own_version())
+    _mark(made, shtab.FILE, shtab.DIRECTORY)
+    print(shtab.complete(made, args.shell))
+    return 0
+
+
+def _mark(parser: argparse.ArgumentParser, file: dict, folder: dict) -> None:
+    """Say which arguments are files, folders or names of rows, in this parser and those below."""
+    from detco.pretrain.recipes import RECIPES
+    from detco.transfer.protocols import PROTOCOLS
+
+    from ..suites.builtin import SUITES
+
+    rows: dict = {"PROTOCOL": PROTOCOLS, "RECIPE": RECIPES, "SUITE": SUITES}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _mark(below, file, folder)
+        elif action.metavar in rows:
+            action.choices = tuple(rows[action.metavar])
+        elif action.metavar == "DIR":
+            action.__dict__["complete"] = folder
+        elif action.type is Path:
+            action.__dict__["complete"] = file
 
 
 def protocols(args) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from detco.common.errors import InputError
 from detco.common.values import canonical_hash
 
-from ..config import find, override
+from ..config import find, later, override
 from ..suites.builtin import DRAWING, Data, Scenes, StartingPoint
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def pretrain_job(
     from detco.pretrain.recipes import RECIPES, filling, recipe_hash
 
     where = f"settings of recipe {start.recipe}"
-    recipe = override(find(RECIPES, start.recipe, "recipe"), {**changes, **start.settings}, where)
+    recipe = override(find(RECIPES, start.recipe, "recipe"), later(changes, start.settings), where)
     if 0 < pictures.images < recipe.batch:
         fix = f"give more, or set the recipe's batch to {pictures.images} or less"
         raise InputError(

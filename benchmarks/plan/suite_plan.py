@@ -14,7 +14,7 @@ from detco.common.errors import InputError
 from detco.common.values import canonical_hash, nearest
 from detco.results import store
 
-from ..config import find, override
+from ..config import find, later, override
 from ..suites.builtin import Data, StartingPoint, Suite
 from . import datasets
 from .jobs import (
@@ -312,9 +312,8 @@ def _columns(suite: Suite, scenes: Job | None, inputs: Inputs, seeds: int | None
     columns = []
     for task in suite.protocols or datasets.fitting(suite):
         row = find(PROTOCOLS, task.protocol, "protocol")
-        protocol = override(
-            row, {**suite.transfer, **task.settings}, f"settings of protocol {task.protocol}"
-        )
+        changes = later(suite.transfer, task.settings)
+        protocol = override(row, changes, f"settings of protocol {task.protocol}")
         own = task.data or suite.data
         if scenes and own:
             data, source = datasets.drawn(suite, own, protocol, scenes)

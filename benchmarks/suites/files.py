@@ -10,7 +10,7 @@ from detco.common.values import nearest
 from detco.transfer.data import layout_of
 
 from .. import config
-from .builtin import FILES, SUITES, Data, StartingPoint, Suite, name_of
+from .builtin import FILES, SUITES, Data, StartingPoint, Suite, Task, name_of
 
 EARLIER_KEYS = {"pictures": "images", "pictures_by_class": "images_by_class"}
 
@@ -62,20 +62,34 @@ def adapted(
     data: Path | None = None,
     images: Path | None = None,
     weights: Sequence[str] = (),
-    start: str | None = None,
+    start: Sequence[str] | None = None,
+    protocols: Sequence[str] | None = None,
 ) -> Suite:
     """A suite changed by the command line: other folders, other backbone
-    files, fewer starting points.
+    files, fewer starting points or protocols.
 
     data: a data set, or the folder of the published ones; weights: NAME=FILE each, a new name is a
-        further starting point;
-    start: names with commas between them. Raises InputError.
+        further starting point; start, protocols: the names of those that stay. Raises InputError.
     """
     suite = _with_folders(suite, data, images)
     suite = _with_weights(suite, weights)
-    if start is None:
-        return suite
-    return _with_only(suite, [name.strip() for name in start.split(",")])
+    if protocols is not None:
+        suite = _with_protocols(suite, protocols)
+    if start is not None:
+        suite = _with_only(suite, start)
+    return suite if protocols is None else _without_unused(suite)
+
+
+def changed(suite: Suite, changes: Mapping[str, Any]) -> tuple[Suite, list[str]]:
+    """A suite that names its protocols, with settings changed in all its recipes and protocols that
+    have them, and a line for each change that says where. A key may begin with `pretrain.` or
+    `transfer.`, as a suite file has them; it must where both kinds have such a setting. Raises
+    InputError for a key that nothing in the suite has."""
+    lines = []
+    for key, value in changes.items():
+        suite, names = _with_change(suite, key, value)
+        lines.append(f"{key}={value} in {', '.join(names)}")
+    return suite, lines
 
 
 def _with_folders(suite: Suite, data: Path | None, images: Path | None) -> Suite:
@@ -107,6 +121,72 @@ def _with_weights(suite: Suite, texts: Sequence[str]) -> Suite:
     for task in suite.protocols:  # one that names no starting points is for all of them
         tasks.append(replace(task, start=(*task.start, *new)) if task.start else task)
     return replace(suite, start=tuple(rows.values()), protocols=tuple(tasks))
+
+
+def _with_protocols(suite: Suite, names: Sequence[str]) -> Suite:
+    """Only these protocols; of a suite that names none, any."""
+    from detco.transfer.protocols import PROTOCOLS
+
+    there = {task.protocol: task for task in suite.protocols}
+    known = there or {name: Task(name) for name in PROTOCOLS}
+    for name in names:
+        config.find(known, name, f"protocol of suite {suite.name}")
+    kept = suite.protocols or known.values()
+    return replace(suite, protocols=tuple(task for task in kept if task.protocol in names))
+
+
+def _without_unused(suite: Suite) -> Suite:
+    """Without starting points that no protocol is for: they would be pretrained for nothing."""
+    if not all(task.start for task in suite.protocols):
+        return suite
+    used = {name for task in suite.protocols for name in task.start}
+    return replace(suite, start=tuple(row for row in suite.start if row.name in used))
+
+
+def _with_change(suite: Suite, key: str, value: Any) -> tuple[Suite, list[str]]:
+    """The suite with one setting changed, and the names of the recipes and protocols that have
+    it."""
+    kind, _, inner = key.partition(".")
+    name = inner if kind in ("pretrain", "transfer") else key
+    recipes, tasks = _settings(suite, kind)
+    has = {row for row, known in (recipes | tasks).items() if config.belongs(name, known)}
+    if has & set(recipes) and has & set(tasks):
+        raise InputError(
+            f"--set {key}: recipes and protocols have it; say pretrain.{key} or transfer.{key}"
+        )
+    if not has:
+        known = [path for paths in (recipes | tasks).values() for path in paths]
+        more = "; `detco recipes show NAME` and `detco protocols show NAME` list settings"
+        hint = nearest(name, dict.fromkeys(known)) or more
+        raise InputError(f"--set {key}: nothing in suite {suite.name} has this setting{hint}")
+
+    def after(rows: tuple, names: Sequence[str | None]) -> tuple:
+        return tuple(
+            replace(row, settings=config.later(row.settings, {name: value})) if of in has else row
+            for row, of in zip(rows, names)
+        )
+
+    start = after(suite.start, [row.recipe for row in suite.start])
+    protocols = after(suite.protocols, [task.protocol for task in suite.protocols])
+    return replace(suite, start=start, protocols=protocols), sorted(has)
+
+
+def _settings(suite: Suite, kind: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The settings of its recipes and of its protocols, by name; kind `pretrain` or `transfer`: of
+    one of them alone."""
+    from detco.pretrain.recipes import RECIPES
+    from detco.transfer.protocols import PROTOCOLS
+
+    recipes = dict.fromkeys(row.recipe for row in suite.start if row.recipe)
+    tasks = dict.fromkeys(task.protocol for task in suite.protocols)
+    return (
+        {name: config.settings_of(config.find(RECIPES, name, "recipe")) for name in recipes}
+        if kind != "transfer"
+        else {},
+        {name: config.settings_of(config.find(PROTOCOLS, name, "protocol")) for name in tasks}
+        if kind != "pretrain"
+        else {},
+    )
 
 
 def _with_only(suite: Suite, names: Sequence[str]) -> Suite:
@@ -152,7 +232,7 @@ def without_absent(suite: Suite) -> tuple[Suite, list[str]]:
     rest = [row.name for row in suite.start if row.name not in absent]
     if not rest:
         raise InputError(f"no starting point is left: without {'; without '.join(absent.values())}")
-    return (adapted(suite, start=",".join(rest)) if absent else suite), list(absent.values())
+    return (adapted(suite, start=rest) if absent else suite), list(absent.values())
 
 
 def _with_todays_keys(content: Mapping, where: str) -> dict:

@@ -96,6 +96,13 @@ def test_paired_and_baseline(capsys, runs):
     assert "difference to" not in (runs / "report.html").read_text()
 
 
+def test_protocols_that_were_asked_for(capsys, runs):
+    put(runs / "other", transfer_record("random", "retinanet", 0, 5.0))
+    for words, found in (([], ["c4", "retinanet"]), (["--protocols", "retinanet"], ["retinanet"])):
+        _, out, _ = detco(capsys, "table", runs, "--format", "csv", *words)
+        assert sorted({row["protocol"] for row in csv.DictReader(io.StringIO(out))}) == found
+
+
 def test_columns_transposed_with_a_caption(capsys, runs):
     words = ["--columns", "c4:box_ap50", "--transpose", "--caption", "AP of mine"]
     status, out, err = detco(capsys, "table", runs, *words, "--baseline", "none")
@@ -119,6 +126,8 @@ def test_columns_transposed_with_a_caption(capsys, runs):
         (["table", "RUNS", "--metrics", "mask_ap"], "no result has the metric 'mask_ap'"),
         (["table", "RUNS", "--columns", "c4:box_app"], "did you mean 'box_ap'"),
         (["table", "--paper", "4", "--columns", "box_ap"], "--columns is for the table of a"),
+        (["table", "--paper", "4", "--protocols", "c4"], "--protocols is for the table of a"),
+        (["table", "RUNS", "--protocols", "c5"], "unknown protocol of these runs 'c5'; known: c4"),
         (["table", "RUNS", "--transpose", "--json"], "--transpose: json has a line for each"),
         (["table", "RUNS", "--caption", "x", "--format", "csv"], "--caption: csv has a line"),
         (["table", "RUNS", "--label", "tab:x"], "--label is for LaTeX"),

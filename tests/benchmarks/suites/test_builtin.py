@@ -151,7 +151,7 @@ def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
 
     def data(name):
-        suite = files.adapted(builtin.SUITES[name], start="random")
+        suite = files.adapted(builtin.SUITES[name], start=["random"])
         return {
             job.spec["protocol"]: job.spec["data"]
             for job in suite_plan.plan(suite, Path("out"), engine="replay")
@@ -175,7 +175,11 @@ def test_published_data_are_found_joined_and_shared(datasets, monkeypatch):
 def test_starting_points_replaced_added_and_chosen(datasets):
     voc = builtin.SUITES["paper-voc"]
     one = files.adapted(
-        voc, datasets, None, ["detco=d.safetensors", "swav=s.safetensors"], "random,swav,detco"
+        voc,
+        datasets,
+        None,
+        ["detco=d.safetensors", "swav=s.safetensors"],
+        ["random", "swav", "detco"],
     )
     assert one.start == (
         StartingPoint("random", random=True),
@@ -190,11 +194,11 @@ def test_starting_points_replaced_added_and_chosen(datasets):
     assert (both.images, both.images_by_class) == (Path("p"), Path("p"))
     assert [
         task.protocol
-        for task in files.adapted(builtin.SUITES["paper-all"], start="detco-100ep").protocols
+        for task in files.adapted(builtin.SUITES["paper-all"], start=["detco-100ep"]).protocols
     ] == ["voc-faster-rcnn-c4-24k"]
     for words, more in (
         ("expected NAME=FILE", {"weights": ["x"]}),
-        ("did you mean 'detco'", {"start": "random,detc"}),
+        ("did you mean 'detco'", {"start": ["random", "detc"]}),
         ("--data /nowhere: no such folder", {"data": Path("/nowhere")}),
     ):
         with pytest.raises(InputError, match=words):
@@ -220,7 +224,7 @@ def test_rows_of_public_checkpoints_that_are_not_here_are_left_out_unless_asked_
         "pirl",
         "swav",
     ] and "no copy of pirl-200ep" in absent[1]
-    asked = files.adapted(builtin.SUITES["paper-keypoints"], start="random,pirl")
+    asked = files.adapted(builtin.SUITES["paper-keypoints"], start=["random", "pirl"])
     assert files.without_absent(asked) == (asked, [])
     with pytest.raises(InputError, match="no copy of pirl-200ep"):
         suite_plan.weights_of(asked.start[1], None)
@@ -230,4 +234,4 @@ def test_protocols_of_starting_points_that_are_not_chosen_do_not_fall_back_to_ot
     start = (StartingPoint("a", random=True), StartingPoint("b", recipe="detco-small"))
     suite = Suite("x", start, (Task("small-retinanet", start=("a",)),))
     with pytest.raises(InputError, match="suite x: no protocol is for b"):
-        files.adapted(suite, start="b")
+        files.adapted(suite, start=["b"])
