@@ -38,6 +38,8 @@ from .parser import (
     SEED,
     STRICT,
     STRICT_DATA,
+    TRACK,
+    TRACKERS,
     VERIFY,
     Command,
     changes,
@@ -90,6 +92,7 @@ COMMANDS = (
             SEED,
             DEVICE,
             changes("epochs=20"),
+            TRACK,
         ),
     ),
     Command(
@@ -496,6 +499,7 @@ COMMANDS = (
             *DETECTRON2,
             RUN_JSON,
             KEEP_MODEL,
+            TRACK,
         ),
     ),
     Command(
@@ -611,6 +615,7 @@ COMMANDS = (
             MERGE_CLASSES,
             KEEP_MODEL,
             DEVICE,
+            TRACK,
         ),
     ),
     Command(
@@ -739,6 +744,16 @@ COMMANDS = (
         "score finished runs anew from their predictions; exit status 1 where a record differs",
         "detco verify demo",
         (folder("dir", "a folder of runs"),),
+    ),
+    Command(
+        "track",
+        "report.track:main",
+        "send curves, settings and results of finished runs to Weights & Biases or MLflow",
+        "detco track demo --to mlflow",
+        (
+            folder("dir", "a folder of runs"),
+            option("--to", "wandb or mlflow", choices=TRACKERS, metavar="NAME", required=True),
+        ),
     ),
     Command(
         "report",

@@ -67,6 +67,8 @@ OPTIONAL = {  # module -> package, and what it is for
     "submitit": ("submitit", "--executor slurm"),
     "sklearn": ("scikit-learn", "SVMs on frozen features (voc07-svm)"),
     "cityscapesscripts": ("cityscapesscripts", "Cityscapes' AP and mean IoU"),
+    "wandb": ("wandb", "--track wandb"),
+    "mlflow": ("mlflow-skinny", "--track mlflow"),
     "cairosvg": ("cairosvg", "detco report --figure-format pdf"),
     "timm": ("timm", "backbones that are no ResNets: ViT, ConvNeXt, Swin"),
     "huggingface_hub": ("huggingface_hub", "detco weights push and pull with the Hugging Face hub"),

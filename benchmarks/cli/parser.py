@@ -19,6 +19,7 @@ from ..run import EXECUTORS
 PRECISIONS = ("fp16", "bf16")
 LONGEST, LONGEST_ARGUMENT = 1000, 800  # characters of an error, and of one in an argument
 KEPT = ("final", "best")
+TRACKERS = ("wandb", "mlflow")
 # of options that may stand alone; alone they mean the first
 VALUES = {
     "--amp": PRECISIONS,
@@ -211,6 +212,12 @@ DETECTRON2 = (
         type=not_negative,
         default=0,
     ),
+)
+TRACK = option(
+    "--track",
+    "send curves and results to wandb (Weights & Biases) or mlflow when it is done",
+    choices=TRACKERS,
+    metavar="NAME",
 )
 KEEP_MODEL = option(
     "--keep-model",

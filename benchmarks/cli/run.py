@@ -20,6 +20,7 @@ from .. import run as executors
 from ..plan import cost, datasets, single, suite_plan
 from ..plan import jobs as planning
 from ..plan.jobs import Job
+from ..report import track
 from ..run import live, worker
 from ..run.local import finished
 from ..suites import files
@@ -34,6 +35,7 @@ def pretrain(args) -> int:
     helper = int(os.environ.get("RANK", "0"))  # set by torchrun; only its first process prints
     if helper:
         logging.getLogger("detco.plan").setLevel(logging.ERROR)
+    track.refuse(args.track)
     job, classes = pretraining_of(args)
     if helper:
         return _help(job)
@@ -46,7 +48,13 @@ def pretrain(args) -> int:
         print(f"backbone: {args.out / 'backbone.safetensors'}")
         if args.probe:
             _say_probe(job, args.probe)
+        failed = _tracked([job], job.folder, args)
     return failed
+
+
+def _tracked(jobs: Sequence[Job], out: Path, args) -> int:
+    """Send what is finished of these jobs to the tracker that was asked for, if one was."""
+    return track.send(out, args.track, {job.id for job in jobs}) if args.track else 0
 
 
 def pretraining_of(args) -> tuple[Job, tuple[str, ...]]:
@@ -104,13 +112,15 @@ def transfer(args) -> int:
 
 
 def _transfer(args, stream: TextIO | None) -> int:
+    track.refuse(args.track)
     job = single.job_of(args)
     failed = work([job], args, args.out, job.title)
     if not failed and args.keep_model:
         show.kept([job], args.keep_model)
     if failed or job.kind == "machine":
         return failed
-    return outcomes.after_run([job], args.out, keep=False, json=stream)
+    printed = outcomes.after_run([job], args.out, keep=False, json=stream)
+    return printed or _tracked([job], args.out, args)
 
 
 def suite(args) -> int:
@@ -120,6 +130,7 @@ def suite(args) -> int:
 
 
 def _suite(args, stream: TextIO | None) -> int:
+    track.refuse(args.track)
     wanted = _wanted(args)
     wanted, absent = files.without_absent(wanted)
     for text in absent:
@@ -153,7 +164,8 @@ def _suite(args, stream: TextIO | None) -> int:
     printed = outcomes.after_run(jobs, out, json=stream)
     if wanted.about:
         print(show.wrapped("", wanted.about))
-    return printed or failed
+    sent = _tracked(jobs, out, args)
+    return printed or failed or sent
 
 
 def _wanted(args) -> Suite:
