@@ -15,7 +15,7 @@ from detco.common.values import canonical_hash
 
 from . import engines
 from .data import dataset as datasets
-from .data import labels, official
+from .data import densepose, labels, official
 from .data.checks import counting, examine
 from .protocols import departures, protocol_hash
 from .scoring import SCORERS, ceiling, refuse_layout, score
@@ -103,7 +103,7 @@ def _other_backbone(protocol: Protocol, trunk: backbone_file.Backbone) -> tuple[
 
 
 def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: str = "") -> None:
-    """InputError for what only other engines can do."""
+    """InputError for what only other engines can do, or only with what is not installed."""
     row = engines.ENGINES.get(engine)
     if row is None:  # said already
         return
@@ -119,6 +119,8 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
     module, package = row.wants.get(protocol.architecture, ("", ""))
     if module and importlib.util.find_spec(module) is None:
         raise InputError(f"{protocol.name} needs {package}: pip install {package}")
+    if "densepose" in protocol.metrics:
+        densepose.need_project(protocol.name)
     if not row.launches and launch != engines.ALONE:
         able = " or ".join(
             name for name, one in engines.ENGINES.items() if one.launches and not one.only
@@ -197,6 +199,8 @@ def load_data(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Training and test set, checked to hold what the protocol needs (masks, keypoints)."""
     layout, root = data["layout"], Path(data["root"])
+    if "densepose" in protocol.metrics:
+        densepose.surface(root)
     refuse_layout(protocol.scorer, protocol.metrics, layout, root)
     if not (data.get("train") and data.get("test")):
         data = dict(zip(("train", "test"), datasets.default_splits(layout, root))) | {
@@ -211,6 +215,8 @@ def load_data(
     if protocol.classifier:
         train, test = _only_classes_there(train, test)
         counting.refuse_few_images(train, protocol.least_images, protocol.name)
+    if "densepose" in protocol.metrics:
+        train, test = _only_people(protocol, train), _only_people(protocol, test)
     if "mask" in protocol.metrics:
         for dataset in (train, test):
             bare = [a for a in dataset.annotations if not a.get("segmentation")]
@@ -247,6 +253,19 @@ def _only_keypoints(protocol: Protocol, dataset: datasets.Dataset) -> datasets.D
             f"{dataset.root} ({dataset.split}): none of the {len(kept):,} objects has a visible"
             f" keypoint, which {protocol.name} needs; the third number of a visible one is 1 or 2"
         )
+    return replace(dataset, categories=categories, annotations=kept)
+
+
+def _only_people(protocol: Protocol, dataset: datasets.Dataset) -> datasets.Dataset:
+    """DensePose R-CNN knows one category: the one whose objects have points on the body."""
+    found = {a["category_id"] for a in dataset.annotations if "dp_x" in a}
+    if len(found) != 1:
+        raise InputError(
+            f"{dataset.root} ({dataset.split}): {protocol.name} needs points of DensePose (dp_x and"
+            f" the like) in objects of one category, found them in {len(found)}"
+        )
+    categories = tuple(c for c in dataset.categories if c["id"] in found)
+    kept = tuple(a for a in dataset.annotations if a["category_id"] in found)
     return replace(dataset, categories=categories, annotations=kept)
 
 

@@ -29,6 +29,7 @@ Architecture = Literal[
     "mask-rcnn-fpn",
     "retinanet",
     "keypoint-rcnn-fpn",
+    "densepose-rcnn-fpn",
     "fcn-16s",
     "knn",
     "linear",
@@ -44,6 +45,7 @@ HEADS: dict[str, tuple[frozenset[str], int]] = {
     "mask-rcnn-fpn": (frozenset({"box", "mask"}), 5),
     "retinanet": (frozenset({"box"}), 5),
     "keypoint-rcnn-fpn": (frozenset({"box", "keypoint"}), 5),
+    "densepose-rcnn-fpn": (frozenset({"box", "densepose"}), 5),
     "fcn-16s": (frozenset({"semantic"}), 0),
     "knn": (frozenset({"class"}), 0),
     "linear": (frozenset({"class"}), 0),
@@ -57,6 +59,7 @@ LOSSES: dict[str, str] = {
     "mask-rcnn-fpn": "total loss: RPN, boxes, masks",
     "retinanet": "total loss: focal, boxes",
     "keypoint-rcnn-fpn": "total loss: RPN, boxes, keypoints",
+    "densepose-rcnn-fpn": "total loss: RPN, boxes, body parts, U and V",
     "fcn-16s": "cross-entropy of pixels",
     "linear": "cross-entropy of classes",
 }
@@ -83,8 +86,11 @@ class Schedule:
         NotNegative, "of all weights but those of norm layers (SOLVER.WEIGHT_DECAY)"
     ] = 1e-4
     warmup: Annotated[
-        Amount, "iterations over which the rate rises linearly from 1/1000 (SOLVER.WARMUP_ITERS)"
+        Amount, "iterations over which the rate rises linearly (SOLVER.WARMUP_ITERS)"
     ] = 1000
+    warmup_from: Annotated[Share, "share of the rate at which it begins (SOLVER.WARMUP_FACTOR)"] = (
+        0.001
+    )
     clip: Annotated[NotNegative, "largest norm of all gradients together; 0: no clipping"] = 0.0
     precise_bn: Annotated[
         Amount,
@@ -194,6 +200,34 @@ class Detector:
 
 
 @dataclass(frozen=True)
+class DensePose:
+    """The head that finds the surface of the body in a box, and its losses. The defaults are those
+    of the project DensePose's configs `s1x` (MODEL.ROI_DENSEPOSE_HEAD)."""
+
+    dp_size: Annotated[
+        Count, "cells a side of RoIAlign; the outputs have four times as many (POOLER_RESOLUTION)"
+    ] = 28
+    dp_convs: Annotated[Count, "convolutions of the head (NUM_STACKED_CONVS)"] = 8
+    dp_width: Annotated[Count, "their width (CONV_HEAD_DIM)"] = 512
+    dp_parts: Annotated[
+        Literal[2, 15],
+        "classes of the coarse mask: person and none, or 14 parts and none"
+        " (NUM_COARSE_SEGM_CHANNELS)",
+    ] = 2
+    dp_decoder: Annotated[
+        Amount, "width of the decoder that joins the FPN's levels; 0: none (DECODER_CONV_DIMS)"
+    ] = 256
+    dp_weights: Annotated[
+        tuple[NotNegative, NotNegative, NotNegative],
+        "weights of the losses of coarse mask, part and U, V (INDEX_WEIGHTS, PART_WEIGHTS,"
+        " POINT_REGRESSION_WEIGHTS)",
+    ] = (5.0, 1.0, 0.01)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class Classifier:
     """What is learnt from the pooled features of a frozen backbone: of `knn`, `linear` and `svm`,
     each of which uses some of these."""
@@ -261,12 +295,13 @@ class Protocol:
     resize: Resize = Resize()
     detector: Detector = Detector()
     metrics: Annotated[
-        tuple[Literal["box", "mask", "keypoint", "semantic", "class"], ...],
+        tuple[Literal["box", "mask", "keypoint", "densepose", "semantic", "class"], ...],
         "what is found and scored",
     ] = ("box",)
     scorer: Annotated[
         str,
-        "definition of AP: coco, voc2007, voc2012 or cityscapes; of classes: accuracy, class-ap",
+        "definition of AP: coco, voc2007, voc2012, densepose or cityscapes; of classes: accuracy,"
+        " class-ap",
     ] = "coco"
     arch: Annotated[str, "of the backbone where the weights are random"] = "resnet50"
     freeze: Annotated[
@@ -279,6 +314,7 @@ class Protocol:
     classifier: Annotated[Classifier | None, "of knn, linear and svm, which have no detector"] = (
         None
     )
+    densepose: Annotated[DensePose | None, "of densepose-rcnn-fpn"] = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -311,6 +347,11 @@ class Protocol:
             raise InputError(
                 f"Protocol: a classifier belongs to {', '.join(CLASSIFIERS)}, and to nothing else;"
                 f" the architecture is {self.architecture}"
+            )
+        if (self.architecture == "densepose-rcnn-fpn") != (self.densepose is not None):
+            raise InputError(
+                "Protocol: densepose belongs to densepose-rcnn-fpn, and to nothing else; the"
+                f" architecture is {self.architecture}"
             )
         if classifies and self.freeze != "backbone":
             raise InputError(f"Protocol: {self.architecture} needs freeze backbone")

@@ -46,7 +46,7 @@ def job_of(args) -> Job:
         keep_model=args.keep_model,
         there=suite_plan.folders(args.out),
     )
-    finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
+    finetune.refuse(protocol, place.engine, engines.Launch(**launch), args.keep_model)
     with live.of_task(start.name) as report:
         look = datasets.Look(args.verify, report)
         data, source = datasets.load(data_of(args, protocol), protocol, look)

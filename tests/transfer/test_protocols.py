@@ -31,6 +31,7 @@ FROZEN = {
     "coco-retinanet-90k": (1, "b6efab8190cb594a"),
     "coco-retinanet-180k": (1, "6dba7ee830264728"),
     "coco-keypoint-rcnn-180k": (1, "f22970f3e3964919"),
+    "coco-densepose": (1, "2465fed8c01c4b51"),
     "voc-faster-rcnn-c4-24k": (1, "90723f6cf8980ad9"),
     "cityscapes-instance": (1, "9377b6f2e62d16ea"),
     "cityscapes-semantic": (1, "6b33da2d2f79d73a"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from detco.common.errors import InputError
 
-from . import LAYOUTS, exports, fields, masks
+from . import LAYOUTS, densepose, exports, fields, masks
 from .reading import (
     Listing,
     Reading,
@@ -27,6 +27,8 @@ PREFIXES = ("instances_", "person_keypoints_")
 # COCO's files for other tasks that lie beside those, and keys of such files under other names
 OTHER_TASKS = ("captions_", "panoptic_", "stuff_", "image_info_")
 OF_OTHER_TASKS = (b"caption", b"segments_info")
+# COCO 2014 was divided anew; its images stayed where they were
+OF_VAL2014 = ("minival2014", "valminusminival2014")
 
 
 def splits(root: Path) -> list[str]:
@@ -52,14 +54,37 @@ def _has_objects(path: Path) -> bool:
 
 def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     """Reads one split: annotations/{instances,person_keypoints}_{split}.json, or the JSON file that
-    `split` names.
+    `split` names; or several, joined by "+".
 
     `keypoints` prefers the keypoint file where a split has both. Category ids stay as in the file.
     Masks are polygons or compressed RLE ({"size": [h, w], "counts": str}). Pictures are looked up
     in listings, never opened. Raises InputError for a file that is not there or not COCO.
     """
     need_folder(root, LAYOUTS["coco"].needs)
-    path = annotation_file(root, split, keypoints)
+    parts = [_read_file(root, annotation_file(root, part, keypoints)) for part in split.split("+")]
+    return parts[0] if len(parts) == 1 else _joined(parts, root)
+
+
+def _joined(parts: list[Reading], root: Path) -> Reading:
+    """Several splits as one. They must have the same categories, and no image id twice."""
+    whole = Reading(parts[0].categories)
+    for part in parts:
+        if part.categories != whole.categories:
+            whole.problems.append(f"{root}: splits with different categories cannot be joined")
+        whole.images += part.images
+        whole.annotations += part.annotations
+        whole.problems += part.problems
+        whole.faults += part.faults
+        whole.spoilt += part.spoilt
+        whole.notes += part.notes
+        whole.facts |= part.facts
+    if len({image["id"] for image in whole.images}) < len(whole.images):
+        whole.problems.append(f"{root}: splits that share image ids cannot be joined")
+    whole.annotations = [one | {"id": i} for i, one in enumerate(whole.annotations, 1)]
+    return whole
+
+
+def _read_file(root: Path, path: Path) -> Reading:
     document = parse(path)
     reading = Reading()
     remarks = fields.mend(document)
@@ -223,10 +248,10 @@ def _picture_folder(root: Path, path: Path, images: Collection[dict]) -> Path:
 def _usual_folders(root: Path, path: Path) -> list[Path]:
     """Where the pictures of an annotation file may lie, the likeliest first. Those of
     train2017_1pct.json are in train2017."""
-    near, listing = [], Listing()
+    near, listing, split = [], Listing(), _split_name(path).removeprefix("densepose_")
     for parent in (root, root / "images"):
         for name in listing.names(parent):
-            if _split_name(path).startswith(name):
+            if split.startswith(name) or (name == "val2014" and split in OF_VAL2014):
                 near.append(parent / name)
     near.sort(key=lambda folder: len(folder.name), reverse=True)
     own = near[0] if near else path.parent
@@ -322,7 +347,7 @@ def _annotation(entry: dict, image: dict, category: dict) -> dict:
     if count:
         record["keypoints"] = fields.keypoints(entry.get("keypoints"), count, width, height)
         record["num_keypoints"] = sum(flag > 0 for flag in record["keypoints"][2::3])
-    return record
+    return record | densepose.checked(entry)
 
 
 def _remark(entry: dict, record: dict, remarks: fields.Remarks) -> None:

@@ -23,6 +23,9 @@ OFFICIAL = {
     ("voc", ("voc2012",), "trainval"): (11540, 0),
     ("coco", ("coco", "coco2017"), "train2017"): (118287, 117266),
     ("coco", ("coco", "coco2017"), "val2017"): (5000, 0),
+    ("coco", ("coco", "coco2014"), "densepose_train2014"): (26437, 0),
+    ("coco", ("coco", "coco2014"), "densepose_valminusminival2014"): (5984, 0),
+    ("coco", ("coco", "coco2014"), "densepose_minival2014"): (1508, 0),
     ("cityscapes", ("cityscapes",), "train"): (2975, 0),
     ("cityscapes", ("cityscapes",), "val"): (500, 0),
 }
@@ -369,6 +372,7 @@ def _numbers(dataset: Dataset) -> dict:
         "difficult": sum(a.get("difficult", 0) for a in dataset.annotations),
         "with_mask": sum("segmentation" in a for a in dataset.annotations),
         "with_keypoints": sum(a.get("num_keypoints", 0) > 0 for a in dataset.annotations),
+        "with_densepose": sum("dp_x" in a for a in dataset.annotations),
         "categories": table,
         "fingerprint": dataset.fingerprint,
         "official": _official(dataset),
@@ -419,12 +423,14 @@ def _lines(numbers: dict) -> str:
     official = {None: "", True: ", the official size", False: ", not the official size"}[
         None if numbers["official"] is None else not _official_notes(numbers)
     ]
+    points = numbers["with_densepose"]
+    surface = f"\n  {points:,} objects with points of DensePose" if points else ""
     head = (
         f"{printable(numbers['split'])}: {numbers['images']:,} pictures{official},"
         f" {numbers['images_with_objects']:,} with objects; {numbers['objects']:,} objects"
         f" ({numbers['small']:,} small, {numbers['medium']:,} medium, {numbers['large']:,} large;"
         f" {numbers['crowd']:,} crowd, {numbers['difficult']:,} difficult)\n  fingerprint"
-        f" {numbers['fingerprint']}"
+        f" {numbers['fingerprint']}{surface}"
     )
     rows = [
         f"  {printable(name)}: {row['objects']:,} ({row['small']:,} small,"

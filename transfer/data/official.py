@@ -40,11 +40,8 @@ def locate(
             "train": "+".join(data.train),
             "test": data.test,
         }
-    root, train, test = (
-        folder / names.pop(),
-        data.train[0].partition("/")[2],
-        data.test.partition("/")[2],
-    )
+    root, test = folder / names.pop(), data.test.partition("/")[2]
+    train = "+".join(split.partition("/")[2] for split in data.train)
     whole, _, percent = train.removesuffix("pct").rpartition("_")
     if (
         train.endswith("pct")

@@ -29,6 +29,7 @@ LARGEST = 2**53  # of a number in data
 # boxes of one point among 4,886.
 TOLERATED = 0.01
 ALWAYS_TOLERATED = 5
+DENSEPOSE = ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y")  # lists of an annotation, a number a point
 
 
 @dataclass
@@ -245,6 +246,8 @@ def fingerprint(categories, images, annotations) -> str:
         packed = [
             _packed(values) for values in (a["bbox"], [a["area"]], a.get("keypoints", ()), *parts)
         ]
+        packed += [_packed(a[name]) for name in DENSEPOSE if name in a]
+        text += [mask["counts"] if mask else "" for mask in a.get("dp_masks", ())]
         names_of = "\0".join(text).encode(errors="surrogateescape")
         objects.append(hashlib.sha256(names_of + b"".join(packed)).digest())
     for one in sorted(objects):

@@ -59,7 +59,9 @@ ENGINES = {
         launches=True,
         bfloat16_on_cpu=False,
     ),
-    "torchvision": Engine("torchvision.engine", keeps=("final",), lacks=("fcn-16s",)),
+    "torchvision": Engine(
+        "torchvision.engine", keeps=("final",), lacks=("fcn-16s", "densepose-rcnn-fpn")
+    ),
     "frozen": Engine(
         "frozen.engine",
         launches=True,
@@ -67,7 +69,7 @@ ENGINES = {
         joint=("linear",),
         wants={"svm": ("sklearn", "scikit-learn")},
     ),
-    "replay": Engine("replay", trains=False),
+    "replay": Engine("replay", lacks=("densepose-rcnn-fpn",), trains=False),
 }
 
 

@@ -60,6 +60,13 @@ SCORERS = {
         "score:voc2007", leaves_out=("difficult",), of_recall="ceiling:eleven_points"
     ),
     "voc2012": Scorer("score:voc2012", leaves_out=("difficult",), of_recall="ceiling:area"),
+    "densepose": Scorer(
+        "densepose:densepose_metrics",
+        ("densepose", "box"),
+        leaves_out=("crowd", "impossible area"),
+        of_recall="ceiling:coco_points",
+        most=100,
+    ),
     "cityscapes": Scorer(
         "cityscapes:cityscapes_metrics",
         ("mask", "semantic"),

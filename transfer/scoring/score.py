@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detco.common.errors import InputError
 
-from ..data import fields, masks
+from ..data import densepose, fields, masks
 from ..data.dataset import Dataset
 from ..data.reading import json_of, numbers
 from . import SCORERS, classes, get, refuse_layout, voc
@@ -36,14 +36,15 @@ def score(
     box_ap/NAME a category.
 
     predictions: {"image_id", "category_id", "score", "bbox" [x, y, w, h] 0-based, "segmentation"
-        compressed RLE, "keypoints" [x, y, v, ...]}, what the metrics need of it. None at all score
-        0.
+        compressed RLE, "keypoints" [x, y, v, ...], "densepose" (detco.transfer.data.densepose)},
+        what the metrics need of it. None at all score 0.
     scorer: "coco" (pycocotools; keypoints over the categories that have them) or "voc2007",
         "voc2012": the mean over IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's
         rounding; boxes only; or "cityscapes" (cityscapesScripts): instance AP of masks, and miou of
-        "semantic", whose predictions are a mask for each class.
-    metrics: of "box", "mask", "keypoint", "semantic"; or "class" alone, whose predictions are those
-        of `classes`.
+        "semantic", whose predictions are a mask for each class; or "densepose" (the project
+        DensePose): AP of points on the body, and of boxes as "coco" has it.
+    metrics: of "box", "mask", "keypoint", "densepose", "semantic"; or "class" alone, whose
+        predictions are those of `classes`.
     NaN where undefined: no such objects. Categories without objects are left out of means; in that
     one case Detectron2's VOC evaluator differs: it counts them as 0 (2007) or gives NaN for
     everything (2012). `where` opens the messages. Raises InputError for predictions that do not fit
@@ -64,13 +65,13 @@ def rehearse(dataset: Dataset, scorer: str, metrics: tuple[str, ...]) -> None:
     two = list(sizes)[:2]
     kept = tuple(a for a in dataset.annotations if a["image_id"] in two)
     dataset = replace(dataset, images=tuple(sizes[key] for key in two), annotations=kept)
-    found = [_as_found(a, sizes[a["image_id"]]) for a in kept if "semantic" not in metrics]
+    found = [_as_found(a, sizes[a["image_id"]], metrics) for a in kept if "semantic" not in metrics]
     if "class" in metrics:
         found = classes.perfect(dataset)
     score(dataset, found, scorer, metrics)
 
 
-def _as_found(annotation: dict, image: dict) -> dict:
+def _as_found(annotation: dict, image: dict, metrics: tuple[str, ...]) -> dict:
     """An object as a perfect prediction."""
     found = {
         key: annotation[key]
@@ -80,6 +81,8 @@ def _as_found(annotation: dict, image: dict) -> dict:
     if "segmentation" in annotation:
         mask = annotation["segmentation"]
         found["segmentation"] = masks.as_rle(mask, image["height"], image["width"])
+    if "densepose" in metrics:
+        found["densepose"] = densepose.as_found(annotation)
     return found | {"score": 1.0}
 
 
@@ -116,7 +119,8 @@ def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]
     image, category = images[image_id], categories[category_id]
     if not numbers([entry.get("score")]) or not 0 <= entry["score"] <= 1:
         return f"score {fields.found(entry.get('score'))} is not a number from 0 to 1"
-    if ("box" in metrics or "bbox" in entry) and not (
+    boxes = "box" in metrics or "densepose" in metrics
+    if (boxes or "bbox" in entry) and not (
         numbers(entry.get("bbox"), 4) and min(entry["bbox"][2:]) >= 0
     ):
         return "bbox must be four finite numbers [x, y, width, height], no negative width or height"
@@ -127,7 +131,7 @@ def _fault(entry: dict, images: dict, categories: dict, metrics: tuple[str, ...]
     count = 3 * len(category.get("keypoints") or ())
     if "keypoint" in metrics and count and not numbers(entry.get("keypoints"), count):
         return f"keypoints must be {count} finite numbers x, y, v, ..."
-    return ""
+    return densepose.fault(entry) if "densepose" in metrics else ""
 
 
 def _coco(dataset: Dataset, predictions: list[dict], metric: str) -> dict[str, float]:
@@ -136,9 +140,9 @@ def _coco(dataset: Dataset, predictions: list[dict], metric: str) -> dict[str, f
     sigmas = _sigmas(dataset, categories) if metric == "keypoint" else None
     kept = {category["id"] for category in categories}
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _indexed(dataset, categories, _truth(dataset, kept, metric))
+        truth = indexed(dataset, categories, ground_truth(dataset, kept, metric))
         found = _found(predictions, kept, metric)
-        results = truth.loadRes(found) if found else _indexed(dataset, categories, [])
+        results = truth.loadRes(found) if found else indexed(dataset, categories, [])
         evaluation = COCOeval(truth, results, TYPES[metric])
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = sigmas
@@ -147,23 +151,23 @@ def _coco(dataset: Dataset, predictions: list[dict], metric: str) -> dict[str, f
         evaluation.summarize()
     names = KEYPOINT_STATS if metric == "keypoint" else BOX_STATS
     result = {
-        f"{metric}_{name}": _percent(value)
+        f"{metric}_{name}": percent(value)
         for name, value in zip(names, evaluation.stats, strict=False)
     }
     # precision [IoU, recall, category, area, detections]: all areas, most detections
     per_category = evaluation.eval["precision"][:, :, :, 0, -1].mean((0, 1))
     values = dict(zip(evaluation.params.catIds, per_category, strict=True))
     for category in categories:
-        result[f"{metric}_ap/{category['name']}"] = _percent(values[category["id"]])
+        result[f"{metric}_ap/{category['name']}"] = percent(values[category["id"]])
     return result
 
 
-def _percent(value: float) -> float:
+def percent(value: float) -> float:
     """pycocotools says -1 where nothing is defined."""
     return float(value) * 100 if value > -1 else math.nan
 
 
-def _indexed(dataset: Dataset, categories: list[dict], annotations: list[dict]) -> COCO:
+def indexed(dataset: Dataset, categories: list[dict], annotations: list[dict]) -> COCO:
     """A pycocotools object, which changes what it is given: hence copies."""
     images = [
         {"id": image["id"], "width": image["width"], "height": image["height"]}
@@ -179,7 +183,7 @@ def _indexed(dataset: Dataset, categories: list[dict], annotations: list[dict]) 
     return coco
 
 
-def _truth(dataset: Dataset, kept: set[int], metric: str) -> list[dict]:
+def ground_truth(dataset: Dataset, kept: set[int], metric: str) -> list[dict]:
     """Ground truth for pycocotools, with ids from 1: it takes id 0 for "not found"."""
     annotations = [a for a in dataset.annotations if a["category_id"] in kept]
     if metric == "mask" and any("segmentation" not in a for a in annotations):

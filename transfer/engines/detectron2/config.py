@@ -14,6 +14,7 @@ from detco.common.backbone_file import Backbone
 from detco.common.values import flatten
 
 from ...backbones.export import detectron2_config
+from ...data.densepose import need_project
 from ...settings import Detector, Protocol, Resize, Schedule
 
 LEVELS = ("res2", "res3", "res4", "res5")
@@ -23,6 +24,9 @@ DATASETS = {  # our names of the published splits -> Detectron2's
     "VOC2007/trainval": "voc_2007_trainval",
     "VOC2012/trainval": "voc_2012_trainval",
     "VOC2007/test": "voc_2007_test",
+    "coco/densepose_train2014": "densepose_coco_2014_train",
+    "coco/densepose_valminusminival2014": "densepose_coco_2014_valminusminival",
+    "coco/densepose_minival2014": "densepose_coco_2014_minival",
 }
 CITYSCAPES = {  # and where these depend on the task
     "mask-rcnn-fpn": "cityscapes_fine_instance_seg_",
@@ -54,7 +58,7 @@ class RunConfig:
 def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()) -> CfgNode:
     """The config that is run: the protocol's detector and schedule, the backbone's
     preprocessing, how it is run."""
-    cfg = get_cfg()
+    cfg = empty("densepose" in protocol.metrics)
     d, norm = protocol.detector, norm_of(protocol, run)
     classes = run.classes or (
         protocol.data.classes if protocol.data else cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -84,8 +88,22 @@ def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()
             else _fpn(d, LEVELS, norm) | _standard_heads(d)
         )
         keys |= heads | _rcnn(protocol, classes, run.keypoints)
+        if "densepose" in protocol.metrics:
+            from . import densepose
+
+            keys |= densepose.keys(protocol)
     cfg.merge_from_list([item for pair in keys.items() for item in pair])
     return cfg
+
+
+def empty(densepose: bool) -> CfgNode:
+    """Detectron2's defaults, with those of its project DensePose where that is used."""
+    if not densepose:
+        return get_cfg()
+    need_project("DensePose")
+    from .densepose import add_keys
+
+    return add_keys(get_cfg())
 
 
 def norm_of(protocol: Protocol, run: RunConfig) -> str:
@@ -100,7 +118,7 @@ def norm_of(protocol: Protocol, run: RunConfig) -> str:
 
 def differences(cfg: CfgNode) -> dict:
     """The keys in which a config differs from Detectron2's defaults, dotted, with their values."""
-    default = flatten(get_cfg())
+    default = flatten(empty("DENSEPOSE_ON" in cfg.MODEL))
     return {
         key: _plain(value)
         for key, value in flatten(cfg).items()
@@ -132,6 +150,7 @@ def _solver(schedule: Schedule) -> dict:
         "SOLVER.MOMENTUM": schedule.momentum,
         "SOLVER.WEIGHT_DECAY": schedule.weight_decay,
         "SOLVER.WARMUP_ITERS": schedule.warmup,
+        "SOLVER.WARMUP_FACTOR": schedule.warmup_from,
         "SOLVER.LR_SCHEDULER_NAME": (
             "WarmupCosineLR" if schedule.decay == "cosine" else "WarmupMultiStepLR"
         ),

@@ -75,10 +75,10 @@ class OurImages(PathHandler):
 PathManager.register_handler(OurImages(), allow_override=True)
 
 
-class Mapper(DatasetMapper):
-    """Detectron2's mapper; Cityscapes' label ids become class numbers. With INPUT.OPENED_AS, a
-    prefix of OurImages, that opens the images. An image so large that its decoder reduces it is
-    trained on with its labels reduced alike.
+class Opening:
+    """Before a mapper of Detectron2: it opens images as this project does. With INPUT.OPENED_AS, a
+    prefix of OurImages, that opens them. An image so large that its decoder reduces it is trained
+    on with its labels reduced alike.
 
     Raises Unreadable for a picture to train on, InputError for one to test on.
     """
@@ -104,8 +104,6 @@ class Mapper(DatasetMapper):
                 record["file_name"],
             )
             raise (told if self.is_train else untestable(told)) from None
-        if "sem_seg" in mapped:
-            mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
         return mapped
 
     def _opened(self, record: dict) -> dict:
@@ -123,6 +121,16 @@ class Mapper(DatasetMapper):
         if full != (record["width"], record["height"]):
             return record | {"file_name": opened_as + path}
         return scaled(record, width, height) | {"file_name": opened_as + path}
+
+
+class Mapper(Opening, DatasetMapper):
+    """Detectron2's mapper; Cityscapes' label ids become class numbers. See `Opening`."""
+
+    def __call__(self, record: dict) -> dict:
+        mapped = super().__call__(record)
+        if "sem_seg" in mapped:
+            mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
+        return mapped
 
 
 def _images(record: dict) -> list[str]:
@@ -155,8 +163,12 @@ class RandomScale(T.Augmentation):
         )
 
 
-def mapper(cfg, train: bool) -> Mapper:
+def mapper(cfg, train: bool) -> Opening:
     """The config's mapper; with INPUT.SCALE_TRAIN pictures are scaled, cropped and flipped."""
+    if cfg.MODEL.get("DENSEPOSE_ON"):
+        from . import densepose
+
+        return densepose.Mapper(cfg, train)
     scale = cfg.INPUT.get("SCALE_TRAIN")
     if not (train and scale):
         return Mapper(cfg, train)
@@ -196,7 +208,7 @@ class MappedRecords(torch.utils.data.Dataset):
     What is random about one is drawn from (seed, process, batch, place).
     """
 
-    def __init__(self, records: Records, mapping: Mapper, seed: int):
+    def __init__(self, records: Records, mapping: Opening, seed: int):
         self.records, self.mapping, self.seed = (
             records,
             mapping,

@@ -13,7 +13,7 @@ from ...detections import Picture
 from ...detector import TrainedDetector
 from . import config as detectron2_config
 from .models import assemble
-from .predict import classes_to_coco, objects_to_coco
+from .predict import to_coco
 
 
 def config(trained: TrainedDetector, device: str):
@@ -54,5 +54,4 @@ def detect(
         (found,) = model(
             [{"image": tensor, **{key: picture.image[key] for key in ("height", "width")}}]
         )
-        convert = classes_to_coco if "sem_seg" in found else objects_to_coco
-        yield picture, convert(found, picture.image["id"], categories)
+        yield picture, to_coco(found, picture.image["id"], categories)

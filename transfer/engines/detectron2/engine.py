@@ -16,6 +16,7 @@ from detco.common.files import write_atomic
 from detco.common.progress import Report
 
 from ... import detector
+from ...data.dataset import Dataset
 from ...protocols import PROTOCOLS
 from ...settings import Protocol
 from .. import EngineJob, Outcome, replacing
@@ -62,9 +63,9 @@ def run(job: EngineJob, report: Report) -> Outcome:
 def hand_over(job: EngineJob, path: Path) -> Records:
     """The job's training pictures as records in a file; the job lets go of them: COCO's take over a
     GB in a process."""
-    points = "keypoint" in job.protocol.metrics
+    metrics = job.protocol.metrics
     records = detectron2_records.write(
-        job.train, path, "semantic" in job.protocol.metrics, int(points)
+        job.train, path, "semantic" in metrics, int("keypoint" in metrics), "densepose" in metrics
     )
     job.train = replace(job.train, images=(), annotations=())
     return records
@@ -93,7 +94,7 @@ def config(job: EngineJob, mask_format: str):
         classes=len(job.train.categories),
         keypoints=points,
         mask_format=mask_format,
-        datasets=tuple((data.describe(dataset),) for dataset in (job.train, job.test)),
+        datasets=tuple((described(job.protocol, one),) for one in (job.train, job.test)),
         processes=job.launch.processes,
         device=job.device,
         workers=loading_processes(job),
@@ -104,6 +105,16 @@ def config(job: EngineJob, mask_format: str):
         opened_as=data.OurImages.prefix(job.train.value_range) if deep else "",
     )
     return detectron2_config.resolve(job.protocol, job.backbone, run)
+
+
+def described(protocol: Protocol, dataset: Dataset) -> str:
+    """Enters a data set into Detectron2's catalog; returns its name there."""
+    name = data.describe(dataset)
+    if "densepose" in protocol.metrics:
+        from . import densepose
+
+        densepose.describe(name, dataset.root)
+    return name
 
 
 def loading_processes(job: EngineJob) -> int:

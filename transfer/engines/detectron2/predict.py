@@ -36,8 +36,7 @@ class Results(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for given, output in zip(inputs, outputs):
-            convert = classes_to_coco if "sem_seg" in output else objects_to_coco
-            self.found[given["image_id"]] = convert(output, given["image_id"], self.categories)
+            self.found[given["image_id"]] = to_coco(output, given["image_id"], self.categories)
         if comm.is_main_process():
             self.report(
                 "predict",
@@ -51,6 +50,17 @@ class Results(DatasetEvaluator):
             return None
         found = {image: results for share in shares for image, results in share.items()}
         return [result for image in self.images for result in found[image]]
+
+
+def to_coco(output: dict, image_id: int, categories: list[int]) -> list[dict]:
+    """A model's output for an image as COCO results; `categories`: ids by class number."""
+    if "sem_seg" in output:
+        return classes_to_coco(output, image_id, categories)
+    if output["instances"].has("pred_densepose"):
+        from .densepose import people_to_coco
+
+        return people_to_coco(output, image_id, categories)
+    return objects_to_coco(output, image_id, categories)
 
 
 def objects_to_coco(output: dict, image_id: int, categories: list[int]) -> list[dict]:

@@ -17,6 +17,7 @@ from detco.common.errors import InputError
 
 from ...data import cityscapes, masks
 from ...data.dataset import Dataset
+from ...data.densepose import FIELDS
 from ..torchvision.pictures import resize_mask
 
 
@@ -51,17 +52,22 @@ class Records:
 
 
 def write(
-    dataset: Dataset, path: Path, semantic: bool = False, least_keypoints: int = 0
+    dataset: Dataset,
+    path: Path,
+    semantic: bool = False,
+    least_keypoints: int = 0,
+    densepose: bool = False,
 ) -> Records:
     """Write the pictures with something to learn from, as Detectron2 chooses them, to `path`.
 
-    semantic: classes of pixels, no objects; least_keypoints: visible ones that a picture must have.
+    semantic: classes of pixels, no objects; least_keypoints: visible ones that a picture must have;
+    densepose: whether it must have an object with points on the body.
     Raises InputError if no picture is left.
     """
     ends, tall, polygons = [], [], True
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
-        for record in usable(records(dataset, semantic), least_keypoints):
+        for record in usable(records(dataset, semantic), least_keypoints, densepose):
             annotations = record.get("annotations", ())
             polygons &= all(
                 isinstance(a.get("segmentation", []), list) for a in annotations if not a["iscrowd"]
@@ -75,15 +81,19 @@ def write(
     return Records(path, np.array(ends), np.array(tall), "polygon" if polygons else "bitmask")
 
 
-def usable(found: Iterable[dict], least_keypoints: int = 0) -> Iterator[dict]:
+def usable(
+    found: Iterable[dict], least_keypoints: int = 0, densepose: bool = False
+) -> Iterator[dict]:
     """Detectron2's choice: pictures with an object that is no crowd and, where asked for, enough
-    visible keypoints."""
+    visible keypoints, or an object with points of DensePose."""
     for record in found:
         annotations = record.get("annotations")
         if annotations is None:
             yield record
             continue
         visible = sum(flag > 0 for a in annotations for flag in a.get("keypoints", ())[2::3])
+        if densepose and not any("dp_x" in a for a in annotations):
+            continue
         if visible >= least_keypoints and not all(a["iscrowd"] for a in annotations):
             yield record
 
@@ -156,4 +166,4 @@ def _object(annotation: dict, number: int) -> dict:
         record["keypoints"] = [
             v if i % 3 == 2 else v + 0.5 for i, v in enumerate(annotation["keypoints"])
         ]
-    return record
+    return record | {name: annotation[name] for name in FIELDS if name in annotation}

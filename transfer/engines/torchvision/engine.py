@@ -186,11 +186,11 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
 
 
 def lr_factor(schedule: Schedule, iteration: int) -> float:
-    """Factor on the learning rate at an iteration: linear warm-up (from 1/1000, as Detectron2),
-    then steps or half a cosine."""
+    """Factor on the learning rate at an iteration: linear warm-up, as Detectron2, then
+    steps or half a cosine."""
     if iteration < schedule.warmup:
         alpha = iteration / schedule.warmup
-        warm = 0.001 * (1 - alpha) + alpha
+        warm = schedule.warmup_from * (1 - alpha) + alpha
     else:
         warm = 1.0
     return warm * schedule.decayed(iteration)
