@@ -23,7 +23,9 @@ HEADLINES = (
     "top1",
     "svm_map",
 )
-OF_SIZES = tuple(f"{task}_ap{size}" for task in ("box", "mask", "keypoint") for size in "sml")
+OF_SIZES = tuple(
+    f"{task}_ap{size}" for task in ("box", "mask", "keypoint", "densepose") for size in "sml"
+)
 PER_CLASS = "_ap/"
 
 

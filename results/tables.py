@@ -35,6 +35,7 @@ DEFINITIONS = {
     "voc2007": "VOC07 AP",
     "voc2012": "VOC12 AP",
     "cityscapes": "Cityscapes AP",
+    "gps": "DensePose AP (GPS)",
 }
 GROUP = [  # runs that differ in one of these are never averaged
     "protocol",

@@ -229,7 +229,7 @@ COCO_DENSEPOSE = Protocol(
     Schedule(130_000, 16, 0.002, steps=(100_000, 120_000), warmup_from=0.1, devices=8),
     detector=Detector(sampling_ratio=2),
     metrics=("densepose", "box"),
-    scorer="densepose",
+    scorer="gps",
     data=DENSEPOSE,
     densepose=DensePose(dp_size=14, dp_parts=15, dp_decoder=0, dp_weights=(2.0, 0.3, 0.1)),
 )

@@ -300,7 +300,7 @@ class Protocol:
     ] = ("box",)
     scorer: Annotated[
         str,
-        "definition of AP: coco, voc2007, voc2012, densepose or cityscapes; of classes: accuracy,"
+        "definition of AP: coco, voc2007, voc2012, gps or cityscapes; of classes: accuracy,"
         " class-ap",
     ] = "coco"
     arch: Annotated[str, "of the backbone where the weights are random"] = "resnet50"

@@ -18,12 +18,15 @@ from pathlib import Path
 import detco
 from detco.common import loading
 from detco.common.device import fast_bf16
+from detco.common.errors import InputError
 
 from ..run.machine import cores
 
 # Detectron2's main of June 2026: what the tests run against. README and Dockerfile name it too.
 DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 DETECTRON2_SOURCE = f"git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"
+DENSEPOSE_SOURCE = f"{DETECTRON2_SOURCE}#subdirectory=projects/DensePose"
+ADDED = ("av", "opencv-python-headless")  # what that imports and detco does not have
 NEEDED = {
     "torch": (2, 6),
     "torchvision": (0, 21),
@@ -149,6 +152,7 @@ def built_on_torch() -> None:
         except ImportError as error:
             problems.append(f"torch cannot be imported ({_short(error)}): {MEANS['torch']}")
     _detectron2(facts, alarms)
+    _densepose(facts)
     print(json.dumps([facts, alarms, problems]))
 
 
@@ -282,6 +286,27 @@ def _detectron2(facts: list, alarms: list) -> None:
             " torchvision"
         )
         alarms.append(f"detectron2's compiled part cannot be imported ({_short(error)}): {remedy}")
+
+
+def _densepose(facts: list) -> None:
+    """Whether Detectron2's project and the files that describe the body are here."""
+    from detco.transfer.data import densepose
+    from detco.transfer.engines.detectron2 import version as detectron2_version
+
+    if absent := densepose.missing_modules():
+        here = detectron2_version.identify()
+        old = here is not None and here.which == detectron2_version.RELEASE
+        source = DENSEPOSE_SOURCE.replace(DETECTRON2_COMMIT, "v0.6") if old else DENSEPOSE_SOURCE
+        ways = f"pip install {' '.join(ADDED)}; pip install --no-deps --no-build-isolation"
+        text = f"no {', '.join(absent)}, needed for coco-densepose ({ways} '{source}';"
+        facts.append(_fact("densepose", f"{text} docs/use/engines.md)", there=False))
+        return
+    try:
+        found = densepose.surface()
+    except InputError as error:
+        facts.append(_fact("densepose", f"the project is here; {error}", there=False))
+        return
+    facts.append(_fact("densepose", f"with {len(found)} files of the body"))
 
 
 def _optional(facts: list) -> None:

@@ -57,6 +57,7 @@ GPU = Device(
         "mask-rcnn-fpn": 0.131,
         "retinanet": 0.1,
         "keypoint-rcnn-fpn": 0.158,
+        "densepose-rcnn-fpn": 0.154,  # the zoo's s1x_legacy; s1x: 0.18
         "fcn-16s": 0.13,  # the zoo has no FCN-16s: assumed
     },
     passes=1.3e-8,
@@ -74,7 +75,8 @@ CPU = Device(
         "mask-rcnn-fpn": 0.115,
         "retinanet": 0.058,
         "keypoint-rcnn-fpn": 0.12,
-        "fcn-16s": 0.1,  # assumed, as the line above
+        "densepose-rcnn-fpn": 0.15,  # assumed, as the line below
+        "fcn-16s": 0.1,
     },
     passes=4.3e-7,
     predict=0.36,

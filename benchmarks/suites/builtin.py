@@ -333,6 +333,7 @@ PAPER_TASKS = {  # tables of the paper: protocols
     ),
     "paper-cityscapes": _tasks("cityscapes-instance", "cityscapes-semantic", start=WITHOUT_AA),  # 7
     "paper-keypoints": _tasks("coco-keypoint-rcnn-180k", start=WITHOUT_AA),  # 5
+    "paper-densepose": _tasks("coco-densepose", start=OWN[:-1]),  # 9
     "paper-classification": (  # 8
         *_tasks("imagenet-linear", start=(*CLASSIFIED, "simclr-1000ep")),
         *_tasks("voc07-svm", start=CLASSIFIED),

@@ -20,6 +20,7 @@ SPREAD = 0.4  # standard deviation assumed where none is published
 # pictures they are tested on
 TESTS = (
     (r"coco-(?!densepose)", "detectron2", "coco", 5000),
+    (r"coco-densepose", "detectron2", "gps", 1508),
     (r"voc-faster-rcnn", "detectron2", "voc2007", 4952),
     (r"cityscapes", "detectron2", None, 500),
     (r"imagenet-linear", "frozen", "accuracy", 50_000),

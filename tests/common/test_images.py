@@ -141,13 +141,13 @@ def test_detectron2_is_given_no_other_formats(key, tmp_path, ghostscript):
     pytest.importorskip("detectron2")
     from detectron2.config import get_cfg
 
-    from detco.transfer.engines.detectron2.data import Mapper
+    from detco.transfer.engines.detectron2.data import mapper
 
     Image.new("RGB", (10, 10)).save(tmp_path / "good.png")
     (tmp_path / "a.jpg").write_bytes(POSTSCRIPT)
     record = {"file_name": str(tmp_path / "good.png"), "width": 10, "height": 10}
     with pytest.raises(Unreadable, match="cannot identify"):
-        Mapper(get_cfg(), True)(record | {key: str(tmp_path / "a.jpg"), "annotations": []})
+        mapper(get_cfg(), True)(record | {key: str(tmp_path / "a.jpg"), "annotations": []})
     assert not ghostscript.exists()
 
 

@@ -1,5 +1,5 @@
-"""A few labelled people with points of DensePose, and a body of 96 points in place of SMPL's 27,554:
-the same files with the same names, made by hand."""
+"""A few labelled people with points of DensePose, and a body of 96 points in place of the 27,554 of
+SMPL: the same files with the same names, made by hand."""
 
 import json
 import pickle

@@ -105,8 +105,15 @@ NUMBERS = numbers.of_source(numbers.DETCO)
 AT_90K = ("coco-mask-rcnn-c4-90k", "coco-mask-rcnn-fpn-90k", "coco-retinanet-90k")
 
 
-IMAGES = {"coco": 5000, "voc": 4952, "cityscapes": 500, "imagenet": 50_000, "voc07": 4952}
-SCORERS = {"voc": "voc2007", "imagenet": "accuracy", "voc07": "class-ap"}
+IMAGES = {
+    "coco": 5000,
+    "voc": 4952,
+    "cityscapes": 500,
+    "imagenet": 50_000,
+    "voc07": 4952,
+    "densepose": 1508,
+}
+SCORERS = {"voc": "voc2007", "imagenet": "accuracy", "voc07": "class-ap", "densepose": "gps"}
 
 
 def paper_record(start, protocol, seed, value, metric="box_ap", **changes):
@@ -118,7 +125,7 @@ def paper_record(start, protocol, seed, value, metric="box_ap", **changes):
         "sha256": start.encode().hex().ljust(64, "0"),
         "epochs": epochs,
     }
-    data = protocol.split("-")[0]
+    data = protocol.removeprefix("coco-" * ("densepose" in protocol)).split("-")[0]
     made = DONE | {
         "deviations": [],
         "id": f"{start}/{protocol}/{seed}/{metric}/{sorted(changes)}",

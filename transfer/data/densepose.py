@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from detco.common.errors import InputError
+from detco.common.images import open_image
 
 from . import fields, masks
 from .reading import DENSEPOSE, numbers
@@ -125,9 +126,8 @@ def unpacked(found: dict) -> np.ndarray:
     """What `packed` was given. Raises ValueError for what is damaged."""
     _, height, width = found["shape_chw"]
     try:
-        file = io.BytesIO(base64.b64decode(found["labels_uv_str"]))
-        with Image.open(file, formats=("PNG",)) as image:
-            if (image.size, image.mode) != ((width, height), "RGB"):
+        with open_image(io.BytesIO(base64.b64decode(found["labels_uv_str"]))) as image:
+            if (image.format, image.size, image.mode) != ("PNG", (width, height), "RGB"):
                 raise ValueError("another size than it says")
             return np.asarray(image).transpose(2, 0, 1)
     except (OSError, SyntaxError, binascii.Error, TypeError) as error:

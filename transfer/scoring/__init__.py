@@ -60,7 +60,7 @@ SCORERS = {
         "score:voc2007", leaves_out=("difficult",), of_recall="ceiling:eleven_points"
     ),
     "voc2012": Scorer("score:voc2012", leaves_out=("difficult",), of_recall="ceiling:area"),
-    "densepose": Scorer(
+    "gps": Scorer(
         "densepose:densepose_metrics",
         ("densepose", "box"),
         leaves_out=("crowd", "impossible area"),

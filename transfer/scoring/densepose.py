@@ -1,10 +1,11 @@
 """DensePose AP by the project DensePose's own evaluator: detections are matched by geodesic point
 similarity (GPS): the distance on the body between where its points are and where they should be."""
 
+import contextlib
+import io
 import types
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ STATS = ("ap", "ap50", "ap75", "apm", "apl")
 def densepose_metrics(
     dataset: Dataset, predictions: list[dict], metrics: tuple[str, ...]
 ) -> dict[str, float]:
-    """The scorer `densepose`: densepose_ap, ap50, ap75, apm, apl by GPS, and COCO's AP of boxes, in
+    """The scorer `gps`: densepose_ap, ap50, ap75, apm, apl by GPS, and COCO's AP of boxes, in
     percent. Raises InputError where project or surface are absent or damaged."""
     result: dict[str, float] = {}
     if "densepose" in metrics:
@@ -39,17 +40,15 @@ def gps(dataset: Dataset, predictions: list[dict]) -> dict[str, float]:
     files = densepose.surface(dataset.root)
     from densepose.evaluation import densepose_coco_evaluation as project
 
-    ids = {category["id"] for category in dataset.categories}
-    truth = score.indexed(
-        dataset, dataset.categories, score.ground_truth(dataset, ids, "densepose")
-    )
-    best = best_of_images(predictions)
-    found = truth.loadRes(best) if best else score.indexed(dataset, dataset.categories, [])
-    evaluation = project.DensePoseCocoEval(
-        truth, found, "densepose", dpEvalMode=project.DensePoseEvalMode.GPS
-    )
+    categories = list(dataset.categories)
+    ids = {category["id"] for category in categories}
     distances = read_distances(files[densepose.DISTANCES])
-    with given(project, files, distances):
+    with contextlib.redirect_stdout(io.StringIO()), given(project, files, distances):
+        truth = score.indexed(dataset, categories, score.ground_truth(dataset, ids, "densepose"))
+        best = best_of_images(predictions)
+        found = truth.loadRes(best) if best else score.indexed(dataset, categories, [])
+        mode = project.DensePoseEvalMode.GPS
+        evaluation = project.DensePoseCocoEval(truth, found, "densepose", dpEvalMode=mode)
         try:
             evaluation.evaluate()
             evaluation.accumulate()
@@ -86,7 +85,7 @@ def best_of_images(predictions: list[dict]) -> list[dict]:
     return best
 
 
-@contextmanager
+@contextlib.contextmanager
 def given(project: types.ModuleType, files: dict[str, Path], distances: np.ndarray) -> Iterator:
     """The evaluator's module with our files instead of downloads, and with distances that were read
     without running the pickle they lie in."""
@@ -94,15 +93,18 @@ def given(project: types.ModuleType, files: dict[str, Path], distances: np.ndarr
         get_local_path=lambda url, **_: str(files[url.rpartition("/")[2]]),
         load=lambda file, **_: {"Pdist_matrix": distances},
     )
-    # the release of 2021 asks numpy for `int` and `float`, which numpy 1.24 took away
-    numbers = types.SimpleNamespace(**(vars(np) | {"int": int, "float": float}))
-    own = {"PathManager": local, "pickle": local, "np": numbers}
+    own = {"PathManager": local, "pickle": local, "np": old_numpy()}
     before = {name: getattr(project, name) for name in own}
     vars(project).update(own)
     try:
         yield
     finally:
         vars(project).update(before)
+
+
+def old_numpy() -> types.SimpleNamespace:
+    """numpy with `int` and `float`, which its 1.24 took away: the release of 2021 asks for them."""
+    return types.SimpleNamespace(**(vars(np) | {"int": int, "float": float}))
 
 
 def read_distances(path: Path) -> np.ndarray:

@@ -41,7 +41,7 @@ def score(
     scorer: "coco" (pycocotools; keypoints over the categories that have them) or "voc2007",
         "voc2012": the mean over IoU 0.50:0.05:0.95 of that year's VOC metric, with Detectron2's
         rounding; boxes only; or "cityscapes" (cityscapesScripts): instance AP of masks, and miou of
-        "semantic", whose predictions are a mask for each class; or "densepose" (the project
+        "semantic", whose predictions are a mask for each class; or "gps" (the project
         DensePose): AP of points on the body, and of boxes as "coco" has it.
     metrics: of "box", "mask", "keypoint", "densepose", "semantic"; or "class" alone, whose
         predictions are those of `classes`.

@@ -1,6 +1,7 @@
 """The built-in suites: the demo's chain, the paper's tables, starting points chosen."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,6 @@ def test_demo_is_a_chain_of_scenes_pretrainings_transfers():
     assert not by_id.keys() & {job.id for job in other}
 
 
-OTHER_TASKS = {9}  # dense pose: there is no protocol
 # of table 8, without a public checkpoint of that many epochs
 NOWHERE = {("jigsaw", None), ("rotation", None), ("localagg", 200), ("byol", 1000)}
 
@@ -41,7 +41,6 @@ def published_cells():
     from detco.results.paper import numbers
 
     rows = numbers.of_source(numbers.DETCO)
-    rows = rows[~rows["table"].isin(OTHER_TASKS)]
     epochs = rows["epochs"].astype(object).where(rows["epochs"].notna(), None)
     cells = set(zip(rows["protocol"], rows["method"], epochs, strict=True))
     return {cell for cell in cells if cell[1:] not in NOWHERE}
@@ -86,6 +85,34 @@ def without_epochs(cells):
         (protocol, method, None if method == "supervised" else epochs)
         for protocol, method, epochs in cells
     }
+
+
+@pytest.mark.parametrize("number", range(3, 14))
+def test_every_table_is_printed_and_has_protocols_that_run(number, capsys):
+    """The command prints each of its numbers; each column is a row of PROTOCOLS, in a suite of the
+    paper and in paper-all, whose published numbers are those of its version."""
+    from detco.benchmarks.cli.main import main
+    from detco.results.paper import numbers, verdicts
+    from detco.transfer.protocols import PROTOCOLS
+
+    assert main(["table", "--paper", str(number), "--format", "csv"]) == 0
+    printed = capsys.readouterr().out
+    rows = numbers.of_table(number)
+    assert len(printed.splitlines()) == len(rows) + 1
+    columns = {name for _, name in numbers.PAPER[number].groups}
+    assert columns == set(rows["protocol"])
+    for name in columns:
+        suites = [
+            suite.name
+            for suite in builtin.SUITES.values()
+            if any(task.protocol == name for task in suite.protocols)
+        ]
+        assert len(suites) == 2 and suites[1] == "paper-all" and suites[0].startswith("paper-")
+        row = PROTOCOLS[name]
+        assert row.version == numbers.VERSION
+        of_row = [found[2:] for found in verdicts.TESTS if re.match(found[0], name)]
+        assert [scorer in (None, row.scorer) for scorer, _ in of_row] == [True]
+        assert of_row[0][1] == row.data.images[1]
 
 
 def test_paper_suites_are_the_papers_tables():

@@ -6,7 +6,7 @@ its batches depend on the number of loading processes.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -75,21 +75,21 @@ class OurImages(PathHandler):
 PathManager.register_handler(OurImages(), allow_override=True)
 
 
-class Opening:
-    """Before a mapper of Detectron2: it opens images as this project does. With INPUT.OPENED_AS, a
-    prefix of OurImages, that opens them. An image so large that its decoder reduces it is trained
-    on with its labels reduced alike.
+class Mapper:
+    """A mapper of Detectron2, given images as this project opens them; Cityscapes' label ids become
+    class numbers. With INPUT.OPENED_AS, a prefix of OurImages, that opens the images. An image so
+    large that its decoder reduces it is trained on with its labels reduced alike.
 
     Raises Unreadable for a picture to train on, InputError for one to test on.
     """
 
-    def __init__(self, cfg, is_train: bool = True, **more):
-        super().__init__(cfg, is_train, **more)
+    def __init__(self, theirs: Callable[[dict], dict], cfg, is_train: bool = True):
+        self.theirs, self.is_train = theirs, is_train
         self.opened_as = cfg.INPUT.get("OPENED_AS", "")
 
     def __call__(self, record: dict) -> dict:
         try:
-            mapped = super().__call__(self._opened(record))
+            mapped = self.theirs(self._opened(record))
             mapped |= {key: record[key] for key in ("file_name", "height", "width")}
         except MemoryError:
             raise
@@ -104,6 +104,8 @@ class Opening:
                 record["file_name"],
             )
             raise (told if self.is_train else untestable(told)) from None
+        if "sem_seg" in mapped:
+            mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
         return mapped
 
     def _opened(self, record: dict) -> dict:
@@ -121,16 +123,6 @@ class Opening:
         if full != (record["width"], record["height"]):
             return record | {"file_name": opened_as + path}
         return scaled(record, width, height) | {"file_name": opened_as + path}
-
-
-class Mapper(Opening, DatasetMapper):
-    """Detectron2's mapper; Cityscapes' label ids become class numbers. See `Opening`."""
-
-    def __call__(self, record: dict) -> dict:
-        mapped = super().__call__(record)
-        if "sem_seg" in mapped:
-            mapped["sem_seg"] = CLASS_OF_LABEL[mapped["sem_seg"]]
-        return mapped
 
 
 def _images(record: dict) -> list[str]:
@@ -163,17 +155,17 @@ class RandomScale(T.Augmentation):
         )
 
 
-def mapper(cfg, train: bool) -> Opening:
+def mapper(cfg, train: bool) -> Mapper:
     """The config's mapper; with INPUT.SCALE_TRAIN pictures are scaled, cropped and flipped."""
     if cfg.MODEL.get("DENSEPOSE_ON"):
-        from . import densepose
+        from densepose.data import DatasetMapper as PeopleMapper  # mirrors points and masks too
 
-        return densepose.Mapper(cfg, train)
-    scale = cfg.INPUT.get("SCALE_TRAIN")
-    if not (train and scale):
-        return Mapper(cfg, train)
-    crop = T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
-    return Mapper(cfg, train, augmentations=[RandomScale(*scale), crop, T.RandomFlip()])
+        return Mapper(PeopleMapper(cfg, train), cfg, train)
+    scale, more = cfg.INPUT.get("SCALE_TRAIN"), {}
+    if train and scale:
+        crop = T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
+        more = {"augmentations": [RandomScale(*scale), crop, T.RandomFlip()]}
+    return Mapper(DatasetMapper(cfg, train, **more), cfg, train)
 
 
 class GroupedBatches(Sampler):
@@ -208,7 +200,7 @@ class MappedRecords(torch.utils.data.Dataset):
     What is random about one is drawn from (seed, process, batch, place).
     """
 
-    def __init__(self, records: Records, mapping: Opening, seed: int):
+    def __init__(self, records: Records, mapping: Mapper, seed: int):
         self.records, self.mapping, self.seed = (
             records,
             mapping,

@@ -42,7 +42,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 {imports}
 HERE = Path(__file__).parent
-cfg = get_cfg()
+cfg = get_cfg(){keys}
 cfg.merge_from_file(str(HERE / "config.yaml"))
 cfg.MODEL.WEIGHTS = str(HERE / "model_final.pth")
 cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -73,10 +73,14 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
     plain, heads, lost = plain_config(trained)
     state = build(trained, config(trained, "cpu")).state_dict()
     imports = f"\nimport {HEADS}  # noqa: F401 (registers {', '.join(heads)})\n" if heads else ""
+    keys = ""
+    if "densepose" in trained.protocol.metrics:
+        imports += "\nfrom densepose import add_densepose_config\n"
+        keys = "\nadd_densepose_config(cfg)"
     texts = {
         "config.yaml": yaml.safe_dump(nested(plain), sort_keys=False),
         "classes.json": json.dumps(classes(trained), indent=1) + "\n",
-        "try.py": TRY.format(imports=imports),
+        "try.py": TRY.format(imports=imports, keys=keys),
         "README.md": _readme(trained, heads, lost),
     }
     for name, text in texts.items():

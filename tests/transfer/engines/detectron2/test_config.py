@@ -186,6 +186,7 @@ def test_resolved_configs_are_frozen(backbone):
         name: json.dumps(resolved(name, backbone), sort_keys=True)
         for name, row in PROTOCOLS.items()
         if engines.serving("detectron2", row.architecture) == "detectron2"
+        and not row.densepose  # beside the project's own files: densepose/test_config.py
     }
     assert {
         name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()

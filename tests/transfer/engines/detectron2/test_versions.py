@@ -35,6 +35,8 @@ def other(tmp_path_factory) -> dict[str, str]:
         pytest.skip("no other Detectron2: DETCO_OTHER_DETECTRON2 is not set")
     package = tmp_path_factory.mktemp("other") / "detectron2"
     package.mkdir()
+    if (Path(named) / "densepose").is_dir():
+        (package.parent / "densepose").symlink_to((Path(named) / "densepose").absolute())
     for path in (Path(named) / "detectron2").absolute().iterdir():
         (package / path.name).symlink_to(path)
     installed = Path(importlib.util.find_spec("detectron2").origin).parent

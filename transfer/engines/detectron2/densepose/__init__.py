@@ -1,28 +1,21 @@
-"""Detectron2's project DensePose for one architecture: its config, its mapper, its outputs as COCO
+"""Detectron2's project DensePose for one architecture: its config, its outputs as COCO
 results. Import this only where the project is installed."""
 
 from pathlib import Path
 
 from densepose import add_densepose_config
 from densepose.converters import ToChartResultConverter
-from densepose.data import DatasetMapper
 from densepose.structures import quantize_densepose_chart_result
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
-from detco.transfer.data import densepose
-from detco.transfer.settings import Protocol
-from detco.transfer.scoring.densepose import MOST
-
-from ..data import Opening
+from ....data import densepose
+from ....scoring.densepose import MOST
+from ....settings import Protocol
 
 HEAD = "MODEL.ROI_DENSEPOSE_HEAD."
 CELLS = 4  # of the outputs along a side, for each one of RoIAlign: a deconvolution, then resized
-
-
-class Mapper(Opening, DatasetMapper):
-    """The project's mapper, which mirrors points and masks with an image; see `Opening`."""
 
 
 def add_keys(cfg: CfgNode) -> CfgNode:
@@ -71,9 +64,7 @@ def describe(name: str, root: Path) -> str:
 def people_to_coco(output: dict, image_id: int, categories: list[int]) -> list[dict]:
     """Instances -> COCO results; the best `MOST`, which alone are scored, with `densepose`."""
     instances = output["instances"].to("cpu")
-    results = instances_to_coco_json(
-        instances, image_id
-    )  # boxes as the project's evaluator has them
+    results = instances_to_coco_json(instances, image_id)
     for number, result in enumerate(results):
         result["category_id"] = categories[result["category_id"]]
         if number < MOST:  # they come in the order of their scores
