@@ -48,7 +48,7 @@ BLOCK = re.compile(r"^ *```(\w+)( run| suite)?\n(.*?)^ *```", re.MULTILINE | re.
 COMMAND = re.compile(r"^ *(?:\.venv/bin/)?(?:detco|python -m detco|torchrun .*?-m detco) (.*)$")
 LISTED = (
     "detco: (without .*: no copy of|not enough room"
-    "|before it can run: .*(no such folder|pip install submitit))"
+    "|before it can run: .*(no such folder|pip install submitit|project DensePose))"
 )
 SHORT = {
     "pretrain": "--set epochs=1 --set batch=32 --set queue=32 --device cpu",
