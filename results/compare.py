@@ -119,9 +119,17 @@ def ranks(table: pd.DataFrame) -> pd.Series:
 
 def headline_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The cells that wins are counted over: the main metric (AP, mIoU, ...) of each
-    group and task."""
-    columns = table.columns.droplevel("statistic").unique()
-    return [(group, metric) for group, metric in columns if metric in HEADLINES]
+    group and task; of a group without one (k-NN, with a metric for each k) the first."""
+    columns = list(table.columns.droplevel("statistic").unique())
+    first: dict[str, str] = {}
+    for group, metric in columns:
+        first.setdefault(group, metric)
+    known = {group for group, metric in columns if metric in HEADLINES}
+    return [
+        (group, metric)
+        for group, metric in columns
+        if metric in HEADLINES or (group not in known and metric == first[group])
+    ]
 
 
 # --- as text -------------------------------------------------------------------------------------

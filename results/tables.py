@@ -182,7 +182,7 @@ def ap_table(
     scaling.
     Statistics: `mean`, `std` (of the sample, NaN for one run), `n`, `failed`, `planned`. For each
     baseline also `minus NAME` (difference of means), `ci NAME` (half of its 95 % interval, NaN with
-    a single run) and `n NAME` (the smaller n of the two).
+    a single run) and `n NAME` (the smaller n of the two); in its own row NaN, NaN and 0.
 
     pairing: "welch" (Welch's t) or "paired" (by seed, over the seeds both have).
     each: these runs as `labelled` together with others; default: labelled alone.
@@ -296,7 +296,10 @@ def _differences(
         key: pd.DataFrame(numbers, index=mean.index, columns=mean.columns)
         for key, numbers in made.items()
     }
-    return frames | {f"n {name}": frames[f"n {name}"].astype(int)}
+    frames[f"n {name}"] = frames[f"n {name}"].astype(int)
+    for key, empty in zip(frames, (np.nan, np.nan, 0)):
+        frames[key].loc[name] = empty  # its own row is no comparison
+    return frames
 
 
 def _wanted(runs: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:

@@ -99,7 +99,21 @@ def finetune(
 
 
 def _other_backbone(protocol: Protocol, trunk: backbone_file.Backbone) -> tuple[str, ...]:
-    return () if trunk.arch == protocol.arch else (f"backbone {trunk.arch} (row: {protocol.arch})",)
+    return (
+        ()
+        if trunk.arch == protocol.arch
+        else (f"backbone {trunk.arch} (protocol: {protocol.arch})",)
+    )
+
+
+LAUNCHES = {  # where the fields of a launch come from
+    "num_gpus": "several GPUs for a job (--num-gpus, --slurm gpus)",
+    "num_machines": "several machines for a job (--num-machines, --slurm nodes)",
+    "machine_rank": "--machine-rank",
+    "dist_url": "--dist-url",
+    "amp": "--amp",
+    "eval_period": "--eval-period",
+}
 
 
 def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: str = "") -> None:
@@ -126,7 +140,7 @@ def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: 
             name for name, one in engines.ENGINES.items() if one.launches and not one.only
         )
         changed = [
-            f"--{key.replace('_', '-')}"
+            LAUNCHES[key]
             for key, value in asdict(launch).items()
             if value != getattr(engines.ALONE, key)
         ]

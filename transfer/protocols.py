@@ -447,13 +447,13 @@ def scaled(protocol: Protocol, images: int) -> tuple[Protocol, str]:
 
 def departures(protocol: Protocol) -> tuple[str, ...]:
     """Where a protocol differs from the row of the same name, one text a field, e.g.
-    `schedule.iterations 50 (row: 150)`."""
+    `schedule.iterations 50 (protocol: 150)`."""
     row = PROTOCOLS.get(protocol.name)
     if row is None:
         return (f"protocol {protocol.name} is not in the table",)
     ours, theirs = flatten(asdict(protocol)), flatten(asdict(row))
     return tuple(
-        f"{key} {_plain(ours[key])} (row: {_plain(theirs[key])})"
+        f"{key} {_plain(ours[key])} (protocol: {_plain(theirs[key])})"
         for key in ours
         if ours[key] != theirs[key]
     )

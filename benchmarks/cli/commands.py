@@ -608,6 +608,12 @@ COMMANDS = (
                 type=not_negative,
             ),
             option("--dry-run", "print the plan and its cost, and stop", action="store_true"),
+            option(
+                "--gpu-hours",
+                "with --dry-run: estimated hours on v100, a100 or h100",
+                choices=("v100", "a100", "h100"),
+                metavar="NAME",
+            ),
             RUN_JSON,
             option("--yes", "also a plan of more than 10,000 jobs", action="store_true"),
             VERIFY,

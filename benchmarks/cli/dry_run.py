@@ -10,17 +10,24 @@ from ..plan.cost import Estimate
 from ..plan.jobs import Job
 from ..run import Room
 from ..run.live import clock
-from .text import columns, in_words, size
+from .text import columns, in_words, size, wrapped
 
 UNBEARABLE = 90 * 24 * 3600  # seconds
+OWN = "GPU-hours"  # of the GPUs that are here
 LONG = 100 * 3600  # seconds of work on processor cores from which GPU-hours are told too
 
 
 def show(
-    jobs: Sequence[Job], done: set[str], costs: Mapping[str, Estimate], room: Room, out: Path
+    jobs: Sequence[Job],
+    done: set[str],
+    costs: Mapping[str, Estimate],
+    room: Room,
+    out: Path,
+    asked: str | None = None,
 ) -> None:
-    """Print a line for each kind of job (seeds together), then the sums."""
-    gpu, unit = gpu_hours(jobs, costs, room)
+    """Print a line for each kind of job (seeds together), then the sums. asked: the GPU, of
+    `cost.BANDWIDTH`, whose hours are wanted."""
+    gpu, unit = gpu_hours(jobs, costs, room, asked)
     _table(jobs, done, costs, gpu, unit)
     print(f"\n{in_words(len(jobs))}, {len(done)} done")
     todo = [job for job in jobs if job.id not in done]
@@ -30,9 +37,11 @@ def show(
     lasts = clock(wall)
     hours = f"; {_number(sum(gpu[job.id] for job in todo))} {unit}" if gpu else ""
     too_long = ": not on this machine" if wall > UNBEARABLE else ""
-    print(f"time: about {lasts} on {room.name}{too_long}{hours}")
+    print(wrapped("time: ", f"about {lasts} on {room.name}{too_long}{hours}"))
     _disk(todo, costs, room, out)
     _speeds(todo, costs, room)
+    if unit and unit != OWN:
+        print(wrapped(f"{unit}: ", _assumed(asked or "v100")))
     _power(jobs)
 
 
@@ -118,22 +127,36 @@ def _speeds(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room) -> N
         parts.append(f"{in_words(measured)} as measured on this machine")
     if measured < len(todo):
         parts.append(f"{in_words(len(todo) - measured)} by the model of {room.model}")
-    print(f"speeds: {', '.join(parts)}")
+    print(wrapped("speeds: ", ", ".join(parts)))
+
+
+def _assumed(gpu: str) -> str:
+    """Where the hours of a GPU come from that is not here."""
+    text = f"an estimate by the model of {cost.GPU.name}"
+    if gpu == "v100":
+        return text
+    ours, theirs = cost.BANDWIDTH["v100"], cost.BANDWIDTH[gpu]
+    return (
+        f"{text}; times {ours:,} / {theirs:,}, the ratio of the memories' bandwidths in GB/s:"
+        " assumed, not measured"
+    )
 
 
 def gpu_hours(
-    jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room
+    jobs: Sequence[Job], costs: Mapping[str, Estimate], room: Room, asked: str | None = None
 ) -> tuple[dict[str, float], str]:
-    """GPU-hours of each job and their unit. Without a GPU, a long plan is given in hours of the
-    cost model's GPU; for a short one the hours are empty."""
+    """GPU-hours of each job and their unit: of the GPU that was asked for, else of those here.
+    Without a GPU, a long plan is given in hours of the cost model's; for a short one the hours are
+    empty."""
+    if asked:
+        return cost.gpu_hours(jobs, asked), f"{asked.upper()}-hours"
     if room.gpus:
         return {
             job.id: costs[job.id].seconds * room.gpus.get(job.kind, 0) / 3600 for job in jobs
-        }, "GPU-hours"
+        }, OWN
     if sum(costs[job.id].seconds for job in jobs) < LONG:
         return {}, ""
-    there = cost.estimate(jobs, {}, cost.GPU)
-    return {key: found.seconds / 3600 for key, found in there.items()}, "V100-hours"
+    return cost.gpu_hours(jobs, "v100"), "V100-hours"
 
 
 def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: Path) -> None:
@@ -141,10 +164,8 @@ def _disk(todo: Sequence[Job], costs: Mapping[str, Estimate], room: Room, out: P
     more = sum(sorted((costs[job.id].runs for job in todo), reverse=True)[: room.slots])
     place = next(folder for folder in (out, *out.parents) if folder.exists())
     free = shutil.disk_usage(place).free
-    print(
-        f"disk: {size(stays)} stay, up to {size(more)} more while it runs; {size(free)} are free in"
-        f" {place}"
-    )
+    text = f"{size(stays)} stay, up to {size(more)} more while it runs; {size(free)} are free in"
+    print(wrapped("disk: ", f"{text} {place}"))
     if stays + more > free:
         print(f"detco: not enough room on the disk of {place}", file=sys.stderr)
 

@@ -131,6 +131,8 @@ def suite(args) -> int:
 
 def _suite(args, stream: TextIO | None) -> int:
     track.refuse(args.track)
+    if args.gpu_hours and not args.dry_run:
+        raise InputError("--gpu-hours is for the plan: add --dry-run")
     wanted = _wanted(args)
     wanted, absent = files.without_absent(wanted)
     for text in absent:
@@ -155,7 +157,7 @@ def _suite(args, stream: TextIO | None) -> int:
         )
     site.take(jobs)
     if args.dry_run:
-        return _planned(jobs, site, out, missing, stream)
+        return _planned(jobs, site, out, missing, stream, args.gpu_hours)
     failed = work(jobs, args, out, wanted.name, site)
     if wanted.keep_model:
         show.kept(jobs, wanted.keep_model)
@@ -234,12 +236,13 @@ def _planned(
     out: Path,
     missing: list[str],
     stream: TextIO | None,
+    gpu: str | None,
 ) -> int:
     """Print the plan, its cost and what a scheduler would get; exit status 2 where something is
     missing."""
     done = {job.id for job in jobs if finished(job)}
     costs = site.costs(jobs, out, exact=True)
-    planned.show(jobs, done, costs, site.room(), out)
+    planned.show(jobs, done, costs, site.room(), out, gpu)
     try:
         script = site.script([job for job in jobs if job.id not in done], out)
         if script:

@@ -81,6 +81,9 @@ CPU = Device(
     passes=4.3e-7,
     predict=0.36,
 )
+# Of other GPUs no speed is measured here. Training these networks moves more data than it computes:
+# their time is taken to fall with the memory's bandwidth (GB/s, data sheets of the SXM modules).
+BANDWIDTH = {"v100": 900, "a100": 2039, "h100": 3350}
 FLOAT32 = 1.6  # times slower on a CPU where an engine does not use bfloat16
 START = 2.0  # seconds to read data and weights and build the model
 SCORE = 0.006  # seconds a test picture
@@ -110,6 +113,12 @@ def estimate(
     }
 
 
+def gpu_hours(jobs: Sequence[Job], gpu: str) -> dict[str, float]:
+    """Hours of each job on a GPU of BANDWIDTH, those of all its GPUs together."""
+    found = estimate(jobs, {}, GPU, BANDWIDTH["v100"] / BANDWIDTH[gpu])
+    return {job.id: found[job.id].seconds * _gpus(job.spec) / 3600 for job in jobs}
+
+
 def priced(jobs: Sequence[Job], costs: Mapping[str, Estimate]) -> list[Job]:
     """The jobs with the seconds they cost: the executor starts long chains of work first, and
     guesses the time left."""
@@ -128,8 +137,7 @@ def _by_model(spec: dict, device: Device) -> float:
     """Seconds on the device. A job with several GPUs is that much faster."""
     if spec["kind"] == "scenes":
         return drawn(spec["settings"]) * SCENES * (spec["settings"]["size"] / 128) ** 2
-    launch = spec.get("launch", {})
-    gpus = launch.get("num_gpus", 1) * launch.get("num_machines", 1)
+    gpus = _gpus(spec)
     if spec["kind"] == "pretrain":
         return (
             START
@@ -161,6 +169,11 @@ def _by_model(spec: dict, device: Device) -> float:
     trained = planned["train"] + planned["precise BN"] / 3
     work = trained * row["schedule"]["images"] + planned["predict"] * device.predict
     return START + score + work * picture / gpus
+
+
+def _gpus(spec: Mapping) -> int:
+    launch = spec.get("launch", {})
+    return launch.get("num_gpus", 1) * launch.get("num_machines", 1)
 
 
 def _classifier(row: Mapping, planned: Mapping[str, float], device: Device) -> float:

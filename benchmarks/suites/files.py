@@ -50,11 +50,25 @@ def parse(content: Any, path: Path) -> Suite:
         if isinstance(content.get(key), list):
             content[key] = [long_form(item, where) for item in content[key]]
     suite, base = config.build(Suite, content, where), path.resolve().parent
+    _refuse_unknown_settings(suite, where)
     return (
         replace(suite, start=_anchored(suite.start, base))
         if suite.scenes
         else _anchored(suite, base)
     )
+
+
+def _refuse_unknown_settings(suite: Suite, where: str) -> None:
+    """Raises InputError, which names the file, for changes that a recipe or protocol cannot
+    take."""
+    from detco.pretrain.recipes import RECIPES
+    from detco.transfer.protocols import PROTOCOLS
+
+    rows = [(RECIPES.get(one.recipe or ""), suite.pretrain, one.settings) for one in suite.start]
+    rows += [(PROTOCOLS.get(one.protocol), suite.transfer, one.settings) for one in suite.protocols]
+    for row, shared, own in rows:
+        if row is not None:  # unknown ones are refused where they are planned
+            config.override(row, config.later(shared, own), f"{where}: settings of {row.name}")
 
 
 def adapted(

@@ -84,8 +84,8 @@ def test_any_change_changes_the_hash_and_is_named():
     assert protocol_hash(changed) != protocol_hash(row)
     assert departures(row) == ()
     assert departures(changed) == (
-        f"schedule.iterations 7 (row: {row.schedule.iterations})",
-        "detector.retina_prior 0.1 (row: 0.05)",
+        f"schedule.iterations 7 (protocol: {row.schedule.iterations})",
+        "detector.retina_prior 0.1 (protocol: 0.05)",
     )
 
 

@@ -276,12 +276,15 @@ def test_a_departure_that_is_said_may_have_another_hash(capsys, runs):
 
     row = ROW | {"schedule": {"iterations": 50}}
     fits = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
-    put(runs / "set", with_row(row, fits) | {"deviations": ["schedule.iterations 50 (row: 250)"]})
+    put(
+        runs / "set",
+        with_row(row, fits) | {"deviations": ["schedule.iterations 50 (protocol: 250)"]},
+    )
     status, out, err = detco(capsys, "table", runs, "--strict")
     assert (
         (status, err) == (0, "")
         and "70.0 (1)" in out
-        and "schedule.iterations 50 (row: 250)" in out
+        and "schedule.iterations 50 (protocol: 250)" in out
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from detco.benchmarks.cli import dry_run
+from detco.benchmarks.cli.main import main
 from detco.benchmarks.plan import cost, measured_speeds, suite_plan
 from detco.benchmarks.plan.jobs import Job
 from detco.benchmarks.run import worker
-from detco.benchmarks.suites import builtin
+from detco.benchmarks.suites import builtin, files
 from detco.results import store
 from detco.transfer import protocols
 
@@ -234,6 +235,29 @@ def test_gpu_hours_count_all_gpus_of_a_job(demo, capsys, tmp_path):
     assert "GPU-hours each" in lines[0]
     total = sum(found.seconds for found in estimate(demo).values()) * 8 / 3600
     assert any(line.endswith(f"; {total:.3g} GPU-hours") for line in lines)
+
+
+def test_hours_of_a_gpu_that_is_not_here(tmp_path, capsys, monkeypatch):
+    """Eight GPUs share a job's time and not its GPU-hours; the H100's are the V100's by the ratio
+    of bandwidths; at 80 columns no line is longer."""
+    monkeypatch.setenv("COLUMNS", "80")
+    tasks = {"engine": "detectron2", "missing": []}
+    suite = files.adapted(builtin.SUITES["paper-voc"], start=["random"])
+    alone = suite_plan.plan(suite, tmp_path, **tasks)
+    shared = suite_plan.plan(suite, tmp_path, launches=({"num_gpus": 8}, {}), **tasks)
+    v100, h100, eight = (
+        sum(cost.gpu_hours(jobs, gpu).values())
+        for jobs, gpu in ((alone, "v100"), (alone, "h100"), (shared, "v100"))
+    )
+    assert h100 / v100 == pytest.approx(900 / 3350)
+    overhead = 8 * sum(cost.START / 3600 for _ in shared) + v100 * 0.05  # scoring is not shared
+    assert v100 <= eight < v100 + overhead
+    command = ["run", "paper-voc", "--start", "random", "--dry-run", "--gpu-hours", "h100"]
+    main([*command, "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert f"; {h100:.3g} H100-hours" in " ".join(out.split()) and "H100-hours: an estimate" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert main(["run", "smoke", "--gpu-hours", "h100", "--out", str(tmp_path)]) == 2
 
 
 def test_seeds_stand_in_one_line(capsys, tmp_path):

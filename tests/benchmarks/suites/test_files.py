@@ -158,3 +158,17 @@ def test_the_example_runs_after_editing_two_lines(tmp_path, drawn, photos, capsy
         "identity": "",
         "pictures": [6, 2],
     }
+
+
+def test_a_wrong_setting_names_the_file(tmp_path):
+    path = tmp_path / "own.yaml"
+    for text, words in (
+        ("start: [detco-small]\npretrain: {epoch: 20}", "settings of detco-small: unknown setting"),
+        (
+            "start: [random]\nprotocols: [{protocol: small-retinanet, settings: {schedul.lr: 1}}]",
+            "settings of small-retinanet: unknown setting",
+        ),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"{path}: {words}"):
+            files.load(str(path))

@@ -67,7 +67,7 @@ def test_classifiers_have_an_engine_of_their_own():
         ({"scaling": "1/2"}, "scaled: 1/2"),
         ({"scorer": "voc2007"}, "another definition of the metric: VOC07 AP"),
         (
-            {"deviations": ["schedule.iterations 50 (row: 90000)"]},
+            {"deviations": ["schedule.iterations 50 (protocol: 90000)"]},
             "other schedule: schedule.iterations 50",
         ),
         ({"deviations": ["frozen BN"]}, "departs from the protocol: frozen BN"),

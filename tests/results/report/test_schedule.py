@@ -73,7 +73,7 @@ def test_other_settings_of_one_name_are_not_averaged_in():
             0,
             60.0,
             protocol_hash="other",
-            deviations=["schedule.lr 1 (row: 2)"],
+            deviations=["schedule.lr 1 (protocol: 2)"],
         )
     )
     (lines,) = curves(records).values()

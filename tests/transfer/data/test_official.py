@@ -109,9 +109,9 @@ def test_linear_rule():
     with pytest.raises(InputError, match=r"batch of 1000000 leaves .*no iteration"):
         scaled(VOC, 1_000_000)
     assert departures(quarter)[:3] == (
-        "schedule.iterations 96000 (row: 24000)",
-        "schedule.images 4 (row: 16)",
-        "schedule.lr 0.005 (row: 0.02)",
+        "schedule.iterations 96000 (protocol: 24000)",
+        "schedule.images 4 (protocol: 16)",
+        "schedule.lr 0.005 (protocol: 0.02)",
     )
 
 

@@ -91,4 +91,4 @@ def test_it_is_a_setting_with_a_hash_of_its_own():
     row = PROTOCOLS["small-retinanet"]
     frozen = replace(row, freeze="backbone")
     assert protocol_hash(frozen) != protocol_hash(row)
-    assert departures(frozen) == ("freeze backbone (row: none)",)
+    assert departures(frozen) == ("freeze backbone (protocol: none)",)

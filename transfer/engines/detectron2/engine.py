@@ -136,7 +136,8 @@ def deviations(job: EngineJob) -> tuple[str, ...]:
     share, texts = published.images // published.devices, []
     if processes == 1 and schedule.images < share:
         texts.append(
-            f"BN over {schedule.images} image{'s' * (schedule.images > 1)} (row: {share} a device)"
+            f"BN over {schedule.images} image{'s' * (schedule.images > 1)} (protocol: {share} a"
+            " device)"
         )
     if processes > 1 and job.device == "cpu" and d.norm != "naiveSyncBN":
         texts.append(f"naiveSyncBN over {processes} processes ({d.norm} runs on GPUs only)")
@@ -144,8 +145,8 @@ def deviations(job: EngineJob) -> tuple[str, ...]:
         texts.append(f"automatic mixed precision ({precision(job)})")
     if job.protocol.architecture == "mask-rcnn-c4" and d.mask_size != d.roi_size:
         texts.append(
-            f"masks pooled with the boxes, at {d.roi_size} x {d.roi_size} (row: {d.mask_size} x"
-            f" {d.mask_size})"
+            f"masks pooled with the boxes, at {d.roi_size} x {d.roi_size} (protocol:"
+            f" {d.mask_size} x {d.mask_size})"
         )
     return tuple(texts)
 

@@ -141,7 +141,7 @@ def test_a_batch_below_the_published_devices_is_a_deviation(scenes, tmp_path):
     job = job_for(shortened("small-retinanet"), scenes / "coco", tmp_path)
     row = PROTOCOLS["coco-retinanet-90k"]
     lone = replace(job, protocol=replace(row, schedule=replace(row.schedule, images=1)))
-    assert detectron2_rcnn.deviations(lone) == ("BN over 1 image (row: 2 a device)",)
+    assert detectron2_rcnn.deviations(lone) == ("BN over 1 image (protocol: 2 a device)",)
     assert detectron2_rcnn.deviations(replace(job, protocol=row)) == ()
 
 

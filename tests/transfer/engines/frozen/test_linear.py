@@ -121,7 +121,7 @@ def test_a_run_tells_colours_apart(tmp_path, augment):
     data = {"layout": "imagefolder", "root": str(datasets.classes(tmp_path / "mine", 6, 3))}
     record = finetune.finetune(row, "random", data, tmp_path / "out", device="cpu")
     assert record["metrics"]["top1"] >= (0 if augment else 90) and record["engine"] == "frozen"
-    assert ("classifier.augment True (row: False)" in record["deviations"]) == augment
+    assert ("classifier.augment True (protocol: False)" in record["deviations"]) == augment
     assert not list((tmp_path / "out").glob("*.npy"))
 
 
