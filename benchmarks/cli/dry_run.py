@@ -70,7 +70,8 @@ def _power(jobs: Sequence[Job]) -> None:
         return
     n = min(map(len, cells.values()))
     if n < 2:
-        print("power: one seed shows no difference as outside the noise; `detco plan-seeds` helps")
+        text = "one seed shows no difference as outside the noise; `detco plan-seeds` helps"
+        print(wrapped("power: ", text))
         return
     print(
         f"power: {n} seeds show {power.smallest(n):.1f} times the spread between seeds with"
