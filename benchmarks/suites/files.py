@@ -64,7 +64,8 @@ def _refuse_unknown_settings(suite: Suite, where: str) -> None:
     from detco.pretrain.recipes import RECIPES
     from detco.transfer.protocols import PROTOCOLS
 
-    rows = [(RECIPES.get(one.recipe or ""), suite.pretrain, one.settings) for one in suite.start]
+    rows: list[tuple[Any, dict, dict]] = []
+    rows += [(RECIPES.get(one.recipe or ""), suite.pretrain, one.settings) for one in suite.start]
     rows += [(PROTOCOLS.get(one.protocol), suite.transfer, one.settings) for one in suite.protocols]
     for row, shared, own in rows:
         if row is not None:  # unknown ones are refused where they are planned
