@@ -10,7 +10,9 @@ from pathlib import Path
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
+from detco.common.networks import row_of
 from detco.common.progress import Report, silent
+from detco.common.resnet import ARCHS
 from detco.common.values import canonical_hash
 
 from . import engines
@@ -22,6 +24,8 @@ from .scoring import SCORERS, ceiling, refuse_layout, score
 from .settings import Protocol
 
 log = logging.getLogger("detco.transfer")
+_SPLIT = "its head is the last stage of a ResNet"
+OF_RESNETS = {"faster-rcnn-c4": _SPLIT, "mask-rcnn-c4": _SPLIT, "fcn-16s": "it dilates res5"}
 
 
 def finetune(
@@ -48,15 +52,11 @@ def finetune(
     report = report or silent
     engine = engines.serving(engines.resolve(engine), protocol.architecture)
     refuse(protocol, engine, launch, keep_model)
+    trunk = _trunk(protocol, backbone, seed)
+    refuse_backbone(protocol, trunk.arch)
     train, test = prepare(protocol, data, report=report)
     refuse_changed(train, test, data.get("identity", ""))
     score.rehearse(test, protocol.scorer, protocol.metrics)
-    random = str(backbone) == "random"
-    trunk = (
-        backbone_file.random_backbone(protocol.arch, seed)
-        if random
-        else backbone_file.read(Path(backbone))
-    )
     out.mkdir(parents=True, exist_ok=True)
     job = engines.EngineJob(
         protocol, trunk, train, test, seed, out, pick_device(device), launch, keep_model
@@ -114,6 +114,38 @@ LAUNCHES = {  # where the fields of a launch come from
     "amp": "--amp",
     "eval_period": "--eval-period",
 }
+
+
+def _trunk(protocol: Protocol, backbone: Path | str, seed: int) -> backbone_file.Backbone:
+    if str(backbone) != "random":
+        return backbone_file.read(Path(backbone))
+    refuse_backbone(protocol, protocol.arch)
+    return backbone_file.random_backbone(protocol.arch, seed)
+
+
+def refuse_backbone(protocol: Protocol, arch: str) -> None:
+    """InputError for a backbone that the protocol's detector cannot be built on, or an unknown
+    one."""
+    settings, schedule = [], protocol.schedule
+    if arch in ARCHS:
+        settings += ["schedule.layer_decay"] if schedule.layer_decay < 1 else []
+        settings += ["schedule.drop_path"] if schedule.drop_path else []
+        if settings:
+            raise InputError(
+                f"{' and '.join(settings)} of {protocol.name}: not with a ResNet ({arch}); they are"
+                " settings of ViT, ConvNeXt and Swin"
+            )
+        return
+    row_of(arch)
+    if protocol.architecture in OF_RESNETS:
+        raise InputError(
+            f"{protocol.name} takes ResNets only, not {arch}: {OF_RESNETS[protocol.architecture]};"
+            " take an FPN or RetinaNet protocol"
+        )
+    if protocol.freeze == "res4":
+        raise InputError(
+            f"freeze res4 of {protocol.name}: ResNets only, not {arch}; known: none, backbone"
+        )
 
 
 def refuse(protocol: Protocol, engine: str, launch: engines.Launch, keep_model: str = "") -> None:

@@ -389,6 +389,10 @@ def protocol_hash(protocol: Protocol) -> str:
     return hashlib.sha256(json.dumps(as_record(protocol), sort_keys=True).encode()).hexdigest()[:16]
 
 
+# settings of a schedule
+NEWER = {"epochs": 0, "warmup_from": Schedule.warmup_from, "layer_decay": 1.0, "drop_path": 0.0}
+
+
 def as_record(protocol: Protocol) -> dict:
     """Every field as records, detector files and hashes have it. Their form is older than the name
     `optimizer`: there it is `optimiser`, so that new and old records stay comparable."""
@@ -399,12 +403,11 @@ def as_record(protocol: Protocol) -> dict:
         del row["freeze"]
     if protocol.classifier is None:
         del row["classifier"]
-    if not protocol.schedule.epochs:
-        del row["schedule"]["epochs"]
     if protocol.densepose is None:
         del row["densepose"]
-    if protocol.schedule.warmup_from == Schedule.warmup_from:
-        del row["schedule"]["warmup_from"]
+    for key, default in NEWER.items():
+        if row["schedule"][key] == default:
+            del row["schedule"][key]
     return row
 
 

@@ -2,6 +2,7 @@
 its range and its key in Detectron2's configs."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ Count = Annotated[int, Ge(1)]
 Amount = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
+Factor = Annotated[float, Gt(0), Le(1)]
 NotNegative = Annotated[float, Ge(0)]
 Sizes = Annotated[tuple[Annotated[int | float, Gt(0)], ...], MinLen(1)]
 
@@ -63,6 +65,7 @@ LOSSES: dict[str, str] = {
     "fcn-16s": "cross-entropy of pixels",
     "linear": "cross-entropy of classes",
 }
+TIMM_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+")  # is there one? `finetune.refuse_backbone`
 CLASSIFIERS = ("knn", "linear", "svm")  # of pooled features; the backbone stays as it is
 
 
@@ -101,6 +104,16 @@ class Schedule:
     epochs: Annotated[
         Amount, "passes over the training images in place of iterations; `steps` are then epochs"
     ] = 0
+    layer_decay: Annotated[
+        Factor,
+        "each layer's rate over that of the layer above it; 1: all alike. ViT, ConvNeXt and Swin"
+        " only (ViTDet: 0.7 to 0.9)",
+    ] = 1.0
+    drop_path: Annotated[
+        Share,
+        "share of residual branches that an image skips in training, rising from 0 to this in the"
+        " last block. ViT, ConvNeXt and Swin only (stochastic depth)",
+    ] = 0.0
 
     def __post_init__(self) -> None:
         check(self)
@@ -303,7 +316,9 @@ class Protocol:
         "definition of AP: coco, voc2007, voc2012, gps or cityscapes; of classes: accuracy,"
         " class-ap",
     ] = "coco"
-    arch: Annotated[str, "of the backbone where the weights are random"] = "resnet50"
+    arch: Annotated[
+        str, "of the backbone where the weights are random: a ResNet or timm's name of a model"
+    ] = "resnet50"
     freeze: Annotated[
         Literal["none", "res4", "backbone"],
         "tensors of the backbone file that stay as they are; res4: up to that stage, backbone: all,"
@@ -326,8 +341,11 @@ class Protocol:
             able = ", ".join(SCORERS[self.scorer].metrics)
             text = f"the scorer {self.scorer!r} has the metrics {able}, got {list(self.metrics)}"
             raise InputError(f"Protocol: {text}")
-        if self.arch not in ARCHS:
-            raise InputError(f"Protocol: arch must be one of {', '.join(ARCHS)}, got {self.arch!r}")
+        if self.arch not in ARCHS and not TIMM_NAME.fullmatch(self.arch):
+            raise InputError(
+                f"Protocol: arch must be one of {', '.join(ARCHS)} or a model of timm, got"
+                f" {self.arch!r}"
+            )
         heads, levels = HEADS[self.architecture]
         if not self.metrics or not heads.issuperset(self.metrics):
             found = list(self.metrics)

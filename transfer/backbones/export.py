@@ -9,6 +9,7 @@ import torch
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
+from detco.common.networks import RESNET
 
 TO_DETECTRON2 = (
     (r"^conv1\.", "stem.conv1."),
@@ -31,11 +32,15 @@ def detectron2_name(name: str) -> str:
 def detectron2_config(backbone: Backbone) -> dict:
     """The keys of a Detectron2 config that belong to these weights; a detector with other values
     reads them wrongly."""
-    depth = int(re.search(r"resnet(\d+)", backbone.arch)[1])
     keys = {
         "INPUT.FORMAT": backbone.channel_order,
         "MODEL.PIXEL_MEAN": list(backbone.mean),
         "MODEL.PIXEL_STD": list(backbone.std),
+    }
+    if backbone.family != RESNET:
+        return keys
+    depth = int(re.search(r"resnet(\d+)", backbone.arch)[1])
+    keys |= {
         "MODEL.RESNETS.DEPTH": depth,
         "MODEL.RESNETS.STRIDE_IN_1X1": backbone.stride_in == "1x1",
     }

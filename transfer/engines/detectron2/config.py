@@ -1,8 +1,9 @@
 """A protocol's row as a plain Detectron2 config: get_cfg() and what differs from it.
 
-Four keys are not Detectron2's own and there only where a run needs them: SOLVER.OPTIMIZER
+Five keys are not Detectron2's own and there only where a run needs them: SOLVER.OPTIMIZER
 ("ADAMW"), INPUT.SCALE_TRAIN (a random factor instead of a short side),
-MODEL.SEM_SEG_HEAD.DILATION and INPUT.OPENED_AS (see `data.OurImages`).
+MODEL.SEM_SEG_HEAD.DILATION, MODEL.NETWORK (see `networks`) and INPUT.OPENED_AS (see
+`data.OurImages`).
 SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm over all gradients.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode, get_cfg
 
 from detco.common.backbone_file import Backbone
+from detco.common.networks import RESNET, key_of
 from detco.common.values import flatten
 
 from ...backbones.export import detectron2_config
@@ -71,6 +73,8 @@ def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()
     )
     if protocol.schedule.optimizer == "adamw":
         cfg.SOLVER.OPTIMIZER = "ADAMW"
+    if backbone.family != RESNET:
+        cfg.MODEL.NETWORK = network_keys(protocol, backbone)
     if run.opened_as:
         cfg.INPUT.OPENED_AS = run.opened_as
     if protocol.architecture == "fcn-16s":
@@ -92,6 +96,8 @@ def resolve(protocol: Protocol, backbone: Backbone, run: RunConfig = RunConfig()
             from . import densepose
 
             keys |= densepose.keys(protocol)
+    if backbone.family != RESNET:
+        keys["MODEL.BACKBONE.NAME"] = "build_network_pyramid"
     cfg.merge_from_list([item for pair in keys.items() for item in pair])
     return cfg
 
@@ -104,6 +110,12 @@ def empty(densepose: bool) -> CfgNode:
     from .densepose import add_keys
 
     return add_keys(get_cfg())
+
+
+def network_keys(protocol: Protocol, backbone: Backbone) -> CfgNode:
+    """MODEL.NETWORK: how timm builds a network that is no ResNet."""
+    made = {"ARCH": backbone.arch, "ARGS": key_of(backbone.model_args)}
+    return CfgNode(made | {"DROP_PATH": protocol.schedule.drop_path})
 
 
 def norm_of(protocol: Protocol, run: RunConfig) -> str:

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
+from detco.common.networks import RESNET
 from detco.common.resnet import stage_of
 
 from ...backbones.export import detectron2_name
 from ..freezing import freeze
+from ..networks import networks_in
+from . import networks as networks  # enters its builder into Detectron2's registry
 from .heads import put_group_norms
 
 WHOLE = 5  # MODEL.BACKBONE.FREEZE_AT where no stage trains
@@ -27,6 +30,8 @@ def build(cfg, backbone: Backbone) -> nn.Module:
         )
     model = assemble(cfg)
     load_backbone(model, backbone)
+    if cfg.MODEL.BACKBONE.FREEZE_AT >= WHOLE:
+        freeze(networks_in(model))
     heads: Any = getattr(model, "roi_heads", None)
     if cfg.MODEL.BACKBONE.FREEZE_AT >= WHOLE and hasattr(heads, "res5"):
         freeze(part for name, part in heads.res5.named_children() if name != "norm")
@@ -49,6 +54,10 @@ def assemble(cfg) -> nn.Module:
 def load_backbone(model: nn.Module, backbone: Backbone) -> None:
     """Copy every tensor of the backbone to its place. Raises InputError naming those without one,
     and places left empty."""
+    if backbone.family != RESNET:
+        for network in networks_in(model):
+            network.maps.net.load_state_dict(backbone.tensors, strict=True)
+        return
     places, found = model.state_dict(), names_in(model, backbone)
     problems = [
         f"{name} has no place ({place})" for name, place in found.items() if place not in places

@@ -33,6 +33,7 @@ from ... import detector
 from ...scoring import score as scoring
 from ...settings import Protocol
 from .. import EngineJob, narrow
+from ..networks import regroup
 from ..replacing import Broken, Replaced
 from .data import TrainLoader
 from .launch import AMP
@@ -57,6 +58,7 @@ class Trainer(DefaultTrainer):
         torch.manual_seed(job.seed)  # the same new layers in every process
         model = build(cfg, job.backbone)
         optimizer = self.build_optimizer(cfg, model)
+        regroup(optimizer, model, job.protocol.schedule.layer_decay)
         self.batches = TrainLoader(cfg, records)
         self._trainer = step_trainer(distributed(model), self.batches, optimizer, job)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

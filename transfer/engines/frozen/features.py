@@ -16,6 +16,8 @@ from torchvision.transforms import functional as transform
 from detco.common import loading
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
+from detco.common.networks import RESNET
+from detco.common.networks.levels import Levels
 from detco.common.progress import Report
 
 from ...data.dataset import Dataset as Labelled
@@ -23,8 +25,8 @@ from ...data.inspection import Unreadable
 from ...settings import Resize
 from .. import EngineJob, replacing
 from ..replacing import Replaced
-from ..torchvision.models import DetectorTrunk, channels
 from ..torchvision.pictures import read_rgb
+from ..torchvision.trunks import DetectorTrunk, channels
 
 PRECISIONS: dict[str | bool, torch.dtype | None] = {
     "": None,
@@ -39,9 +41,15 @@ class PooledTrunk(nn.Module):
 
     def __init__(self, backbone: Backbone, level: str, precision: torch.dtype | None = None):
         super().__init__()
-        self.trunk = DetectorTrunk(backbone, (level,)).requires_grad_(False)
-        self.level, self.precision, self.order = level, precision, backbone.channel_order
-        self.channels = channels(backbone)[level]
+        wide = channels(backbone)
+        self.level = level = level if level in wide else "last"  # a transformer's only one
+        self.trunk: nn.Module
+        if backbone.family == RESNET:
+            self.trunk = DetectorTrunk(backbone, (level,))
+        else:
+            self.trunk = Levels(backbone)
+        self.trunk.requires_grad_(False)
+        self.precision, self.order, self.channels = precision, backbone.channel_order, wide[level]
         self.statistics: Tensor
         statistics = torch.tensor((backbone.mean, backbone.std)).view(2, 3, 1, 1)
         self.register_buffer("statistics", statistics, persistent=False)

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,6 +30,7 @@ from ...detections import Picture
 from ...detector import TrainedDetector
 from ...settings import Protocol, Schedule
 from .. import EngineJob, Outcome, replacing
+from ..networks import regroup
 from ..replacing import Replaced
 from .models import build
 from .pictures import (
@@ -148,7 +148,7 @@ def fit(
             iteration + 1,
             schedule.iterations,
             loss=float(loss.detach()),
-            lr=rate.get_last_lr()[0],
+            lr=max(rate.get_last_lr()),
         )
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
@@ -166,12 +166,12 @@ def fit(
     return seconds + time.monotonic() - clock
 
 
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Norm layers are not decayed (Detectron2's WEIGHT_DECAY_NORM 0)."""
-    norms = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)
-    ]
-    plain = {id(p) for m in norms for p in m.parameters()}
+    plain = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {
@@ -180,9 +180,13 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         },
         {"params": [p for p in trained if id(p) in plain], "weight_decay": 0.0},
     ]
+    optimizer: torch.optim.Optimizer
     if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(groups, schedule.lr, fused=True)
-    return torch.optim.SGD(groups, schedule.lr, momentum=schedule.momentum, fused=True)
+        optimizer = torch.optim.AdamW(groups, schedule.lr, fused=True)
+    else:
+        optimizer = torch.optim.SGD(groups, schedule.lr, momentum=schedule.momentum, fused=True)
+    regroup(optimizer, model, schedule.layer_decay)
+    return optimizer
 
 
 def lr_factor(schedule: Schedule, iteration: int) -> float:
@@ -343,7 +347,7 @@ def detect(
     """COCO results of each picture, as `predict` gives them for the same pictures in the same
     order. Raises InputError."""
     protocol, trunk = trained.protocol, trained.backbone
-    start = replace(trunk, tensors=backbone_file.random_backbone(trunk.arch, 0).tensors)
+    start = backbone_file.random_twin(trunk, 0)
     model = build(
         protocol, start, len(trained.categories), len(trained.keypoints), precision_for(device)
     ).to(device)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet, faster_rcnn, keypoint_rcnn, mask_rcnn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -20,16 +19,15 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import FeaturePyramidNetwork, roi_align
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops import roi_align
 
 from detco.common.backbone_file import Backbone
 
 from ...settings import Detector, Protocol
 from .. import narrow
 from ..freezing import freeze
-
-STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+from ..networks import DetectorNetwork
+from .trunks import STRIDES, DetectorTrunk, Pyramid, channels, load_resnet
 
 
 class Cast(nn.Module):
@@ -55,72 +53,6 @@ def _float32(x):
         if isinstance(x, dict)
         else [_float32(v) for v in x]
     )
-
-
-class DetectorTrunk(nn.Module):
-    """The ResNet trunk: picture batch (N, 3, H, W) -> the asked levels, e.g. {"res4": (N, 1024,
-    H/16, W/16)}."""
-
-    def __init__(self, backbone: Backbone, levels: tuple[str, ...]):
-        super().__init__()
-        net = load_resnet(backbone)
-        self.stem = nn.Sequential(
-            OrderedDict(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool)
-        )
-        self.stages = nn.ModuleDict(
-            {f"res{i + 1}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}
-        )
-        self.levels = levels
-        for level in list(self.stages)[list(self.stages).index(levels[-1]) + 1 :]:
-            del self.stages[level]
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x, out = self.stem(x), OrderedDict()
-        for level, stage in self.stages.items():
-            x = stage(x)
-            if level in self.levels:
-                out[level] = x
-        return out
-
-
-def load_resnet(backbone: Backbone) -> nn.Module:
-    """torchvision's ResNet of that architecture with the backbone's tensors, strictly loaded.
-
-    The stride sits where the backbone says: for "1x1" (MSRA) it moves to the first convolution of
-    each bottleneck.
-    """
-    net = getattr(torchvision.models, backbone.arch)(num_classes=1)
-    state = net.state_dict()
-    fresh = {k: v for k, v in state.items() if k.startswith("fc.") or "num_batches_tracked" in k}
-    net.load_state_dict(fresh | backbone.tensors, strict=True)
-    if backbone.stride_in == "1x1":
-        for block in (
-            m for m in net.modules() if isinstance(m, torchvision.models.resnet.Bottleneck)
-        ):
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
-    return net
-
-
-def channels(backbone: Backbone) -> dict[str, int]:
-    wide = 1 if backbone.arch in ("resnet18", "resnet34") else 4
-    return {"res2": 64 * wide, "res3": 128 * wide, "res4": 256 * wide, "res5": 512 * wide}
-
-
-class Pyramid(nn.Module):
-    """Trunk and feature pyramid, normalised as the papers do it (FPN.NORM) unless the trunk's norms
-    are frozen, with levels named p2 ... p7."""
-
-    def __init__(self, backbone: Backbone, levels: tuple[str, ...], d: Detector, top: nn.Module):
-        super().__init__()
-        width, norm = d.fpn_channels, None if d.norm == "FrozenBN" else nn.BatchNorm2d
-        self.trunk = DetectorTrunk(backbone, levels)
-        inputs = [channels(backbone)[level] for level in levels]
-        self.fpn = FeaturePyramidNetwork(inputs, width, extra_blocks=top, norm_layer=norm)
-        self.first, self.out_channels = int(levels[0][3:]), width
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = self.fpn(self.trunk(x)).values()
-        return OrderedDict((f"p{i}", f) for i, f in enumerate(features, self.first))
 
 
 class RoIAlign(nn.Module):
@@ -238,7 +170,7 @@ def build(
     and, where the protocol has them, `masks` (K, H, W) and `keypoints` (K, P, 3).
     """
     if protocol.architecture == "retinanet":
-        model = _retinanet(protocol.detector, backbone, classes, precision)
+        model = _retinanet(protocol, backbone, classes, precision)
     elif protocol.architecture.endswith("-c4"):
         model = _c4(protocol, backbone, classes, precision)
     else:
@@ -251,6 +183,8 @@ def build(
 def _kept(model: nn.Module, protocol: Protocol) -> Iterator[nn.Module]:
     """The parts of the backbone file that do not train."""
     for part in model.modules():
+        if isinstance(part, DetectorNetwork) and protocol.freeze == "backbone":
+            yield part
         if not isinstance(part, DetectorTrunk | Res5Head):
             continue
         if protocol.detector.norm == "FrozenBN":
@@ -264,11 +198,10 @@ def _kept(model: nn.Module, protocol: Protocol) -> Iterator[nn.Module]:
             yield from stages.values()
 
 
-def _retinanet(d: Detector, backbone: Backbone, classes: int, precision) -> nn.Module:
-    """FPN on res3..res5 with p6, p7 from res5; heads without sharing between
-    classification and boxes."""
-    top = LastLevelP6P7(channels(backbone)["res5"], d.fpn_channels)
-    body = Pyramid(backbone, ("res3", "res4", "res5"), d, top)
+def _retinanet(protocol: Protocol, backbone: Backbone, classes: int, precision) -> nn.Module:
+    """FPN on res3..res5 with p6, p7 from res5 (from p5 where one map makes all levels); heads
+    without sharing between classification and boxes."""
+    d, body = protocol.detector, Pyramid(protocol, backbone, ("res3", "res4", "res5"))
     anchors = Anchors(d, (8, 16, 32, 64, 128))
     norm = (lambda width: nn.GroupNorm(32, width)) if d.retina_norm == "GN" else None
     head = RetinaNetHead(d.fpn_channels, anchors.num_anchors_per_location()[0], classes, norm)
@@ -328,7 +261,7 @@ def _fpn(
     """RPN on p2..p6, RoIAlign on p2..p5, two fully connected layers; masks and keypoints from heads
     of their own."""
     d, width = protocol.detector, protocol.detector.fpn_channels
-    body = Pyramid(backbone, tuple(STRIDES), d, LastLevelMaxPool())
+    body = Pyramid(protocol, backbone, tuple(STRIDES))
     levels = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
     fine = RoIAlign(levels, d.mask_size, d.sampling_ratio)
     heads: dict[str, nn.Module] = {}

@@ -146,7 +146,7 @@ def test_a_batch_below_the_published_devices_is_a_deviation(scenes, tmp_path):
 
 
 def test_both_engines_learn_the_same_small_job_within_their_noise(scenes, tmp_path, monkeypatch):
-    """60 iterations, tested on the 30 training scenes, three seeds each: means apart by less than
+    """60 iterations, tested on the 30 training scenes, two seeds each: means apart by less than
     their spread allows."""
     monkeypatch.setattr(content, "shared", lambda *_: [])  # training scenes are refused as test set
     row = PROTOCOLS["small-faster-rcnn-fpn"]
@@ -162,12 +162,12 @@ def test_both_engines_learn_the_same_small_job_within_their_noise(scenes, tmp_pa
             finetune.finetune(
                 row, "random", data, tmp_path / f"{engine}{seed}", engine, seed, "cpu"
             )["metrics"]["box_ap50"]
-            for seed in range(3)
+            for seed in range(2)
         ]
         found[engine] = np.mean(runs), np.std(runs, ddof=1)
     (ours, spread), (theirs, other) = found["detectron2"], found["torchvision"]
     assert ours > 3 and theirs > 3
-    assert abs(ours - theirs) < 3 * np.hypot(max(spread, 2), max(other, 2)) / 3**0.5
+    assert abs(ours - theirs) < 3 * np.hypot(max(spread, 2), max(other, 2)) / 2**0.5
 
 
 @pytest.mark.parametrize(
