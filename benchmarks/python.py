@@ -16,7 +16,7 @@ from detco.common import backbone_file
 from detco.common.errors import InputError, TrainingError
 from detco.results import store, tables
 from detco.transfer.checkpoints import importer
-from detco.transfer.engines.torchvision.models import load_resnet
+from detco.transfer.engines.torchvision.trunks import load_resnet
 
 from .cli import commands, outcomes
 from .cli import run as running

@@ -115,7 +115,12 @@ def read(path: Path) -> Backbone:
         )
     family, model_args = RESNET, dict[str, Any]()
     if version != FORMAT["format_version"]:
-        family, model_args = _network(path, metadata)
+        family, model_args = network(path, metadata)
+        if metadata["family"] != family:
+            raise InputError(
+                f"{path}: metadata family is {shown(metadata['family'])!r}, but"
+                f" {shown(metadata['arch'])} is of {family}"
+            )
     check_tensors(path, metadata["arch"], tensors, family, model_args)
     return Backbone(
         metadata["arch"],
@@ -129,22 +134,18 @@ def read(path: Path) -> Backbone:
     )
 
 
-def _network(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-    """(family, arguments of timm's model) as metadata say them. Raises InputError."""
+def network(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """(family, arguments of timm's model) as the metadata `arch` and `model_args` say them. Raises
+    InputError."""
     try:
         row = networks.row_of(metadata["arch"])
-        model_args = json.loads(metadata["model_args"])
+        model_args = json.loads(metadata.get("model_args", "{}"))
         networks.check_arguments(metadata["arch"], model_args)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, AttributeError, RecursionError):
         found = shown(metadata["model_args"])
         raise InputError(f"{path}: metadata model_args must be JSON, not {found!r}") from None
-    if metadata["family"] != row.family:
-        raise InputError(
-            f"{path}: metadata family is {shown(metadata['family'])!r}, but"
-            f" {shown(metadata['arch'])} is of {row.family}"
-        )
     return row.family, model_args
 
 

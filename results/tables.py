@@ -114,9 +114,9 @@ def _facts(run: dict, known: Mapping[str, str]) -> list:
 
 def _weights(run: dict, known: Mapping[str, str]) -> str:
     spec = run.get("spec", run)
-    if spec.get("weights") == "random":
-        return "random"
     planned = spec.get("weights_identity", "")
+    if spec.get("weights") == "random":
+        return planned or "random"
     return (
         (run.get("weights") or {}).get("sha256", "")
         if "metrics" in run and run.get("weights")

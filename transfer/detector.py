@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from detco.common.backbone_file import Backbone, write_tensors
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
 from detco.common.images import Range
+from detco.common.networks import RESNET, key_of
 from detco.common.values import shown
 
 from .data.dataset import Dataset
@@ -121,6 +123,7 @@ def write(path: Path, detector: TrainedDetector) -> None:
         "mean": json.dumps(trunk.mean),
         "std": json.dumps(trunk.std),
         "stride_in": trunk.stride_in,
+        **({} if trunk.family == RESNET else {"model_args": key_of(trunk.model_args)}),
         "categories": json.dumps(categories),
         "seed": str(detector.seed),
         "iteration": str(detector.iteration),
@@ -207,17 +210,17 @@ def read(path: Path) -> TrainedDetector:
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise InputError(f"{path}: metadata lack {', '.join(missing)}")
+    family, model_args = RESNET, dict[str, Any]()
     if metadata["arch"] not in resnet.ARCHS:
-        raise InputError(
-            f"{path}: unknown backbone architecture {shown(metadata['arch'])!r}; known:"
-            f" {', '.join(resnet.ARCHS)}"
-        )
+        family, model_args = backbone_file.network(path, metadata)
     trunk = Backbone(
         metadata["arch"],
         {},
         metadata["method"],
         metadata["weights_sha256"],
         *backbone_file.preprocessing(path, metadata),
+        family=family,
+        model_args=model_args,
     )
     protocol, categories = (
         _protocol(path, metadata["protocol"]),

@@ -42,7 +42,8 @@ def finetune(
 ) -> dict:
     """Run one protocol and return everything a result record says about it.
 
-    backbone: a backbone file or "random"; data: `layout`, `root` and, unless they can be guessed,
+    backbone: a backbone file, "random" or, of another architecture than the row's, "random:ARCH";
+        data: `layout`, `root` and, unless they can be guessed,
         `train` and `test` (splits); `strict` and `merge_classes` as in `dataset.load`.
     keep_model: "final" or "best" leaves that detector in `out` (detco.transfer.detector).
     Returns protocol, engine, scorer, weights, data, metrics (percent), deviations, facts;
@@ -52,8 +53,8 @@ def finetune(
     report = report or silent
     engine = engines.serving(engines.resolve(engine), protocol.architecture)
     refuse(protocol, engine, launch, keep_model)
-    trunk = _trunk(protocol, backbone, seed)
-    refuse_backbone(protocol, trunk.arch)
+    trunk = _trunk(protocol, backbone, seed, engine)
+    refuse_backbone(protocol, trunk.arch, engine)
     train, test = prepare(protocol, data, report=report)
     refuse_changed(train, test, data.get("identity", ""))
     score.rehearse(test, protocol.scorer, protocol.metrics)
@@ -116,16 +117,19 @@ LAUNCHES = {  # where the fields of a launch come from
 }
 
 
-def _trunk(protocol: Protocol, backbone: Path | str, seed: int) -> backbone_file.Backbone:
-    if str(backbone) != "random":
+def _trunk(
+    protocol: Protocol, backbone: Path | str, seed: int, engine: str
+) -> backbone_file.Backbone:
+    random, _, arch = str(backbone).partition(":")
+    if random != "random":
         return backbone_file.read(Path(backbone))
-    refuse_backbone(protocol, protocol.arch)
-    return backbone_file.random_backbone(protocol.arch, seed)
+    refuse_backbone(protocol, arch or protocol.arch, engine)
+    return backbone_file.random_backbone(arch or protocol.arch, seed)
 
 
-def refuse_backbone(protocol: Protocol, arch: str) -> None:
-    """InputError for a backbone that the protocol's detector cannot be built on, or an unknown
-    one."""
+def refuse_backbone(protocol: Protocol, arch: str, engine: str) -> None:
+    """InputError for a backbone that the protocol's detector cannot be built on by that engine, or
+    an unknown one."""
     settings, schedule = [], protocol.schedule
     if arch in ARCHS:
         settings += ["schedule.layer_decay"] if schedule.layer_decay < 1 else []
@@ -136,7 +140,12 @@ def refuse_backbone(protocol: Protocol, arch: str) -> None:
                 " settings of ViT, ConvNeXt and Swin"
             )
         return
-    row_of(arch)
+    row = row_of(arch)
+    if not row.stages and not protocol.classifier and not engines.has_simple_pyramid(engine):
+        raise InputError(
+            f"{arch} needs the pyramid of ViTDet, which the installed Detectron2 (the release of"
+            " 2021) lacks: take --engine torchvision, or build Detectron2's main"
+        )
     if protocol.architecture in OF_RESNETS:
         raise InputError(
             f"{protocol.name} takes ResNets only, not {arch}: {OF_RESNETS[protocol.architecture]};"

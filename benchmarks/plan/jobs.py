@@ -53,7 +53,12 @@ class Source:
 
 # iterations from which a fine-tuning keeps its trained detector without being asked to
 KEEP_FROM = 5000
-RANDOM = Source(Path("random"), "random")
+RANDOM = "random"
+
+
+def random_source(arch: str = "") -> Source:
+    """Random weights of the protocol's own architecture, or of another one."""
+    return Source(Path(RANDOM), f"{RANDOM}:{arch}" if arch else RANDOM, arch=arch)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from .. import config
 from ..run import live
 from ..suites.builtin import Data, StartingPoint, name_of
 from . import datasets, suite_plan
-from .jobs import FineTuning, Job, Place, Source, transfer_job
+from .jobs import RANDOM, FineTuning, Job, Place, Source, transfer_job
 
 IMPORTED = "imported"  # folder of what is made of other projects' checkpoints
 LAUNCH = {
@@ -47,19 +47,25 @@ def job_of(args) -> Job:
         there=suite_plan.folders(args.out),
     )
     finetune.refuse(protocol, place.engine, engines.Launch(**launch), args.keep_model)
+    if start.random:
+        finetune.refuse_backbone(protocol, start.arch or protocol.arch, place.engine)
     with live.of_task(start.name) as report:
         look = datasets.Look(args.verify, report)
         data, source = datasets.load(data_of(args, protocol), protocol, look)
     weights = weights_of(start, args)
+    if weights.arch:
+        finetune.refuse_backbone(protocol, weights.arch, place.engine)
     run = FineTuning(start.name, weights, protocol, data, source, args.seed, scaling=scaling)
     return transfer_job(run, place)
 
 
 def start_of(args) -> StartingPoint:
     """The starting point that --weights names."""
+    random, _, arch = args.weights.partition(":")
+    if random == RANDOM:
+        name = f"{random}-{arch}" if arch else random
+        return StartingPoint(args.name or name, random=True, arch=arch)
     path = Path(args.weights)
-    if args.weights == "random":
-        return StartingPoint(args.name or "random", random=True)
     return StartingPoint(args.name or name_of(path), weights=path)
 
 

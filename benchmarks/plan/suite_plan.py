@@ -18,12 +18,12 @@ from ..config import find, later, override
 from ..suites.builtin import Data, StartingPoint, Suite
 from . import datasets
 from .jobs import (
-    RANDOM,
     FineTuning,
     Job,
     Place,
     Source,
     pretrain_job,
+    random_source,
     scenes_job,
     transfer_job,
 )
@@ -115,6 +115,7 @@ def plan(
     _refuse_what_the_engine_lacks(columns, place, inputs)
     sources = _sources(suite, pretrainings, place, inputs)
     _refuse_another_random(suite, columns, {source.arch for source in sources} - {""})
+    _refuse_misfits(suite, columns, sources, place, inputs)
     jobs = [scenes] if scenes else []
     jobs += [*pretrainings.values(), *_transfers(suite, sources, columns, place)]
     _refuse_same_runs(suite, jobs)
@@ -180,7 +181,7 @@ def weights_of(
             job.folder / "backbone.safetensors", job.id, (job.id,), arch=job.spec["recipe"]["arch"]
         )
     if start.random:
-        return RANDOM
+        return random_source(start.arch)
     from detco.common import backbone_file
     from detco.transfer.checkpoints import importer, zoo
     from detco.transfer.checkpoints.reader import formats
@@ -350,10 +351,29 @@ def _refuse_what_the_engine_lacks(columns: Sequence[Column], place: Place, input
         inputs.read(partial(finetune.refuse, *wanted), None)
 
 
+def _refuse_misfits(
+    suite: Suite,
+    columns: Sequence[Column],
+    sources: Sequence[Source],
+    place: Place,
+    inputs: Inputs,
+) -> None:
+    """Backbones that a protocol's detector cannot be built on."""
+    from detco.transfer import finetune
+
+    for column in columns:
+        for start, source in zip(suite.start, sources, strict=True):
+            arch = source.arch or (column.protocol.arch if start.random else "")
+            if arch and start.name in column.start:
+                wanted = (column.protocol, arch, place.engine)
+                inputs.read(partial(finetune.refuse_backbone, *wanted), None)
+
+
 def _refuse_another_random(suite: Suite, columns: Sequence[Column], others: set[str]) -> None:
     """A random ResNet-18 beside pretrained ResNet-50s would be taken for their baseline."""
     for protocol in (column.protocol for column in columns):
-        if others and protocol.arch not in others and any(start.random for start in suite.start):
+        drawn = any(start.random and not start.arch for start in suite.start)
+        if others and protocol.arch not in others and drawn:
             raise InputError(
                 f"suite {suite.name}: in {protocol.name} `random` is a {protocol.arch}, the other"
                 f" starting points are {', '.join(sorted(others))}; add `transfer: {{arch:"

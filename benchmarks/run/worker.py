@@ -63,7 +63,9 @@ def run_transfer(spec: dict, folder: Path, report: Report) -> dict:
     protocol = config.build(
         protocols.Protocol, protocols.from_record(spec["protocol_row"]), "protocol"
     )
-    weights = spec["weights"] if spec["weights"] == "random" else Path(spec["weights"])
+    weights = spec["weights"]
+    if weights == "random":  # of which architecture, its identity says
+        weights = spec.get("weights_identity", weights)
     launch = config.build(engines.Launch, distributed.launch_here(spec.get("launch", {})), "launch")
     helps = spec["kind"] == "machine"  # a further machine: only the first one reports
     curves = Curves(folder / "tb", report)

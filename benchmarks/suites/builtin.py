@@ -81,6 +81,7 @@ class StartingPoint:
     recipe: str | None = None
     weights: Path | None = None
     random: bool = False
+    arch: str = ""  # of random weights, where it is not the protocol's: a ResNet or timm's name
     settings: dict = field(default_factory=dict)  # changes to the recipe
     seed: Amount = 0  # of the pretraining
     # left out with a message where `weights` names a public checkpoint without a local copy
@@ -100,6 +101,8 @@ class StartingPoint:
             raise InputError(
                 f"starting point {self.name!r} needs exactly one of recipe, weights, random: true"
             )
+        if self.arch and not self.random:
+            raise InputError(f"starting point {self.name!r}: arch is for random weights")
         if self.how and self.weights is None:
             raise InputError(
                 f"starting point {self.name!r}: layout, encoder and prefix say how the checkpoint"

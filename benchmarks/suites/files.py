@@ -266,8 +266,9 @@ def _starting_point(item: Any, where: str) -> Any:
     from detco.transfer.checkpoints.zoo import BY_NAME
 
     if isinstance(item, str):
-        if item == "random":
-            return {"name": item, "random": True}
+        random, _, arch = item.partition(":")
+        if random == "random":
+            return {"name": f"random-{arch}" if arch else random, "random": True, "arch": arch}
         if item in RECIPES:
             return {"name": item, "recipe": item}
         if "/" not in item and not item.endswith(FILES) and item not in BY_NAME:

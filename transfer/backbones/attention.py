@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.common.images import Range
 
-from ..engines.torchvision.models import STRIDES, DetectorTrunk
+from ..engines.torchvision.trunks import STRIDES, alone
 from ..engines.torchvision.pictures import read_rgb, resized_shape
 
 SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
@@ -43,7 +44,8 @@ def maps(
 ) -> list[np.ndarray]:
     """One map a picture, (height, width) of the picture as `read` gives it, float32 from 0 to 1.
 
-    The mean over the channels of a level (res2 ... res5), bilinearly upsampled over the picture and
+    The mean over the channels of a level (res2 ... res5; of a vision transformer res5 alone, its
+    patches behind the last block), bilinearly upsampled over the picture and
     stretched to 0..1 for each picture by itself (a level without any contrast gives 0). `short`:
     the side that pictures are resized to before; `ranges`: as for `read`. Raises InputError for an
     unknown level and a picture that cannot be read.
@@ -55,14 +57,15 @@ def maps(
             f"pictures of {short} pixels leave nothing at {level}: it sees one position for"
             f" {STRIDES[level]}"
         )
-    trunk = DetectorTrunk(backbone, (level,)).eval()
+    trunk, level = alone(backbone, level)
+    trunk.eval()
     with torch.inference_mode():
         opened = (read(path, ranges.get(path)) for path in pictures)
         return [_map(trunk, backbone, picture, level, short) for picture in opened]
 
 
 def _map(
-    trunk: DetectorTrunk,
+    trunk: nn.Module,
     backbone: backbone_file.Backbone,
     picture: Image.Image,
     level: str,

@@ -14,7 +14,7 @@ from detco.common.images import Range
 from detco.common.progress import Report
 
 from ..data.dataset import Dataset
-from ..engines.torchvision.models import STRIDES, DetectorTrunk
+from ..engines.torchvision.trunks import STRIDES, DetectorTrunk
 from ..engines.torchvision.pictures import read_rgb
 
 ALL = "all levels"

@@ -33,6 +33,8 @@ class Engine:
     only: architectures that it alone builds, whichever engine is asked for; it builds no others.
     joint: architectures whose processes are started as torchrun does it; of others the engine
     starts what it needs. wants: by architecture the module and package that it needs besides.
+    simple_pyramid: the file in `needs` that holds the pyramid for vision transformers, which older
+    releases lack; "": its own.
     """
 
     module: str
@@ -45,6 +47,7 @@ class Engine:
     only: tuple[str, ...] = ()
     joint: tuple[str, ...] = ()
     wants: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    simple_pyramid: str = ""
 
     def builds(self, architecture: str) -> bool:
         return architecture in self.only if self.only else architecture not in self.lacks
@@ -58,6 +61,7 @@ ENGINES = {
         keeps=("final", "best"),
         launches=True,
         bfloat16_on_cpu=False,
+        simple_pyramid="modeling/backbone/vit.py",
     ),
     "torchvision": Engine(
         "torchvision.engine", keeps=("final",), lacks=("fcn-16s", "densepose-rcnn-fpn")
@@ -150,6 +154,14 @@ def serving(name: str, architecture: str) -> str:
     if name in ENGINES and not ENGINES[name].trains:
         return name
     return next((other for other, row in ENGINES.items() if architecture in row.only), name)
+
+
+def has_simple_pyramid(name: str) -> bool:
+    """Whether the engine as it is installed builds detectors on a vision transformer."""
+    row = ENGINES[resolve(name)]
+    spec = importlib.util.find_spec(row.needs) if row.simple_pyramid else None
+    folders = (spec and spec.submodule_search_locations) or ()
+    return not row.simple_pyramid or any((Path(f) / row.simple_pyramid).is_file() for f in folders)
 
 
 def get(name: str) -> ModuleType:

@@ -1,5 +1,5 @@
-"""Networks beside the ResNets as detectors of every engine take them: the strides of their maps, and
-the depth of each of their tensors."""
+"""Networks beside the ResNets as detectors of every engine take them: the strides of their maps,
+and the depth of each of their tensors."""
 
 from collections.abc import Iterator
 

@@ -14,7 +14,7 @@ from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
 from detco.transfer.backbones import export
 from detco.transfer.checkpoints import importer
-from detco.transfer.engines.torchvision.models import load_resnet
+from detco.transfer.engines.torchvision.trunks import load_resnet
 from tests import checkpoints
 from tests.checkpoints import res5, saved, trained
 

@@ -11,7 +11,7 @@ from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.transfer.backbones import probe
 from detco.transfer.data import dataset
-from detco.transfer.engines.torchvision.models import load_resnet
+from detco.transfer.engines.torchvision.trunks import load_resnet
 
 
 def test_labels_are_those_of_the_smallest_box_around_each_position(scenes):

@@ -20,7 +20,7 @@ from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
 from detco.transfer.checkpoints import importer, stated, statistics
 from detco.transfer.checkpoints.reader import formats
-from detco.transfer.engines.torchvision.models import load_resnet
+from detco.transfer.engines.torchvision.trunks import load_resnet
 from tests import checkpoints
 from tests.checkpoints import res5, trained
 

@@ -11,7 +11,7 @@ import torchvision
 from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
 from detco.transfer.checkpoints import importer
-from detco.transfer.engines.torchvision.models import channels
+from detco.transfer.engines.torchvision.trunks import channels
 from tests import checkpoints
 from tests.checkpoints import saved
 from tests.factories import ROOT

@@ -11,6 +11,7 @@ import yaml
 from detco.common import depth
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
+from detco.common.networks import RESNET
 
 from ...detector import TrainedDetector
 from . import config as detectron2_config
@@ -70,6 +71,11 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
     plain keys cannot describe."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not empty: name a new folder")
+    if trained.backbone.family != RESNET:
+        raise InputError(
+            f"a detector on {trained.backbone.arch} is for `detco predict` only: plain Detectron2 has"
+            " no such network"
+        )
     plain, heads, lost = plain_config(trained)
     state = build(trained, config(trained, "cpu")).state_dict()
     imports = f"\nimport {HEADS}  # noqa: F401 (registers {', '.join(heads)})\n" if heads else ""

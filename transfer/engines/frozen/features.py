@@ -16,8 +16,6 @@ from torchvision.transforms import functional as transform
 from detco.common import loading
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
-from detco.common.networks import RESNET
-from detco.common.networks.levels import Levels
 from detco.common.progress import Report
 
 from ...data.dataset import Dataset as Labelled
@@ -26,7 +24,7 @@ from ...settings import Resize
 from .. import EngineJob, replacing
 from ..replacing import Replaced
 from ..torchvision.pictures import read_rgb
-from ..torchvision.trunks import DetectorTrunk, channels
+from ..torchvision.trunks import alone, channels
 
 PRECISIONS: dict[str | bool, torch.dtype | None] = {
     "": None,
@@ -41,15 +39,10 @@ class PooledTrunk(nn.Module):
 
     def __init__(self, backbone: Backbone, level: str, precision: torch.dtype | None = None):
         super().__init__()
-        wide = channels(backbone)
-        self.level = level = level if level in wide else "last"  # a transformer's only one
-        self.trunk: nn.Module
-        if backbone.family == RESNET:
-            self.trunk = DetectorTrunk(backbone, (level,))
-        else:
-            self.trunk = Levels(backbone)
+        self.trunk, self.level = alone(backbone, level)
         self.trunk.requires_grad_(False)
-        self.precision, self.order, self.channels = precision, backbone.channel_order, wide[level]
+        self.precision, self.order = precision, backbone.channel_order
+        self.channels = channels(backbone)[self.level]
         self.statistics: Tensor
         statistics = torch.tensor((backbone.mean, backbone.std)).view(2, 3, 1, 1)
         self.register_buffer("statistics", statistics, persistent=False)

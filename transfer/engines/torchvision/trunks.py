@@ -9,7 +9,9 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from detco.common.backbone_file import Backbone
+from detco.common.errors import InputError
 from detco.common.networks import RESNET, levels_of
+from detco.common.networks.levels import Levels
 
 from ...settings import Protocol
 from ..networks import STRIDE, DetectorNetwork
@@ -59,6 +61,21 @@ def load_resnet(backbone: Backbone) -> nn.Module:
         ):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
     return net
+
+
+def alone(backbone: Backbone, level: str) -> tuple[nn.Module, str]:
+    """The network without a detector, images (N, 3, H, W) -> {level: map}, and the name of the
+    level in it: a vision transformer's only one stands for res5. Raises InputError for another."""
+    known = levels_of(backbone)
+    if "last" in known and level == "res5":
+        level = "last"
+    if level not in known:
+        raise InputError(
+            f"unknown level {level!r} of {backbone.arch}; there are {', '.join(known)}"
+        )
+    if backbone.family == RESNET:
+        return DetectorTrunk(backbone, (level,)), level
+    return Levels(backbone), level
 
 
 def channels(backbone: Backbone) -> dict[str, int]:
