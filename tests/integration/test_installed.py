@@ -8,7 +8,6 @@ import pytest
 
 from tests.factories import ROOT
 
-
 SUITE = """
 scenes: {images: 16, size: 64, unlabelled: 12, classification: 12}
 images: unlabelled

@@ -14,8 +14,8 @@ from detco.common import backbone_file
 from detco.common.errors import InputError
 from detco.common.images import Range
 
-from ..engines.torchvision.trunks import STRIDES, alone
 from ..engines.torchvision.pictures import read_rgb, resized_shape
+from ..engines.torchvision.trunks import STRIDES, alone
 
 SHORT = 224  # pixels of the shorter side, as the backbones were pretrained
 MOST = 2**21  # pixels of a picture whose map is drawn; larger ones are reduced

@@ -14,8 +14,8 @@ from detco.common.images import Range
 from detco.common.progress import Report
 
 from ..data.dataset import Dataset
-from ..engines.torchvision.trunks import STRIDES, DetectorTrunk
 from ..engines.torchvision.pictures import read_rgb
+from ..engines.torchvision.trunks import STRIDES, DetectorTrunk
 
 ALL = "all levels"
 SIZE = 128  # pixels: images are stretched to this square

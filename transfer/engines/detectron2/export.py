@@ -73,8 +73,8 @@ def export(trained: TrainedDetector, folder: Path) -> dict:
         raise InputError(f"{folder} is there already and not empty: name a new folder")
     if trained.backbone.family != RESNET:
         raise InputError(
-            f"a detector on {trained.backbone.arch} is for `detco predict` only: plain Detectron2 has"
-            " no such network"
+            f"a detector on {trained.backbone.arch} is for `detco predict` only: plain Detectron2"
+            " has no such network"
         )
     plain, heads, lost = plain_config(trained)
     state = build(trained, config(trained, "cpu")).state_dict()

@@ -1,5 +1,5 @@
-"""timm's networks as backbones of Detectron2's models: under its FPN, or its pyramid of ViTDet where
-there is one map only."""
+"""timm's networks as backbones of Detectron2's models: under its FPN, or its pyramid of ViTDet
+where there is one map only."""
 
 import json
 
