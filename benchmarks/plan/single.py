@@ -46,7 +46,8 @@ def job_of(args) -> Job:
         keep_model=args.keep_model,
         there=suite_plan.folders(args.out),
     )
-    finetune.refuse(protocol, place.engine, engines.Launch(**launch), args.keep_model)
+    finetune.refuse(protocol, place.engine, engines.ALONE)
+    finetune.refuse_to_keep(place.engine, engines.Launch(**launch), args.keep_model)
     if start.random:
         finetune.refuse_backbone(protocol, start.arch or protocol.arch, place.engine)
     with live.of_task(start.name) as report:

@@ -2,7 +2,7 @@
 
 Five keys are not Detectron2's own and there only where a run needs them: SOLVER.OPTIMIZER
 ("ADAMW"), INPUT.SCALE_TRAIN (a random factor instead of a short side),
-MODEL.SEM_SEG_HEAD.DILATION, MODEL.NETWORK (see `networks`) and INPUT.OPENED_AS (see
+MODEL.SEM_SEG_HEAD.DILATION, MODEL.NETWORK (see `models`) and INPUT.OPENED_AS (see
 `data.OurImages`).
 SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be "full_model": one norm over all gradients.
 """

@@ -1,22 +1,29 @@
-"""Detectron2's models of a config, and the strict loading of a backbone file into any of them."""
+"""Detectron2's models of a config, and the strict loading of a backbone file into any of them.
 
+timm's networks stand under Detectron2's FPN, or its pyramid of ViTDet where there is one map only.
+"""
+
+import json
 from typing import Any
 
 import torch
-from detectron2.modeling import build_model
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, build_model
+from detectron2.modeling import Backbone as Bottom
+from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
-from detco.common.backbone_file import Backbone
+from detco.common.backbone_file import Backbone, random_backbone
 from detco.common.errors import InputError
-from detco.common.networks import RESNET
+from detco.common.networks import RESNET, levels_of
 from detco.common.resnet import stage_of
 
 from ...backbones.export import detectron2_name
 from ..freezing import freeze
-from ..networks import networks_in
-from . import networks as networks  # enters its builder into Detectron2's registry
+from ..networks import STRIDE, DetectorNetwork, networks_in
 from .heads import put_group_norms
 
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 WHOLE = 5  # MODEL.BACKBONE.FREEZE_AT where no stage trains
 
 
@@ -103,3 +110,39 @@ def trunk_places(places: dict[str, Tensor]) -> set[str]:
         and "num_batches" not in place
         and not place.startswith("roi_heads.res5.norm.")
     }
+
+
+class NetworkBackbone(Bottom):
+    """The network that MODEL.NETWORK names, with initial weights: `load_backbone` puts the file's
+    in."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        keys = cfg.MODEL.NETWORK
+        made = random_backbone(keys.ARCH, 0, json.loads(keys.ARGS))
+        self.network = DetectorNetwork(made, keys.DROP_PATH)
+        self.shapes = {
+            name: ShapeSpec(channels=level.channels, stride=STRIDES.get(name, STRIDE))
+            for name, level in levels_of(made).items()
+        }
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network(images)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return self.shapes
+
+
+@BACKBONE_REGISTRY.register()
+def build_network_pyramid(cfg, input_shape: ShapeSpec) -> Bottom:
+    """Levels p2 to p6, for RetinaNet p3 to p7, as Detectron2 makes them of a ResNet."""
+    bottom, width, levels = NetworkBackbone(cfg), cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FPN
+    shapes, retina = bottom.output_shape(), len(levels.IN_FEATURES) == 3
+    if "last" not in shapes:
+        top = LastLevelP6P7(shapes["res5"].channels, width) if retina else LastLevelMaxPool()
+        return FPN(bottom, levels.IN_FEATURES, width, levels.NORM, top)
+    from detectron2.modeling.backbone.vit import SimpleFeaturePyramid  # not in the release of 2021
+
+    top = LastLevelP6P7(width, width, "p5") if retina else LastLevelMaxPool()
+    scales = [STRIDE / STRIDES[name] for name in levels.IN_FEATURES]
+    return SimpleFeaturePyramid(bottom, "last", width, scales, top)

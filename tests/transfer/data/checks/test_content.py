@@ -124,7 +124,7 @@ def test_what_changes_between_plan_and_job_ends_the_job(what, coco, tmp_path):
     """A result is never recorded under the identity of other data."""
     row = PROTOCOLS["small-retinanet"]
     found, source = datasets.load(Data(coco), row)
-    run = jobs.FineTuning("a", jobs.RANDOM, row, found, source, 0)
+    run = jobs.FineTuning("a", jobs.random_source(), row, found, source, 0)
     job = jobs.transfer_job(run, jobs.Place(tmp_path / "out", engine="replay"))
     if what == "image":
         negative(str(next((coco / "train").glob("*.jpg"))))
