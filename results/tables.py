@@ -116,7 +116,7 @@ def _weights(run: dict, known: Mapping[str, str]) -> str:
     spec = run.get("spec", run)
     planned = spec.get("weights_identity", "")
     if spec.get("weights") == "random":
-        return planned or "random"
+        return planned if planned.startswith("random:") else "random"  # of that architecture
     return (
         (run.get("weights") or {}).get("sha256", "")
         if "metrics" in run and run.get("weights")

@@ -94,7 +94,9 @@ def test_folders_titles_and_identities_stay_as_they_were():
     """Of every kind of job: with another identity all that is done would run again."""
     data, pictures = Data(Path("d"), "voc", "trainval", "test"), jobs.Source(Path("d"), "data")
     launch = {"num_gpus": 2, "num_machines": 2, "machine_rank": 1}
-    run = jobs.FineTuning("random", jobs.random_source(), PROTOCOLS["small-retinanet"], data, pictures)
+    run = jobs.FineTuning(
+        "random", jobs.random_source(), PROTOCOLS["small-retinanet"], data, pictures
+    )
     helper = jobs.transfer_job(run, jobs.Place(Path("out"), "detectron2", launch=launch))
     assert (helper.kind, helper.title, str(helper.folder), helper.id) == (
         "machine",
