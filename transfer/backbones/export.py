@@ -3,6 +3,7 @@
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ def detectron2_name(name: str) -> str:
 def detectron2_config(backbone: Backbone) -> dict:
     """The keys of a Detectron2 config that belong to these weights; a detector with other values
     reads them wrongly."""
-    keys = {
+    keys: dict[str, Any] = {
         "INPUT.FORMAT": backbone.channel_order,
         "MODEL.PIXEL_MEAN": list(backbone.mean),
         "MODEL.PIXEL_STD": list(backbone.std),

@@ -148,7 +148,7 @@ def fit(
             iteration + 1,
             schedule.iterations,
             loss=float(loss.detach()),
-            lr=max(rate.get_last_lr()),
+            lr=float(max(rate.get_last_lr())),
         )
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
