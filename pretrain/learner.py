@@ -14,6 +14,7 @@ from .data import views
 from .data.loader import SHUFFLE, generator
 from .distributed import Process, distributed
 from .methods.encoder import Trunk
+from .methods.stages import StagesTrunk
 from .recipes import Recipe, filling
 
 
@@ -44,7 +45,7 @@ class Learner:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model.to(process.device, memory_format=layout)
         for module in self.model.modules():
-            if recipe.compile and isinstance(module, Trunk):
+            if recipe.compile and isinstance(module, Trunk | StagesTrunk):
                 module.compile(dynamic=False)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimize.optimizer(recipe, trained)

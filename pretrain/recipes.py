@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
@@ -30,6 +31,9 @@ TERMS = ("global-global", "local-local", "global-local")
 RUNNING = ("channels_last", "workers", "cache_gb", "checkpoint_minutes", "keep")
 
 
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One pretraining run, all but its pictures and seed.
@@ -44,7 +48,7 @@ class Recipe:
     assumed: Annotated[tuple[str, ...], "settings that the source does not give"] = ()
     # network and loss
     arch: Annotated[
-        Literal["resnet18", "resnet34", "resnet50", "resnet101"], "backbone, by torchvision's name"
+        str, "backbone: resnet18, 34, 50 or 101, or timm's name of a ConvNeXt or Swin"
     ] = "resnet50"
     levels: Annotated[tuple[str, ...], "stages with a loss; DetCo"] = ("res5",)
     level_weights: Annotated[tuple[NotNegative, ...], "weight of each level's loss; DetCo"] = (1.0,)
@@ -160,6 +164,11 @@ class Recipe:
 def _contradiction(r: Recipe) -> str | None:
     if r.method not in METHODS:
         return f"method is {r.method!r}; it can be {', '.join(METHODS)}"
+    if r.arch not in RESNETS and not re.fullmatch(r"(convnext|swin)\w*_\w+", r.arch):
+        return (
+            f"arch must be one of {', '.join(RESNETS)} or timm's name of a ConvNeXt or Swin, not"
+            f" {r.arch!r}: levels are stages, which a vision transformer does not have"
+        )
     for name, values, allowed in (("levels", r.levels, LEVELS), ("terms", r.terms, TERMS)):
         if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
             return (

@@ -208,7 +208,6 @@ def _metadata(data: TrainingImages, learner: Learner) -> dict[str, str]:
         "channel_order": "RGB",
         "mean": json.dumps(IMAGENET_MEAN),
         "std": json.dumps(IMAGENET_STD),
-        "stride_in": "3x3",
         "source": f"recipe {r.name} on {len(data.views.pictures)} pictures",
         "source_sha256": "",
         "recipe": json.dumps(asdict(r)),

@@ -22,6 +22,15 @@ GFLOP = {
     "resnet50": 4.1,
     "resnet101": 7.8,
     "resnet152": 11.5,
+    # timm's
+    "convnext_atto": 0.6,
+    "convnext_tiny": 4.5,
+    "convnext_base": 15.4,
+    "swin_tiny_patch4_window7_224": 4.5,
+    "swin_base_patch4_window7_224": 15.5,
+    "vit_tiny_patch16_224": 1.3,
+    "vit_small_patch16_224": 4.6,
+    "vit_base_patch16_224": 17.6,
 }
 # of its float32 weights
 MEGABYTES = {
@@ -30,6 +39,14 @@ MEGABYTES = {
     "resnet50": 94,
     "resnet101": 170,
     "resnet152": 233,
+    "convnext_atto": 14,
+    "convnext_tiny": 111,
+    "convnext_base": 350,
+    "swin_tiny_patch4_window7_224": 110,
+    "swin_base_patch4_window7_224": 347,
+    "vit_tiny_patch16_224": 22,
+    "vit_small_patch16_224": 87,
+    "vit_base_patch16_224": 343,
 }
 
 
@@ -201,7 +218,7 @@ def _pretrain_picture(recipe: Mapping, device: Device) -> float:
     if method.local_views and recipe["terms"] != ["global-global"]:
         pixels += 9 * recipe["patch_size"] ** 2
     passes = 4 if method.has_keys else 3
-    return passes * pixels * device.passes * GFLOP[recipe["arch"]] / GFLOP["resnet18"]
+    return passes * pixels * device.passes * GFLOP.get(recipe["arch"], 4.1) / GFLOP["resnet18"]
 
 
 def _bytes(spec: dict) -> tuple[float, float]:
@@ -210,7 +227,7 @@ def _bytes(spec: dict) -> tuple[float, float]:
         return drawn(spec["settings"]) * 1.6 * spec["settings"]["size"] ** 2, 0.0
     if spec["kind"] == "pretrain":
         recipe = spec["recipe"]
-        weights = 1e6 * MEGABYTES[recipe["arch"]]
+        weights = 1e6 * MEGABYTES.get(recipe["arch"], 94)
         queues = (
             4
             * recipe["dim"]

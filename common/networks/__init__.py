@@ -181,11 +181,16 @@ def _outline(arch: str, arguments: str) -> tuple[dict[str, tuple[int, ...]], dic
     return shapes, {"last": found[-1]}
 
 
+def expected_levels(arch: str, model_args: Mapping[str, Any]) -> dict[str, Level]:
+    """The maps of a model of timm, without any numbers."""
+    return _outline(arch, key_of(model_args))[1]
+
+
 def levels_of(backbone: Backbone) -> dict[str, Level]:
     """Channels and stride of each map: `res2` to `res5` of a network of four stages, `last` of a
     vision transformer."""
     if backbone.family != RESNET:
-        return _outline(backbone.arch, key_of(backbone.model_args))[1]
+        return expected_levels(backbone.arch, backbone.model_args)
     shapes = shapes_of_resnet(backbone.arch)
     last = {name[5]: shape[0] for name, shape in shapes.items() if name.startswith("layer")}
     return {f"res{int(n) + 1}": Level(width, 2 ** (int(n) + 1)) for n, width in last.items()}

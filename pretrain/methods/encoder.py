@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ..recipes import LEVELS, Recipe
+from .stages import StagesTrunk
 
 ARCHITECTURES = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -117,6 +118,11 @@ class Trunk(ResNet):
         return tuple(features)
 
 
+def trunk_of(arch: str, groups: int = 1) -> Trunk | StagesTrunk:
+    """The backbone that a recipe pretrains, with new weights. Raises InputError."""
+    return Trunk(arch, groups) if arch in ARCHITECTURES else StagesTrunk(arch)
+
+
 class Head(nn.Sequential):
     """Pooled features of the ``parts`` views of a picture, concatenated, to ``dim``
     values; no normalisation.
@@ -156,7 +162,7 @@ class Encoder(nn.Module):
     def __init__(self, recipe: Recipe, groups: int = 1):
         super().__init__()
         r = recipe
-        self.trunk = Trunk(r.arch, groups)
+        self.trunk = trunk_of(r.arch, groups)
         self.levels = [LEVELS.index(level) for level in r.levels]
         channels = [self.trunk.channels[level] for level in r.levels]
         self.global_heads = nn.ModuleList(Head(c, r.dim, 1, r.head, r.hidden) for c in channels)

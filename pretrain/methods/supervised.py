@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recipes import Recipe
-from .encoder import Trunk
+from .encoder import trunk_of
 
 
 class Supervised(nn.Module):
@@ -15,7 +15,7 @@ class Supervised(nn.Module):
 
     def __init__(self, recipe: Recipe, groups: int, classes: int):
         super().__init__()
-        self.trunk = Trunk(recipe.arch, groups)
+        self.trunk = trunk_of(recipe.arch, groups)
         self.fc = nn.Linear(self.trunk.channels["res5"], classes)
 
     def forward(self, batch: dict[str, Tensor], order: Tensor | None = None) -> dict:

@@ -167,7 +167,8 @@ def test_hash_covers_what_determines_the_result_only():
             dict(method="simclr"),
             "method is 'simclr'; it can be detco, moco-v1, moco-v2, supervised",
         ),
-        (dict(arch="resnet152"), "arch must be .* got the text 'resnet152'"),
+        (dict(arch="resnet152"), "arch must be .* not 'resnet152'"),
+        (dict(arch="vit_tiny_patch16_224"), "stages, which a vision transformer does not have"),
         (
             dict(levels=("res5", "res6"), level_weights=(1.0, 1.0)),
             "levels must be some of res2, res3, res4, res5",
