@@ -66,6 +66,20 @@ def test_training_is_that_of_a_plain_loop(tmp_path):
     torch.testing.assert_close(fitted(tmp_path), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_long_training_ends_at_scikit_learns_logistic_regression(tmp_path):
+    """All images in each update. The bias is decayed too, so there it is the weight of a constant
+    feature; C counts the images' losses where decay counts their mean."""
+    sklearn = pytest.importorskip("sklearn.linear_model")
+    features, labels = drawn()
+    schedule = Schedule(0, 20, 0.5, epochs=120, weight_decay=0.1, warmup=0)
+    found = fitted(tmp_path, schedule=schedule)
+    constant = torch.cat([features, torch.ones(20, 1)], 1).numpy()
+    reference = sklearn.LogisticRegression(C=1 / (0.1 * 20), fit_intercept=False, tol=1e-8)
+    expected = reference.fit(constant, labels.numpy()).coef_
+    weights = torch.cat([found[:15].view(3, 5), found[15:, None]], 1)
+    np.testing.assert_allclose(weights.numpy(), expected, atol=2e-3)  # of 0.8
+
+
 def test_every_image_once_an_epoch_in_another_order():
     first, second = (linear.batches(20, 6, 0, epoch) for epoch in (0, 1))
     assert [len(batch) for batch in first] == [6, 6, 6, 2]
