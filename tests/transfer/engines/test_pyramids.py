@@ -1,6 +1,7 @@
 """timm's networks in Detectron2's models: equal pyramids in both engines, whole runs, what the
 release of 2021 lacks."""
 
+import copy
 import importlib.util
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from detco.common.backbone_file import random_backbone
 from detco.common.errors import InputError
 from detco.transfer import finetune
 from detco.transfer.protocols import PROTOCOLS
@@ -102,3 +104,60 @@ def test_the_release_of_2021_says_what_it_lacks(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"needs the pyramid of ViTDet.*--engine torchvision"):
         finetune.refuse_backbone(PROTOCOLS["small-retinanet"], VIT, "detectron2")
     finetune.refuse_backbone(PROTOCOLS["small-retinanet"], CONVNEXT, "detectron2")
+
+
+def vitdets(backbone) -> torch.nn.Module:
+    """Detectron2's own vision transformer, without windows and relative positions, with the
+    backbone's tensors; nothing is left over but the class token's position, which is made up."""
+    from detectron2.modeling.backbone.vit import ViT
+
+    made = TINY[VIT]
+    net = ViT(1024, 16, 3, made["embed_dim"], made["depth"], made["num_heads"])
+    tensors = dict(backbone.tensors)
+    grid = tensors["pos_embed"]
+    tensors["pos_embed"] = torch.cat([torch.zeros_like(grid[:, :1]), grid], 1)
+    net.load_state_dict(tensors, strict=True)
+    return net
+
+
+@OF_ONE_MAP
+def test_training_is_that_of_detectron2s_own_vision_transformer():
+    """Its features at another size than that of pretraining, and its losses over 5 updates of the
+    same detector on the same images."""
+    args = TINY[VIT] | {"class_token": False, "last_norm": False, "positions": "bicubic"}
+    args["norm_eps"] = 1e-6
+    backbone = random_backbone(VIT, 0, args)
+    row = replace(PROTOCOLS["small-faster-rcnn-fpn"], arch=VIT)
+    cfg = detectron2_config.resolve(row, backbone, RunConfig(3, device="cpu", processes=1))
+    ours = models.build(cfg, backbone).train()
+    theirs = copy.deepcopy(ours)
+    theirs.backbone.net, theirs.backbone.in_feature = vitdets(backbone), "last_feat"
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs.backbone(images)
+        for level, found in ours.backbone(images).items():
+            torch.testing.assert_close(found, expected[level], rtol=1e-4, atol=1e-5)
+    losses = [losses_of(model, 5) for model in (ours, theirs)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+    assert losses[0][-1].sum() < losses[0][0].sum()
+
+
+def losses_of(model, updates: int) -> torch.Tensor:
+    """The losses (updates, kinds) on one made-up image, with the same draws of anchors and
+    boxes."""
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    wanted = Instances((64, 96), gt_boxes=Boxes(torch.tensor([[8.0, 8, 60, 56], [50, 20, 90, 60]])))
+    wanted.gt_classes = torch.tensor([0, 2])
+    image = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(1))
+    optimizer, found = torch.optim.SGD(model.parameters(), 0.005), []
+    for update in range(updates):
+        torch.manual_seed(update)
+        with EventStorage():
+            losses = model([{"image": image.float(), "instances": wanted}])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        found.append(torch.stack([value.detach() for value in losses.values()]))
+    return torch.stack(found)
