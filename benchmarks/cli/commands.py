@@ -175,8 +175,8 @@ COMMANDS = (
             ),
             option(
                 "--to",
-                "detectron2 (.pkl) or torchvision (.pth)",
-                choices=("detectron2", "torchvision"),
+                "detectron2 (.pkl) or torchvision (.pth) of a ResNet, timm (.pth) of others",
+                choices=("detectron2", "torchvision", "timm"),
                 metavar="NAME",
                 required=True,
             ),

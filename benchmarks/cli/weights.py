@@ -46,6 +46,8 @@ def _source(args):
 
 def _facts(backbone, report) -> dict:
     """What the import prints: what was read, what was ignored, and why."""
+    from detco.transfer.backbones import inspect
+
     meta, left = dict(backbone.metadata), ", ".join(report.others)
     return {
         "source": meta["source"],
@@ -61,7 +63,7 @@ def _facts(backbone, report) -> dict:
         "channel order": backbone.channel_order,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
-        "stride in": backbone.stride_in,
+        **inspect.network(backbone),
     } | ({"notes": list(report.notes)} if report.notes else {})
 
 
@@ -105,9 +107,9 @@ def probe(args) -> int:
 
     given = backbones.read(args.files, backbones.how(args))
     names = [str(path) for path in args.files]
-    for arch in dict.fromkeys(backbone.arch for backbone in given):
-        names.append(f"random {arch}")
-        given.append(backbone_file.random_backbone(arch, 0))
+    for backbone in {(one.arch, str(one.model_args)): one for one in given}.values():
+        names.append(f"random {backbone.arch}")
+        given.append(backbone_file.random_twin(backbone, 0))
     data = datasets.find_splits(Data(args.data, train=args.split))
     labelled = dataset.load(str(data.layout), data.root, str(data.train))
     with live.of_task("probe") as report:
@@ -116,8 +118,10 @@ def probe(args) -> int:
     if args.json:
         print(json.dumps(dict(zip(names, found)), indent=1))
         return 0
-    rows = [("balanced accuracy, %", *found[0])]
-    rows += [(name, *(f"{value:.1f}" for value in own.values())) for name, own in zip(names, found)]
+    levels = [level for level in probe.LEVELS if any(level in own for own in found)]
+    rows = [("balanced accuracy, %", *levels)]
+    for name, own in zip(names, found):
+        rows.append((name, *(f"{own[level]:.1f}" if level in own else "" for level in levels)))
     text.columns(rows, right=range(1, len(rows[0])))
     print(f"\nsplit '{data.train}'; chance: {100 / (len(labelled.categories) + 1):.1f}")
     return 0

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
-from ..resnet import ARCHS, STAGES
+from ..resnet import ARCHS, STAGES, stage_of
 from ..resnet import expected_shapes as shapes_of_resnet
 from ..values import shown
 
@@ -48,6 +48,7 @@ class Row:
     beside: tuple[str, ...] = ("head",)
     varies: bool = True
     stages: bool = False
+    windows: bool = False
 
 
 class Level(NamedTuple):
@@ -80,6 +81,7 @@ ROWS = (
         (("strict_img_size", False),),
         ("norm", "head"),
         stages=True,
+        windows=True,
     ),
 )
 FAMILIES = (RESNET, *dict.fromkeys(row.family for row in ROWS))
@@ -167,13 +169,18 @@ def expected_shapes(arch: str, model_args: Mapping[str, Any]) -> dict[str, tuple
     return _outline(arch, key_of(model_args))[0]
 
 
-@cache
-def _outline(arch: str, arguments: str) -> tuple[dict[str, tuple[int, ...]], dict[str, Level]]:
-    """(shapes of the tensors, levels), without any numbers."""
+def outline(arch: str, model_args: Mapping[str, Any] | None = None) -> Any:
+    """The model without numbers: its shapes and what it says of itself, made at once."""
     import torch
 
     with torch.device("meta"):
-        net = build(arch, json.loads(arguments))
+        return build(arch, model_args or {})
+
+
+@cache
+def _outline(arch: str, arguments: str) -> tuple[dict[str, tuple[int, ...]], dict[str, Level]]:
+    """(shapes of the tensors, levels), without any numbers."""
+    net = outline(arch, json.loads(arguments))
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     found = [Level(info["num_chs"], info["reduction"]) for info in net.feature_info]
     if row_of(arch).stages:
@@ -184,6 +191,17 @@ def _outline(arch: str, arguments: str) -> tuple[dict[str, tuple[int, ...]], dic
 def expected_levels(arch: str, model_args: Mapping[str, Any]) -> dict[str, Level]:
     """The maps of a model of timm, without any numbers."""
     return _outline(arch, key_of(model_args))[1]
+
+
+def part_of(family: str, name: str) -> str:
+    """Where a tensor stands: `stem`, `res2` ... `res5`, or in a vision transformer `blocks.0` ...,
+    `norm`."""
+    if family == RESNET:
+        return stage_of(name)
+    first, number, *_ = (*name.split("."), "")
+    if first in ("stages", "layers"):
+        return f"res{int(number) + 2}"
+    return {"blocks": f"blocks.{number}", "norm": "norm"}.get(first, "stem")
 
 
 def levels_of(backbone: Backbone) -> dict[str, Level]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..backbone_file import Backbone
 from ..errors import InputError
 from . import OWN, build, levels_of, row_of
+from .windows import pad_before_shift
 
 
 class Levels(nn.Module):
@@ -31,6 +32,8 @@ class Levels(nn.Module):
         row = row_of(backbone.arch)
         self.net = build(backbone.arch, backbone.model_args, drop_path)
         self.net.load_state_dict(backbone.tensors, strict=True)
+        if row.windows:
+            pad_before_shift(self.net)
         self.levels = levels_of(backbone)
         self.multiple = max(level.stride for level in self.levels.values())
         self.positions = (OWN | dict(backbone.model_args))["positions"]

@@ -5,9 +5,11 @@ import re
 from collections.abc import Mapping
 
 from detco.common.backbone_file import Backbone
+from detco.common.networks import OWN, RESNET
 from detco.common.values import shown
 
 from ..checkpoints import zoo
+from .inspect import network
 
 TAG = "detco-backbone"
 IDS = {  # licences of public checkpoints as hubs name them
@@ -27,7 +29,8 @@ USE = """
 detco weights pull {where}
 detco transfer small-retinanet --weights {name}.safetensors --data MY_DATA --out runs
 ```
-
+"""
+RESNET_USE = """
 The file is [safetensors](https://huggingface.co/docs/safetensors), with the names of torchvision's
 ResNets and without a classifier. Its metadata hold the preprocessing above. Without detco:
 
@@ -39,6 +42,18 @@ with safe_open("backbone.safetensors", framework="pt") as file:
     tensors = {{name: file.get_tensor(name) for name in file.keys()}}
 net = {arch}()
 net.load_state_dict(tensors, strict=False)  # `fc` and counters of batches are not in it
+```
+"""
+TIMM_USE = """
+The file is [safetensors](https://huggingface.co/docs/safetensors), with the names of timm's models
+and without a classifier. Its metadata hold the preprocessing above. Without detco:
+
+```python
+from safetensors.torch import load_file
+from timm import create_model
+
+net = create_model("{arch}", num_classes=0, **{args})
+net.load_state_dict(load_file("backbone.safetensors"), strict=False)  # no classifier in it
 ```
 """
 STRIDE = (
@@ -77,7 +92,9 @@ def write(backbone: Backbone, where: str, licence: str = "", data: str = "") -> 
     ]
     facts = {"data": data} | _facts(backbone, meta, row)
     lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items() if value]
-    use = USE.format(where=_cell(where), name=_cell(name), arch=backbone.arch)
+    args = {key: value for key, value in backbone.model_args.items() if key not in OWN}
+    code = RESNET_USE if backbone.family == RESNET else TIMM_USE
+    use = (USE + code).format(where=_cell(where), name=_cell(name), arch=backbone.arch, args=args)
     return "\n".join(lines) + "\n" + (STRIDE if backbone.stride_in == "1x1" else "") + use
 
 
@@ -113,7 +130,7 @@ def _facts(backbone: Backbone, meta: Mapping[str, str], row: zoo.Known | None) -
         "channel order": backbone.channel_order,
         "mean": ", ".join(map(str, backbone.mean)),
         "std": ", ".join(map(str, backbone.std)),
-        "stride in": backbone.stride_in,
+        **{key: str(value) for key, value in network(backbone).items()},
         "sha256 of the file": backbone.sha256,
     }
 

@@ -10,7 +10,7 @@ import torch
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
-from detco.common.networks import RESNET
+from detco.common.networks import OWN, RESNET
 
 TO_DETECTRON2 = (
     (r"^conv1\.", "stem.conv1."),
@@ -58,6 +58,7 @@ def to_detectron2(backbone: Backbone, path: Path) -> dict:
     Detectron2 finds the place of each tensor by the end of its name; counters of batches have none
     and are left out.
     """
+    _refuse_others(backbone, path, "detectron2")
     if path.suffix != ".pkl":
         raise InputError(
             f"{path}: Detectron2 tells what a file is by its name; call it something.pkl"
@@ -81,6 +82,7 @@ def to_torchvision(backbone: Backbone, path: Path) -> dict:
     Raises InputError for weights with the stride in the 1 x 1 convolution: torchvision would read
     them, and compute other features.
     """
+    _refuse_others(backbone, path, "torchvision")
     if backbone.stride_in != "3x3":
         raise InputError(
             f"{path}: torchvision's ResNets have their stride in the 3 x 3 convolution, these"
@@ -94,10 +96,35 @@ def to_torchvision(backbone: Backbone, path: Path) -> dict:
     ]
     counters = {f"{name}num_batches_tracked": torch.tensor(0) for name in norms}
     write_atomic(path, lambda file: torch.save(backbone.tensors | counters, file))
+    return _scale(backbone)
+
+
+def to_timm(backbone: Backbone, path: Path) -> dict:
+    """Write a .pth for `load_state_dict` of timm's model, which misses its classifier alone;
+    returns how timm builds the model, and the preprocessing. Raises InputError for a ResNet."""
+    if backbone.family == RESNET:
+        raise InputError(f"{path}: {backbone.arch} is torchvision's: --to torchvision")
+    write_atomic(path, lambda file: torch.save(dict(backbone.tensors), file))
+    args = {key: value for key, value in backbone.model_args.items() if key not in OWN}
+    beside = {key: value for key, value in backbone.model_args.items() if key in OWN}
+    needs = {"timm.create_model": backbone.arch, "arguments": args | {"num_classes": 0}}
+    return needs | _scale(backbone) | ({"set by hand": beside} if beside else {})
+
+
+def _scale(backbone: Backbone) -> dict:
+    """The preprocessing for pixels from 0 to 1."""
     scale = {"mean": [m / 255 for m in backbone.mean], "std": [s / 255 for s in backbone.std]}
     return {"channel order": backbone.channel_order} | {
         key: [round(v, 6) for v in values] for key, values in scale.items()
     }
 
 
-FORMATS = {"detectron2": to_detectron2, "torchvision": to_torchvision}
+def _refuse_others(backbone: Backbone, path: Path, to: str) -> None:
+    if backbone.family != RESNET:
+        raise InputError(
+            f"{path}: --to {to} takes ResNets, this is a {backbone.family} ({backbone.arch}):"
+            " --to timm"
+        )
+
+
+FORMATS = {"detectron2": to_detectron2, "torchvision": to_torchvision, "timm": to_timm}

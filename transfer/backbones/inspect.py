@@ -5,7 +5,7 @@ import hashlib
 from torch import Tensor
 
 from detco.common.backbone_file import Backbone
-from detco.common.resnet import STAGES, stage_of
+from detco.common.networks import RESNET, part_of
 from detco.common.values import shown
 
 
@@ -15,9 +15,8 @@ def describe(backbone: Backbone) -> dict:
     square: dict[str, float] = {}
     for name, tensor in backbone.tensors.items():
         if "running_" not in name:
-            square[stage_of(name)] = square.get(stage_of(name), 0.0) + float(
-                tensor.double().square().sum()
-            )
+            part = part_of(backbone.family, name)
+            square[part] = square.get(part, 0.0) + float(tensor.double().square().sum())
     meta = {key: shown(value, 20_000) for key, value in backbone.metadata}
     return {
         "architecture": backbone.arch,
@@ -27,10 +26,10 @@ def describe(backbone: Backbone) -> dict:
         "channel order": backbone.channel_order,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
-        "stride in": backbone.stride_in,
+        **network(backbone),
         "tensors": len(backbone.tensors),
         "parameters": sum(t.numel() for k, t in backbone.tensors.items() if "running_" not in k),
-        "stage norms": {stage: round(square[stage] ** 0.5, 4) for stage in STAGES},
+        "stage norms": {part: round(value**0.5, 4) for part, value in square.items()},
         "source": meta.get("source", ""),
         "source sha256": meta.get("source_sha256", ""),
         "layout": meta.get("adapter", ""),
@@ -39,6 +38,13 @@ def describe(backbone: Backbone) -> dict:
         "recipe": meta.get("recipe", ""),
         "assumed": meta.get("assumed", "[]"),
     }
+
+
+def network(backbone: Backbone) -> dict:
+    """What a backbone file says of the network beside its name."""
+    if backbone.family == RESNET:
+        return {"stride in": backbone.stride_in}
+    return {"family": backbone.family, "arguments": dict(backbone.model_args)}
 
 
 def compare(one: Backbone, other: Backbone) -> dict:
@@ -51,7 +57,8 @@ def compare(one: Backbone, other: Backbone) -> dict:
     own = {name: _bytes_of(tensor) for name, tensor in one.tensors.items()}
     elsewhere = {digest: name for name, digest in digests.items() if own.get(name) != digest}
     identical, renamed, different = 0, {}, []
-    change, size = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
+    change: dict[str, float] = {}
+    size: dict[str, float] = {}
     for name, tensor in one.tensors.items():
         digest, twin = own[name], other.tensors.get(name)
         if digests.get(name) == digest:
@@ -61,9 +68,11 @@ def compare(one: Backbone, other: Backbone) -> dict:
         else:
             different.append(name)
         if twin is not None and twin.shape == tensor.shape:
-            change[stage_of(name)] += float((tensor - twin).double().square().sum())
-            size[stage_of(name)] += float(tensor.double().square().sum())
-    same_way = ("arch", "channel_order", "mean", "std", "stride_in")
+            part = part_of(one.family, name)
+            moved = float((tensor - twin).double().square().sum())
+            change[part] = change.get(part, 0.0) + moved
+            size[part] = size.get(part, 0.0) + float(tensor.double().square().sum())
+    same_way = ("arch", "channel_order", "mean", "std", "stride_in", "family", "model_args")
     return {
         "same architecture and preprocessing": all(
             getattr(one, key) == getattr(other, key) for key in same_way
@@ -75,7 +84,7 @@ def compare(one: Backbone, other: Backbone) -> dict:
             other.tensors.keys() - one.tensors.keys() - set(renamed.values())
         ),
         "distance": {
-            stage: round((change[stage] / size[stage]) ** 0.5, 6) for stage in STAGES if size[stage]
+            part: round((change[part] / size[part]) ** 0.5, 6) for part in change if size[part]
         },
     }
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from detco.common import networks
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
 from detco.common.images import Range
@@ -18,6 +19,7 @@ from ..engines.torchvision.pictures import read_rgb
 from ..engines.torchvision.trunks import STRIDES, DetectorTrunk
 
 ALL = "all levels"
+LEVELS = (*STRIDES, "last", ALL)
 SIZE = 128  # pixels: images are stretched to this square
 IMAGES = 600  # at most, evenly over the data set; every second one is tested on
 RIDGE = 10.0  # strength of the squared penalty, features being of unit variance
@@ -27,7 +29,8 @@ BATCH = 64
 def dense_probe(
     backbones: Sequence[Backbone], dataset: Dataset, report: Report | None = None
 ) -> list[dict[str, float]]:
-    """Balanced accuracy in percent of each backbone at res2 .. res5 and of all levels together.
+    """Balanced accuracy in percent of each backbone at res2 .. res5 (a vision transformer's: last)
+    and of all levels together.
 
     Positions lie on a grid of 16 pixels over images of SIZE x SIZE; their class is that of the
     smallest box around them, or none, which is a class, too. A classifier by ridge regression,
@@ -91,16 +94,28 @@ def grid_labels(dataset: Dataset, images: Sequence[dict]) -> np.ndarray:
 def grid_features(backbone: Backbone, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Features (N, positions, channels) of each level at the cell that holds the position; pixels:
     (N, SIZE, SIZE, 3) uint8 RGB."""
-    trunk = DetectorTrunk(backbone, tuple(STRIDES)).eval()
+    trunk, strides = _trunk(backbone)
     order = [2, 1, 0] if backbone.channel_order == "BGR" else [0, 1, 2]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
-    parts: dict[str, list[Tensor]] = {level: [] for level in STRIDES}
+    parts: dict[str, list[Tensor]] = {level: [] for level in strides}
     for start in range(0, len(pixels), BATCH):
         batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2)[:, order]
         for level, maps in trunk((batch.float() - mean) / std).items():
-            cells = torch.from_numpy(_centres() // STRIDES[level])
+            cells = torch.from_numpy(_centres() // strides[level])
             parts[level].append(maps[:, :, cells][..., cells].flatten(2).transpose(1, 2))
     return {level: torch.cat(found).numpy() for level, found in parts.items()}
+
+
+def _trunk(backbone: Backbone) -> tuple[nn.Module, dict[str, int]]:
+    """(network that gives the maps, their strides)"""
+    strides = {name: level.stride for name, level in networks.levels_of(backbone).items()}
+    if backbone.family == networks.RESNET:
+        return DetectorTrunk(backbone, tuple(strides)).eval(), strides
+    from detco.common.networks.levels import Levels
+
+    net = Levels(backbone)
+    net.set_size((SIZE, SIZE))
+    return net.eval(), strides
 
 
 def balanced_accuracy(

@@ -10,12 +10,13 @@ import torch
 
 from detco.common import resnet
 from detco.common.errors import InputError
+from detco.common.networks import RESNET
 from detco.common.values import shown
 
 from . import layouts
-from .layouts import ANYWHERE, CheckpointLayout, EncoderPlace
 from .reader import formats
 from .reader.stubs import KINDS, Inert
+from .rows import ANYWHERE, CheckpointLayout, EncoderPlace
 
 # where in the file (a/b: nested) -> its tensors by name
 Places = Mapping[str, dict[str, torch.Tensor]]
@@ -36,6 +37,22 @@ OTHER_STEMS = (
     ),
     (r"(.*\.)?layer\d\.\d+\.conv\d\.\d\.filt", "an anti-aliased ResNet (BlurPool)"),
     (r"(.*\.)?layer\d\.\d+\.se\..*", "an SE-ResNet"),
+)
+FOREIGN = (  # what no row explains
+    (
+        r"(.*\.)?(patch_embed|blocks\.\d+\.attn|patch_embeddings?)\..*",
+        "a vision transformer under names that no known project uses"
+        " (`detco weights list --layouts`); a prefix before them is taken off with --prefix",
+    ),
+    (
+        r"(.*\.)?(token_embedding|word_embeddings|wte|embed_tokens)\.weight",
+        "a text encoder, and no network for images",
+    ),
+    (
+        r"(.*\.)?(decode_head|auxiliary_head|sem_seg_head|seg_head)\..*",
+        "a head for segmentation, and no network below it",
+    ),
+    (r"(.*\.)?decoder(_\w+)?\..*", "a decoder, and no encoder"),
 )
 LISTED = 8  # names in an error
 LONGEST, MOST = 1000, 20_000  # characters of a name, tensors; patterns take long for endless ones
@@ -158,8 +175,11 @@ def find(name: str) -> CheckpointLayout:
     return found
 
 
-def refuse_relatives(places: Places) -> None:
+def refuse_relatives(content: formats.Content, places: Places) -> None:
     """InputError for a ResNet whose names show that it is another network than torchvision's."""
+    facts = list(_facts(content))
+    if any(row.family != RESNET and _fits(row, places, facts) for row in layouts.LAYOUTS):
+        return
     named = {name: tensor for tensors in places.values() for name, tensor in tensors.items()}
     known = f"the detectors here take torchvision's ResNets: {', '.join(resnet.ARCHS)}"
     for pattern, what in OTHER_STEMS:
@@ -243,8 +263,9 @@ def _unknown(content: formats.Content, places: Places) -> str:
             or "nothing to look into"
         )
         return f"holds no dictionary of tensors under a known name; it has {has}"
-    if any(re.search(r"patch_embed|blocks\.\d+\.attn", name) for name in names):
-        return "holds a vision transformer; the detectors here take ResNets"
+    for pattern, what in FOREIGN:
+        if any(re.fullmatch(pattern, name) for name in names):
+            return f"holds {what}"
     begins = Counter(shown(".".join(name.split(".")[:2])) for name in names)
     listed = ", ".join(f"{begin}..." for begin, _ in begins.most_common(LISTED))
     return f"names its tensors like no known project: {listed}{_offer(names)}"

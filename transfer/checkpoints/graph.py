@@ -18,8 +18,8 @@ from detco.common.values import shown
 
 from . import stated, statistics
 from .detect import inside
-from .layouts import IMAGENET, MSRA, CheckpointLayout, Preprocessing
 from .reader.formats import Content
+from .rows import IMAGENET, MSRA, CheckpointLayout, Preprocessing
 
 ASSUMED = "preprocessing: that of the project, the file does not say"
 ALIKE = {statistics.BYTES: MSRA, statistics.NORMALISED: IMAGENET}  # what a scale of pixels suggests

@@ -18,12 +18,14 @@ import torch
 from detco.common import backbone_file, resnet
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
+from detco.common.networks import RESNET
 from detco.common.values import shown
 
 from . import detect, graph, zoo
 from .detect import LISTED, Places, inside, tensors_at
-from .layouts import COUNTERS, CheckpointLayout, EncoderPlace
+from .networks import placing
 from .reader import folders, formats
+from .rows import COUNTERS, TRUNKS, CheckpointLayout, EncoderPlace
 
 # solo-learn, also OmegaConf's
 METHOD_PATHS = (
@@ -33,6 +35,7 @@ METHOD_PATHS = (
 )
 METHOD = re.compile(r"[\w.+-]{1,40}")
 BESIDE = r"(?!layer|conv|bn|stem|norm|downsample).*"  # names that are no part of a trunk
+UNTRAINED = ""  # method of a file of initial weights
 EPOCH_PATHS, EPOCHS = ("epoch", "meta/epoch"), range(1, 1_000_000)
 
 
@@ -73,42 +76,87 @@ def load(
         )
     try:
         places = detect.places(content.data, prefix)
-        detect.refuse_relatives(places)
+        detect.refuse_relatives(content, places)
         layout = detect.find(forced) if forced else detect.recognise(content, places, prefix)
         present = _encoders(layout, places)
         chosen = _choose(layout, present, encoder)
         alone = layout.trunk_only and bool(forced or prefix)
         found, dropped = _take(layout, chosen, present, tensors_at(places, chosen), alone)
-        arch = resnet.arch_of(found)
-        tensors, notes = _complete(layout, arch, found)
+        read = _resnet if layout.family == RESNET else _network
+        backbone, notes = read(_Source(path, content, bool(forced)), layout, places, chosen, found)
         if not forced and (twins := detect.lookalikes(content, places)):
-            notes += (f"{', '.join(twins)} look the same; if it is one of those, say it with --as",)
+            twin = f"{', '.join(twins)} look the same; if it is one of those, say it with --as"
+            notes = (twin, *notes)
     except InputError as error:
-        raise InputError(f"{path} {error}") from None
-    backbone_file.check_tensors(path, arch, tensors)
-    try:
-        network = graph.Network(layout, arch, tensors, tensors_at(places, chosen))
-        style = graph.style_of(network, path, content, bool(forced))
-    except InputError as error:
-        raise InputError(f"{path} {error}") from None
-    metadata, row = _origin(path, content.data, layout)
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path} {text}") from None
+    origin, row = _origin(path, content.data, layout)
     if row and not row.digest:
         notes += (f"taken for {row.name} by its name: its source publishes no hash",)
-    stated_method = metadata.pop("method")
-    own_method = "unknown" if style.untrained else stated_method
-    metadata |= {
-        "adapter": layout.name,  # a word of earlier versions
-        "encoder": chosen.role,
-        "assumed": json.dumps(style.assumed),
-        "images_seen": "",
-    }
-    pre = style.preprocessing
-    order = (pre.channel_order, pre.mean, pre.std, pre.stride_in)
-    backbone = backbone_file.Backbone(
-        arch, tensors, method or own_method, "", *order, tuple(sorted(metadata.items()))
+    stated_method = origin.pop("method")
+    own_method = stated_method if backbone.method != UNTRAINED else "unknown"
+    metadata = dict(backbone.metadata) | origin
+    metadata |= {"adapter": layout.name, "encoder": chosen.role, "images_seen": ""}
+    backbone = replace(
+        backbone, method=method or own_method, metadata=tuple(sorted(metadata.items()))
     )
     others = tuple(dict.fromkeys(e.role for e in present if e.role != chosen.role))
-    return backbone, ImportReport(layout, chosen, others, dropped, (*notes, *style.notes))
+    return backbone, ImportReport(layout, chosen, others, dropped, notes)
+
+
+@dataclass(frozen=True)
+class _Source:
+    path: Path
+    content: formats.Content
+    forced: bool
+
+
+Read = tuple[backbone_file.Backbone, tuple[str, ...]]
+
+
+def _resnet(
+    source: _Source, layout: CheckpointLayout, places: Places, chosen: EncoderPlace, found: dict
+) -> Read:
+    """(backbone, notes) of tensors under torchvision's names. Raises InputError."""
+    arch = resnet.arch_of(found)
+    tensors, notes = _complete(layout, arch, found)
+    backbone_file.check_tensors(source.path, arch, tensors)
+    network = graph.Network(layout, arch, tensors, tensors_at(places, chosen))
+    style = graph.style_of(network, source.path, source.content, source.forced)
+    pre = style.preprocessing
+    backbone = backbone_file.Backbone(
+        arch,
+        tensors,
+        UNTRAINED if style.untrained else layout.method,
+        channel_order=pre.channel_order,
+        mean=pre.mean,
+        std=pre.std,
+        stride_in=pre.stride_in,
+        metadata=(("assumed", json.dumps(style.assumed)),),
+    )
+    return backbone, (*notes, *style.notes)
+
+
+def _network(
+    source: _Source, layout: CheckpointLayout, places: Places, chosen: EncoderPlace, found: dict
+) -> Read:
+    """(backbone, notes) of tensors under timm's names. Raises InputError."""
+    placed = placing.place(layout, found, source.path)
+    backbone_file.check_tensors(
+        source.path, placed.arch, placed.tensors, layout.family, placed.model_args
+    )
+    backbone = backbone_file.Backbone(
+        placed.arch,
+        placed.tensors,
+        layout.method,
+        channel_order=placed.preprocessing.channel_order,
+        mean=placed.preprocessing.mean,
+        std=placed.preprocessing.std,
+        metadata=(("assumed", json.dumps(placed.assumed)),),
+        family=layout.family,
+        model_args=placed.model_args,
+    )
+    return backbone, placed.notes
 
 
 def file_of(path: Path) -> Path:
@@ -141,14 +189,15 @@ def _encoders(layout: CheckpointLayout, places: Places) -> list[EncoderPlace]:
         encoder
         for encoder in layout.encoders
         if any(
-            (_renamed(layout, encoder, name) or "").startswith("layer1.")
+            (_renamed(layout, encoder, name) or "").startswith(TRUNKS[layout.family][1])
             for name in tensors_at(places, encoder)
         )
     ]
     present += _further(layout, present, places)
     if not present:
-        where = " or ".join(dict.fromkeys(encoder.prefix or "conv1" for encoder in layout.encoders))
-        raise InputError(f"cannot be read as {layout.name}: it has no ResNet under {where}")
+        what, top = ("ResNet", "conv1") if layout.family == RESNET else (layout.family, "no prefix")
+        where = " or ".join(dict.fromkeys(encoder.prefix or top for encoder in layout.encoders))
+        raise InputError(f"cannot be read as {layout.name}: it has no {what} under {where}")
     return present
 
 
@@ -161,7 +210,7 @@ def _further(
     for at in (at for at in places if at not in used):
         for encoder in present:
             names = (_renamed(layout, encoder, name) or "" for name in places[at])
-            if any(name.startswith("layer1.") for name in names):
+            if any(name.startswith(TRUNKS[layout.family][1]) for name in names):
                 role = re.split("[:/]", at)[-1] or "top"
                 role += "" if len(used) == len(present) == 1 else f"-{encoder.role}"
                 found.append(EncoderPlace(role, encoder.prefix, (at,)))
@@ -181,14 +230,16 @@ def _choose(
 
 
 def _renamed(layout: CheckpointLayout, encoder: EncoderPlace, name: str) -> str | None:
-    """torchvision's name of a tensor of this encoder, None for anything else."""
+    """torchvision's or timm's name of a tensor of this encoder, None for anything else."""
     if not name.startswith(encoder.prefix):
+        return None
+    if layout.family != RESNET and any(re.fullmatch(pattern, name) for pattern in layout.drop):
         return None
     name = name.removeprefix(encoder.prefix)
     for pattern, new in layout.rename:
         if found := re.fullmatch(pattern, name):
             name = found.expand(new)
-    return name if resnet.TRUNK.fullmatch(name) else None
+    return name if re.fullmatch(TRUNKS[layout.family][0], name) else None
 
 
 def _take(

@@ -11,63 +11,11 @@ refuses the file too: nothing is left out in silence. A renaming that no row has
 of renames.py. Import, `--as` and `detco weights list --layouts` take it from there.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from detco.common.resnet import IMAGENET_MEAN, IMAGENET_STD
-
+from .networks.layouts import OTHERS
 from .renames import CAFFE2, DETECTRON2, HUGGING_FACE, SEQUENTIAL
-
-# of batch normalisation and of averages; no network uses them for its features
-COUNTERS = r".*num_batches_tracked|(.*\.)?n_averaged"
-ANYWHERE = ("state_dict", "model", "model_state_dict", "")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the network was trained on: mean and std in the order of the channels, 0..255."""
-
-    channel_order: str = "RGB"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    stride_in: str = "3x3"
-
-
-IMAGENET = Preprocessing()
-UNIT = Preprocessing(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # 0..1, not normalised
-MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "1x1")
-
-
-@dataclass(frozen=True)
-class EncoderPlace:
-    """One network of a file: `role` as its project calls it, the names' prefix, and in which
-    dictionary (a/b: nested)."""
-
-    role: str
-    prefix: str
-    at: tuple[str, ...] = ANYWHERE
-
-
-@dataclass(frozen=True)
-class CheckpointLayout:
-    """A row of LAYOUTS. The first encoder present is taken unless told otherwise; `twins` are
-    prefixes of tensors stored twice."""
-
-    name: str
-    method: str
-    learnt: str
-    encoders: tuple[EncoderPlace, ...]
-    requires: tuple[str, ...]  # each matches at least one name or fact
-    forbids: tuple[str, ...] = ()  # none matches any
-    drop: tuple[str, ...] = ()  # further names that may be there: heads, queues
-    # regular expression -> torchvision's name, behind the prefix
-    rename: tuple[tuple[str, str], ...] = ()
-    twins: tuple[tuple[str, str], ...] = ()
-    preprocessing: Preprocessing = IMAGENET
-    only_forced: bool = False  # looks like another layout: taken only where the user says so
-    affine_norm: bool = False  # normalisation without statistics: mean 0, variance 1
-    # said by the user, or behind a prefix: what lies beside the trunk is left out
-    trunk_only: bool = False
-    vague: bool = False  # names that prove no style: statistics and what else is said decide
+from .rows import ANYWHERE, MSRA, UNIT, CheckpointLayout, EncoderPlace
 
 
 def _bare(*prefixes: str) -> tuple[EncoderPlace, ...]:
@@ -564,4 +512,5 @@ LAYOUTS = (
         (r"trunk\.conv1\.weight", r"/identity"),
         drop=(r"fc\.(weight|bias)",),
     ),
+    *OTHERS,
 )

@@ -7,64 +7,17 @@ where its source publishes a hash.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlparse
 
 from detco.common.errors import InputError
 from detco.common.files import write_atomic
 from detco.common.progress import Report
 from detco.common.values import shown
 
-META, MM = "https://dl.fbaipublicfiles.com", "https://download.openmmlab.com/mmselfsup/1.x"
-TORCH, LIGHTLY = (
-    "https://download.pytorch.org/models",
-    "https://lightly-ssl-checkpoints.s3.amazonaws.com/imagenet_resnet50",
-)
-NC, MIT, APACHE, BSD, BSD2 = (
-    "CC-BY-NC-4.0, no commercial use",
-    "MIT",
-    "Apache-2.0",
-    "BSD-3-Clause",
-    "BSD-2-Clause",
-)
-ENDS = (".pth.tar", ".pth", ".torch", ".ckpt", ".pkl", ".safetensors")
-# many files' name
-VAGUE = re.compile(
-    r"resnet50|checkpoint|checkpoint_0099|model|R-\d+|model_final_checkpoint_phase\d+|epoch=.*"
-)
-
-
-@dataclass(frozen=True)
-class Known:
-    """One published file.
-
-    `url`: the file, or the page that links to it under the name `by_hand`; `digest`: the beginning
-    of its sha256 (`md5:` of that one) as far as its source publishes it; `epochs` 0: not stated;
-    `layout`: how it is read.
-    """
-
-    name: str
-    method: str
-    epochs: int
-    layout: str
-    url: str
-    licence: str
-    digest: str = ""
-    arch: str = "resnet50"
-    by_hand: str = ""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Names that a copy may have: the published one unless many files have it, and the row's.
-        It is kept under the first."""
-        published = self.by_hand or unquote(urlparse(self.url).path.rpartition("/")[2])
-        end = next(end for end in ENDS if published.endswith(end))
-        own = self.name + end
-        return (own,) if VAGUE.fullmatch(published.removesuffix(end)) else (published, own)
+from .known import APACHE, BSD, BSD2, LIGHTLY, META, MIT, MM, NC, TORCH, Known
+from .networks.zoo import OTHERS
 
 
 def _lightly(method: str, name: str, run: str, steps: int = 500400) -> Known:
@@ -409,6 +362,7 @@ KNOWN = (
         f"{META}/detectron2/ImageNetPretrained/torchvision/R-50.pkl",
         BSD,
     ),
+    *OTHERS,
 )
 BY_NAME = {row.name: row for row in KNOWN}
 

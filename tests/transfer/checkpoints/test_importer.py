@@ -195,7 +195,7 @@ def test_detectors_know_the_channels_of_every_architecture(arch):
             "does not hold a whole resnet18",
         ),
         (torchvision.models.resnext50_32x4d(), "ResNeXt"),
-        (torchvision.models.vit_b_16(), "no known project"),
+        (torchvision.models.mobilenet_v3_small(), "no known project"),
     ],
 )
 def test_other_networks_are_refused(tmp_path, net, says):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from detco.common.networks import RESNET
 from detco.transfer.checkpoints import importer
 from detco.transfer.checkpoints.layouts import LAYOUTS
 from tests import checkpoints
@@ -68,7 +69,8 @@ def test_layout_is_recognised_and_read(name, tmp_path):
 
 
 def test_every_row_has_a_file_and_says_where_it_was_learnt():
-    assert {made.layout for made in MADE.values()} == {layout.name for layout in LAYOUTS}
+    resnets = {layout.name for layout in LAYOUTS if layout.family == RESNET}
+    assert {made.layout for made in MADE.values()} == resnets  # others: networks/test_networks.py
     assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
     assert all(
         len(layout.learnt) > 15 and layout.requires and layout.encoders for layout in LAYOUTS

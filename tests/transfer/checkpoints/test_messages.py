@@ -143,7 +143,7 @@ def test_downloads_that_cannot_be_kept_or_begun(tmp_path):
 WRONG_METADATA = {
     "no format": ({"format": None}, "not a backbone file.*weights import"),
     "some lack": ({"std": None, "method": None}, "damaged.*metadata lack method, std"),
-    "newer": ({"format_version": "2"}, "format version 2, this program reads 1: update it"),
+    "newer": ({"format_version": "3"}, "format version 3, this program reads 1 and 2: update it"),
     "unknown network": ({"arch": "vgg16"}, r"b\.safetensors: unknown .* 'vgg16'; known: resnet18"),
     "order": ({"channel_order": "GBR"}, "must be RGB or BGR .*not 'GBR' and '3x3'"),
 }

@@ -13,7 +13,7 @@ import torch
 from detco.benchmarks.cli import main as cli
 from detco.benchmarks.plan import suite_plan
 from detco.benchmarks.suites import files as suite_files
-from detco.common import backbone_file, resnet
+from detco.common import backbone_file, networks, resnet
 from detco.common.errors import InputError
 from detco.common.files import sha256_of
 from detco.transfer.checkpoints import importer, zoo
@@ -40,7 +40,7 @@ def test_table_of_public_checkpoints():
     for row in zoo.KNOWN:
         assert (
             row.layout in layouts
-            and row.arch in resnet.ARCHS
+            and (row.arch in resnet.ARCHS or networks.row_of(row.arch))
             and row.url.startswith("https://")
             and row.licence
         )
