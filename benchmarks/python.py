@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detco.common import backbone_file
 from detco.common.errors import InputError, TrainingError
+from detco.common.networks import RESNET
 from detco.results import store, tables
 from detco.transfer.checkpoints import importer
 from detco.transfer.engines.torchvision.trunks import load_resnet
@@ -135,9 +136,27 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
+class Pooled(nn.Module):
+    """Prepared images (n, 3, h, w) -> (n, channels): the last map, averaged over the image."""
+
+    def __init__(self, backbone: backbone_file.Backbone):
+        super().__init__()
+        from detco.common.networks.levels import Levels
+
+        self.maps = Levels(backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        *_, last = self.maps(images).values()
+        return last.mean((2, 3))
+
+
 def load_backbone(path: Path) -> nn.Module:
     """See `detco.load_backbone`."""
     (backbone,) = backbones.read([Path(path)])
+    if backbone.family != RESNET:
+        pooled = Pooled(backbone).eval()
+        pooled.preprocessing = Normalise(backbone)
+        return pooled
     net = load_resnet(backbone).eval()
     net.fc = nn.Identity()  # a new classifier would give random numbers
     net.preprocessing = Normalise(backbone)

@@ -110,8 +110,8 @@ def evaluate(
 
 
 def load_backbone(path: str | Path) -> nn.Module:
-    """A backbone file or a checkpoint of another project as torchvision's ResNet, in evaluation
-    mode and without its classifier.
+    """A backbone file or a checkpoint of another project as torchvision's ResNet, or as timm's
+    network of another family, in evaluation mode and without its classifier.
 
     Its attribute `preprocessing` is a module that takes RGB images (n, 3, h, w), uint8 or float 0
     to 255, and gives what the network expects.
@@ -120,7 +120,8 @@ def load_backbone(path: str | Path) -> nn.Module:
         path: the file, or the name of a public checkpoint.
 
     Returns:
-        a module that gives pooled features of res5, (n, channels).
+        a module that gives pooled features of res5 or of a vision transformer's last map,
+        (n, channels).
 
     Raises:
         InputError: for a file that is no backbone.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import detco
 from detco.benchmarks.cli import main as cli
 from detco.common import backbone_file
 from detco.common.networks.levels import Levels
@@ -97,6 +98,16 @@ def test_probe_takes_each_family(scenes, file, tmp_path, capsys):
     found = printed(capsys, "probe", file, str(other), "--data", str(scenes / "coco"))
     assert set(found[file]) == {"last", probe.ALL} and len(found[str(other)]) == 5
     assert set(found) == {file, str(other), f"random {VIT}", "random convnext_atto"}
+
+
+def test_load_backbone_averages_the_last_map(file, vit):
+    images = torch.randint(0, 256, (2, 3, 56, 70))
+    net = detco.load_backbone(file)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (vit.mean, vit.std))
+    with torch.no_grad():
+        found = net(net.preprocessing(images))
+        maps = Levels(vit).eval()((images - mean) / std)["last"]
+    assert torch.allclose(found, maps.mean((2, 3)), atol=1e-6) and found.shape == (2, 32)
 
 
 def test_features_of_the_probe_are_the_maps_at_each_position(vit):

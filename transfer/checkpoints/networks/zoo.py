@@ -151,7 +151,7 @@ OTHERS = (
     *(_convnext(size) for size in ("tiny", "small", "base", "large")),
     *(_swin(size) for size in ("tiny", "small")),
     _torchvision("vit_b_16", "c867db91", "vit", "vit_base_patch16_224", 300),
-    _torchvision("vit_l_16", "852ce7e3", "vit", "vit_large_patch16_224", 600),
+    _torchvision("vit_l_16", "852ce7e3", "vit", "vit_large_patch16_224", 0),
     _torchvision("convnext_tiny", "983f1562", "convnext", "convnext_tiny", 600),
     _torchvision("convnext_base", "6075fbad", "convnext", "convnext_base", 600),
     _torchvision("swin_t", "704ceda3", "swin", "swin_tiny_patch4_window7_224", 300),
