@@ -5,6 +5,7 @@ elsewhere.
 """
 
 import html
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -71,7 +72,8 @@ def _terminal(grid: Grid, width: int, colour: bool) -> str:
             [len(_mark(cells[n])) for _, cells in rows],
         )
         columns.append(_Column(name, align, max([len(name), *texts]), max([0, *marks])))
-    lines = [_paint(grid.title, "best", colour), ""] if grid.title else []
+    lines = [_paint(line, "best", colour) for line in textwrap.wrap(grid.title, width)]
+    lines += [""] if grid.title else []
     for block in _blocks(grid.groups, columns, width - head) if rows else ():
         lines += [*_heading(grid, block, columns, head, colour)]
         rule = _paint("─" * (head + sum(size for *_, size in block) - 2), "dim", colour)
@@ -92,16 +94,31 @@ def _blocks(
     blocks: list[list[tuple[Group, range, int]]] = []
     used, first = room + 1, 0
     for group in groups:
-        numbers = range(first, first + len(group.columns))
-        size = max(
-            sum(columns[n].width + 2 for n in numbers), len(group.title) + 2, len(group.below) + 2
-        )
-        if used + size > room + 2:
-            blocks.append([])
-            used = 0
-        blocks[-1].append((group, numbers, size))
-        used, first = used + size, numbers.stop
+        whole = range(first, first + len(group.columns))
+        first = whole.stop
+        for numbers in _pieces(whole, columns, room):
+            size = max(len(group.title), len(group.below), _size(numbers, columns)) + 2
+            if used + size > room + 2:
+                blocks.append([])
+                used = 0
+            blocks[-1].append((group, numbers, size))
+            used += size
     return blocks
+
+
+def _pieces(numbers: range, columns: Sequence[_Column], room: int) -> list[range]:
+    """A group's columns in the fewest equal pieces that fit."""
+    pieces = [numbers]
+    for count in range(2, len(numbers) + 1):
+        if max(_size(piece, columns) for piece in pieces) <= room:
+            break
+        each = math.ceil(len(numbers) / count)
+        pieces = [numbers[n : n + each] for n in range(0, len(numbers), each)]
+    return pieces
+
+
+def _size(numbers: range, columns: Sequence[_Column]) -> int:
+    return sum(columns[n].width + 2 for n in numbers) - 2
 
 
 def _heading(grid: Grid, block, columns: Sequence[_Column], head: int, colour: bool) -> list[str]:

@@ -64,8 +64,15 @@ COMMANDS = (
         "completion",
         "cli.tools:completion",
         "a script for your shell that completes commands, options and names",
-        'eval "$(detco completion bash)"    (in ~/.bashrc)',
-        (option("shell", "bash or zsh", metavar="SHELL", choices=("bash", "zsh")),),
+        "detco completion bash",
+        (
+            option(
+                "shell",
+                'bash or zsh; a line for ~/.bashrc: eval "$(detco completion bash)"',
+                metavar="SHELL",
+                choices=("bash", "zsh"),
+            ),
+        ),
     ),
     Command(
         "pretrain",

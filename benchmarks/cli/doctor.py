@@ -21,12 +21,11 @@ from detco.common.device import fast_bf16
 from detco.common.errors import InputError
 
 from ..run.machine import cores
+from .text import wrapped
 
 # Detectron2's main of June 2026: what the tests run against. README and Dockerfile name it too.
 DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 DETECTRON2_SOURCE = f"git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"
-DENSEPOSE_SOURCE = f"{DETECTRON2_SOURCE}#subdirectory=projects/DensePose"
-ADDED = ("av", "opencv-python-headless")  # what that imports and detco does not have
 NEEDED = {
     "torch": (2, 6),
     "torchvision": (0, 21),
@@ -87,10 +86,10 @@ def main(args) -> int:
         print(json.dumps(found, indent=1))
     else:
         for line in found["facts"]:
-            print(f"{line.get('state', 'ok'):<8} {line['name']:<17} {line['says']}")
+            print(wrapped(f"{line.get('state', 'ok'):<8} {line['name']:<17} ", line["says"]))
         for kind in ("warnings", "problems"):
             for text in found[kind]:
-                print(f"{kind[:-1]:<8} {text}")
+                print(wrapped(f"{kind[:-1]:<8} ", text))
         print(
             "all that is needed is here"
             if not found["problems"]
@@ -291,15 +290,10 @@ def _detectron2(facts: list, alarms: list) -> None:
 def _densepose(facts: list) -> None:
     """Whether Detectron2's project and the files that describe the body are here."""
     from detco.transfer.data import densepose
-    from detco.transfer.engines.detectron2 import version as detectron2_version
 
     if absent := densepose.missing_modules():
-        here = detectron2_version.identify()
-        old = here is not None and here.which == detectron2_version.RELEASE
-        source = DENSEPOSE_SOURCE.replace(DETECTRON2_COMMIT, "v0.6") if old else DENSEPOSE_SOURCE
-        ways = f"pip install {' '.join(ADDED)}; pip install --no-deps --no-build-isolation"
-        text = f"no {', '.join(absent)}, needed for coco-densepose ({ways} '{source}';"
-        facts.append(_fact("densepose", f"{text} docs/use/engines.md)", there=False))
+        text = f"no {', '.join(absent)}, needed for coco-densepose (how: docs/use/engines.md)"
+        facts.append(_fact("densepose", text, there=False))
         return
     try:
         found = densepose.surface()

@@ -5,6 +5,7 @@ import argparse
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ PRECISIONS = ("fp16", "bf16")
 LONGEST, LONGEST_ARGUMENT = 1000, 800  # characters of an error, and of one in an argument
 KEPT = ("final", "best")
 TRACKERS = ("wandb", "mlflow")
+EXAMPLE = "example: "  # begins the end of a command's help
 # of options that may stand alone; alone they mean the first
 VALUES = {
     "--amp": PRECISIONS,
@@ -257,11 +259,23 @@ def refuse(problem: str, longest: int = LONGEST, hint: str = "") -> int:
     return 2
 
 
+class Help(argparse.HelpFormatter):
+    """Examples keep their lines; one that is too long goes on behind a backslash, as in a shell."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if not text.startswith(EXAMPLE):
+            return super()._fill_text(text, width, indent)
+        wrap = textwrap.TextWrapper(
+            width, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False
+        )
+        return "\n".join(" \\\n".join(wrap.wrap(line)) for line in text.splitlines())
+
+
 class Parser(argparse.ArgumentParser):
     """One line for a bad argument, with the nearest known one."""
 
     def __init__(self, **more):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+        super().__init__(formatter_class=Help, **more)
 
     def parse_args(self, args=None, namespace=None):
         """`--amp` and `--keep-model` may stand before a positional argument, which is
@@ -298,7 +312,7 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
     top = Parser(
         prog="detco",
         description=about,
-        epilog="example: detco run demo    (each command has its own --help)",
+        epilog=f"{EXAMPLE}detco run demo    (each command has its own --help)",
     )
     top.add_argument("--version", action="version", version=f"detco {version}")
     inside = {"": top.add_subparsers(metavar="COMMAND", required=True)}
@@ -310,7 +324,7 @@ def parser(version: str, commands: Sequence[Command], groups: Mapping[str, str])
             inside[group] = made.add_subparsers(metavar="ACTION", required=True)
         about = _sentence(command.text)
         sub = inside[group].add_parser(
-            name, help=command.text, description=about, epilog=f"example: {command.example}"
+            name, help=command.text, description=about, epilog=EXAMPLE + command.example
         )
         for key, more in command.options:
             if "choices" in more:  # shtab takes a dict for subcommands

@@ -201,7 +201,7 @@ class _Boxes:
     def _box(self, entry: Mapping) -> Box:
         from pycocotools import mask as rle
 
-        mask = self._mask(entry) if self.masks and entry.get("segmentation") else None
+        mask = self._mask(entry) if self.masks else None
         # classes of pixels have no box of their own
         corners = rle.toBbox(mask).tolist() if mask and "bbox" not in entry else entry["bbox"]
         return Box(
@@ -212,12 +212,17 @@ class _Boxes:
             keypoints=entry.get("keypoints", ()) if self.keypoints else (),
         )
 
-    def _mask(self, entry: Mapping) -> dict:
+    def _mask(self, entry: Mapping) -> dict | None:
         from detco.transfer.data import masks
 
         image = self.images[entry["image_id"]]
         size = image["height"], image["width"]
-        found = masks.as_rle(masks.checked(entry["segmentation"], *size), *size)
+        if entry.get("segmentation"):
+            found = masks.as_rle(masks.checked(entry["segmentation"], *size), *size)
+        elif "labels" in image:  # classes of pixels stay in their file
+            found = masks.of_label(image["labels"], entry["category_id"])
+        else:
+            return None
         return found | {"counts": found["counts"].encode()}
 
 

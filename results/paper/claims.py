@@ -66,7 +66,7 @@ RULE = (
     "a gain fails if the measured difference stays below it by more than its 95 % interval (Welch's"
     " t) and both published spreads together; else it holds if that interval lies above 0, and is"
     " undecided if not. A value is reached unless its verdict is below. A claim holds if all its"
-    " parts do and fails if one does"
+    " parts do and fails if one does."
 )
 NOTHING = "not measured"
 TONES = {"holds": "best", "fails": "down", "undecided": "noise"}

@@ -5,9 +5,12 @@ it read and write outside its memory.
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as rle
+
+from detco.common.images import open_image
 
 from .reading import numbers
 
@@ -88,6 +91,13 @@ def as_rle(mask: list | dict, height: int, width: int) -> dict:
         return mask
     merged = rle.merge(rle.frPyObjects(mask, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
+
+
+def of_label(labels: str | Path, label: int) -> dict:
+    """The pixels of one label id in a label picture as compressed RLE {"size", "counts": str}."""
+    with open_image(labels) as picture:
+        inside = np.asfortranarray(np.asarray(picture) == label, np.uint8)
+    return {"size": list(inside.shape), "counts": rle.encode(inside)["counts"].decode("ascii")}
 
 
 def decode(mask: list | dict, height: int, width: int) -> np.ndarray:

@@ -22,7 +22,7 @@ def run(job: EngineJob, report: Report) -> Outcome:
     if job.protocol.answers:
         return _written(job, _classes(job, draw))
     found = []
-    sizes = {image["id"]: (image["height"], image["width"]) for image in job.test.images}
+    images = {image["id"]: image for image in job.test.images}
     objects = [a for a in job.test.annotations if not a.get("iscrowd")]
     for i, a in enumerate(objects):
         report("predict", i + 1, len(objects))
@@ -41,8 +41,12 @@ def run(job: EngineJob, report: Report) -> Outcome:
             float(max(1, w + dw)),
             float(max(1, h + dh)),
         ]
+        image = images[a["image_id"]]
         if "mask" in job.protocol.metrics:
-            result["segmentation"] = masks.as_rle(a["segmentation"], *sizes[a["image_id"]])
+            size = image["height"], image["width"]
+            result["segmentation"] = masks.as_rle(a["segmentation"], *size)
+        if "semantic" in job.protocol.metrics:
+            result["segmentation"] = masks.of_label(image["labels"], a["category_id"])
         if "keypoint" in job.protocol.metrics:
             result["keypoints"] = a["keypoints"]
         found.append(result)

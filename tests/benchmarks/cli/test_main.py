@@ -186,13 +186,16 @@ def test_a_scorer_of_another_layout_is_refused_when_the_plan_is_made(
         assert not (tmp_path / "out").exists()
 
 
-def test_every_command_has_help_with_its_example(capsys):
+def test_every_command_has_help_with_its_example(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     for command in commands.COMMANDS:
         with pytest.raises(SystemExit) as end:
             cli.main([*command.name.split(), "--help"])
         text = capsys.readouterr().out
-        assert end.value.code == 0 and f"example: {command.example}" in text
-        assert command.example.split("\n")[0].startswith(f"detco {command.name.split()[0]}")
+        assert end.value.code == 0 and max(map(len, text.splitlines())) <= 80
+        example = " ".join(text.replace("\\\n", "").partition("example: ")[2].split())
+        assert example == " ".join(command.example.split())
+        assert example.startswith(f"detco {command.name.split()[0]}")
 
 
 def test_examples_in_the_help_can_be_parsed():

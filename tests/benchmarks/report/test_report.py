@@ -6,12 +6,17 @@ import socket
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask
 
 from detco.benchmarks.cli import main as cli
-from detco.benchmarks.report import gather, reproduce
+from detco.benchmarks.report import examples, gather, reproduce
 from detco.benchmarks.run import live
 from detco.common import backbone_file
+from detco.transfer.data import dataset
+from detco.transfer.data.cityscapes import SEMANTIC
 from tests.factories.pages import Page
 from tests.factories.records import transfer_record
 
@@ -216,3 +221,15 @@ def test_wrong_options_of_figures(runs, words, text, capsys):
     except SystemExit as end:
         status = end.code
     assert status == 2 and text in capsys.readouterr().err
+
+
+def test_classes_of_pixels_are_drawn_from_their_file(scenes):
+    test = dataset.load("cityscapes", scenes / "cityscapes", "val", semantic=True)
+    image = test.images[0]
+    here = [one for one in test.annotations if one["image_id"] == image["id"]]
+    made = examples._Boxes(test, ("semantic",), {image["id"]: image}).of(here)[image["id"]]
+    ids = np.asarray(Image.open(image["labels"]))
+    assert {box.label for box in made} == {SEMANTIC[label] for label in {*ids.flat} & {*SEMANTIC}}
+    assert len(made) > 1
+    for box, one in zip(made, here, strict=True):
+        assert (mask.decode(box.mask) == (ids == one["category_id"])).all()

@@ -164,3 +164,14 @@ def test_csv_of_a_table():
     text = published.of_table(6).to_csv(index=False)
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 33 and rows[-1]["value"] == "65.0" and rows[-1]["epochs"] == "800"
+
+
+@pytest.mark.parametrize("number", range(3, 14))
+def test_tables_fit_80_columns_with_every_number_in_them(number):
+    wide, narrow = (render(published.paper_grid(number), width=width) for width in (500, 80))
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert numbers_of(narrow) == numbers_of(wide)
+
+
+def numbers_of(text):
+    return sorted(re.findall(r"\d+\.\d+", text))
