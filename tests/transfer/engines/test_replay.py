@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from detco.benchmarks.cli import main as cli
 from detco.transfer import finetune
 from detco.transfer.data.dataset import load
@@ -43,3 +45,20 @@ def test_classes_are_replayed_with_noise(tmp_path):
     assert set(record["metrics"]) == {"knn20", "knn200"}
     assert all(70 < value < 100 for value in record["metrics"].values())
     assert record["engine"] == "replay" and "replayed" in str(record["deviations"])
+
+
+def test_classes_of_pixels_are_replayed(scenes, tmp_path):
+    """Each is found whole or not at all: its IoU is the share of its pixels in the images where it
+    is found, as no other class takes pixels of it."""
+    row, root = PROTOCOLS["cityscapes-semantic"], scenes / "cityscapes"
+    data = {"layout": "cityscapes", "root": str(root)}
+    record = finetune.finetune(row, "random", data, tmp_path, "replay")
+    test = load("cityscapes", root, "val", semantic=True)
+    found = {
+        (one["image_id"], one["category_id"])
+        for one in json.loads((tmp_path / "predictions.json").read_bytes())
+    }
+    of_class = [one for one in test.annotations if one["category_id"] == 23]  # sky
+    seen = [one["area"] for one in of_class if (one["image_id"], 23) in found]
+    share = sum(seen) / sum(one["area"] for one in of_class)
+    assert share > 0 and record["metrics"]["miou/sky"] == pytest.approx(100 * share)
