@@ -161,6 +161,15 @@ class Recipe:
         )
 
 
+def refuse_arch(recipe: Recipe) -> None:
+    """InputError for a network that timm cannot build, which the recipe's own checks, made without
+    timm, do not see."""
+    if recipe.arch not in RESNETS:
+        from detco.common.networks import expected_levels
+
+        expected_levels(recipe.arch, {})
+
+
 def _contradiction(r: Recipe) -> str | None:
     if r.method not in METHODS:
         return f"method is {r.method!r}; it can be {', '.join(METHODS)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detco.common import backbone_file
 from detco.common.errors import InputError
-from detco.common.networks import row_of
+from detco.common.networks import expected_levels, row_of
 from detco.common.progress import Report, silent
 from detco.common.resnet import ARCHS
 from detco.common.values import canonical_hash
@@ -131,16 +131,25 @@ def refuse_backbone(protocol: Protocol, arch: str, engine: str) -> None:
     """InputError for a backbone that the protocol's detector cannot be built on by that engine, or
     an unknown one."""
     settings, schedule = [], protocol.schedule
+    settings += ["schedule.layer_decay"] if schedule.layer_decay < 1 else []
+    settings += ["schedule.drop_path"] if schedule.drop_path else []
+    if settings and (arch in ARCHS or protocol.freeze == "backbone"):
+        why = f"with a ResNet ({arch})" if arch in ARCHS else "where the backbone is frozen"
+        raise InputError(
+            f"{' and '.join(settings)} of {protocol.name}: not {why}; they are for ViT, ConvNeXt"
+            " and Swin that are trained"
+        )
     if arch in ARCHS:
-        settings += ["schedule.layer_decay"] if schedule.layer_decay < 1 else []
-        settings += ["schedule.drop_path"] if schedule.drop_path else []
-        if settings:
-            raise InputError(
-                f"{' and '.join(settings)} of {protocol.name}: not with a ResNet ({arch}); they are"
-                " settings of ViT, ConvNeXt and Swin"
-            )
         return
+    if "." in arch:
+        raise InputError(f"{arch}: leave out what stands behind the dot, which names weights")
     row = row_of(arch)
+    expected_levels(arch, {})  # InputError for what cannot be built
+    if not row.varies and not protocol.classifier:
+        raise InputError(
+            f"the positions of {arch} are for images of one size only; the detector of"
+            f" {protocol.name} needs images of any size"
+        )
     if not row.stages and not protocol.classifier and not engines.has_simple_pyramid(engine):
         raise InputError(
             f"{arch} needs the pyramid of ViTDet, which the installed Detectron2 (the release of"

@@ -148,7 +148,7 @@ def built_on_torch() -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 _torch(facts, alarms)
-        except ImportError as error:
+        except Exception as error:  # a library that is missing, or one built for another system
             problems.append(f"torch cannot be imported ({_short(error)}): {MEANS['torch']}")
     _detectron2(facts, alarms)
     _densepose(facts)
@@ -162,7 +162,7 @@ def _add(other: subprocess.Popen, *lists: list) -> None:
         problem = f"torch ends Python (exit status {other.returncode}): {MEANS['torch']}"
         lists[-1].append(f"{problem}; install a build for this processor")
         return
-    for found, more in zip(lists, json.loads(text)):
+    for found, more in zip(lists, json.loads(text.splitlines()[-1])):  # others may print, too
         found += more
 
 

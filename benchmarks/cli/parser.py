@@ -85,8 +85,11 @@ def number(least: float, most: float) -> Callable[[str], float]:
 
 
 def names(text: str) -> list[str]:
-    """What an option lists between commas."""
-    return [name.strip() for name in text.split(",")]
+    """What an option lists between commas; nothing is an error."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("expected one or more names with commas between them")
+    return found
 
 
 not_negative, positive = whole(0), whole(1)

@@ -170,7 +170,7 @@ def _by_model(spec: dict, device: Device) -> float:
     engine = ENGINES[spec["engine"]]
     if not engine.trains:
         return 0.3 + score
-    row = spec["protocol_row"]
+    row = spec["protocol_row"] | ({"arch": spec["arch"]} if spec.get("arch") else {})
     if row.get("classifier"):
         return START + score + _classifier(row, planned, device) / gpus + _machines(spec, planned)
     scale = (

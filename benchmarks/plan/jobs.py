@@ -105,10 +105,11 @@ def pretrain_job(
     start: StartingPoint, changes: Mapping, pictures: Source, folder: Path | None, place: Place
 ) -> Job:
     """Makes a backbone file with a recipe in `folder`; None: OUT/pretrain/NAME-ID."""
-    from detco.pretrain.recipes import RECIPES, filling, recipe_hash
+    from detco.pretrain.recipes import RECIPES, filling, recipe_hash, refuse_arch
 
     where = f"settings of recipe {start.recipe}"
     recipe = override(find(RECIPES, start.recipe, "recipe"), later(changes, start.settings), where)
+    refuse_arch(recipe)
     if 0 < pictures.images < recipe.batch:
         fix = f"give more, or set the recipe's batch to {pictures.images} or less"
         raise InputError(
@@ -144,6 +145,8 @@ def transfer_job(run: FineTuning, place: Place) -> Job:
     which only helps.
     """
     protocol, needs = run.protocol, run.weights.needs + run.source.needs
+    if run.weights.identity == random_source(protocol.arch).identity:
+        run = replace(run, weights=random_source())  # the same, in other words
     place = _serving(place, protocol)
     identity = _transfer_identity(run, place)
     earlier = ""
@@ -211,6 +214,7 @@ def _transfer_spec(run: FineTuning, place: Place) -> dict:
         "starting_point": run.name,
         "weights": str(run.weights.path),
         "weights_identity": run.weights.identity,
+        **({"arch": run.weights.arch} if run.weights.arch not in ("", protocol.arch) else {}),
         "protocol": protocol.name,
         "protocol_version": protocol.version,
         "protocol_hash": protocol_hash(protocol),

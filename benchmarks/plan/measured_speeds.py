@@ -92,6 +92,8 @@ def speed_key(spec: dict) -> str:
             for key, value in spec["protocol_row"].items()
             if key not in ("name", "version", "source", "data")
         }
+        if spec.get("arch"):  # the backbone's, where it is another one than the row's
+            row["arch"] = spec["arch"]
         row["schedule"] = {key: row["schedule"][key] for key in ("images", "optimiser", "clip")}
         launch = {
             key: value for key, value in spec.get("launch", {}).items() if key != "eval_period"

@@ -54,7 +54,7 @@ def attention(args) -> int:
     ranges = dict.fromkeys(paths, value_range)
     pictures = [read(path, value_range) for path in paths]
     names = _names(args.weights)
-    files = {name: Path(path) for name, path in names.items() if path != "random"}
+    files = {name: Path(path) for name, path in names.items() if not _is_random(path)}
     how = backbones.how(args)
     if not files:
         backbones.refuse(how, "random")
@@ -70,31 +70,30 @@ def attention_maps(
     pictures: Sequence[Path],
     level: str = "res5",
     size: int = 224,
-    arch: str | None = None,
     ranges: Mapping[Path, Range | None] = {},
     report: Report = silent,
 ) -> dict:
     """Name -> one map a picture (detco.transfer.backbones.attention). weights: name -> backbone
-    file, or "random".
+    file, "random:ARCH", or "random": of the first file's network, without any a ResNet-50.
 
-    arch: of random weights; default that of the first file, without any resnet50. ranges: of the
-    values of pictures of more than 8 bits.
+    ranges: of the values of pictures of more than 8 bits.
     """
     from detco.common import backbone_file
 
     read = {
-        name: backbone_file.read(Path(path)) for name, path in weights.items() if path != "random"
+        name: backbone_file.read(Path(path))
+        for name, path in weights.items()
+        if not _is_random(path)
     }
-    return _maps(weights, read, pictures, level, size, arch, ranges, report)
+    return _maps(weights, read, pictures, level, size, ranges, report)
 
 
 def _maps(
-    names: Iterable[str],
+    weights: Mapping[str, str],
     read: Mapping[str, Backbone],
     pictures: Sequence[Path],
     level: str,
     size: int,
-    arch: str | None = None,
     ranges: Mapping[Path, Range | None] = {},
     report: Report = silent,
 ) -> dict:
@@ -102,18 +101,27 @@ def _maps(
     from detco.common import backbone_file
     from detco.transfer.backbones import attention
 
-    arch = arch or next((backbone.arch for backbone in read.values()), "resnet50")
-    random = backbone_file.random_backbone(arch, 0)
-    found, names = {}, list(names)
-    for number, name in enumerate(names):
-        report("attention maps", number, len(names))
-        found[name] = attention.maps(read.get(name, random), list(pictures), level, size, ranges)
+    found, first = {}, next(iter(read.values()), None)
+    for number, (name, path) in enumerate(weights.items()):
+        report("attention maps", number, len(weights))
+        arch = path.partition(":")[2]
+        if name in read:
+            backbone = read[name]
+        elif first and not arch:
+            backbone = backbone_file.random_twin(first, 0)
+        else:
+            backbone = backbone_file.random_backbone(arch or "resnet50", 0)
+        found[name] = attention.maps(backbone, list(pictures), level, size, ranges)
     return found
+
+
+def _is_random(path: str) -> bool:
+    return path == "random" or path.startswith("random:")
 
 
 def _names(weights: Sequence[str]) -> dict[str, str]:
     """A name for each backbone file: its own, and where two share one, its path."""
-    short = [path if path == "random" else name_of(Path(path)) for path in weights]
+    short = [path if _is_random(path) else name_of(Path(path)) for path in weights]
     return {name if short.count(name) == 1 else path: path for name, path in zip(short, weights)}
 
 

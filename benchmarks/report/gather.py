@@ -165,13 +165,12 @@ def _attention(
     """Row -> maps of its backbone, for those whose file is still there and the one
     that was fine-tuned."""
     files: dict[str, str] = {}
-    arch = None  # of random weights
     for rows in cells.values():
         for row, record in rows.items():
             path = record["spec"].get("weights", "")
             if path == "random":
-                files.setdefault(row, path)
-                arch = arch or (record.get("weights") or {}).get("arch")
+                arch = (record.get("weights") or {}).get("arch")
+                files.setdefault(row, f"{path}:{arch}" if arch else path)
             elif row not in files and _is_there(Path(path), record):
                 files[row] = path
     missing = {row for rows in cells.values() for row in rows} - files.keys()
@@ -182,7 +181,7 @@ def _attention(
         )
     if not (paths and files):
         return {}
-    return pictures.attention_maps(files, paths, arch=arch, ranges=ranges, report=report)
+    return pictures.attention_maps(files, paths, ranges=ranges, report=report)
 
 
 def _is_there(path: Path, record: dict) -> bool:

@@ -20,6 +20,8 @@ LIBRARIES = (
     "pillow",
     "fvcore",
     "detectron2",
+    "timm",
+    "scikit-learn",
 )
 
 

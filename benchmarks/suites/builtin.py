@@ -66,6 +66,11 @@ class Data:
             find(LAYOUTS, self.layout, "layout")
 
 
+def random_name(arch: str = "") -> str:
+    """The row of random weights: of the protocol's architecture, or of another one."""
+    return f"random-{arch}" if arch else "random"
+
+
 @dataclass(frozen=True)
 class StartingPoint:
     """One row of the table: exactly one of a recipe to pretrain with, a backbone file,

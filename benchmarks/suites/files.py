@@ -10,7 +10,7 @@ from detco.common.values import nearest
 from detco.transfer.data import layout_of
 
 from .. import config
-from .builtin import FILES, SUITES, Data, StartingPoint, Suite, Task, name_of
+from .builtin import FILES, SUITES, Data, StartingPoint, Suite, Task, name_of, random_name
 
 EARLIER_KEYS = {"pictures": "images", "pictures_by_class": "images_by_class"}
 
@@ -268,7 +268,7 @@ def _starting_point(item: Any, where: str) -> Any:
     if isinstance(item, str):
         random, _, arch = item.partition(":")
         if random == "random":
-            return {"name": f"random-{arch}" if arch else random, "random": True, "arch": arch}
+            return {"name": random_name(arch), "random": True, "arch": arch}
         if item in RECIPES:
             return {"name": item, "recipe": item}
         if "/" not in item and not item.endswith(FILES) and item not in BY_NAME:
@@ -281,7 +281,7 @@ def _starting_point(item: Any, where: str) -> Any:
         return {"name": name_of(Path(item)), "weights": item}
     if isinstance(item, Mapping) and "name" not in item:
         name = (
-            "random"
+            random_name(str(item.get("arch", "")))
             if item.get("random")
             else item.get("recipe") or name_of(Path(str(item.get("weights", ""))))
         )

@@ -57,7 +57,7 @@ class Levels(nn.Module):
                 f" {self.fixed[0]} x {self.fixed[1]}"
             )
         images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
-        return dict(zip(self.levels, self._maps(images)))
+        return dict(zip(self.levels, self._maps(images), strict=True))
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         how: dict[str, Any] = {"indices": None if self.stages else 1, "norm": self.last_norm}

@@ -61,8 +61,15 @@ def read(root: Path, split: str, keypoints: bool = False) -> Reading:
     in listings, never opened. Raises InputError for a file that is not there or not COCO.
     """
     need_folder(root, LAYOUTS["coco"].needs)
-    parts = [_read_file(root, annotation_file(root, part, keypoints)) for part in split.split("+")]
+    whole = [split] if _is_one(root, split) else split.split("+")
+    parts = [_read_file(root, annotation_file(root, part, keypoints)) for part in whole]
     return parts[0] if len(parts) == 1 else _joined(parts, root)
+
+
+def _is_one(root: Path, split: str) -> bool:
+    """Whether a split's own name has "+" in it: a path, or a file of the data set."""
+    named = [root / "annotations" / f"{prefix}{split}.json" for prefix in PREFIXES]
+    return any(path.is_file() for path in (Path(split), root / split, *named))
 
 
 def _joined(parts: list[Reading], root: Path) -> Reading:

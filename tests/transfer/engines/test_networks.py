@@ -40,7 +40,8 @@ def test_patches_of_14_pixels_stand_for_16(images):
     assert found.shape == (2, 32, 4, 6)
     smaller = F.interpolate(images, size=(56, 84), mode="bilinear", antialias=True)
     assert torch.equal(found, plain(smaller)["last"])
-    assert net(images[..., :50, :33])["last"].shape == (2, 32, 4, 3)  # rounded up
+    part = images[..., :50, :33]  # padded first, so that a patch stands for 16 pixels there too
+    assert torch.equal(net(part)["last"], net(F.pad(part, (0, 31, 0, 14)))["last"])
     whole = DetectorNetwork(drawn(VIT)).eval()(images)["last"]
     assert torch.equal(whole, Levels(drawn(VIT)).eval()(images)["last"])
 
@@ -127,6 +128,30 @@ def test_positions_and_norms_are_not_decayed(arch, positions):
     assert len(plain) == positions + sum(len(list(m.parameters())) for m in norms)
 
 
+def test_other_libraries_norms_are_not_decayed():
+    class RmsNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2))
+
+    model = nn.Sequential(DetectorNetwork(drawn(VIT)), RmsNorm())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.05)
+    regroup(optimizer, model, 1.0)
+    plain = {id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
+    assert id(model[1].weight) in plain and len(plain) == 1 + 1 + 2 * 5
+
+
+@torch.no_grad()
+def test_windows_are_shifted_in_every_stage():
+    """Of 7 x 7 positions, also where pretraining saw one window in the last stage."""
+    net = DetectorNetwork(drawn(SWIN))
+    shifts = [[block.shift_size for block in stage.blocks] for stage in net.maps.net.layers]
+    assert shifts[2] == [(0, 0), (3, 3)]
+    whole = DetectorNetwork(backbone_file.random_backbone(SWIN, 0, {"embed_dim": 24}))
+    last = [block.shift_size for block in whole.maps.net.layers[3].blocks]
+    assert last == [(0, 0), (3, 3)]
+
+
 def test_resnets_keep_their_groups():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -163,7 +188,7 @@ def test_detectors_train_on_it_and_are_kept(name, arch, scenes, tmp_path):
         row, given, data, tmp_path / "run", "torchvision", device="cpu", keep_model="final"
     )
     assert result["weights"]["arch"] == arch
-    assert f"backbone {arch} (row: resnet18)" in result["deviations"]
+    assert f"backbone {arch} (protocol: resnet18)" in result["deviations"]
     expected = json.loads((tmp_path / "run" / "predictions.json").read_text())
     kept = detector.read(tmp_path / "run")
     assert kept.backbone.model_args == TINY[arch]
@@ -191,6 +216,14 @@ def test_random_weights_of_another_architecture(scenes, tmp_path):
             "resnext50_32x4d",
             {},
             "unknown backbone architecture 'resnext50_32x4d'",
+        ),
+        ("small-retinanet", "beit_base_patch16_224", {}, "images of one size only"),
+        ("small-retinanet", "vit_tiny_patch16_224.x", {}, "behind the dot"),
+        (
+            "small-retinanet",
+            "convnext_atto",
+            {"freeze": "backbone", "drop_path": 0.1},
+            "drop_path .*where the backbone is frozen",
         ),
         ("small-retinanet", "resnet18", {"layer_decay": 0.7}, "layer_decay .*not with a ResNet"),
         ("small-retinanet", "resnet18", {"drop_path": 0.1}, "drop_path .*not with a ResNet"),

@@ -73,7 +73,11 @@ def test_both_engines_have_the_same_pyramid(name, arch):
     ours, model, pyramid = both(name, arch)
     copied(ours, pyramid)
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    found, expected = ours(images), model.backbone(images)
+    if PYRAMID and arch in (VIT, PATCH14):  # Detectron2 pads for FPNs only
+        images[..., 50:, :] = images[..., 83:] = 0
+        found, expected = ours(images), model.backbone(images[..., :50, :83])
+    else:
+        found, expected = ours(images), model.backbone(images)
     assert list(found) == list(expected)
     for level in expected:
         torch.testing.assert_close(found[level], expected[level], rtol=1e-4, atol=1e-5)

@@ -20,10 +20,9 @@ from detco.common.resnet import stage_of
 
 from ...backbones.export import detectron2_name
 from ..freezing import freeze
-from ..networks import STRIDE, DetectorNetwork, networks_in
+from ..networks import STRIDE, STRIDES, DetectorNetwork, networks_in
 from .heads import put_group_norms
 
-STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 WHOLE = 5  # MODEL.BACKBONE.FREEZE_AT where no stage trains
 
 

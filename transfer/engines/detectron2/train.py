@@ -367,7 +367,9 @@ class Steps(hooks.HookBase):
     def after_step(self) -> None:
         if comm.is_main_process():
             latest = self.trainer.storage.latest()
-            figures = {"loss": latest["total_loss"][0], "lr": latest["lr"][0]}
+            rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
+            rate = latest["lr"][0] if len(set(rates)) == 1 else max(rates)
+            figures = {"loss": latest["total_loss"][0], "lr": rate}
             self.report("train", self.trainer.iter + 1, self.trainer.max_iter, **figures)
 
     def state_dict(self) -> dict:

@@ -14,9 +14,7 @@ from detco.common.networks import RESNET, levels_of
 from detco.common.networks.levels import Levels
 
 from ...settings import Protocol
-from ..networks import STRIDE, DetectorNetwork
-
-STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+from ..networks import STRIDE, STRIDES, DetectorNetwork
 
 
 class DetectorTrunk(nn.Module):
