@@ -67,7 +67,8 @@ def networks_in(model: nn.Module) -> Iterator[DetectorNetwork]:
 def regroup(optimizer: Optimizer, model: nn.Module, layer_decay: float) -> None:
     """Give the networks of a model what their recipes ask for, before the first step: no decay of
     positions and norms, whatever their class, and for each layer `layer_decay` times the rate of
-    the one above it, the detector's own layers at the full rate (BEiT, arXiv 2106.08254; ViTDet, arXiv 2203.16527)."""
+    the one above it, the detector's own layers at the full rate (BEiT, arXiv 2106.08254; ViTDet,
+    arXiv 2203.16527)."""
     changes: dict[int, tuple[bool, float]] = {}
     networks = list(networks_in(model))
     norms = [part for part in model.modules() if NORM.search(type(part).__name__)]
