@@ -136,7 +136,7 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class Pooled(nn.Module):
+class PooledNetwork(nn.Module):
     """Prepared images (n, 3, h, w) -> (n, channels): the last map, averaged over the image."""
 
     def __init__(self, backbone: backbone_file.Backbone):
@@ -154,7 +154,7 @@ def load_backbone(path: Path) -> nn.Module:
     """See `detco.load_backbone`."""
     (backbone,) = backbones.read([Path(path)])
     if backbone.family != RESNET:
-        pooled = Pooled(backbone).eval()
+        pooled = PooledNetwork(backbone).eval()
         pooled.preprocessing = Normalise(backbone)
         return pooled
     net = load_resnet(backbone).eval()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from detco.common import networks
 from detco.common.errors import InputError
+from detco.common.networks.windows import pad_before_shift
 
 from ..recipes import LEVELS
 
@@ -34,6 +35,8 @@ class StagesTrunk(nn.Module):
                 " could mean; pretraining takes ResNets, ConvNeXt and Swin"
             )
         self.net, self.family = networks.build(arch, {}), row.family
+        if row.windows:
+            pad_before_shift(self.net)
         levels = networks.expected_levels(arch, {})
         self.channels = {name: levels[name].channels for name in LEVELS}
 

@@ -24,17 +24,14 @@ class DetectorNetwork(nn.Module):
     of a vision transformer, of stride 16.
 
     With patches of p pixels a transformer is given its images at p / 16 of their size: a patch then
-    stands for 16 pixels, and no weight is changed. A Swin shifts its windows in every stage, which
-    timm decides by the images of pretraining. Raises InputError for a network whose positions are
-    for images of one size.
+    stands for 16 pixels, and no weight is changed. Raises InputError for a network whose positions
+    are for images of one size.
     """
 
     def __init__(self, backbone: Backbone, drop_path: float = 0.0):
         super().__init__()
         self.maps = Levels(backbone, drop_path=drop_path)
         self.patch = 0 if self.maps.stages else self.maps.multiple
-        if hasattr(self.maps.net, "layers"):
-            self.maps.net.set_input_size(always_partition=True)
         if self.maps.fixed:
             size = " x ".join(map(str, self.maps.fixed))
             raise InputError(
