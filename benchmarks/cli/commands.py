@@ -317,10 +317,16 @@ COMMANDS = (
         "data check",
         "cli.tools:check",
         "sizes, fingerprint and everything wrong with a data set",
-        "detco data check voc VOC2007\n"
+        "detco data check VOC2007\n"
         "         detco data check coco MY_DATA --protocol small-retinanet",
         (
-            option("layout", LAYOUT_NAMES, metavar="LAYOUT", choices=LAYOUTS),
+            option(
+                "layout",
+                f"{LAYOUT_NAMES}; default: by its folders",
+                metavar="LAYOUT",
+                choices=LAYOUTS,
+                nargs="?",
+            ),
             folder("root", "the data set"),
             option(
                 "--split",
@@ -571,7 +577,8 @@ COMMANDS = (
                 "suite",
                 "demo, smoke, replication (-ablations, -frozen, -full), paper-voc, paper-coco-12k,"
                 " paper-coco-90k, paper-coco-180k, paper-semi, paper-cityscapes, paper-keypoints,"
-                " paper-all, or a YAML file as `detco init` writes",
+                " paper-densepose, paper-classification, paper-all, or a YAML file as `detco init`"
+                " writes",
                 metavar="SUITE",
             ),
             folder("--out", "default: the suite's name"),

@@ -206,9 +206,11 @@ def data_check(args) -> int:
     """Print a data set's counts, fingerprint and all errors; exit status 2 if there are errors."""
     from detco.transfer.data import dataset
 
+    from ..plan import datasets
     from ..run import live
 
     root, options = args.root, ("strict", "merge_classes", "keypoints")
+    args.layout = datasets.layout_in(root, args.layout)
     asked = {option: getattr(args, option) for option in options}
     with live.of_task(f"{args.layout} {root}") as report:
         found = dataset.check(args.layout, root, args.split, report=report, **asked)
@@ -219,7 +221,9 @@ def data_check(args) -> int:
         more = {"protocol": by_protocol} if by_protocol else {}
         print(json.dumps(asdict(found) | {"root": str(found.root)} | more, indent=1))
     else:
-        print(found)
+        for line in str(found).splitlines():
+            said = line.lstrip()
+            print(wrapped(" " * (len(line) - len(said)), said))
         for line in by_protocol.get("says", ()):
             print(f"{args.protocol}: {line}")
     if found.problem_count:

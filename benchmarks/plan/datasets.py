@@ -143,22 +143,28 @@ def find_splits(data: Data) -> Data:
     """Fill in layout and splits from what lies in the folder. Raises InputError where they cannot
     be told."""
     from detco.transfer.data import dataset
-    from detco.transfer.data.making import labelme, yolo
 
-    if not data.root.is_dir():
-        raise InputError(f"no data set folder at {data.root}")
-    layout = data.layout or layout_of(data.root)
-    if layout is None:
-        listed = ", ".join(f"{row.marker}/ ({name})" for name, row in LAYOUTS.items())
-        hint = ""
-        if yolo.description(data.root):
-            hint = f"; for YOLO's: `detco data convert yolo {shlex.quote(str(data.root))} OUT`"
-        elif labelme.files(data.root):
-            where = shlex.quote(str(data.root))
-            hint = f"; for labelme's: `detco data convert labelme {where} OUT`"
-        raise InputError(f"{data.root}: no known layout; expected one of {listed}{hint}")
+    layout = layout_in(data.root, data.layout)
     train, test = data.train, data.test
     if train is None or test is None:
         usual = dataset.default_splits(layout, data.root)
         train, test = train or usual[0], test or usual[1]
     return replace(data, layout=layout, train=train, test=test)
+
+
+def layout_in(root: Path, told: str | None = None) -> str:
+    """The layout of the data set in a folder, unless it is told. Raises InputError where there is
+    none."""
+    from detco.transfer.data.making import labelme, yolo
+
+    if not root.is_dir():
+        raise InputError(f"no data set folder at {root}")
+    if layout := told or layout_of(root):
+        return layout
+    listed = ", ".join(f"{row.marker}/ ({name})" for name, row in LAYOUTS.items())
+    hint = ""
+    if yolo.description(root):
+        hint = f"; for YOLO's: `detco data convert yolo {shlex.quote(str(root))} OUT`"
+    elif labelme.files(root):
+        hint = f"; for labelme's: `detco data convert labelme {shlex.quote(str(root))} OUT`"
+    raise InputError(f"{root}: no known layout; expected one of {listed}{hint}")

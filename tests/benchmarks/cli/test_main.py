@@ -333,6 +333,10 @@ def test_data_check_lists_what_is_wrong(capsys, drawn, tmp_path):
         "trainval": 6,
         "test": 2,
     }
+    assert cli.main(["data", "check", str(drawn / "voc"), "--json"]) == 0  # finds the layout
+    assert json.loads(capsys.readouterr().out) == found
+    assert cli.main(["data", "check", str(tmp_path)]) == 2
+    assert f"{tmp_path}: no known layout" in capsys.readouterr().err
     broken = tmp_path / "voc"
     shutil.copytree(drawn / "voc", broken)
     victim = sorted((broken / "JPEGImages").iterdir())[0]
