@@ -4,6 +4,7 @@ and the parser made of the rows."""
 import argparse
 import math
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -257,8 +258,13 @@ def changes(example: str, more: str = "") -> Option:
 
 
 def refuse(problem: str, longest: int = LONGEST, hint: str = "") -> int:
-    """One line on what is wrong with the input, and a hint that is never cut; exit status 2."""
-    print(f"detco: {shown(' '.join(problem.split()), longest)}{hint}", file=sys.stderr)
+    """One line on what is wrong with the input, and a hint that is never cut; exit status 2. A
+    terminal gets it broken between words."""
+    line = f"detco: {shown(' '.join(problem.split()), longest)}{hint}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
     return 2
 
 

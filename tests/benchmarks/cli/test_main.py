@@ -198,6 +198,17 @@ def test_every_command_has_help_with_its_example(capsys, monkeypatch):
         assert example.startswith(f"detco {command.name.split()[0]}")
 
 
+def test_a_terminal_gets_long_messages_in_lines_that_fit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["recipes", "show", "nope"]) == 2
+    piped = capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["recipes", "show", "nope"]) == 2
+    shown = capsys.readouterr().err
+    assert piped.count("\n") == 1 and len(piped) > 80
+    assert max(map(len, shown.splitlines())) <= 80 and shown.split() == piped.split()
+
+
 def test_examples_in_the_help_can_be_parsed():
     parser = commands.parser("0")
     for command in commands.COMMANDS:
