@@ -72,7 +72,10 @@ def send(out: Path, name: str, ids: set[str] | None = None) -> int:
 
     tracker, count, before = TRACKERS[name], 0, 0
     records, problems = outcomes.read(out)
-    folders, place = store.folders(out), tracker.place()
+    try:
+        folders, place = store.folders(out), tracker.place()
+    except Exception as error:  # somebody else's package, or its settings
+        raise InputError(f"{name} cannot be used: {one_line(error)}") from None
     for record in records:
         if record["status"] != "done" or record["kind"] not in ("pretrain", "transfer"):
             continue
@@ -118,7 +121,14 @@ def _numbers(figures: dict, prefix: str) -> dict[str, float]:
 
 
 def _wandb_place() -> str:
-    return f"wandb project {os.environ.get('WANDB_PROJECT', PROJECT)}"
+    """With all that says where a run goes: offline and online are two places."""
+    if os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED") == "true":
+        raise InputError("WANDB_MODE is disabled: nothing would be sent; offline keeps runs here")
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    named = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), project)))
+    server, mode = os.environ.get("WANDB_BASE_URL"), os.environ.get("WANDB_MODE", "online")
+    at = f" at {server}" if server else ""
+    return f"wandb project {named}{at}" + (f" ({mode})" if mode != "online" else "")
 
 
 def _wandb(sent: Sent, folder: Path) -> None:
@@ -157,6 +167,8 @@ def _mlflow(sent: Sent, folder: Path) -> None:
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found else client.create_experiment(name)
     tags = {"detco.id": sent.id, "detco.kind": sent.kind}
+    for part in client.search_runs([experiment], f"tags.`detco.id` = '{sent.id}'"):
+        client.delete_run(part.info.run_id)  # of a time when not all of it could be sent
     run = client.create_run(experiment, tags=tags, run_name=sent.title).info.run_id
     last = sent.curves[-1][0] if sent.curves else 0
     points = [*sent.curves, (last, sent.metrics)]

@@ -10,7 +10,7 @@ import pytest
 from detco.benchmarks import config
 from detco.benchmarks.cli import commands
 from detco.benchmarks.cli import main as cli
-from detco.benchmarks.plan import jobs, single
+from detco.benchmarks.plan import jobs, measured_speeds, single
 from detco.benchmarks.run import machine
 from detco.benchmarks.suites.builtin import Data, Scenes, StartingPoint
 from detco.common.errors import InputError
@@ -278,3 +278,17 @@ def test_a_pretraining_that_would_only_fill_its_queues_is_refused_in_the_plan():
         planned(100)
     assert planned(128).id == planned(0).id  # 0: how many is not known
     assert planned(100, fill_queue=False).id != planned(128).id
+
+
+def test_random_weights_are_one_run_in_other_words_and_another_network_is_another():
+    source, row = jobs.Source(Path("d"), "data"), PROTOCOLS["small-retinanet"]
+    data = Data(Path("d"), "voc", "trainval", "test")
+    made = []
+    for arch in ("", "resnet18", "convnext_atto"):
+        run = jobs.FineTuning("random", jobs.random_source(arch), row, data, source)
+        made.append(jobs.transfer_job(run, jobs.Place(Path("out"), "torchvision")))
+    plain, same, other = made
+    assert plain.id == same.id != other.id and "arch" not in plain.spec
+    assert other.spec["arch"] == "convnext_atto"
+    keys = {measured_speeds.speed_key(job.spec) for job in made}
+    assert len(keys) == 2  # a network's speed says nothing of another's

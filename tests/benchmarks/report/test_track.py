@@ -7,6 +7,7 @@ import pytest
 
 from detco.benchmarks.cli.main import main
 from detco.benchmarks.report import track
+from detco.common.errors import InputError
 from tests.factories.records import put, transfer_record
 
 
@@ -103,3 +104,17 @@ def test_a_run_sends_its_jobs_when_it_is_done(tmp_path, drawn, monkeypatch):
     assert sent.settings["protocol_row.name"] == "small-retinanet" and sent.settings["seed"] == 0
     record = json.loads(next(tmp_path.rglob("record.json")).read_text())
     assert sent.id == record["id"] and sent.metrics["box_ap"] == record["metrics"]["box_ap"]
+
+
+def test_places_are_apart_and_one_that_keeps_nothing_is_refused(monkeypatch):
+    names = ("WANDB_MODE", "WANDB_ENTITY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_DISABLED")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    found = [track.TRACKERS["wandb"].place()]
+    for name, value in zip(names[:4], ("offline", "us", "https://x", "p"), strict=True):
+        monkeypatch.setenv(name, value)
+        found.append(track.TRACKERS["wandb"].place())
+    assert len(set(found)) == 5 and found[-1] == "wandb project us/p at https://x (offline)"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(InputError, match="nothing would be sent"):
+        track.TRACKERS["wandb"].place()

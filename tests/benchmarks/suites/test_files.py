@@ -172,3 +172,16 @@ def test_a_wrong_setting_names_the_file(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=f"{path}: {words}"):
             files.load(str(path))
+
+
+def test_random_weights_of_another_architecture_have_a_row_of_their_own(tmp_path):
+    """In both spellings; a baseline `random` is of the protocol's architecture."""
+    text = "start: [random, 'random:convnext_atto', {random: true, arch: swin_tiny}]\n"
+    path = tmp_path / "suite.yaml"
+    path.write_text(text + "protocols: [{protocol: small-retinanet, data: {root: voc}}]\n")
+    found = [(row.name, row.arch) for row in files.load(str(path)).start]
+    assert found == [
+        ("random", ""),
+        ("random-convnext_atto", "convnext_atto"),
+        ("random-swin_tiny", "swin_tiny"),
+    ]

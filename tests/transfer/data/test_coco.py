@@ -194,3 +194,13 @@ def test_coco_missing_parts_are_refused_by_name(coco):
     assert line.startswith(str(coco / "annotations"))
     refused(f"{coco}/own.json: no such annotation file", "coco", coco, "own.json")
     refused(f"{coco}x: no such folder", "coco", f"{coco}x", "train")
+
+
+def test_a_plus_in_a_name_joins_nothing(coco):
+    expected = load("coco", coco, "train")
+    (coco / "train").rename(coco / "old+new")
+    annotations = coco / "annotations" / "instances_train.json"
+    annotations.rename(annotations.with_name("instances_old+new.json"))
+    found = load("coco", coco, "old+new")
+    names = [image["name"] for image in expected.images]
+    assert [image["name"] for image in found.images] == names and len(names) == 3
