@@ -131,9 +131,12 @@ def estimate(
 
 
 def gpu_hours(jobs: Sequence[Job], gpu: str) -> dict[str, float]:
-    """Hours of each job on a GPU of BANDWIDTH, those of all its GPUs together."""
+    """Hours of each job on a GPU of BANDWIDTH, those of all its GPUs together; drawing scenes takes
+    none."""
     found = estimate(jobs, {}, GPU, BANDWIDTH["v100"] / BANDWIDTH[gpu])
-    return {job.id: found[job.id].seconds * _gpus(job.spec) / 3600 for job in jobs}
+    drawing = [job.id for job in jobs if job.spec["kind"] == "scenes"]
+    hours = {job.id: found[job.id].seconds * _gpus(job.spec) / 3600 for job in jobs}
+    return hours | dict.fromkeys(drawing, 0.0)
 
 
 def priced(jobs: Sequence[Job], costs: Mapping[str, Estimate]) -> list[Job]:
