@@ -250,19 +250,24 @@ def write(path: Path, backbone: Backbone) -> str:
     family, model_args = backbone.family, backbone.model_args
     check_tensors(path, backbone.arch, backbone.tensors, family, model_args)
     metadata = dict(backbone.metadata) | {
-        **(FORMAT if family == RESNET else OTHERS),
+        **form_of(family, backbone.stride_in, model_args),
         "method": backbone.method,
         "arch": backbone.arch,
         "channel_order": backbone.channel_order,
         "mean": json.dumps(backbone.mean),
         "std": json.dumps(backbone.std),
     }
-    if family == RESNET:
-        metadata["stride_in"] = backbone.stride_in
-    else:
-        metadata |= {"family": family, "model_args": networks.key_of(model_args)}
     write_tensors(path, backbone.tensors, metadata)
     return sha256_of(path)
+
+
+def form_of(
+    family: str = RESNET, stride_in: str = "3x3", model_args: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The metadata that say which version a file is of, and how its network is built."""
+    if family == RESNET:
+        return FORMAT | {"stride_in": stride_in}
+    return OTHERS | {"family": family, "model_args": networks.key_of(model_args or {})}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -7,18 +7,16 @@ from pathlib import Path
 
 from torch import nn
 
-from detco.common.backbone_file import FORMAT, OTHERS, write_tensors
-from detco.common.networks import key_of
+from detco.common.backbone_file import form_of, write_tensors
 
 from .methods.stages import StagesTrunk
 
 
 def write(path: Path, trunk: nn.Module, metadata: dict[str, str]) -> None:
     """Write the trunk's weights and running statistics with these metadata, whole or not at all."""
-    form = FORMAT | {"stride_in": "3x3"}
+    form = form_of()
     if isinstance(trunk, StagesTrunk):
-        form = OTHERS | {"family": trunk.family, "model_args": key_of({})}
-        trunk = trunk.net
+        form, trunk = form_of(trunk.family), trunk.net
     tensors = {
         name: value.float().contiguous().cpu()
         for name, value in trunk.state_dict().items()

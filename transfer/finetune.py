@@ -54,7 +54,6 @@ def finetune(
     engine = engines.serving(engines.resolve(engine), protocol.architecture)
     refuse(protocol, engine, launch, keep_model)
     trunk = _trunk(protocol, backbone, seed, engine)
-    refuse_backbone(protocol, trunk.arch, engine)
     train, test = prepare(protocol, data, report=report)
     refuse_changed(train, test, data.get("identity", ""))
     score.rehearse(test, protocol.scorer, protocol.metrics)
@@ -120,11 +119,15 @@ LAUNCHES = {  # where the fields of a launch come from
 def _trunk(
     protocol: Protocol, backbone: Path | str, seed: int, engine: str
 ) -> backbone_file.Backbone:
+    """The backbone that is meant. Raises InputError where the protocol cannot be built on it."""
     random, _, arch = str(backbone).partition(":")
-    if random != "random":
-        return backbone_file.read(Path(backbone))
-    refuse_backbone(protocol, arch or protocol.arch, engine)
-    return backbone_file.random_backbone(arch or protocol.arch, seed)
+    if random == "random":
+        arch = arch or protocol.arch
+        refuse_backbone(protocol, arch, engine)
+        return backbone_file.random_backbone(arch, seed)
+    trunk = backbone_file.read(Path(backbone))
+    refuse_backbone(protocol, trunk.arch, engine)
+    return trunk
 
 
 def refuse_backbone(protocol: Protocol, arch: str, engine: str) -> None:

@@ -7,7 +7,7 @@ from detco.common.errors import InputError
 
 from .. import config
 from ..run import live
-from ..suites.builtin import Data, StartingPoint, name_of
+from ..suites.builtin import Data, StartingPoint, name_of, random_name
 from . import datasets, suite_plan
 from .jobs import RANDOM, FineTuning, Job, Place, Source, transfer_job
 
@@ -54,7 +54,7 @@ def job_of(args) -> Job:
         look = datasets.Look(args.verify, report)
         data, source = datasets.load(data_of(args, protocol), protocol, look)
     weights = weights_of(start, args)
-    if weights.arch:
+    if weights.arch and not start.random:
         finetune.refuse_backbone(protocol, weights.arch, place.engine)
     run = FineTuning(start.name, weights, protocol, data, source, args.seed, scaling=scaling)
     return transfer_job(run, place)
@@ -64,8 +64,7 @@ def start_of(args) -> StartingPoint:
     """The starting point that --weights names."""
     random, _, arch = args.weights.partition(":")
     if random == RANDOM:
-        name = f"{random}-{arch}" if arch else random
-        return StartingPoint(args.name or name, random=True, arch=arch)
+        return StartingPoint(args.name or random_name(arch), random=True, arch=arch)
     path = Path(args.weights)
     return StartingPoint(args.name or name_of(path), weights=path)
 

@@ -39,7 +39,8 @@ POSITIONS = ("antialias", "bicubic", "offset")
 class Row:
     """Models of one kind. modules: of timm that define them; arguments: that a file may set;
     fixed: what detectors need; beside: parts behind the maps, which are left out; varies: whether
-    images of any size fit; stages: four maps of stride 4 to 32, else one."""
+    images of any size fit; stages: four maps of stride 4 to 32, else one; windows: see
+    `windows`."""
 
     family: str
     modules: tuple[str, ...]
@@ -121,7 +122,12 @@ def build(arch: str, model_args: Mapping[str, Any], drop_path: float = 0.0) -> A
     except Exception as error:  # of timm's models, for numbers that do not go together
         why = shown(str(error) or type(error).__name__, 200)
         raise InputError(f"{shown(arch)} with {json.dumps(dict(model_args))}: {why}") from None
-    return _bared(net, row, own)
+    net = _bared(net, row, own)
+    if row.windows:
+        from .windows import pad_before_shift
+
+        pad_before_shift(net)
+    return net
 
 
 def _bared(net: nn.Module, row: Row, own: Mapping[str, Any]) -> nn.Module:

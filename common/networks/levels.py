@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from ..backbone_file import Backbone
 from ..errors import InputError
 from . import OWN, build, levels_of, row_of
-from .windows import pad_before_shift
 
 
 class Levels(nn.Module):
@@ -32,8 +31,6 @@ class Levels(nn.Module):
         row = row_of(backbone.arch)
         self.net = build(backbone.arch, backbone.model_args, drop_path)
         self.net.load_state_dict(backbone.tensors, strict=True)
-        if row.windows:
-            pad_before_shift(self.net)
         self.levels = levels_of(backbone)
         self.multiple = max(level.stride for level in self.levels.values())
         self.positions = (OWN | dict(backbone.model_args))["positions"]
@@ -56,8 +53,8 @@ class Levels(nn.Module):
                 f"images of {height} x {width} do not fit: the positions of this network are for"
                 f" {self.fixed[0]} x {self.fixed[1]}"
             )
-        images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
-        return dict(zip(self.levels, self._maps(images), strict=True))
+        maps = self._maps(padded(images, self.multiple))
+        return dict(zip(self.levels, maps, strict=True))
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         how: dict[str, Any] = {"indices": None if self.stages else 1, "norm": self.last_norm}
@@ -87,6 +84,12 @@ class _Body(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.net.forward_intermediates(images, **self.how)
+
+
+def padded(images: Tensor, multiple: int) -> Tensor:
+    """Images (N, 3, H, W) with zeros right and below, up to whole multiples of pixels."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
 
 def resampled(table: Tensor, old: tuple[int, int], new: tuple[int, int], how: str) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detco.common import networks
 from detco.common.errors import InputError
-from detco.common.networks.windows import pad_before_shift
+from detco.common.networks.levels import padded
 
 from ..recipes import LEVELS
 
@@ -35,13 +34,10 @@ class StagesTrunk(nn.Module):
                 " could mean; pretraining takes ResNets, ConvNeXt and Swin"
             )
         self.net, self.family = networks.build(arch, {}), row.family
-        if row.windows:
-            pad_before_shift(self.net)
         levels = networks.expected_levels(arch, {})
         self.channels = {name: levels[name].channels for name in LEVELS}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % LARGEST, 0, -height % LARGEST))
+        x = padded(x, LARGEST)
         maps = self.net.forward_intermediates(x, intermediates_only=True, output_fmt="NCHW")
         return tuple(maps)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from detco.common.backbone_file import Backbone
 from detco.common.errors import InputError
-from detco.common.networks.levels import Levels
+from detco.common.networks.levels import Levels, padded
 
 STRIDE = 16  # of the one map of a vision transformer, on which its pyramid stands
 MULTIPLE = 32  # pixels that the sides of images are padded to; Detectron2 leaves that to a ViT
@@ -40,8 +40,7 @@ class DetectorNetwork(nn.Module):
             )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        height, width = images.shape[-2:]
-        images = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        images = padded(images, MULTIPLE)
         if self.patch not in (0, STRIDE):
             size = [side // STRIDE * self.patch for side in images.shape[-2:]]
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)

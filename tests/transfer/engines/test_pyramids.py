@@ -39,14 +39,13 @@ def both(name: str, arch: str):
     cfg = detectron2_config.resolve(row, backbone, RunConfig(3, device="cpu", processes=1))
     model = models.build(cfg, backbone)
     theirs = model.backbone
-    pyramid = [p for n, p in theirs.named_parameters() if "network" not in n]
-    sides = [n for n, _ in theirs.named_parameters() if "network" not in n]
+    pyramid = {n: p for n, p in theirs.named_parameters() if "network" not in n}
     (network,) = networks_in(theirs)
     assert not any(p.requires_grad for p in network.parameters())
     assert all(
         torch.equal(network.maps.net.state_dict()[key], t) for key, t in backbone.tensors.items()
     )
-    return ours.eval(), model.eval(), dict(zip(sides, pyramid, strict=True))
+    return ours.eval(), model.eval(), pyramid
 
 
 def copied(ours, theirs: dict) -> None:
